@@ -1,0 +1,130 @@
+"""The catalogue: what normlab holds, found by reading its folders.
+
+A shelf is a folder of Python files in which every class or function with the shelf's decorator
+is an entry; its name in a config is its own name in snake case (`GroupNorm` is `group_norm`).
+Files are read with `ast`, not imported, so `normlab list` answers at once and without jax. A file
+that cannot be read, or a name given twice, is an error that names the file; nothing is skipped.
+"""
+
+import ast
+import importlib
+import importlib.util
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from normlab.errors import UserError, did_you_mean
+
+
+def snake_case(name: str) -> str:
+    """The name that a class has in a config.
+
+    >>> snake_case("RMSNorm"), snake_case("GroupNorm"), snake_case("Cifar10")
+    ('rms_norm', 'group_norm', 'cifar10')
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a shelf, not yet imported."""
+
+    name: str
+    module: str
+    attribute: str
+    summary: str
+    file: str
+
+    def load(self) -> Any:
+        """Import the entry's module and return the class or function."""
+        try:
+            return getattr(importlib.import_module(self.module), self.attribute)
+        except Exception as error:
+            raise ImportError(f"{self.file}: '{self.name}' cannot be imported: {error}") from error
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A folder of entries of one kind, marked by one decorator."""
+
+    kind: str
+    package: str
+    decorator: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the entries' files lie."""
+        spec = importlib.util.find_spec(self.package)
+        if spec is None or not spec.submodule_search_locations:
+            raise ImportError(f"the package {self.package} is not installed")
+        return Path(next(iter(spec.submodule_search_locations)))
+
+    def entries(self) -> dict[str, Entry]:
+        """Every entry by name, sorted."""
+        return _read(self.folder, self.package, self.decorator)
+
+    def find(self, name: str) -> Entry:
+        """The entry called `name`, or the one that `package.module:Class` points to.
+
+        Raises:
+            UserError: there is no such entry; the message has the nearest name.
+        """
+        if ":" in name:
+            module, _, attribute = name.partition(":")
+            return Entry(name, module, attribute, "", module)
+        entries = self.entries()
+        if name not in entries:
+            raise UserError(f"no {self.kind} is called '{name}'; {did_you_mean(name, entries)}")
+        return entries[name]
+
+    def load(self, name: str) -> Any:
+        """The class or function called `name`, imported.
+
+        Raises:
+            UserError: there is none, or it is not a decorated entry of this shelf's kind.
+        """
+        entry = self.find(name)
+        try:
+            loaded = entry.load()
+        except ImportError as error:
+            if ":" not in name:
+                raise
+            raise UserError(
+                f"{name}: {error}. A name with a colon is read as package.module:Class; "
+                "its module must be importable from the folder you run in"
+            ) from error
+        if ":" in name and getattr(loaded, "catalogue_kind", None) != self.decorator:
+            raise UserError(f"{name} is not a {self.kind}: put @{self.decorator} above the class")
+        return loaded
+
+
+@cache
+def _read(folder: Path, package: str, decorator: str) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    for file in sorted(folder.glob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+        for node in tree.body:
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+                continue
+            if decorator not in map(_decorator_name, node.decorator_list):
+                continue
+            name = snake_case(node.name)
+            if name in found:
+                raise ImportError(f"{file}: '{name}' is already defined in {found[name].file}")
+            summary = (ast.get_docstring(node) or "").partition("\n")[0]
+            module = f"{package}.{file.stem}" if file.stem != "__init__" else package
+            found[name] = Entry(name, module, node.name, summary, str(file))
+    return dict(sorted(found.items()))
+
+
+def _decorator_name(node: ast.expr) -> str | None:
+    target = node.func if isinstance(node, ast.Call) else node
+    return target.id if isinstance(target, ast.Name) else None
+
+
+NORMS = Shelf("normaliser", "normlab.norms", "normaliser")
+MODELS = Shelf("model", "normlab.models", "model")
+DATA = Shelf("dataset", "normlab.data", "dataset")
+AUGMENTATIONS = Shelf("augmentation", "normlab.data", "augmentation")

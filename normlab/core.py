@@ -1,0 +1,120 @@
+"""The contract that every normaliser keeps.
+
+Conventions, stated once:
+
+* Arrays are channels-last: `(N, C)`, `(N, T, C)`, `(N, H, W, C)`.
+* `momentum` is the weight of the OLD running value (flax's and TensorFlow's sense; torch's
+  `momentum` is the weight of the new one, so torch's 0.1 is 0.9 here).
+* Variances are biased (divided by the count) unless a field says otherwise.
+* `eps` is added to the variance, inside the square root.
+* Statistics are float32 or wider, whatever the input; the output has the input's dtype.
+* A mask is True where an element counts. It has as many axes as the input and is broadcast to
+  it. Masked elements never touch a statistic, whatever they hold, and come out as zero.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeVar
+
+import jax
+
+Array = jax.Array
+Params = dict[str, Array]
+State = dict[str, Array]
+
+UNITS = ("channel", "example", "position")
+INVARIANCES = frozenset(f"{unit} {change}" for unit in UNITS for change in ("scale", "shift"))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a normaliser without running it; the contract tests hold it to this.
+
+    Attributes:
+        paper: where it comes from, as `arXiv:...` or author and year.
+        uses_batch: in training, an example's output depends on the other examples.
+        fuses_activation: it contains the non-linearity, so a model must not add its own.
+        invariant_to: changes of the input that leave the output alone (as eps goes to 0): a
+            positive factor ("scale") or an offset ("shift") of each "channel" over the whole
+            batch, of each "example", or of each "position" (one pixel's vector of channels).
+    """
+
+    paper: str
+    uses_batch: bool = False
+    fuses_activation: bool = False
+    invariant_to: frozenset[str] = frozenset()
+
+
+class Normaliser(Protocol):
+    """What a model holds in its normaliser slot: a frozen, hashable dataclass."""
+
+    facts: ClassVar[Facts]
+
+    def init(self, features: int) -> tuple[Params, State]:
+        """The parameters and the state for an input of `features` channels.
+
+        Neither depends on data, so no batch that a model happens to be initialised with can
+        leak into an evaluation.
+        """
+        ...
+
+    def apply(
+        self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
+    ) -> tuple[Array, State]:
+        """The normalised input, and the state that the next step needs.
+
+        Args:
+            params: as `init` makes them.
+            state: as `init` makes them, or as the last `apply` returned it.
+            x: `(N, ..., C)`, any floating dtype.
+            train: whether statistics come from `x` (and the state moves) or from the state.
+            mask: booleans, broadcastable to `x`; see the module's conventions.
+        """
+        ...
+
+
+Described = TypeVar("Described", bound=type)
+
+
+def normaliser(
+    *,
+    paper: str,
+    uses_batch: bool = False,
+    fuses_activation: bool = False,
+    invariant_to: tuple[str, ...] = (),
+) -> Callable[[Described], Described]:
+    """Mark a frozen dataclass as an entry of the catalogue and attach its `Facts`.
+
+    >>> from dataclasses import dataclass
+    >>> @normaliser(paper="none", uses_batch=False)
+    ... @dataclass(frozen=True)
+    ... class Nothing:
+    ...     def init(self, features): return {}, {}
+    ...     def apply(self, params, state, x, *, train, mask=None): return x, state
+    >>> Nothing.facts.paper
+    'none'
+    """
+    unknown = set(invariant_to) - INVARIANCES
+    if unknown:
+        raise ValueError(f"unknown invariances {sorted(unknown)}; known: {sorted(INVARIANCES)}")
+    facts = Facts(paper, uses_batch, fuses_activation, frozenset(invariant_to))
+
+    def mark(cls: Described) -> Described:
+        cls.facts = facts
+        cls.catalogue_kind = "normaliser"
+        return cls
+
+    return mark
+
+
+def pool_states(normaliser: Normaliser, states: State) -> State:
+    """The state after one step whose microbatches each ended in one of `states`.
+
+    Every leaf of `states` has a leading axis over microbatches that all started from the same
+    state. A normaliser whose state is not linear in its batch statistics says how by a method
+    `pool(states)`; for all others the mean is exact.
+    """
+    pool = getattr(normaliser, "pool", None)
+    if pool is not None:
+        return pool(states)
+    return jax.tree.map(lambda leaf: leaf.mean(axis=0), states)

@@ -1,0 +1,58 @@
+"""Errors that a person caused and can mend.
+
+Every such error says what was found, what is allowed and what to do. The command line prints
+these without a traceback; any other exception is a defect of normlab and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in the input: its message says what was found, what is allowed, and the fix."""
+
+
+class FieldError(UserError, ValueError):
+    """A field of a description (a normaliser, a model, a dataset) has a value that cannot work.
+
+    `field` lets the config check point at the line and column of that very field.
+    """
+
+    def __init__(self, field: str, message: str):
+        super().__init__(message)
+        self.field = field
+
+
+def require_field(condition: bool, field: str, value: object, allowed: str) -> None:
+    """Raise `FieldError` unless `condition` holds; `allowed` completes "`field` must be ...".
+
+    >>> require_field(0 < 2, "eps", 2, "a positive number")
+    >>> require_field(0 < -1, "eps", -1, "a positive number")
+    Traceback (most recent call last):
+    normlab.errors.FieldError: eps must be a positive number, got -1
+    """
+    if not condition:
+        raise FieldError(field, f"{field} must be {allowed}, got {value!r}")
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that `word` was most likely meant to be, or None if nothing is close.
+
+    >>> nearest("gruop_norm", ["batch_norm", "group_norm"])
+    'group_norm'
+    """
+    matches = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """A sentence for the end of an error: the nearest candidate, else all of them.
+
+    >>> did_you_mean("epoch", ["epochs", "batch_size"])
+    "did you mean 'epochs'?"
+    """
+    names = sorted(candidates)
+    close = nearest(word, names)
+    if close:
+        return f"did you mean '{close}'?"
+    return f"allowed: {', '.join(names)}"

@@ -1,0 +1,95 @@
+"""What nearly every normaliser ends with: a learnt scale and bias, one a channel."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from normlab.core import Array, Params, State
+from normlab.errors import require_field
+from normlab.norms.moments import ShapeError, fit_mask
+
+SMALLEST_EPS = 2.0**-126  # the smallest normal float32: anything less is flushed to zero
+
+
+def scale_and_shift(
+    z: Array, like: Array, scale: Array | None, bias: Array | None, mask: Array | None
+) -> Array:
+    """`z * scale + bias` in z's precision, rounded once to the dtype of `like`; zero where masked.
+
+    Args:
+        z: `(..., C)`, float32 or wider.
+        like: the array whose dtype the result takes.
+        scale: `(C,)` or None for one.
+        bias: `(C,)` or None for zero.
+        mask: True where an element counts, or None.
+
+    Raises:
+        ShapeError: scale or bias is not one number a channel, or the mask does not fit.
+    """
+    if scale is not None:
+        z = z * _per_channel("scale", scale, z)
+    if bias is not None:
+        z = z + _per_channel("bias", bias, z)
+    return zero_masked(z.astype(like.dtype), mask)
+
+
+def zero_masked(y: Array, mask: Array | None) -> Array:
+    """`y`, but zero where the mask is False, whatever stood there."""
+    return y if mask is None else jnp.where(fit_mask(mask, y), y, 0)
+
+
+def affine_params(features: int, use_scale: bool, use_bias: bool) -> Params:
+    """Scale one and bias zero, float32, shape `(features,)`; without those not asked for."""
+    params: Params = {}
+    if use_scale:
+        params["scale"] = jnp.ones((features,), jnp.float32)
+    if use_bias:
+        params["bias"] = jnp.zeros((features,), jnp.float32)
+    return params
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standardiser:
+    """The fields and the `init` of a normaliser that divides by a deviation.
+
+    Attributes:
+        eps: added to the variance (or mean square), inside the square root.
+        use_scale: learn a scale for each channel; False fixes it at 1.
+        use_bias: learn a bias for each channel; False fixes it at 0.
+    """
+
+    eps: float = 1e-5
+    use_scale: bool = True
+    use_bias: bool = True
+
+    def __post_init__(self) -> None:
+        allowed = "a positive number that float32 can hold"
+        require_field(self.eps >= SMALLEST_EPS, "eps", self.eps, allowed)
+
+    def init(self, features: int) -> tuple[Params, State]:
+        return affine_params(features, self.use_scale, self.use_bias), {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerExample(Standardiser, ABC):
+    """A normaliser without state, wholly given by its function of one call."""
+
+    @abstractmethod
+    def normalise(
+        self, x: Array, scale: Array | None, bias: Array | None, mask: Array | None
+    ) -> Array:
+        """The normalised input."""
+
+    def apply(
+        self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
+    ) -> tuple[Array, State]:
+        return self.normalise(x, params.get("scale"), params.get("bias"), mask), state
+
+
+def _per_channel(name: str, values: Array, z: Array) -> Array:
+    if values.shape != z.shape[-1:]:
+        raise ShapeError(
+            f"{name} has shape {values.shape}, but the input has {z.shape[-1]} channels (last axis)"
+        )
+    return values.astype(z.dtype).reshape((1,) * (z.ndim - 1) + values.shape)

@@ -1,0 +1,192 @@
+"""Batch normalisation: one mean and variance a channel, shared by the examples of a batch."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from normlab.core import Array, Params, State, normaliser
+from normlab.errors import require_field
+from normlab.norms.affine import Standardiser, scale_and_shift
+from normlab.norms.moments import (
+    Moments,
+    ShapeError,
+    Sharing,
+    pool,
+    standardise,
+    statistics_dtype,
+    synchronise,
+)
+
+
+def batch_norm(
+    x: Array,
+    scale: Array | None = None,
+    bias: Array | None = None,
+    *,
+    mean: Array | None = None,
+    variance: Array | None = None,
+    eps: float = 1e-5,
+    mask: Array | None = None,
+    norm_batch: int | None = None,
+    axis_name: str | None = None,
+) -> Array:
+    """Each channel less its mean, over its deviation (Ioffe & Szegedy 2015).
+
+    Args:
+        x: `(N, ..., C)`, any floating dtype; so is the result.
+        scale: `(C,)` or None for one.
+        bias: `(C,)` or None for zero.
+        mean, variance: `(C,)`, both or neither: statistics to use (evaluation). Without them they
+            are those of `x` (training).
+        eps: added to the variance.
+        mask: True where an element counts; as many axes as `x`, broadcast to it.
+        norm_batch: how many consecutive examples share statistics; None for all. See `BatchNorm`.
+        axis_name: a mapped axis whose shards share the statistics too.
+
+    Raises:
+        ShapeError: a channel has one value only, `norm_batch` does not divide N, or a shape does
+            not fit.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[1.0], [3.0]])
+    >>> batch_norm(x).round(3).tolist()
+    [[-1.0], [1.0]]
+    >>> batch_norm(x, mean=jnp.array([1.0]), variance=jnp.array([4.0])).round(3).tolist()
+    [[0.0], [1.0]]
+    """
+    if (mean is None) != (variance is None):
+        raise ShapeError("give both mean and variance, or neither")
+    if mean is None or variance is None:
+        z, _ = _standardise_batch(x, eps, mask, norm_batch, axis_name)
+    else:
+        z = _standardise_with(x, mean, variance, eps)
+    return scale_and_shift(z, x, scale, bias, mask)
+
+
+@normaliser(
+    paper="arXiv:1502.03167", uses_batch=True, invariant_to=("channel scale", "channel shift")
+)
+@dataclass(frozen=True)
+class BatchNorm(Standardiser):
+    """Batch normalisation, with running statistics for evaluation.
+
+    The state is the running `mean` and `variance` of each channel, zero and one at first. A step
+    moves them by `new = momentum * old + (1 - momentum) * batch`; a step whose mask leaves fewer
+    than two values in a channel leaves that channel's as they were.
+
+    Attributes:
+        momentum: the weight of the OLD running value, in [0, 1]. 0.9 here is 0.1 in torch.
+        norm_batch: how many consecutive examples share statistics ("ghost" batches); None for
+            all that one call sees. The running statistics are those of the whole call, the spread
+            between groups included. With gradient accumulation a call sees one microbatch, so a
+            `norm_batch` that divides it makes the result independent of the accumulation.
+        axis_name: a mapped axis (`shard_map`, `vmap`) over which statistics are synchronised.
+            Under `jit` with a sharded batch they are so by themselves. With `norm_batch` the
+            groups lie inside a shard, and the running statistics alone are synchronised.
+        unbiased_running_variance: divide the running variance by count - 1, as torch does. The
+            normalisation itself always divides by the count.
+
+    >>> import jax.numpy as jnp
+    >>> norm = BatchNorm(momentum=0.5)
+    >>> params, state = norm.init(features=1)
+    >>> y, state = norm.apply(params, state, jnp.array([[1.0], [3.0]]), train=True)
+    >>> y.round(3).tolist(), state["mean"].tolist(), state["variance"].tolist()
+    ([[-1.0], [1.0]], [1.0], [1.0])
+    """
+
+    momentum: float = 0.9
+    norm_batch: int | None = None
+    axis_name: str | None = None
+    unbiased_running_variance: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_field(0 <= self.momentum <= 1, "momentum", self.momentum, "between 0 and 1")
+        positive = self.norm_batch is None or self.norm_batch >= 1
+        require_field(positive, "norm_batch", self.norm_batch, "a positive whole number or null")
+
+    def init(self, features: int) -> tuple[Params, State]:
+        params, _ = super().init(features)
+        return params, {
+            "mean": jnp.zeros((features,), jnp.float32),
+            "variance": jnp.ones((features,), jnp.float32),
+        }
+
+    def apply(
+        self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
+    ) -> tuple[Array, State]:
+        if train:
+            z, moments = _standardise_batch(x, self.eps, mask, self.norm_batch, self.axis_name)
+            state = self._moved(state, moments)
+        else:
+            z = _standardise_with(x, state["mean"], state["variance"], self.eps)
+        return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state
+
+    def _moved(self, state: State, moments: Moments) -> State:
+        moments = jax.tree.map(lambda leaf: lax.stop_gradient(leaf.reshape(-1)), moments)
+        unbiased = self.unbiased_running_variance
+        batch = {
+            "mean": moments.mean,
+            "variance": moments.unbiased_variance if unbiased else moments.variance,
+        }
+
+        def move(old: Array, new: Array) -> Array:
+            mixed = self.momentum * old + (1 - self.momentum) * new.astype(old.dtype)
+            return jnp.where(moments.count > 1, mixed, old)
+
+        return jax.tree.map(move, state, batch)
+
+    def pool(self, states: State) -> State:
+        """The state after one step whose equal microbatches ended in `states` (leading axis).
+
+        Means average. The variance of the whole batch is the average of the variances plus the
+        spread of the means, which is read off the states: they differ only by
+        `(1 - momentum)` times what the microbatches' means differ.
+        """
+        variance = states["variance"].mean(axis=0)
+        if self.momentum < 1:
+            variance += states["mean"].var(axis=0) / (1 - self.momentum)
+        return {"mean": states["mean"].mean(axis=0), "variance": variance}
+
+
+def _standardise_batch(
+    x: Array, eps: float, mask: Array | None, norm_batch: int | None, axis_name: str | None
+) -> tuple[Array, Moments]:
+    """The standardised batch, and the moments of the whole of it, shape `(1, ..., 1, C)`."""
+    if x.ndim < 2:
+        raise ShapeError(
+            f"batch_norm needs a batch axis and a channel axis, got shape {x.shape}; under vmap "
+            "over examples, leave the batch axis unmapped or give axis_name"
+        )
+    if norm_batch is None:
+        sharing = Sharing(axes=tuple(range(x.ndim - 1)))
+        return standardise(x, sharing, eps=eps, mask=mask, axis_name=axis_name)
+
+    if x.shape[0] % norm_batch:
+        raise ShapeError(
+            f"norm_batch={norm_batch} does not divide the {x.shape[0]} examples of this call; "
+            "choose a divisor, or drop the incomplete last batch"
+        )
+
+    def in_groups(values: Array) -> Array:
+        return values.reshape(-1, norm_batch, *values.shape[1:])
+
+    if mask is not None and mask.ndim == x.ndim:
+        mask = in_groups(jnp.broadcast_to(mask, (x.shape[0], *mask.shape[1:])))
+    sharing = Sharing(axes=tuple(range(1, x.ndim)))
+    z, moments = standardise(in_groups(x), sharing, eps=eps, mask=mask)
+    moments = pool(moments, axis=0)
+    if axis_name is not None:
+        moments = synchronise(moments, axis_name)
+    return z.reshape(x.shape), moments
+
+
+def _standardise_with(x: Array, mean: Array, variance: Array, eps: float) -> Array:
+    dtype = statistics_dtype(x)
+
+    def per_channel(values: Array) -> Array:
+        return values.astype(dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+
+    return (x.astype(dtype) - per_channel(mean)) * lax.rsqrt(per_channel(variance) + eps)

@@ -1,0 +1,75 @@
+"""The two controls: no normaliser at all, and the learnt scale and bias without any normalising.
+
+A gain over `identity` that `affine` shows too is not a gain from normalising.
+"""
+
+from dataclasses import dataclass
+
+from normlab.core import Array, Params, State, normaliser
+from normlab.norms.affine import affine_params, scale_and_shift, zero_masked
+from normlab.norms.moments import statistics_dtype
+
+
+def affine(
+    x: Array, scale: Array | None = None, bias: Array | None = None, *, mask: Array | None = None
+) -> Array:
+    """`x * scale + bias`, channel by channel.
+
+    Args:
+        x: `(..., C)`, any floating dtype; so is the result.
+        scale: `(C,)` or None for one.
+        bias: `(C,)` or None for zero.
+        mask: True where an element counts; the others come out as zero.
+
+    >>> import jax.numpy as jnp
+    >>> affine(jnp.array([[1.0, 2.0]]), jnp.array([2.0, 3.0]), jnp.array([0.5, 0.0])).tolist()
+    [[2.5, 6.0]]
+    """
+    return scale_and_shift(x.astype(statistics_dtype(x)), x, scale, bias, mask)
+
+
+@normaliser(paper="control: no normalisation")
+@dataclass(frozen=True)
+class Identity:
+    """No normalisation: the input comes back as it is.
+
+    >>> import jax.numpy as jnp
+    >>> Identity().apply({}, {}, jnp.array([[3.0]]), train=True)[0].tolist()
+    [[3.0]]
+    """
+
+    def init(self, features: int) -> tuple[Params, State]:
+        return {}, {}
+
+    def apply(
+        self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
+    ) -> tuple[Array, State]:
+        return zero_masked(x, mask), state
+
+
+@normaliser(paper="control: scale and bias alone (compare Frankle et al. 2020, arXiv:2003.00152)")
+@dataclass(frozen=True)
+class Affine:
+    """A learnt scale and bias for each channel, without any normalising.
+
+    Attributes:
+        use_scale: learn a scale for each channel; False fixes it at 1.
+        use_bias: learn a bias for each channel; False fixes it at 0.
+
+    >>> import jax.numpy as jnp
+    >>> norm = Affine()
+    >>> params, state = norm.init(features=1)
+    >>> norm.apply(params, state, jnp.array([[3.0]]), train=True)[0].tolist()
+    [[3.0]]
+    """
+
+    use_scale: bool = True
+    use_bias: bool = True
+
+    def init(self, features: int) -> tuple[Params, State]:
+        return affine_params(features, self.use_scale, self.use_bias), {}
+
+    def apply(
+        self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
+    ) -> tuple[Array, State]:
+        return affine(x, params.get("scale"), params.get("bias"), mask=mask), state

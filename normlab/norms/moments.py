@@ -1,0 +1,234 @@
+"""Statistics as a value, and the one way in which normlab standardises.
+
+`Moments(count, mean, m2)` merge exactly (Chan, Golub & LeVeque 1983): masks, shards, ghost groups
+and microbatches of unequal size then need no special case, and the count can never be forgotten.
+
+`standardise` works in coordinates shifted by a value of the data itself. Subtracting it is exact
+wherever the mean is large compared with the spread (Sterbenz), which is where E[x^2] - E[x]^2 and,
+less badly, x - mean lose their digits; and a constant input becomes exactly zero.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from normlab.core import Array
+from normlab.errors import UserError
+
+
+class ShapeError(UserError, ValueError):
+    """An array has a shape whose statistics would mean nothing."""
+
+
+class Moments(NamedTuple):
+    """How many values, their mean, and the sum of their squared distances from it.
+
+    Arrays of one broadcastable shape, float32 or wider. A count of zero has mean and m2 zero.
+    """
+
+    count: Array
+    mean: Array
+    m2: Array
+
+    @property
+    def variance(self) -> Array:
+        """The biased variance; zero where nothing was counted."""
+        return self.m2 / jnp.maximum(self.count, 1)
+
+    @property
+    def unbiased_variance(self) -> Array:
+        """The variance divided by `count - 1`; zero where fewer than two values were counted."""
+        return self.m2 / jnp.maximum(self.count - 1, 1)
+
+
+def pool(moments: Moments, axis: int) -> Moments:
+    """The moments of all the values behind an axis of `moments`; the axis stays, with size 1.
+
+    >>> halves = Moments(jnp.array([7.0, 1.0]), jnp.array([0.0, 8.0]), jnp.array([7.0, 0.0]))
+    >>> [leaf.item() for leaf in pool(halves, axis=0)]
+    [8.0, 1.0, 63.0]
+    """
+    origin = lax.slice_in_dim(moments.mean, 0, 1, axis=axis)
+    return _merged(moments, origin, lambda values: values.sum(axis, keepdims=True))
+
+
+def synchronise(moments: Moments, axis_name: str) -> Moments:
+    """The moments of all the values on every shard of a mapped axis (`shard_map` or `vmap`)."""
+    origin = lax.pmax(lax.stop_gradient(moments.mean), axis_name)
+    return _merged(moments, origin, lambda values: lax.psum(values, axis_name))
+
+
+def _merged(moments: Moments, origin: Array, total: Callable[[Array], Array]) -> Moments:
+    """Chan's merge. Means are averaged relative to `origin`, so that large ones keep digits."""
+    count = total(moments.count)
+    offset = total(moments.count * (moments.mean - origin)) / jnp.maximum(count, 1)
+    mean = jnp.where(count > 0, origin + offset, 0)
+    spread = moments.mean - origin - offset
+    return Moments(count, mean, total(moments.m2 + moments.count * spread**2))
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Which elements of an array share one mean and one variance.
+
+    Attributes:
+        axes: the axes over which they are shared, counted from the front.
+        channel_groups: share them also among the channels (last axis) of each of this many equal
+            groups. Sums then run over `axes` at full size and over the channels of a group at
+            almost no size, which is faster than a reshape of the whole array.
+    """
+
+    axes: tuple[int, ...]
+    channel_groups: int | None = None
+
+    def reduce(self, values: Array, op: Callable[..., Array]) -> Array:
+        """`op` (`jnp.sum`, `jnp.min`, `jnp.max`) over what is shared, ready to broadcast back."""
+        reduced = op(values, axis=self.axes, keepdims=True)
+        return self._across_groups(reduced, lambda grouped: op(grouped, axis=-1, keepdims=True))
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """How many elements share a statistic in an array of this shape."""
+        channels = 1 if self.channel_groups is None else shape[-1] // self.channel_groups
+        return math.prod(shape[axis] for axis in self.axes) * channels
+
+    def representative(self, x: Array) -> Array:
+        """The median of three of the values that share a statistic.
+
+        One of the data's own values, so that a constant is hit exactly; of three, so that a single
+        outlier is not taken.
+        """
+        a, b, c = (self._sample(x, where) for where in (0.0, 0.5, 1.0))
+        median = jnp.maximum(jnp.minimum(a, b), jnp.minimum(jnp.maximum(a, b), c))
+        middle = 0 if self.channel_groups is None else x.shape[-1] // self.channel_groups // 2
+        return self._across_groups(median, lambda grouped: grouped[..., middle : middle + 1])
+
+    def _sample(self, x: Array, where: float) -> Array:
+        for axis in self.axes:
+            index = round(where * (x.shape[axis] - 1))
+            x = lax.slice_in_dim(x, index, index + 1, axis=axis)
+        return x
+
+    def _across_groups(self, values: Array, op: Callable[[Array], Array]) -> Array:
+        """`op` on the channels of each group (last axis), handed back to every one of them."""
+        if self.channel_groups is None:
+            return values
+        grouped = values.reshape(*values.shape[:-1], self.channel_groups, -1)
+        return jnp.broadcast_to(op(grouped), grouped.shape).reshape(values.shape)
+
+
+def standardise(
+    x: Array,
+    sharing: Sharing,
+    *,
+    eps: float,
+    mask: Array | None = None,
+    axis_name: str | None = None,
+) -> tuple[Array, Moments]:
+    """`(x - mean) / sqrt(variance + eps)`.
+
+    Args:
+        x: any floating dtype.
+        sharing: which elements share a mean and a variance.
+        eps: added to the variance.
+        mask: True where an element counts; as many axes as `x`, broadcast to it.
+        axis_name: a mapped axis whose shards share the statistics too.
+
+    Returns:
+        The standardised array, shaped as `x`, float32 or wider, zero where masked; and the
+        moments, shaped as `x` but with size 1 at each of the shared axes.
+
+    Raises:
+        ShapeError: one value alone would share a statistic, so that every output would be zero;
+            or the mask does not fit.
+
+    >>> z, moments = standardise(jnp.array([[1.0], [3.0]]), Sharing(axes=(0,)), eps=0.0)
+    >>> z.ravel().tolist(), moments.mean.item(), moments.variance.item()
+    ([-1.0, 1.0], 2.0, 1.0)
+    """
+    x = x.astype(statistics_dtype(x))
+    size = sharing.size(x.shape)
+    shards = 1 if axis_name is None else lax.axis_size(axis_name)
+    _require_several(size * shards, x.shape, sharing)
+    if mask is None:
+        shift = sharing.representative(x)
+        count = jnp.full_like(shift, size)
+        keep = _unchanged
+    else:
+        mask = fit_mask(mask, x)
+
+        def keep(values: Array) -> Array:
+            return jnp.where(mask, values, 0)
+
+        x = keep(x)
+        count = sharing.reduce(mask.astype(x.dtype), jnp.sum)
+        shift = _masked_representative(x, mask, count, sharing)
+    shift = lax.stop_gradient(shift)
+    if axis_name is not None:
+        shift = lax.pmax(shift, axis_name)
+    shift = jnp.where(shift == -jnp.inf, 0, shift)
+
+    shifted = keep(x - shift)
+    mean = sharing.reduce(shifted, jnp.sum) / jnp.maximum(count, 1)
+    centred = keep(shifted - mean)
+    moments = Moments(count, mean, sharing.reduce(centred**2, jnp.sum))
+    if axis_name is not None:
+        moments = synchronise(moments, axis_name)
+        centred = keep(shifted - moments.mean)
+    z = centred * lax.rsqrt(moments.variance + eps)
+    return z, moments._replace(mean=jnp.where(moments.count > 0, shift + moments.mean, 0))
+
+
+def statistics_dtype(x: Array) -> jnp.dtype:
+    """float32, or the input's own dtype where that is wider."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ShapeError(
+            f"a normaliser needs floating-point input, got {x.dtype}; use x.astype(jnp.float32)"
+        )
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def fit_mask(mask: Array, x: Array) -> Array:
+    """The mask as booleans of `x`'s shape.
+
+    Raises:
+        ShapeError: it has another number of axes, or cannot be broadcast. A mask of shape (N, C)
+            for an input (N, H, W, C) is refused instead of guessed at.
+    """
+    mask = jnp.asarray(mask)
+    sizes = zip(mask.shape, x.shape, strict=False)
+    fits = mask.ndim == x.ndim and all(own in (1, full) for own, full in sizes)
+    if not fits:
+        raise ShapeError(
+            f"a mask of shape {mask.shape} does not fit an input of shape {x.shape}: it needs "
+            f"{x.ndim} axes, each of size 1 or the input's, for example {(*x.shape[:-1], 1)}"
+        )
+    return jnp.broadcast_to(mask.astype(bool), x.shape)
+
+
+def _masked_representative(x: Array, mask: Array, count: Array, sharing: Sharing) -> Array:
+    """The mean, clipped to the range of the data to hit a constant exactly; -inf for no data."""
+    lowest = sharing.reduce(jnp.where(mask, x, jnp.inf), jnp.min)
+    highest = sharing.reduce(jnp.where(mask, x, -jnp.inf), jnp.max)
+    mean = sharing.reduce(x, jnp.sum) / jnp.maximum(count, 1)
+    return jnp.where(count > 0, jnp.clip(mean, lowest, highest), -jnp.inf)
+
+
+def _unchanged(values: Array) -> Array:
+    return values
+
+
+def _require_several(size: int, shape: tuple[int, ...], sharing: Sharing) -> None:
+    if size > 1:
+        return
+    over = f"axes {sharing.axes}"
+    if sharing.channel_groups is not None:
+        over += f" and the channels of each of {sharing.channel_groups} groups"
+    raise ShapeError(
+        f"an input of shape {shape} leaves {'one value' if size else 'no value'} to take a mean "
+        f"and variance of (over {over}), so every output would be zero: use a larger batch or "
+        "image, fewer groups, or a normaliser that shares statistics more widely"
+    )
