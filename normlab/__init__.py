@@ -1,0 +1,53 @@
+"""normlab: a laboratory for normalisation.
+
+The names below are imported when they are first used, so that `import normlab` costs nothing.
+
+>>> import jax.numpy as jnp
+>>> from normlab import batch_norm
+>>> batch_norm(jnp.array([[1.0], [3.0]])).round(3).tolist()
+[[-1.0], [1.0]]
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from normlab.evidence.summary import summarise as summarise
+    from normlab.interface.notebook import run as run
+    from normlab.norms.batch import batch_norm as batch_norm
+    from normlab.norms.controls import affine as affine
+    from normlab.norms.group import group_norm as group_norm
+    from normlab.norms.instance import instance_norm as instance_norm
+    from normlab.norms.layer import layer_norm as layer_norm
+    from normlab.norms.layer import layer_norm_image as layer_norm_image
+    from normlab.norms.rms import rms_norm as rms_norm
+    from normlab.runs.directory import load as load
+    from normlab.training.fit import fit as fit
+    from normlab.training.recipe import Recipe as Recipe
+
+_HOMES = {
+    "affine": "normlab.norms.controls",
+    "batch_norm": "normlab.norms.batch",
+    "fit": "normlab.training.fit",
+    "group_norm": "normlab.norms.group",
+    "instance_norm": "normlab.norms.instance",
+    "layer_norm": "normlab.norms.layer",
+    "layer_norm_image": "normlab.norms.layer",
+    "load": "normlab.runs.directory",
+    "Recipe": "normlab.training.recipe",
+    "rms_norm": "normlab.norms.rms",
+    "run": "normlab.interface.notebook",
+    "summarise": "normlab.evidence.summary",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'normlab' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

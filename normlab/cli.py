@@ -1,0 +1,195 @@
+"""The command line. Heavy imports stand inside the commands: `--help` and `list` need no jax."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from normlab.errors import UserError
+
+app = typer.Typer(
+    name="normlab",
+    help="A laboratory for normalisation: run experiments from YAML, compare normalisers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Datasets on this machine.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+BAD_INPUT, RUN_FAILED, INTERRUPTED = 2, 1, 130
+"""Exit statuses: a mistake in what was given, a run that failed, Ctrl-C."""
+
+ConfigFile = Annotated[Path, typer.Argument(help="A YAML experiment.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Changes to it: norm.groups=4, train.epochs=5, seed=3.", show_default=False
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Where runs are kept.")]
+
+
+class Kind(StrEnum):
+    """What `list` can list."""
+
+    norms = "norms"
+    models = "models"
+    data = "data"
+    augmentations = "augmentations"
+    optimizers = "optimizers"
+    schedules = "schedules"
+
+
+@app.command()
+def run(
+    file: ConfigFile,
+    overrides: Overrides = None,
+    out: Out = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run.")] = False,
+) -> None:
+    """Make the runs of a config: those that are finished are kept, a broken one goes on."""
+    from normlab.runs.sweep import load_experiment
+
+    experiment = load_experiment(file, tuple(overrides or ()))
+    console = Console()
+    if dry_run:
+        from normlab.interface.preview import print_preview
+
+        print_preview(console, experiment, out)
+        return
+
+    from normlab.evidence.summary import summarise
+    from normlab.interface.console import Display, print_summary
+    from normlab.runs.engine import Engine
+
+    with Display(console, len(experiment.runs)) as display:
+        outcome = Engine(experiment, out, display).run_all()
+    console.print()
+    if experiment.question:
+        console.print(experiment.question, style="bold", soft_wrap=True)
+    print_summary(console, summarise(outcome.runs))
+    console.print(f"runs: {outcome.runs.path}", highlight=False, soft_wrap=True)
+    if outcome.interrupted:
+        console.print("interrupted; the same command goes on from here")
+        raise typer.Exit(INTERRUPTED)
+    if "failed" in outcome.states or "busy" in outcome.states:
+        raise typer.Exit(RUN_FAILED)
+
+
+@app.command()
+def check(
+    paths: Annotated[list[Path], typer.Argument(help="Configs, or folders of them.")],
+) -> None:
+    """Find every mistake in every config."""
+    from normlab.runs.sweep import load_experiment
+
+    files: list[Path] = []
+    for path in paths:
+        files += sorted(path.rglob("*.y*ml")) if path.is_dir() else [path]
+    if not files:
+        raise UserError(f"there is no .yaml file in {', '.join(map(str, paths))}")
+    wrong = 0
+    for file in files:
+        try:
+            experiment = load_experiment(file)
+        except UserError as error:
+            wrong += 1
+            print(error, file=sys.stderr)
+        else:
+            print(f"{file}: fine, {_count(len(experiment.runs), 'run')}")
+    if wrong:
+        print(f"{_count(wrong, 'file')} of {len(files)} must be mended", file=sys.stderr)
+        raise typer.Exit(BAD_INPUT)
+
+
+@app.command("list")
+def list_entries(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+    """List what a config can name."""
+    from normlab import catalogue
+    from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
+
+    shelves = {
+        Kind.norms: catalogue.NORMS,
+        Kind.models: catalogue.MODELS,
+        Kind.data: catalogue.DATA,
+        Kind.augmentations: catalogue.AUGMENTATIONS,
+        Kind.optimizers: OPTIMIZERS,
+        Kind.schedules: SCHEDULES,
+    }
+    entries = shelves[kind].entries().values()
+    width = max(len(entry.name) for entry in entries)
+    for entry in entries:
+        print(f"{entry.name:{width}}  {entry.summary}".rstrip())
+
+
+@app.command()
+def describe(
+    name: Annotated[str, typer.Argument(help="A name from `normlab list`.", show_default=False)],
+) -> None:
+    """Say what something is: its fields and defaults, its paper, how to write it in YAML."""
+    from normlab.interface.describe import describe_entry
+
+    print(describe_entry(name))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a config, for editors that complete YAML."""
+    import json
+
+    from normlab.runs.json_schema import json_schema
+
+    print(json.dumps(json_schema(), indent=1))
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """Show which datasets are here, where, and how to get the others."""
+    from normlab.data.dataset import data_root
+    from normlab.data.listing import status
+
+    print(f"looking in {data_root()} (set NORMLAB_DATA to change it)")
+    for entry in status():
+        size = f", {entry.size_bytes / 1e6:.0f} MB" if entry.size_bytes else ""
+        here = f"{entry.path or 'built in'}{size}" if entry.present else f"({entry.how_to_get})"
+        print(f"{entry.name:10} {'here  ' if entry.present else 'absent'} {here}")
+
+
+@data_app.command("fetch")
+def data_fetch(
+    names: Annotated[list[str], typer.Argument(help="Datasets to download.", show_default=False)],
+) -> None:
+    """Download datasets, checked against their published hashes; an interrupted one goes on."""
+    from normlab.catalogue import DATA
+
+    for name in names:
+        described = DATA.load(name)
+        if not hasattr(described, "fetch"):
+            print(f"{name}: {described.facts.how_to_get}")
+            continue
+        print(f"{name}: {described().fetch()}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def main() -> None:
+    """The `normlab` command. A person's mistake is told without a traceback; ours keeps it."""
+    # A config may name `my_package.my_file:MyNorm` in the folder where normlab is run.
+    sys.path.append(str(Path.cwd()))
+    try:
+        app()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

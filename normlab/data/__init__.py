@@ -1,0 +1,57 @@
+"""Datasets as arrays, and augmentations as pure functions of a key and images.
+
+>>> from normlab.data import Shapes
+>>> Shapes(train_examples=100, test_examples=50).load().train.images.shape
+(100, 16, 16, 3)
+
+To add a dataset, mark a frozen dataclass with `@dataset(...)` from `normlab.data.dataset`, which
+says what it must have; to add an augmentation, use `@augmentation` from `normlab.data.augment`.
+"""
+
+from typing import TYPE_CHECKING
+
+from normlab.data.cifar import Cifar10, Cifar100
+from normlab.data.dataset import (
+    Dataset,
+    DatasetFacts,
+    Outline,
+    Split,
+    data_root,
+    mean_pool,
+    stratified,
+)
+from normlab.data.listing import DatasetStatus, status
+from normlab.data.shapes import Shapes
+
+if TYPE_CHECKING:
+    from normlab.data.augment import Brightness, Contrast, Crop, Cutout, Flip, apply_all
+
+__all__ = [
+    "Brightness",
+    "Cifar10",
+    "Cifar100",
+    "Contrast",
+    "Crop",
+    "Cutout",
+    "Dataset",
+    "DatasetFacts",
+    "DatasetStatus",
+    "Flip",
+    "Outline",
+    "Shapes",
+    "Split",
+    "apply_all",
+    "data_root",
+    "mean_pool",
+    "status",
+    "stratified",
+]
+
+
+def __getattr__(name: str):
+    # Augmentations need jax, which takes a second to import; listing and fetching do without.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from normlab.data import augment
+
+    return getattr(augment, name)

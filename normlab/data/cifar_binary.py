@@ -1,0 +1,87 @@
+"""The official binary archives of CIFAR: records of labels and pixels in a gzipped tar.
+
+A record is one label byte (CIFAR-100: the coarse label, then the fine one), then 32x32 red values,
+as many green and as many blue. Records are read straight out of the archive; nothing is unpacked.
+"""
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from normlab.data.cifar_sets import CHANNELS, SIZE, CifarSet
+from normlab.data.dataset import Split, stratified
+
+
+def read_binary(
+    archive: Path, cifar: CifarSet, train_examples: int | None, test_examples: int | None
+) -> tuple[Split, Split]:
+    """The training and the test split, or stratified subsets of them.
+
+    Args:
+        archive: the archive as published, a `.tar.gz`.
+        cifar: which of the two sets it is.
+        train_examples: how many training examples to keep; None keeps all.
+        test_examples: how many test examples to keep; None keeps all.
+
+    Raises:
+        UserError: the archive is damaged, or not the one that it should be.
+    """
+    files = _read_members(archive, cifar)
+    return (
+        _split(archive, cifar, files, cifar.train_members, train_examples),
+        _split(archive, cifar, files, cifar.test_members, test_examples),
+    )
+
+
+def _read_members(archive: Path, cifar: CifarSet) -> dict[str, bytes]:
+    """The contents of every file with records, by its name without folders."""
+    wanted = {*cifar.train_members, *cifar.test_members}
+    files: dict[str, bytes] = {}
+    try:
+        with gzip.open(archive) as stream:
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
+                for member in tar:
+                    name = PurePosixPath(member.name).name
+                    if name in wanted and (contents := tar.extractfile(member)) is not None:
+                        files[name] = contents.read()
+            # gzip's checksum comes last, and only reading up to it makes it count.
+            while stream.read(1 << 20):
+                pass
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise cifar.damaged(archive, "a whole .tar.gz archive", f"damage ({error})") from error
+    if missing := sorted(wanted - files.keys()):
+        raise cifar.damaged(
+            archive, f"the files {', '.join(sorted(wanted))}", f"no {', '.join(missing)}"
+        )
+    return files
+
+
+def _split(
+    archive: Path,
+    cifar: CifarSet,
+    files: dict[str, bytes],
+    members: Sequence[str],
+    examples: int | None,
+) -> Split:
+    record_bytes = cifar.label_bytes + CHANNELS * SIZE**2
+    parts = []
+    for member in members:
+        size = len(files[member])
+        if size == 0 or size % record_bytes:
+            expected = f"{member} to hold whole records of {record_bytes} bytes"
+            raise cifar.damaged(archive, expected, f"{size} bytes in it")
+        part = np.frombuffer(files[member], np.uint8).reshape(-1, record_bytes)
+        highest = part[:, cifar.label_bytes - 1].max()
+        if highest >= len(cifar.classes):
+            expected = f"labels 0..{len(cifar.classes) - 1} in {member}"
+            raise cifar.damaged(archive, expected, f"label {highest}")
+        parts.append(part)
+    records = np.concatenate(parts)
+    labels = records[:, cifar.label_bytes - 1].astype(np.int32)
+    chosen = slice(None) if examples is None else stratified(labels, examples)
+    planes = records[chosen, cifar.label_bytes :].reshape(-1, CHANNELS, SIZE, SIZE)
+    return Split(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels[chosen])

@@ -1,0 +1,249 @@
+"""What a dataset is: arrays in memory, with everything that a run needs to know about them.
+
+Images are channels-last `uint8`, 0..255; labels are `int32`, 0..classes-1. There are no iterators:
+a set that fits in memory is indexed by the training step itself.
+
+An entry of the catalogue is a frozen dataclass marked with `@dataset(...)`. Its fields choose what
+to load, `load(root=None)` returns a `Dataset`, and `outline()` tells its sizes without loading.
+An entry that lives in files also has `locate(root=None)`, the path it would read or None, and
+`fetch(root=None)`, which downloads it.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import platformdirs
+
+from normlab.errors import UserError, require_field
+
+
+class Split(NamedTuple):
+    """One part of a dataset.
+
+    Attributes:
+        images: `(N, H, W, C)` uint8, 0..255.
+        labels: `(N,)` int32, indices into the dataset's `classes`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Outline(NamedTuple):
+    """What a network must know of a dataset before anything is loaded.
+
+    Attributes:
+        image_shape: `(H, W, C)`.
+        classes: how many.
+        train_examples: how many.
+        test_examples: how many.
+    """
+
+    image_shape: tuple[int, int, int]
+    classes: int
+    train_examples: int
+    test_examples: int
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A training and a test split, checked when they are put together.
+
+    Attributes:
+        name: what reports call it.
+        train: the examples to learn from.
+        test: the examples to be judged on; their images have the training images' shape.
+        classes: the name of every label.
+
+    Raises:
+        UserError: an array has the wrong shape or dtype, or a label has no class.
+
+    >>> split = Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1], np.int32))
+    >>> Dataset("blank", split, split, ("dark", "light")).fingerprint
+    '7a5c7798b954c466'
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+
+    def __post_init__(self):
+        for part, split in (("train", self.train), ("test", self.test)):
+            _check_split(f"dataset '{self.name}': {part}", split, len(self.classes))
+        if self.train.images.shape[1:] != self.test.images.shape[1:]:
+            raise UserError(
+                f"dataset '{self.name}': training images are {self.train.images.shape[1:]} but "
+                f"test images {self.test.images.shape[1:]}; both must have one (H, W, C)"
+            )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change when any pixel, label or shape does (SHA-256, cut)."""
+        digest = hashlib.sha256()
+        for array in (*self.train, *self.test):
+            digest.update(str(array.shape).encode())
+            # Little-endian, so that the fingerprint is the same on every machine.
+            digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+        return digest.hexdigest()[:16]
+
+    def channel_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """The mean and standard deviation of each channel over all training images.
+
+        Both are `(C,)` float32 in the images' 0..255 units. The sums are integers, so the result
+        is exact up to its last rounding. The deviation is the biased one; that of a constant
+        channel is given as 1, so that dividing by it is safe.
+
+        >>> split = Split(np.full((1, 2, 2, 1), 7, np.uint8), np.zeros(1, np.int32))
+        >>> Dataset("flat", split, split, ("only",)).channel_statistics()
+        (array([7.], dtype=float32), array([1.], dtype=float32))
+        """
+        images = self.train.images
+        channels = images.shape[-1]
+        total, total_squares = [0] * channels, [0] * channels
+        for channel in range(channels):
+            counts = np.zeros(256, np.int64)
+            # In chunks, because bincount widens its input to eight bytes an element.
+            for start in range(0, len(images), 1000):
+                pixels = images[start : start + 1000, :, :, channel].ravel()
+                counts += np.bincount(pixels, minlength=256)
+            values = np.arange(256)
+            total[channel] = int(counts @ values)
+            total_squares[channel] = int(counts @ values**2)
+        count = images.size // channels
+        mean = [t / count for t in total]
+        std = [
+            math.sqrt(count * squares - t * t) / count
+            for t, squares in zip(total, total_squares, strict=True)
+        ]
+        return np.array(mean, np.float32), np.array([s or 1.0 for s in std], np.float32)
+
+
+def _check_split(where: str, split: Split, classes: int) -> None:
+    images, labels = split
+    if images.ndim != 4 or images.dtype != np.uint8 or images.size == 0:
+        raise UserError(
+            f"{where}.images must be uint8 of shape (N, H, W, C), none of them 0, "
+            f"got {images.dtype} of shape {images.shape}"
+        )
+    if labels.shape != images.shape[:1] or labels.dtype != np.int32:
+        raise UserError(
+            f"{where}.labels must be int32 of shape ({len(images)},), one for each image, "
+            f"got {labels.dtype} of shape {labels.shape}"
+        )
+    low, high = labels.min(), labels.max()
+    if low < 0 or high >= classes:
+        raise UserError(
+            f"{where}.labels must lie in 0..{classes - 1} for {classes} classes, got {low}..{high}"
+        )
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What is known of a dataset without loading it.
+
+    Attributes:
+        licence: what its authors allow.
+        citation: what to cite when using it.
+        how_to_get: what a person does to have it on this machine.
+    """
+
+    licence: str
+    citation: str
+    how_to_get: str
+
+
+Described = TypeVar("Described", bound=type)
+
+
+def dataset(*, licence: str, citation: str, how_to_get: str) -> Callable[[Described], Described]:
+    """Mark a frozen dataclass as an entry of the catalogue and attach its `DatasetFacts`.
+
+    >>> @dataset(licence="CC0", citation="none", how_to_get="nothing to get")
+    ... @dataclass(frozen=True)
+    ... class Blank:
+    ...     def load(self, root=None): ...
+    >>> Blank.facts.licence
+    'CC0'
+    """
+    facts = DatasetFacts(licence, citation, how_to_get)
+
+    def mark(cls: Described) -> Described:
+        cls.facts = facts
+        cls.catalogue_kind = "dataset"
+        return cls
+
+    return mark
+
+
+def data_root() -> Path:
+    """The folder that holds all datasets: `$NORMLAB_DATA`, else this user's cache folder."""
+    chosen = os.environ.get("NORMLAB_DATA")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("normlab")
+
+
+def stratified(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+    """The sorted indices of `n` examples, as evenly spread over the classes as can be.
+
+    Every class has its own fixed shuffled order, and the subset takes the first of every class,
+    then the second of every class, and so on. So subsets are nested: that of 5,000 lies inside
+    that of 10,000. A remainder goes to the lowest labels, and a class that runs out is made up
+    for by the others.
+
+    Args:
+        labels: `(N,)` integers.
+        n: how many to choose, 1..N.
+        seed: chooses another shuffled order.
+
+    Raises:
+        FieldError: there are fewer than `n` examples, or `n` is not positive.
+
+    >>> labels = np.array([0, 0, 0, 0, 1, 1])
+    >>> labels[stratified(labels, 4)]
+    array([0, 0, 1, 1])
+    """
+    require_field(1 <= n <= len(labels), "n", n, f"in 1..{len(labels)}, the number of examples")
+    # numpy promises the raw stream of a bit generator for good, but not what shuffle makes of it.
+    keys = np.random.PCG64(seed).random_raw(len(labels))
+    by_class = np.lexsort((keys, labels))
+    _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+    rank = np.arange(len(labels)) - np.repeat(starts, counts)
+    # A stable sort keeps the classes in order within a rank.
+    chosen = by_class[np.argsort(rank, kind="stable")[:n]]
+    return np.sort(chosen)
+
+
+def mean_pool(images: np.ndarray, size: int) -> np.ndarray:
+    """Smaller images: each pixel is the mean of a square block, rounded to nearest (half up).
+
+    Args:
+        images: `(N, H, H, C)` uint8.
+        size: the new height and width, a divisor of the old.
+
+    Returns:
+        `(N, size, size, C)` uint8.
+
+    Raises:
+        FieldError: `size` does not divide the images' height and width, or they differ.
+
+    >>> mean_pool(np.array([[0, 1], [4, 5]], np.uint8).reshape(1, 2, 2, 1), 1).item()
+    3
+    """
+    n, height, width, channels = images.shape
+    require_field(
+        size >= 1 and height == width and height % size == 0,
+        "size",
+        size,
+        f"a divisor of the images' height and width, here {height} and {width}",
+    )
+    block = height // size
+    blocks = images.reshape(n, size, block, size, block, channels)
+    total = blocks.sum(axis=(2, 4), dtype=np.uint32)
+    return ((2 * total + block**2) // (2 * block**2)).astype(np.uint8)

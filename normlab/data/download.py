@@ -1,0 +1,160 @@
+"""Downloads that survive: checked by pooch, continued where they stopped.
+
+pooch keeps the promise that a file under its final name is whole: it compares the checksum before
+it moves anything there. But it starts from nothing each time, and CIFAR's archives are 160 MB from
+one slow server. So pooch is given a downloader of our own, which writes to a `.part` file beside
+the target and asks the server for the rest of it (RFC 9110, section 14) when there is one already.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pooch
+import requests  # pooch downloads with it too, so it is always installed
+from filelock import FileLock
+
+from normlab.errors import UserError
+
+ATTEMPTS = 4
+PAUSE_SECONDS = 1.0  # after the first failed attempt; each later pause is twice as long
+TIMEOUT_SECONDS = (10, 60)  # to connect; between two pieces
+PIECE_BYTES = 1 << 16
+
+Show = Callable[[int, int | None], None]
+
+
+def download(url: str, target: Path, known_hash: str, progress: bool = True) -> Path:
+    """Put the file at `url` in place as `target`, unless it is there already, and return `target`.
+
+    Any number of processes may call this at once: one downloads, the others wait for it.
+
+    Args:
+        url: an http or https address.
+        target: the file to write; its folder is made if need be.
+        known_hash: the expected checksum, as `md5:...` or `sha256:...`.
+        progress: whether to show how far it is, on stderr.
+
+    Raises:
+        UserError: the server cannot be reached or has no such file, what it sent has another
+            checksum (it is removed then), or the folder cannot be written.
+    """
+    part = target.with_name(target.name + ".part")
+    by_hand = f"Or put the file there by hand: {url} goes into the folder {target.parent}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(target.with_name(target.name + ".lock"))
+        with lock, _progress(target.name, progress) as show:
+            # Any: pooch annotates this argument with the signature of something else.
+            downloader: Any = partial(_download, part, show)
+            pooch.retrieve(url, known_hash, target.name, target.parent, downloader=downloader)
+    except requests.RequestException as error:
+        raise UserError(
+            f"{url} cannot be downloaded: {error}. Check the network and run the same command "
+            f"again; it continues where it stopped. {by_hand}"
+        ) from error
+    except ValueError as error:  # pooch's way to say that the checksum differs
+        raise UserError(
+            f"{url} did not come as it was published: {error} Run the same command again. {by_hand}"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{target} cannot be written: {error}. Set NORMLAB_DATA to a folder with room that "
+            "you may write to"
+        ) from error
+    return target
+
+
+def _download(part: Path, show: Show, url: str, output: str, _: pooch.Pooch | None) -> None:
+    """Make `part` whole, in several attempts if the connection drops, and move it to `output`.
+
+    The last three arguments are those with which pooch calls a downloader.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            if _extend(url, part, show):
+                part.replace(output)
+                return
+        except requests.RequestException as error:
+            refused = error.response is not None and error.response.status_code < 500
+            if refused or attempt == ATTEMPTS:
+                raise
+            time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
+    raise requests.ConnectionError(f"no whole file after {ATTEMPTS} attempts")
+
+
+def _extend(url: str, part: Path, show: Show) -> bool:
+    """Ask once for what `part` lacks and append it; whether `part` may be whole now.
+
+    False means that `part` was of no use and has been removed: ask again.
+    """
+    have = part.stat().st_size if part.exists() else 0
+    # A server that compressed the answer would count ranges in compressed bytes.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
+        range_start, total = _sizes(response)
+        if have and response.status_code == requests.codes.requested_range_not_satisfiable:
+            if have == total:  # stopped after the last byte, before the file was moved
+                return True
+            part.unlink()
+            return False
+        response.raise_for_status()
+        if response.status_code == requests.codes.partial_content and range_start != have:
+            part.unlink()
+            return False
+        # A plain 200 is the whole file, from a server that does not know ranges.
+        done = have if response.status_code == requests.codes.partial_content else 0
+        with part.open("ab" if done else "wb") as file:
+            for piece in response.iter_content(PIECE_BYTES):
+                file.write(piece)
+                done += len(piece)
+                show(done, total)
+    if total is not None and done < total:
+        raise requests.ConnectionError(f"the connection dropped after {done} of {total} bytes")
+    return True
+
+
+def _sizes(response: requests.Response) -> tuple[int | None, int | None]:
+    """Where the bytes of this answer start in the file, and the file's size, where it says so."""
+    content_range = response.headers.get("Content-Range", "")
+    if match := re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(?:(\d+)|\*)", content_range):
+        start, total = (int(number) if number else None for number in match.groups())
+        return start, total
+    length = response.headers.get("Content-Length")
+    return 0, int(length) if length and response.ok else None
+
+
+@contextmanager
+def _progress(name: str, wanted: bool) -> Iterator[Show]:
+    """A function to call with the bytes done and the bytes in all (None if unknown)."""
+    if not wanted:
+        yield lambda done, total: None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+        columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bars:
+            bar = bars.add_task(name, total=None)
+            yield lambda done, total: bars.update(bar, completed=done, total=total)
+    else:
+        yield _plain_lines(name)
+
+
+def _plain_lines(name: str, seconds: float = 10.0) -> Show:
+    """A line on stderr every few seconds, and one at the end: fit for a log file."""
+    last = time.monotonic()
+
+    def show(done: int, total: int | None) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            of_total = f" of {total / 1e6:.1f}" if total is not None else ""
+            print(f"{name}: {done / 1e6:.1f}{of_total} MB", file=sys.stderr, flush=True)
+
+    return show

@@ -1,0 +1,54 @@
+"""Which datasets this machine has: what `normlab data list` shows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from normlab.catalogue import DATA
+
+
+@dataclass(frozen=True)
+class DatasetStatus:
+    """One dataset of the catalogue, as this machine has it.
+
+    Attributes:
+        name: its name in a config.
+        present: whether it can be loaded here and now.
+        path: the file or folder that would be read; None if it is absent or needs none.
+        size_bytes: what `path` takes on disk; 0 without a path.
+        how_to_get: what a person does to have it on this machine.
+    """
+
+    name: str
+    present: bool
+    path: Path | None
+    size_bytes: int
+    how_to_get: str
+
+
+def status(root: Path | None = None) -> list[DatasetStatus]:
+    """Every dataset of the catalogue, by name.
+
+    Args:
+        root: the folder to look in; `data_root()` unless given.
+
+    >>> [entry.name for entry in status() if entry.present and entry.path is None]
+    ['shapes']
+    """
+    return [_status(name, root) for name in DATA.entries()]
+
+
+def _status(name: str, root: Path | None) -> DatasetStatus:
+    cls = DATA.load(name)
+    # A dataset that computes its images lives in no file, so it has no `locate`.
+    needs_files = hasattr(cls, "locate")
+    path = cls().locate(root) if needs_files else None
+    present = path is not None or not needs_files
+    return DatasetStatus(name, present, path, _size(path), cls.facts.how_to_get)
+
+
+def _size(path: Path | None) -> int:
+    if path is None:
+        return 0
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -1,0 +1,1 @@
+"""Evidence: what runs on disk amount to."""

@@ -1,0 +1,97 @@
+"""What `normlab describe` says of one entry of the catalogue."""
+
+import dataclasses
+import inspect
+from typing import Any
+
+import yaml
+
+from normlab.catalogue import AUGMENTATIONS, DATA, MODELS, NORMS, snake_case
+from normlab.errors import UserError, did_you_mean
+from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
+from normlab.runs.schema import describe_type, fields_model
+
+SHELVES = {
+    "norm": NORMS,
+    "model": MODELS,
+    "data": DATA,
+    "augmentation": AUGMENTATIONS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
+
+
+def describe_entry(name: str) -> str:
+    """Kind, docstring, fields with defaults, facts, and an example in YAML.
+
+    Raises:
+        UserError: nothing has that name; the message has the nearest.
+    """
+    section, shelf = _find(name)
+    called = shelf.load(name)
+    parts = [f"{name} ({shelf.kind})", inspect.getdoc(called) or ""]
+    function = _function_of(name, called)
+    if function is not None:
+        parts.append(f"In Python:\n{_indent(_signature(function))}")
+    parts.append(f"In YAML, with every default:\n{_indent(_example(section, name, called))}")
+    facts = getattr(called, "facts", None)
+    if facts is not None:
+        parts.append("Facts:\n" + _indent("\n".join(_facts(facts))))
+    return "\n\n".join(parts)
+
+
+def _find(name: str) -> tuple[str, Any]:
+    for section, shelf in SHELVES.items():
+        if name in shelf.entries() or (":" in name and section == "norm"):
+            return section, shelf
+    everything = [known for shelf in SHELVES.values() for known in shelf.entries()]
+    close = did_you_mean(name, everything)
+    hint = close if close.startswith("did") else "see `normlab list norms`, `models`, `data`, ..."
+    raise UserError(f"nothing is called '{name}'; {hint}")
+
+
+def _function_of(name: str, called: Any) -> Any:
+    """The pure function beside a description: `group_norm` beside `GroupNorm`."""
+    module = inspect.getmodule(called)
+    function = getattr(module, snake_case(called.__name__), None)
+    return function if inspect.isfunction(function) and function is not called else None
+
+
+def _signature(function: Any) -> str:
+    home = f"from {function.__module__} import {function.__name__}"
+    return f"{home}\n{function.__name__}{inspect.signature(function)}"
+
+
+def _example(section: str, name: str, called: Any) -> str:
+    fields = fields_model(called, section).model_fields
+    lines = [f"name: {name}"]
+    for field, about in fields.items():
+        wanted = describe_type(about.annotation)
+        default = about.get_default()
+        value = "..." if about.is_required() else flow(default)
+        lines.append(f"{field}: {value}  # {wanted}")
+    if section == "augmentation":
+        return "data:\n  augment:\n    - " + "\n      ".join(lines)
+    return f"{section}:\n" + _indent("\n".join(lines))
+
+
+def flow(value: Any) -> str:
+    """A value as YAML in one line."""
+    plain = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(plain, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+
+
+def _facts(facts: Any) -> list[str]:
+    lines = []
+    for field in dataclasses.fields(facts):
+        value = getattr(facts, field.name)
+        if isinstance(value, frozenset):
+            value = ", ".join(sorted(value)) or "nothing"
+        elif isinstance(value, bool):
+            value = "yes" if value else "no"
+        lines.append(f"{field.name.replace('_', ' ')}: {value}")
+    return lines
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  {line}" if line else "" for line in text.splitlines())

@@ -1,0 +1,41 @@
+"""The notebook's way to run a config; the command line's is `normlab.cli`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from normlab.interface.console import Display
+from normlab.runs.directory import Runs
+from normlab.runs.engine import Engine
+from normlab.runs.sweep import load_experiment
+
+
+def run(file: str | os.PathLike[str], *, out: str | Path = "runs", **overrides: Any) -> Runs:
+    """Make every run of a config that is not finished yet, and read them all back.
+
+    Args:
+        file: a YAML experiment.
+        out: the folder under which the experiment gets its own.
+        **overrides: as on the command line; a dotted key with `__` for the dot, so
+            `run("configs/quickstart.yaml", train__epochs=1, norm="batch_norm")`.
+
+    Returns:
+        The runs, from disk; `print(normlab.summarise(runs))` shows the table.
+
+    Raises:
+        UserError: the config has mistakes; every one is listed, and nothing has been run.
+        KeyboardInterrupt: it was interrupted; the same call goes on from there.
+    """
+    words = [
+        f"{key.replace('__', '.')}={yaml.safe_dump(value, default_flow_style=True, width=10**6)}"
+        for key, value in overrides.items()
+    ]
+    experiment = load_experiment(Path(file), tuple(words))
+    with Display(Console(), len(experiment.runs)) as display:
+        outcome = Engine(experiment, Path(out), display).run_all()
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    return outcome.runs

@@ -1,0 +1,68 @@
+"""What `normlab run --dry-run` shows: what would be run, and where every value comes from."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from normlab.interface.describe import flow
+from normlab.runs import build
+from normlab.runs.config import RunConfig
+from normlab.runs.schema import LENGTHS
+from normlab.runs.sweep import Experiment
+
+
+def print_preview(console: Console, experiment: Experiment, out: Path) -> None:
+    """Print the first run's resolved config, each arm's parameters, and all the runs' folders."""
+
+    def show(text: str = "") -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    first = experiment.runs[0]
+    show(f"{experiment.file}, resolved for the first run ({first.arm}, seed {first.seed}):")
+    show()
+    for line in _resolved(first):
+        show(line)
+    show()
+    show("parameters, by arm:")
+    shown = set()
+    for run in experiment.runs:
+        if run.program_hash not in shown:
+            shown.add(run.program_hash)
+            show(f"  {run.arm}: {_count(build.parameter_shapes(run.sections)):,}")
+    show()
+    show(f"shapes of {first.arm}:")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(build.parameter_shapes(first.sections)):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        show(f"  {name}: {leaf.dtype}{list(leaf.shape)}")
+    show()
+    steps = build.total_steps(first.sections)
+    show(f"{len(experiment.runs)} runs of {steps} steps (the first's), to be kept in:")
+    for run in experiment.runs:
+        show(f"  {out / experiment.name / run.id}")
+
+
+def _resolved(run: RunConfig) -> list[str]:
+    lines: list[tuple[str, str]] = []
+    for section, values in run.sections.items():
+        if values is None:
+            lines.append((f"{section}: null", "default"))
+            continue
+        lines.append((f"{section}:", ""))
+        for key, value in values.items():
+            lines.append((f"  {key}: {flow(value)}", _origin(run, section, key)))
+    width = min(60, max(len(text) for text, _ in lines)) + 2
+    return [f"{text:{width}}# {origin}" if origin else text for text, origin in lines]
+
+
+def _origin(run: RunConfig, section: str, key: str) -> str:
+    given = run.origins.get((section, key))
+    if given is not None:
+        return given
+    return "the length of the run" if section == "schedule" and key in LENGTHS else "default"
+
+
+def _count(shapes: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

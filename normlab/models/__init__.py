@@ -1,0 +1,1 @@
+"""Networks with slots: the same body around any normaliser and any activation."""

@@ -1,0 +1,97 @@
+"""Networks without shortcuts: a perceptron and a stack of convolutions."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from normlab.core import Array, Normaliser
+from normlab.errors import require_field
+from normlab.models.slots import (
+    ActivationName,
+    Dtype,
+    NormAct,
+    classify,
+    conv,
+    he_normal,
+    model,
+    needs_bias,
+)
+
+
+@model(paper="Rumelhart et al. 1986; three layers of 100 sigmoids in arXiv:1502.03167, section 4.1")
+class MLP(nn.Module):
+    """A multilayer perceptron: dense-norm-act for each width, then the linear head.
+
+    Attributes:
+        norm: what stands in every normaliser slot.
+        classes: the number of logits.
+        widths: units of each hidden layer.
+        activation: the activation slot.
+        dtype: the precision of activations.
+    """
+
+    norm: Normaliser
+    classes: int
+    widths: tuple[int, ...] = (100, 100, 100)
+    activation: ActivationName = "sigmoid"
+    dtype: Dtype = "float32"
+
+    def __post_init__(self):
+        _require_widths(self.widths)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Logits `(N, classes)` of images or vectors `(N, ...)`, which are flattened."""
+        x = x.reshape(x.shape[0], -1).astype(self.dtype)
+        for width in self.widths:
+            x = nn.Dense(
+                width,
+                use_bias=needs_bias(self.norm, width),
+                kernel_init=he_normal,
+                dtype=jnp.dtype(self.dtype),
+            )(x)
+            x = NormAct(self.norm, self.activation)(x, train=train)
+        return classify(x, self.classes)
+
+
+@model(paper="arXiv:1409.1556, in small")
+class Convnet(nn.Module):
+    """A plain convolutional network: stages of conv-norm-act, a 2x2 max pool between them.
+
+    Attributes:
+        norm: what stands in every normaliser slot.
+        classes: the number of logits.
+        widths: channels of each stage.
+        layers: convolutions in each stage.
+        activation: the activation slot.
+        dtype: the precision of activations.
+    """
+
+    norm: Normaliser
+    classes: int
+    widths: tuple[int, ...] = (32, 64, 128)
+    layers: int = 2
+    activation: ActivationName = "relu"
+    dtype: Dtype = "float32"
+
+    def __post_init__(self):
+        _require_widths(self.widths)
+        require_field(self.layers >= 1, "layers", self.layers, "a positive whole number")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Logits `(N, classes)` of images `(N, H, W, C)`."""
+        x = x.astype(self.dtype)
+        for stage, width in enumerate(self.widths):
+            if stage > 0:
+                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            for _ in range(self.layers):
+                x = conv(self.norm, width, 3, 1, self.dtype)(x)
+                x = NormAct(self.norm, self.activation)(x, train=train)
+        return classify(x.mean(axis=(1, 2)), self.classes)
+
+
+def _require_widths(widths: tuple[int, ...]) -> None:
+    positive = len(widths) > 0 and all(width >= 1 for width in widths)
+    require_field(positive, "widths", widths, "a list of positive whole numbers")

@@ -1,0 +1,129 @@
+"""Residual networks for small images, in the two orders of He et al."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from normlab.core import Array, Normaliser
+from normlab.errors import require_field
+from normlab.models.slots import (
+    ACTIVATIONS,
+    ActivationName,
+    Dtype,
+    Norm,
+    NormAct,
+    classify,
+    conv,
+    model,
+)
+
+STAGES = 3
+
+
+BLOCK_LAYERS = 2
+
+
+def _check(depth: int, width: int) -> None:
+    valid = depth >= 8 and (depth - 2) % (STAGES * BLOCK_LAYERS) == 0
+    require_field(valid, "depth", depth, "6n + 2, as in 8, 14, 20, 32, 44, 56, 110")
+    require_field(width >= 1, "width", width, "a positive whole number")
+
+
+def _blocks_per_stage(depth: int) -> int:
+    return (depth - 2) // (STAGES * BLOCK_LAYERS)
+
+
+@model(paper="arXiv:1512.03385, section 4.2")
+class Resnet(nn.Module):
+    """The CIFAR ResNet: three stages of blocks conv-norm-act-conv-norm, added, then act.
+
+    Shortcuts have no parameters (the paper's option A): where the shape changes they take every
+    second pixel and fill the new channels with zeros.
+
+    Attributes:
+        norm: what stands in every normaliser slot.
+        classes: the number of logits.
+        depth: layers with weights, 6n + 2.
+        width: channels of the first stage; the others have two and four times as many.
+        activation: the activation slot.
+        dtype: the precision of activations.
+    """
+
+    norm: Normaliser
+    classes: int
+    depth: int = 20
+    width: int = 16
+    activation: ActivationName = "relu"
+    dtype: Dtype = "float32"
+
+    def __post_init__(self):
+        _check(self.depth, self.width)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Logits `(N, classes)` of images `(N, H, W, C)`."""
+        blocks = _blocks_per_stage(self.depth)
+        x = conv(self.norm, self.width, 3, 1, self.dtype)(x.astype(self.dtype))
+        x = NormAct(self.norm, self.activation)(x, train=train)
+        for stage in range(STAGES):
+            for block in range(blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                x = self._block(x, self.width * 2**stage, stride, train)
+        return classify(x.mean(axis=(1, 2)), self.classes)
+
+    def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
+        y = conv(self.norm, features, 3, stride, self.dtype)(x)
+        y = NormAct(self.norm, self.activation)(y, train=train)
+        y = conv(self.norm, features, 3, 1, self.dtype)(y)
+        y = Norm(self.norm)(y, train=train)
+        shortcut = x[:, ::stride, ::stride]
+        new_channels = features - x.shape[-1]
+        shortcut = jnp.pad(shortcut, ((0, 0), (0, 0), (0, 0), (0, new_channels)))
+        return ACTIVATIONS[self.activation](shortcut + y)
+
+
+@model(paper="arXiv:1603.05027")
+class ResnetV2(nn.Module):
+    """The pre-activation ResNet: blocks norm-act-conv-norm-act-conv, a last norm-act at the end.
+
+    Where the shape changes the shortcut is a 1x1 convolution of the activated input.
+
+    Attributes:
+        norm: what stands in every normaliser slot.
+        classes: the number of logits.
+        depth: layers with weights, 6n + 2.
+        width: channels of the first stage; the others have two and four times as many.
+        activation: the activation slot.
+        dtype: the precision of activations.
+    """
+
+    norm: Normaliser
+    classes: int
+    depth: int = 20
+    width: int = 16
+    activation: ActivationName = "relu"
+    dtype: Dtype = "float32"
+
+    def __post_init__(self):
+        _check(self.depth, self.width)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Logits `(N, classes)` of images `(N, H, W, C)`."""
+        blocks = _blocks_per_stage(self.depth)
+        x = conv(self.norm, self.width, 3, 1, self.dtype)(x.astype(self.dtype))
+        for stage in range(STAGES):
+            for block in range(blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                x = self._block(x, self.width * 2**stage, stride, train)
+        x = NormAct(self.norm, self.activation)(x, train=train)
+        return classify(x.mean(axis=(1, 2)), self.classes)
+
+    def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
+        y = NormAct(self.norm, self.activation)(x, train=train)
+        changes = stride > 1 or features != x.shape[-1]
+        shortcut = conv(self.norm, features, 1, stride, self.dtype)(y) if changes else x
+        y = conv(self.norm, features, 3, stride, self.dtype)(y)
+        y = NormAct(self.norm, self.activation)(y, train=train)
+        return shortcut + conv(self.norm, features, 3, 1, self.dtype)(y)

@@ -1,0 +1,264 @@
+"""One run's config, resolved: checked, every default filled in, and identified by its hash."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from normlab.catalogue import AUGMENTATIONS
+from normlab.errors import FieldError, UserError, did_you_mean
+from normlab.runs import build
+from normlab.runs.schema import (
+    CALLS,
+    LENGTHS,
+    SETTINGS,
+    TOP_LEVEL,
+    WORDS,
+    check_fields,
+    fields_model,
+    located,
+    show,
+)
+from normlab.runs.yaml_source import Document, Path, Problem
+
+REQUIRED = {"data", "model", "norm", "optimizer"}
+SECTIONS = ("data", "model", "norm", "optimizer", "schedule", "decay", "train")
+"""The sections of a resolved config, in the order in which they are shown."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunConfig:
+    """What one run does, with nothing left open.
+
+    Attributes:
+        sections: section to keys to values; a valid config itself.
+        origins: where each value was given, by path; a path that is absent is a default.
+        axes: the values of the sweep's axes that make this run what it is.
+    """
+
+    sections: dict[str, Any]
+    origins: dict[Path, str] = field(default_factory=dict)
+    axes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """Ten hex digits: the same for the same resolved config, whatever file it came from."""
+        return _hash(self.sections)
+
+    @property
+    def program_hash(self) -> str:
+        """As `hash`, but the same for every seed: runs with one compiled program."""
+        return _hash(without_seed(self.sections))
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.sections["train"]["seed"]
+
+    @property
+    def arm(self) -> str:
+        """What sets this run's arm apart from the others, without the seed."""
+        axes = {axis: value for axis, value in self.axes.items() if not _is_seed(axis)}
+        if not axes:
+            return call_label(self.sections["norm"])
+        return ", ".join(
+            call_label(value) if isinstance(value, dict) else f"{axis}={value}"
+            for axis, value in axes.items()
+        )
+
+    @property
+    def id(self) -> str:
+        """The name of the run's folder."""
+        words = "".join(c if c.isalnum() or c in "_.=-" else "-" for c in self.arm)
+        slug = "-".join(filter(None, words.split("-")))[:60]
+        return f"{slug}-s{self.seed}-{self.hash}"
+
+
+def _is_seed(axis: str) -> bool:
+    return axis in ("seed", "train.seed")
+
+
+def without_seed(sections: dict[str, Any]) -> dict[str, Any]:
+    """The sections with the seed blotted out."""
+    return {**sections, "train": {**sections["train"], "seed": None}}
+
+
+def _hash(sections: dict[str, Any]) -> str:
+    text = json.dumps(sections, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def call_label(call: dict[str, Any]) -> str:
+    """A named call in short: its name, and the arguments that were given.
+
+    >>> call_label({"name": "group_norm", "groups": 4})
+    'group_norm(groups=4)'
+    """
+    arguments = ", ".join(f"{key}={value}" for key, value in call.items() if key != "name")
+    return f"{call['name']}({arguments})" if arguments else call["name"]
+
+
+def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None, list[Problem]]:
+    """Check a document without its sweep, and fill in every default.
+
+    Returns:
+        The resolved config, or None and everything that is wrong.
+    """
+    problems = _check_top_level(document)
+    sections: dict[str, Any] = {}
+    for section in CALLS:
+        if document.value.get(section) is not None or section in REQUIRED & document.value.keys():
+            sections[section], found = _check_call(document, section)
+            problems += found
+    for section, settings in SETTINGS.items():
+        if section == "target" and section not in document.value:
+            continue
+        if section not in document.value:
+            document.replace((section,), Document(document.source, {}))
+        sections[section], found = _check_settings(document, section, settings)
+        problems += found
+    if not problems:
+        problems += _check_together(document, sections)
+    if problems:
+        return None, problems
+    sections.setdefault("schedule", None)
+    plain = json.loads(json.dumps({section: sections[section] for section in SECTIONS}))
+    origins = {path: str(mark) for path, mark in document.marks.items()}
+    return RunConfig(plain, origins, axes), []
+
+
+def _check_top_level(document: Document) -> list[Problem]:
+    problems = []
+    for key, value in document.value.items():
+        if key not in TOP_LEVEL:
+            hint = did_you_mean(str(key), TOP_LEVEL)
+            message = f"an experiment has no key '{key}'; {hint}"
+            problems.append(Problem(document.key_mark((key,)), message))
+        elif key in WORDS and not isinstance(value, str):
+            message = f"'{key}' must be text, found {show(value)}"
+            problems.append(Problem(document.mark((key,)), message))
+    for section in CALLS:
+        if section in REQUIRED and section not in document.value:
+            names = ", ".join(CALLS[section].entries())
+            message = f"an experiment needs the key '{section}': one of {names}"
+            problems.append(Problem(document.mark(()), message))
+    return problems
+
+
+def _check_call(document: Document, section: str) -> tuple[dict[str, Any] | None, list[Problem]]:
+    value = document.value[section]
+    path = (section,)
+    if not isinstance(value, dict):
+        message = f"'{section}' must be a name or a mapping with a name, found {show(value)}"
+        return None, [Problem(document.mark(path), message)]
+    problems: list[Problem] = []
+    augment: list[dict[str, Any]] = []
+    if section == "data" and "augment" in value:
+        augment, problems = _check_augment(document, value["augment"])
+    resolved, found = _check_named(document, path, CALLS[section], section, skip=("augment",))
+    if resolved is None or problems or found:
+        return None, problems + found
+    return ({**resolved, "augment": augment} if section == "data" else resolved), []
+
+
+def _check_augment(document: Document, given: Any) -> tuple[list[dict[str, Any]], list[Problem]]:
+    path = ("data", "augment")
+    if not isinstance(given, list):
+        message = f"'augment' must be a list of augmentations, found {show(given)}"
+        return [], [Problem(document.mark(path), message)]
+    calls, problems = [], []
+    for index, item in enumerate(given):
+        here = (*path, index)
+        if isinstance(item, str):
+            mark = document.mark(here)
+            named = Document(document.source, {"name": item}, {(): mark, ("name",): mark})
+            document.replace(here, named)
+        elif not isinstance(item, dict):
+            message = f"an augmentation is a name or a mapping with a name, found {show(item)}"
+            problems.append(Problem(document.mark(here), message))
+            continue
+        call, found = _check_named(document, here, AUGMENTATIONS, "augmentation")
+        problems += found
+        calls += [call] if call is not None else []
+    return calls, problems
+
+
+def _check_named(
+    document: Document, path: Path, shelf: Any, subject: str, skip: tuple[str, ...] = ()
+) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """A mapping `{name: ..., arguments}` held against the signature of what it names."""
+    value = document.part(path).value
+    name = value.get("name")
+    if not isinstance(name, str):
+        names = ", ".join(shelf.entries())
+        found = f", found {show(name)}" if "name" in value else ""
+        message = f"'{subject}' needs a name: one of {names}{found}"
+        return None, [Problem(document.mark((*path, "name")), message)]
+    try:
+        called = shelf.load(name)
+    except UserError as error:
+        return None, [Problem(document.mark((*path, "name")), str(error))]
+    arguments = document.part(path)
+    arguments.value = {k: v for k, v in value.items() if k not in ("name", *skip)}
+    label = f"{subject} {name}"
+    fields, problems = check_fields(fields_model(called, subject), arguments, (), label)
+    if fields is None:
+        return None, problems
+    if isinstance(called, type) and subject != "model":
+        try:
+            called(**fields)
+        except FieldError as error:
+            return None, [located(error, document, path, label)]
+    return {"name": name, **fields}, []
+
+
+def _check_settings(
+    document: Document, section: str, settings: type
+) -> tuple[dict[str, Any] | None, list[Problem]]:
+    value = document.value[section]
+    path = (section,)
+    if not isinstance(value, dict):
+        message = f"'{section}' must be a mapping, found {show(value)}"
+        return None, [Problem(document.mark(path), message)]
+    fields, problems = check_fields(fields_model(settings), document, path, section)
+    if fields is None:
+        return None, problems
+    try:
+        settings(**fields)
+    except FieldError as error:
+        return None, [located(error, document, path, section)]
+    return fields, []
+
+
+def _check_together(document: Document, sections: dict[str, Any]) -> list[Problem]:
+    """What only shows when the sections meet: learning rate, lengths, shapes."""
+    problems = []
+    optimizer, schedule = sections["optimizer"], sections.get("schedule")
+    rate = optimizer.get("learning_rate")
+    if schedule is not None and rate is not None:
+        message = "the learning rate is given twice, here and by 'schedule'; keep one"
+        mark = document.mark(("optimizer", "learning_rate"))
+        return [Problem(mark, message)]
+    if schedule is None and rate is None and build.needs_learning_rate(optimizer["name"]):
+        message = (
+            f"optimizer {optimizer['name']} needs the key 'learning_rate': a number; "
+            "or give a 'schedule'"
+        )
+        return [Problem(document.mark(("optimizer",)), message)]
+    if schedule is None:
+        optimizer.setdefault("learning_rate", None)
+    else:
+        optimizer.pop("learning_rate", None)
+        try:
+            steps = build.total_steps(sections)
+        except UserError as error:
+            return [Problem(document.mark(("train", "batch_size")), str(error))]
+        for length in LENGTHS:
+            if length in schedule and schedule[length] is None:
+                schedule[length] = steps
+    try:
+        build.check_shapes(sections)
+    except build.SectionError as error:
+        mark = document.mark((error.section, error.field) if error.field else (error.section,))
+        problems.append(Problem(mark, f"{error.section}: {error}"))
+    return problems

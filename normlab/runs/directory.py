@@ -1,0 +1,194 @@
+"""A run on disk, and the folder of an experiment's runs.
+
+A run's folder holds `config.yaml` (resolved; itself a config), `metrics.jsonl` (a row an
+evaluation), `status.json`, `provenance.json` (one record for each time it was worked on),
+`checkpoints/`, and `error.txt` if it failed. Everything here reads and writes without jax.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import yaml
+
+from normlab.errors import UserError
+
+CONFIG, METRICS, STATUS = "config.yaml", "metrics.jsonl", "status.json"
+PROVENANCE, CHECKPOINTS, ERROR, LOCK = "provenance.json", "checkpoints", "error.txt", "lock"
+EXPERIMENT = "experiment.json"
+
+FINISHED = ("done", "diverged")
+"""States in which a run has its result. The others: new, running, interrupted, failed."""
+
+
+class RunBusyError(UserError):
+    """Another process is working on this run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, as it lies on disk."""
+
+    path: Path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved config: section to keys to values."""
+        return yaml.safe_load(_text(self.path / CONFIG))
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """`state`, `arm`, `seed`, and what the last process said at the end of its work."""
+        file = self.path / STATUS
+        return json.loads(_text(file)) if file.exists() else {"state": "new"}
+
+    @property
+    def state(self) -> str:
+        """new, running, interrupted, failed, diverged or done."""
+        return self.status["state"]
+
+    @property
+    def metrics(self) -> list[dict[str, float | int]]:
+        """The rows of metrics in order; a last line torn by a crash is left out."""
+        file = self.path / METRICS
+        rows = []
+        for line in _text(file).splitlines() if file.exists() else ():
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+        return rows
+
+    @property
+    def provenance(self) -> list[dict[str, Any]]:
+        """Where, when and with what the run was made: a record for each time it was worked on."""
+        file = self.path / PROVENANCE
+        return json.loads(_text(file)) if file.exists() else []
+
+    def params(self) -> Any:
+        """The model's parameters at the last checkpoint, as a tree of numpy arrays."""
+        from normlab.runs.checkpoint import restore_anything
+
+        return restore_anything(self.path / CHECKPOINTS)["params"]
+
+    def __repr__(self) -> str:
+        status = self.status
+        rows = self.metrics
+        accuracy = f", test accuracy {rows[-1]['test_accuracy']:.3f}" if rows else ""
+        return f"<Run {self.path.name}: {status['state']}{accuracy}>"
+
+    # Writing, for the process that holds the lock.
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process; the lock goes with the process, even by kill -9.
+
+        Raises:
+            RunBusyError: another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            pid = self.status.get("pid", "unknown")
+            message = f"{self.path}: another process (pid {pid}) is working on this run"
+            raise RunBusyError(message) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write_config(self, sections: dict[str, Any]) -> None:
+        """Write the resolved config, unless it is there."""
+        if not (self.path / CONFIG).exists():
+            write_atomically(self.path / CONFIG, yaml.safe_dump(sections, sort_keys=False))
+
+    def write_status(self, state: str, **more: Any) -> None:
+        """Replace the status."""
+        text = json.dumps({"state": state, "pid": os.getpid(), **more}, indent=1)
+        write_atomically(self.path / STATUS, text)
+
+    def add_provenance(self, record: dict[str, Any]) -> None:
+        """Add a record to the provenance."""
+        records = [*self.provenance, record]
+        write_atomically(self.path / PROVENANCE, json.dumps(records, indent=1))
+
+    def append_metrics(self, row: dict[str, float | int]) -> None:
+        """Add a row, on disk before this returns."""
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def keep_metrics_to(self, step: int) -> None:
+        """Drop the rows after `step`: the steps from there on are about to be made again."""
+        kept = [json.dumps(row) + "\n" for row in self.metrics if row["step"] <= step]
+        write_atomically(self.path / METRICS, "".join(kept))
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of one experiment, as they lie on disk.
+
+    Attributes:
+        path: the experiment's folder.
+        about: name, question, target, config file and command, as last run.
+        runs: those that the last command named, made or not yet made, in its order.
+    """
+
+    path: Path
+    about: dict[str, Any]
+    runs: list[Run]
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __repr__(self) -> str:
+        states = [run.state for run in self.runs]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        return f"<Runs {self.path}: {counts}>"
+
+
+def write_experiment(path: Path, about: dict[str, Any], runs: list[Run]) -> None:
+    """Note which runs of a folder belong to the experiment as it is now."""
+    path.mkdir(parents=True, exist_ok=True)
+    names = [run.path.name for run in runs]
+    write_atomically(path / EXPERIMENT, json.dumps({**about, "runs": names}, indent=1))
+
+
+def load(path: str | Path) -> Run | Runs:
+    """A run's folder, or an experiment's, read from disk.
+
+    Raises:
+        UserError: the folder is neither.
+    """
+    folder = Path(path)
+    if (folder / CONFIG).is_file():
+        return Run(folder)
+    if (folder / EXPERIMENT).is_file():
+        about = json.loads(_text(folder / EXPERIMENT))
+        return Runs(folder, about, [Run(folder / name) for name in about.pop("runs")])
+    near = sorted(str(file.parent) for file in folder.glob(f"*/{EXPERIMENT}"))
+    hint = f"; experiments below it: {', '.join(near)}" if near else ""
+    raise UserError(f"{folder} is neither a run nor an experiment of normlab{hint}")
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a whole file or nothing: a reader or a crash never sees half of it."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    with draft.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    draft.replace(file)
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")

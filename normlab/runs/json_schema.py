@@ -1,0 +1,61 @@
+"""The JSON schema of a config, for editors that complete and check YAML as it is typed."""
+
+from typing import Any
+
+from normlab.catalogue import AUGMENTATIONS
+from normlab.runs.schema import CALLS, SETTINGS, WORDS, fields_model
+
+ENTRY_BY_PATH = r"^[\w.]+:\w+$"
+
+
+def json_schema() -> dict[str, Any]:
+    """A JSON schema (2020-12) that accepts every config `normlab check` accepts, and few others."""
+    properties: dict[str, Any] = {
+        key: {"type": "string", "description": text} for key, text in WORDS.items()
+    }
+    for section in CALLS:
+        properties[section] = _call(section)
+    augment = {"type": "array", "items": _call_of(AUGMENTATIONS.entries(), "augmentation", {})}
+    for variant in properties["data"]["anyOf"]:
+        if "properties" in variant:
+            variant["properties"]["augment"] = augment
+    for section, settings in SETTINGS.items():
+        properties[section] = _fields(settings, "")
+    properties["sweep"] = {
+        "type": "object",
+        "description": "axis: list of values; every combination is a run. Seeds also as '0..4'",
+        "additionalProperties": {"type": ["array", "string"]},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "normlab experiment",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _call(section: str) -> dict[str, Any]:
+    partial = {"required": []}  # a config that extends another may leave the name to it
+    return _call_of(CALLS[section].entries(), section, partial)
+
+
+def _call_of(entries: dict[str, Any], kind: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    names = {"enum": list(entries)}
+    by_path = {"type": "string", "pattern": ENTRY_BY_PATH}
+    variants: list[dict[str, Any]] = [names, by_path]
+    for name, entry in entries.items():
+        schema = _fields(entry.load(), kind)
+        schema["properties"] = {"name": {"const": name}, **schema["properties"]}
+        schema["required"] = ["name"]
+        if entry.summary:
+            schema["description"] = entry.summary
+        variants.append({**schema, **overrides})
+    free = {"type": "object", "properties": {"name": by_path}, "required": ["name"]}
+    return {"anyOf": [*variants, free]}
+
+
+def _fields(called: Any, kind: str) -> dict[str, Any]:
+    schema = fields_model(called, kind).model_json_schema()
+    schema.pop("title", None)
+    return {"type": "object", "properties": {}, **schema, "additionalProperties": False}

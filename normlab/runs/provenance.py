@@ -1,0 +1,65 @@
+"""What a run was made with: versions, devices, flags, code, data and command."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+
+PACKAGES = ("normlab", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+FLAG_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "CUDA_VISIBLE_DEVICES")
+
+
+def collect(data_fingerprint: str) -> dict[str, Any]:
+    """One record, as JSON can hold it."""
+    environment = {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name in FLAG_VARIABLES or name.startswith("JAX_")
+    }
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "versions": {name: _version(name) for name in PACKAGES}
+        | {"python": sys.version.split()[0]},
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cpus": os.cpu_count(),
+        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+        "environment": environment,
+        "git": git_state(Path(__file__).parent),
+        "data_fingerprint": data_fingerprint,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def git_state(folder: Path) -> dict[str, str] | None:
+    """The commit that a folder is at, and a hash of what differs from it; None outside git."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    state = {"commit": commit.decode().strip()}
+    changes = _git(folder, "diff", "HEAD") or b""
+    if changes:
+        state["dirty"] = hashlib.sha256(changes).hexdigest()[:10]
+    return state
+
+
+def _git(folder: Path, *arguments: str) -> bytes | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None

@@ -1,0 +1,203 @@
+"""YAML as plain values, with the place in the file where each of them stands.
+
+The dialect is YAML 1.2's core schema, not PyYAML's default 1.1: `1e-3` is a number, `no` is text,
+`010` is ten. A key given twice is an error, and so are tags and merge keys.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from normlab.errors import UserError
+
+Path = tuple[str | int, ...]
+"""Where a value stands in a document: keys and list indices from the top."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in a file (line and column from 1), or a source without lines such as an argument."""
+
+    source: str
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        if self.line is None:
+            return self.source
+        return f"{self.source}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: where it is, and what is found, allowed and likely meant."""
+
+    mark: Mark
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.mark}: {self.message}"
+
+
+class ConfigError(UserError):
+    """Every mistake found in a config, each with its place."""
+
+    def __init__(self, problems: list[Problem]):
+        unique = dict.fromkeys(problems)
+        order = sorted(unique, key=lambda p: (p.mark.source, p.mark.line or 0, p.mark.column or 0))
+        self.problems = order
+        super().__init__("\n".join(map(str, order)))
+
+
+@dataclass
+class Document:
+    """A parsed file: its value, and the marks of every value and every key in it."""
+
+    source: str
+    value: Any
+    marks: dict[Path, Mark] = field(default_factory=dict)
+    key_marks: dict[Path, Mark] = field(default_factory=dict)
+
+    def mark(self, path: Path) -> Mark:
+        """The place of a value, or of the nearest thing around it that has one."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.marks:
+                return self.marks[path[:end]]
+        return Mark(self.source)
+
+    def key_mark(self, path: Path) -> Mark:
+        """The place of a key."""
+        return self.key_marks.get(path, self.mark(path))
+
+    def replace(self, path: Path, other: "Document") -> None:
+        """Put the whole of `other` at `path`, with its marks; mappings on the way are made."""
+        target = self.value
+        for key in path[:-1]:
+            target = target.setdefault(key, {})
+        target[path[-1]] = other.value
+        for table, additions in ((self.marks, other.marks), (self.key_marks, other.key_marks)):
+            for old in [known for known in table if known[: len(path)] == path]:
+                del table[old]
+            table.update({(*path, *inner): mark for inner, mark in additions.items()})
+
+    def part(self, path: Path) -> "Document":
+        """The document that stands at `path`."""
+        value = self.value
+        for key in path:
+            value = value[key]
+
+        def below(table: dict[Path, Mark]) -> dict[Path, Mark]:
+            depth = len(path)
+            return {inner[depth:]: mark for inner, mark in table.items() if inner[:depth] == path}
+
+        return Document(self.source, value, below(self.marks), below(self.key_marks))
+
+
+class _CoreLoader(yaml.SafeLoader):
+    """PyYAML's parser, resolving plain scalars by YAML 1.2's core schema."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 (PyYAML's own attribute)
+
+
+_TAG = "tag:yaml.org,2002:"
+for _name, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+):
+    _CoreLoader.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def parse(text: str, source: str) -> Document:
+    """Read one YAML document.
+
+    Raises:
+        ConfigError: it is not YAML, or repeats a key; every repetition is listed.
+    """
+    try:
+        node = yaml.compose(text, Loader=_CoreLoader)
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError([_syntax_problem(error, source)]) from None
+    except yaml.YAMLError as error:
+        raise ConfigError([Problem(Mark(source), f"this is not YAML: {error}")]) from None
+    document = Document(source, None)
+    if node is None:
+        return document
+    problems: list[Problem] = []
+    document.value = _construct(node, (), document, problems, ())
+    if problems:
+        raise ConfigError(problems)
+    return document
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError, source: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    place = Mark(source, mark.line + 1, mark.column + 1) if mark else Mark(source)
+    message = f"this is not YAML: {error.problem}"
+    if error.problem and "\\t" in error.problem:
+        message += "; indent with spaces, not tabs"
+    elif error.context:
+        message += f" ({error.context})"
+    return Problem(place, message)
+
+
+def _construct(
+    node: yaml.Node,
+    path: Path,
+    document: Document,
+    problems: list[Problem],
+    parents: tuple[yaml.Node, ...],
+) -> Any:
+    mark = Mark(document.source, node.start_mark.line + 1, node.start_mark.column + 1)
+    document.marks[path] = mark
+    if any(node is parent for parent in parents):
+        problems.append(Problem(mark, "this alias contains itself"))
+        return None
+    below = (*parents, node)
+    if isinstance(node, yaml.SequenceNode):
+        return [
+            _construct(item, (*path, index), document, problems, below)
+            for index, item in enumerate(node.value)
+        ]
+    if not isinstance(node, yaml.MappingNode):
+        return _scalar(node, mark, problems)
+    mapping: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key_mark = Mark(
+            document.source, key_node.start_mark.line + 1, key_node.start_mark.column + 1
+        )
+        if not isinstance(key_node, yaml.ScalarNode):
+            problems.append(Problem(key_mark, "a key must be a single word, not a list or mapping"))
+            continue
+        key = _scalar(key_node, key_mark, problems)
+        if key in mapping:
+            first = document.key_marks[(*path, key)]
+            problems.append(
+                Problem(key_mark, f"'{key}' is given twice, first in line {first.line}; keep one")
+            )
+            continue
+        document.key_marks[(*path, key)] = key_mark
+        mapping[key] = _construct(value_node, (*path, key), document, problems, below)
+    return mapping
+
+
+def _scalar(node: yaml.Node, mark: Mark, problems: list[Problem]) -> Any:
+    text, kind = node.value, node.tag.removeprefix(_TAG)
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    if kind == "int":
+        return int(text, 16) if text.startswith("0x") else int(text)
+    if kind == "float":
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    if kind != "str":
+        problems.append(Problem(mark, f"the tag {node.tag} is not supported; write a plain value"))
+    return text

@@ -1,0 +1,1 @@
+"""Training: a pure step, compiled once, and the loop around it."""

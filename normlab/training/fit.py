@@ -1,0 +1,230 @@
+"""The training loop: it takes built objects, tells what happens by events, and writes nothing."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from normlab.core import Array
+from normlab.data.augment import Augmentation
+from normlab.data.dataset import Dataset
+from normlab.training.optimizer import clipped
+from normlab.training.program import Compiled, Program
+from normlab.training.recipe import Recipe
+from normlab.training.state import (
+    Clock,
+    DeviceData,
+    Diverged,
+    Emit,
+    Meter,
+    Progress,
+    Row,
+    Saveable,
+    TrainState,
+)
+
+STEPS_AHEAD = 4
+"""How many steps the host may dispatch before it waits: enough to keep the device busy, few enough
+that Ctrl-C is answered within a few steps."""
+
+SECONDS_BETWEEN_PROGRESS = 0.2
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How a run ended.
+
+    Attributes:
+        status: "done", "diverged", or "interrupted" (by `should_stop`; it can be resumed).
+        state: the last finite state.
+        history: the rows of metrics since the start, or since the state it was resumed from.
+        clock: seconds of training and of evaluation, without compilation.
+        compile_seconds: seconds of tracing and compiling in this call; 0 if that was done before.
+        diverged: where and how, if it did.
+    """
+
+    status: Literal["done", "diverged", "interrupted"]
+    state: TrainState
+    history: list[dict[str, float | int]]
+    clock: Clock
+    compile_seconds: float
+    diverged: Diverged | None = None
+
+
+def fit(
+    model: nn.Module,
+    data: Dataset,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe | None = None,
+    *,
+    augmentations: tuple[Augmentation, ...] = (),
+    emit: Emit = lambda event: None,
+) -> Fitted:
+    """Train a model from scratch and evaluate it on the test split as it goes.
+
+    Args:
+        model: from `normlab.models`, or any linen module that is called as
+            `module(images, train=...)`, returns logits, and has a field `norm`.
+        data: uint8 images and labels.
+        optimizer: any optax transformation. (`recipe.clip` is applied before it.)
+        recipe: epochs, batch size, seed and the like.
+        augmentations: functions of (key, float images in 0..255), applied in turn.
+        emit: called with every `Event`.
+
+    Raises:
+        UserError: an argument cannot work; nothing has been trained then.
+
+    >>> import numpy as np, optax
+    >>> from normlab.data.dataset import Dataset, Split
+    >>> from normlab.models.plain import MLP
+    >>> from normlab.norms import BatchNorm
+    >>> labels = np.arange(64, dtype=np.int32) % 2
+    >>> images = np.repeat(labels * 50 + 100, 4).astype(np.uint8).reshape(64, 2, 2, 1)
+    >>> split = Split(images, labels)
+    >>> data = Dataset("dark or light", split, split, ("dark", "light"))
+    >>> model = MLP(norm=BatchNorm(), classes=2, widths=(8,))
+    >>> fitted = fit(model, data, optax.sgd(0.5), Recipe(epochs=30, batch_size=32))
+    >>> fitted.status, fitted.history[-1]["test_accuracy"]
+    ('done', 1.0)
+    """
+    recipe = recipe or Recipe()
+    program = Program(model, clipped(optimizer, recipe.clip), recipe, augmentations)
+    device_data = DeviceData.put(data)
+    recipe.steps_per_epoch(len(data.train.labels))
+    compiled = Compiled(program, device_data)
+    loop = Loop(compiled, recipe.seed, emit=emit)
+    return loop.run(compiled.init(recipe.seed), Clock(), compile_seconds=compiled.seconds)
+
+
+def never() -> bool:
+    """The run is never asked to stop or to save."""
+    return False
+
+
+@dataclass
+class Loop:
+    """Steps, evaluations and events, from any state to the end.
+
+    Attributes:
+        compiled: the program on its data.
+        seed: of order and augmentation.
+        emit: called with every event.
+        should_stop: asked before every step; True ends the run as "interrupted", resumable.
+        should_save: asked before every step; True makes a `Saveable` event there. There is one
+            at the end of the run and of an interrupted one in any case.
+    """
+
+    compiled: Compiled
+    seed: int
+    emit: Emit = lambda event: None
+    should_stop: Callable[[], bool] = never
+    should_save: Callable[[], bool] = never
+    _history: list[dict[str, float | int]] = field(default_factory=list)
+
+    def run(self, state: TrainState, clock: Clock, compile_seconds: float = 0.0) -> Fitted:
+        """Train from `state`, which is used up, to the last step."""
+        recipe = self.compiled.program.recipe
+        self._per_epoch = recipe.steps_per_epoch(self.compiled.train_examples)
+        self._steps = recipe.epochs * self._per_epoch
+        every = recipe.eval_every or self._per_epoch
+
+        while (step := int(state.step)) < self._steps and not bool(state.diverged):
+            target = min((step // every + 1) * every, self._steps)
+            state, clock = self._train_to(target, state, clock)
+            if bool(state.diverged):
+                return self._ended("diverged", state, clock, compile_seconds)
+            if int(state.step) < target:
+                return self._ended("interrupted", state, clock, compile_seconds)
+            state, clock = self._measure(state, clock)
+        status = "diverged" if bool(state.diverged) else "done"
+        return self._ended(status, state, clock, compile_seconds)
+
+    def _train_to(self, target: int, state: TrainState, clock: Clock) -> tuple[TrainState, Clock]:
+        """Dispatch steps up to `target`, never more than a few ahead of the device.
+
+        Ends before it if asked to stop, or soon after a step that was not finite.
+        """
+        step = int(state.step)
+        pending: deque[Array] = deque()
+        order = self.compiled.order(self.seed, step // self._per_epoch)
+        started, told = time.perf_counter(), 0.0
+        while step < target:
+            if self.should_stop():
+                break
+            if self.should_save():
+                jax.block_until_ready(state)
+                now = Clock(clock.train + time.perf_counter() - started, clock.evaluate)
+                self.emit(Saveable(state, now))
+                clock, started = now, time.perf_counter()
+            state, loss = self.compiled.step(state, order, self.seed)
+            step += 1
+            if step % self._per_epoch == 0 and step < target:
+                order = self.compiled.order(self.seed, step // self._per_epoch)
+            pending.append(loss)
+            if len(pending) > STEPS_AHEAD:
+                ready = float(pending.popleft())
+                if math.isnan(ready):
+                    break
+                if time.perf_counter() - told > SECONDS_BETWEEN_PROGRESS:
+                    told = time.perf_counter()
+                    self.emit(Progress(step - STEPS_AHEAD, self._steps, ready))
+        jax.block_until_ready(state)
+        clock = Clock(clock.train + time.perf_counter() - started, clock.evaluate)
+        return state, clock
+
+    def _measure(self, state: TrainState, clock: Clock) -> tuple[TrainState, Clock]:
+        """One row of metrics, and the meter set back."""
+        train_loss, train_accuracy = state.meter.means()
+        started = time.perf_counter()
+        test_loss, test_accuracy = self.compiled.evaluate(state)
+        clock = Clock(clock.train, clock.evaluate + time.perf_counter() - started)
+        step = int(state.step)
+        row = {
+            "step": step,
+            "epoch": step / self._per_epoch,
+            "train_loss": train_loss,
+            "train_accuracy": train_accuracy,
+            "test_loss": test_loss,
+            "test_accuracy": test_accuracy,
+            "train_seconds": clock.train,
+        }
+        self._history.append(row)
+        self.emit(Row(row))
+        self.emit(Progress(step, self._steps, train_loss))
+        return state._replace(meter=Meter.empty()), clock
+
+    def _ended(
+        self,
+        status: Literal["done", "diverged", "interrupted"],
+        state: TrainState,
+        clock: Clock,
+        compile_seconds: float,
+    ) -> Fitted:
+        diverged = None
+        if status == "diverged":
+            layer, norm = largest_parameter(state.params)
+            diverged = Diverged(int(state.step), layer, norm)
+            self.emit(diverged)
+        self.emit(Saveable(state, clock))
+        return Fitted(status, state, self._history, clock, compile_seconds, diverged)
+
+
+def largest_parameter(params: Any) -> tuple[str, float]:
+    """The path and the Euclidean norm of the parameter array whose norm is largest.
+
+    >>> largest_parameter({"a": {"kernel": jnp.array([3.0, 4.0])}, "b": {"kernel": jnp.ones(1)}})
+    ('a/kernel', 5.0)
+    """
+    norms = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): float(jnp.linalg.norm(leaf.ravel()))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+    layer = max(norms, key=norms.__getitem__)
+    return layer, norms[layer]

@@ -1,0 +1,245 @@
+"""A run as pure functions, compiled once and shared by every seed.
+
+Randomness is indexed by the step, `fold_in(fold_in(root, stream), step)`, so that a run resumed
+from any step goes on as if it had never stopped, and no iterator has a state to save.
+"""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from normlab.core import Array, Normaliser
+from normlab.data.augment import Augmentation, apply_all
+from normlab.models.slots import NORM_STATE, pool_norm_states
+from normlab.training.recipe import Recipe
+from normlab.training.state import DeviceData, DeviceSplit, Meter, TrainState
+
+STREAMS = {"init": 0, "order": 1, "augment": 2}
+
+
+
+def stream_key(seed: Array | int, stream: Literal["init", "order", "augment"]) -> Array:
+    """The key of one named stream of a run's randomness."""
+    return jax.random.fold_in(jax.random.key(seed), STREAMS[stream])
+
+
+@dataclass(frozen=True)
+class Program:
+    """The functions of a run, without data and without a seed.
+
+    Attributes:
+        model: a module from `normlab.models`, or one called alike, with a `norm` field.
+        optimizer: any optax transformation.
+        recipe: batch size, length and loss; its seed plays no part here.
+        augmentations: applied in turn to the float images (0..255) of every training batch.
+    """
+
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    recipe: Recipe
+    augmentations: tuple[Augmentation, ...] = ()
+
+    def init(self, seed: Array | int, image_shape: tuple[int, ...]) -> TrainState:
+        """The state before the first step; `image_shape` is `(H, W, C)`."""
+        example = jnp.zeros((1, *image_shape), jnp.float32)
+        variables = self.model.init(stream_key(seed, "init"), example, train=False)
+        params = variables["params"]
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            norm_state=variables.get(NORM_STATE, {}),
+            opt_state=self.optimizer.init(params),
+            meter=Meter.empty(),
+            diverged=jnp.zeros((), bool),
+        )
+
+    def order(self, seed: Array | int, epoch: Array | int, examples: int) -> Array:
+        """A permutation of the training examples for one epoch."""
+        return jax.random.permutation(
+            jax.random.fold_in(stream_key(seed, "order"), epoch), examples
+        )
+
+    def step(
+        self, state: TrainState, data: DeviceData, order: Array, seed: Array
+    ) -> tuple[TrainState, Array]:
+        """One optimiser step; also the batch's loss, NaN from the first non-finite step on."""
+        images, labels = self._batch(state.step, data, order, seed)
+        (loss, (norm_state, correct)), grads = self._gradients(state, images, labels)
+
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        batch = jnp.asarray(len(labels), jnp.float32)
+        moved = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            norm_state=norm_state,
+            opt_state=opt_state,
+            meter=Meter(
+                state.meter.loss + loss * batch,
+                state.meter.correct + correct,
+                state.meter.examples + batch,
+            ),
+            diverged=state.diverged,
+        )
+        stopped = state._replace(diverged=jnp.ones((), bool))
+        keep = finite & ~state.diverged
+        return jax.tree.map(partial(jnp.where, keep), moved, stopped), jnp.where(
+            keep, loss, jnp.nan
+        )
+
+    def _batch(
+        self, step: Array, data: DeviceData, order: Array, seed: Array
+    ) -> tuple[Array, Array]:
+        size = self.recipe.batch_size
+        per_epoch = len(order) // size
+        chosen = lax.dynamic_slice_in_dim(order, (step % per_epoch) * size, size)
+        images = data.train.images[chosen].astype(jnp.float32)
+        key = jax.random.fold_in(stream_key(seed, "augment"), step)
+        images = apply_all(self.augmentations, key, images)
+        return _standardised(images, data), data.train.labels[chosen]
+
+    def _gradients(self, state: TrainState, images: Array, labels: Array) -> Any:
+        """Loss, normaliser state, correct predictions and gradients of a batch.
+
+        With accumulation the batch is taken in equal microbatches, one after the other: each is
+        normalised by its own statistics and starts from the same normaliser state, and the state
+        that a step leaves is that of all of them together (`core.pool_states`).
+        """
+        gradients = jax.value_and_grad(self._loss, has_aux=True)
+        parts = self.recipe.accumulate
+        if parts == 1:
+            return gradients(state.params, state.norm_state, images, labels)
+
+        results = []
+        params = state.params
+        for image_part, label_part in zip(
+            jnp.split(images, parts), jnp.split(labels, parts), strict=True
+        ):
+            results.append(gradients(params, state.norm_state, image_part, label_part))
+            # A false dependency: without it the compiler may run the microbatches side by side,
+            # and the memory that accumulation is there to save would not be saved.
+            params, results[-1] = lax.optimization_barrier((params, results[-1]))
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+        (loss, (states, correct)), grads = stacked
+        norm_state = pool_norm_states(self._normaliser(), states)
+        grads = jax.tree.map(lambda leaf: leaf.mean(axis=0), grads)
+        return (loss.mean(), (norm_state, correct.sum())), grads
+
+    def _loss(self, params: Any, norm_state: Any, images: Array, labels: Array) -> Any:
+        logits, norm_state = self.model.apply(
+            {"params": params, NORM_STATE: norm_state}, images, train=True, mutable=[NORM_STATE]
+        )
+        losses = _cross_entropy(logits, labels, self.recipe.label_smoothing)
+        correct = (logits.argmax(axis=-1) == labels).sum().astype(jnp.float32)
+        return losses.mean(), (norm_state.get(NORM_STATE, {}), correct)
+
+    def _normaliser(self) -> Normaliser:
+        return self.model.norm  # type: ignore[attr-defined]
+
+    def evaluate_batch(
+        self, params: Any, norm_state: Any, batch: DeviceSplit, counts: Array, data: DeviceData
+    ) -> Meter:
+        """Sums over one batch; `counts` is 1 for an example and 0 for padding."""
+        images = _standardised(batch.images.astype(jnp.float32), data)
+        logits = self.model.apply({"params": params, NORM_STATE: norm_state}, images, train=False)
+        losses = _cross_entropy(logits, batch.labels, label_smoothing=0.0)
+        correct = logits.argmax(axis=-1) == batch.labels
+        return Meter(
+            jnp.where(counts > 0, losses, 0).sum(),
+            jnp.where(correct, counts, 0).sum(),
+            counts.sum(),
+        )
+
+
+class Compiled:
+    """A `Program` compiled ahead of time for one dataset's shapes.
+
+    Attributes:
+        seconds: how long tracing and compiling took.
+        train_examples: how many there are.
+        peak_bytes: memory that one training step needs beyond its inputs, where XLA says so.
+    """
+
+    def __init__(self, program: Program, data: DeviceData):
+        started = time.perf_counter()
+        self.program = program
+        shape = data.train.images.shape
+        seed = jnp.zeros((), jnp.uint32)
+        self._init = jax.jit(partial(program.init, image_shape=shape[1:])).lower(seed).compile()
+        self._order = (
+            jax.jit(partial(program.order, examples=shape[0]))
+            .lower(seed, jnp.zeros((), jnp.int32))
+            .compile()
+        )
+        state = jax.eval_shape(partial(program.init, image_shape=shape[1:]), seed)
+        order = jax.ShapeDtypeStruct((shape[0],), jnp.int32)
+        self._step = (
+            jax.jit(program.step, donate_argnums=0).lower(state, data, order, seed).compile()
+        )
+        self._test = _padded_batches(data.test, program.recipe.eval_batch_size)
+        self._evaluate = (
+            jax.jit(program.evaluate_batch)
+            .lower(state.params, state.norm_state, *self._test[0], data)
+            .compile()
+        )
+        self._data = data
+        self.train_examples = shape[0]
+        memory = self._step.memory_analysis()
+        self.peak_bytes = getattr(memory, "temp_size_in_bytes", None)
+        self.seconds = time.perf_counter() - started
+
+    def init(self, seed: int) -> TrainState:
+        """The state before the first step."""
+        return self._init(_seed(seed))
+
+    def order(self, seed: int, epoch: int) -> Array:
+        """The order of the training examples in one epoch."""
+        return self._order(_seed(seed), jnp.asarray(epoch, jnp.int32))
+
+    def step(self, state: TrainState, order: Array, seed: int) -> tuple[TrainState, Array]:
+        """One step; `state` is used up."""
+        return self._step(state, self._data, order, _seed(seed))
+
+    def evaluate(self, state: TrainState) -> tuple[float, float]:
+        """Mean loss and accuracy over the whole test split, its last partial batch included."""
+        total = Meter.empty()
+        for batch, counts in self._test:
+            part = self._evaluate(state.params, state.norm_state, batch, counts, self._data)
+            total = jax.tree.map(jnp.add, total, part)
+        return total.means()
+
+
+def _seed(seed: int) -> Array:
+    return jnp.asarray(seed, jnp.uint32)
+
+
+def _standardised(images: Array, data: DeviceData) -> Array:
+    channels = (1, 1, 1, -1)
+    return (images - data.mean.reshape(channels)) / data.std.reshape(channels)
+
+
+def _cross_entropy(logits: Array, labels: Array, label_smoothing: float) -> Array:
+    if label_smoothing == 0:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing))
+
+
+def _padded_batches(split: DeviceSplit, size: int) -> list[tuple[DeviceSplit, Array]]:
+    """The split in batches of one size; the last is filled up with copies that do not count."""
+    examples = len(split.labels)
+    size = min(size, examples)
+    batches = []
+    for start in range(0, examples, size):
+        index = jnp.arange(start, start + size, dtype=jnp.int32)
+        inside = jnp.minimum(index, examples - 1)
+        counts = (index < examples).astype(jnp.float32)
+        batches.append((DeviceSplit(split.images[inside], split.labels[inside]), counts))
+    return batches

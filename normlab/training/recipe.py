@@ -1,0 +1,63 @@
+"""How long to train, in what portions, and on what loss: the `train:` section of a config."""
+
+from dataclasses import dataclass
+
+from normlab.errors import UserError, require_field
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a run that are neither model, normaliser, data nor optimiser.
+
+    Attributes:
+        epochs: passes over the training examples. An epoch takes whole batches from a fresh
+            permutation; what does not fill a batch is left to other epochs.
+        batch_size: examples in one optimiser step (the SGD batch).
+        seed: of the initial weights, the order and the augmentation.
+        label_smoothing: the share of each target that is spread over all classes.
+        clip: scale the gradient down to this global norm where it is larger; null for never.
+        accumulate: take each batch in this many microbatches, one after the other. Each is
+            normalised by its own statistics, so for a normaliser that uses the batch the result
+            stays the same only where `norm_batch` divides the microbatch.
+        eval_every: steps between evaluations on the test split; null for once an epoch. There is
+            always one after the last step.
+        eval_batch_size: examples evaluated at once; the result does not depend on it.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    seed: int = 0
+    label_smoothing: float = 0.0
+    clip: float | None = None
+    accumulate: int = 1
+    eval_every: int | None = None
+    eval_batch_size: int = 500
+
+    def __post_init__(self) -> None:
+        whole = "a positive whole number"
+        for field in ("epochs", "batch_size", "accumulate", "eval_batch_size"):
+            value = getattr(self, field)
+            require_field(value >= 1, field, value, whole)
+        every = self.eval_every
+        require_field(every is None or every >= 1, "eval_every", every, f"{whole} or null")
+        require_field(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 2^32 - 1")
+        smoothing = self.label_smoothing
+        require_field(0 <= smoothing < 1, "label_smoothing", smoothing, "at least 0 and below 1")
+        clip = self.clip
+        require_field(clip is None or clip > 0, "clip", clip, "a positive number or null")
+        divides = self.batch_size % self.accumulate == 0
+        allowed = f"a divisor of batch_size={self.batch_size}"
+        require_field(divides, "accumulate", self.accumulate, allowed)
+
+    def steps_per_epoch(self, examples: int) -> int:
+        """Whole batches in one epoch of `examples` training examples.
+
+        Raises:
+            UserError: there is not one.
+        """
+        if examples < self.batch_size:
+            raise UserError(
+                f"batch_size={self.batch_size} is larger than the {examples} training examples: "
+                "lower it, or take more examples"
+            )
+        return examples // self.batch_size
