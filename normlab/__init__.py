@@ -40,8 +40,6 @@ _HOMES = {
     "summarise": "normlab.evidence.summary",
 }
 
-__all__ = [*_HOMES]
-
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:

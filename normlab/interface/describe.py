@@ -59,7 +59,8 @@ def _function_of(name: str, called: Any) -> Any:
 
 def _signature(function: Any) -> str:
     home = f"from {function.__module__} import {function.__name__}"
-    return f"{home}\n{function.__name__}{inspect.signature(function)}"
+    signature = str(inspect.signature(function)).replace("jax.jaxlib._jax.Array", "Array")
+    return f"{home}\n{function.__name__}{signature}"
 
 
 def _example(section: str, name: str, called: Any) -> str:

@@ -108,7 +108,9 @@ def fields_model(called: Callable[..., Any], kind: str = "") -> type[pydantic.Ba
             kind_of_value, default = kind_of_value | None, None
         fields[name] = (kind_of_value, ... if default is inspect.Parameter.empty else default)
     config = pydantic.ConfigDict(extra="forbid", strict=True, protected_namespaces=())
-    return pydantic.create_model(called.__name__, __config__=config, **fields)
+    # Optax makes some of its functions by `functools.partial`, which has no name.
+    name = getattr(called, "__name__", kind)
+    return pydantic.create_model(name, __config__=config, **fields)
 
 
 def _type_by_default(name: str, default: Any) -> Any:

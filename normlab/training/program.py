@@ -5,8 +5,9 @@ from any step goes on as if it had never stopped, and no iterator has a state to
 """
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.stages import Lowered
 
 from normlab.core import Array, Normaliser
 from normlab.data.augment import Augmentation, apply_all
@@ -22,7 +24,6 @@ from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData, DeviceSplit, Meter, TrainState
 
 STREAMS = {"init": 0, "order": 1, "augment": 2}
-
 
 
 def stream_key(seed: Array | int, stream: Literal["init", "order", "augment"]) -> Array:
@@ -48,8 +49,8 @@ class Program:
 
     def init(self, seed: Array | int, image_shape: tuple[int, ...]) -> TrainState:
         """The state before the first step; `image_shape` is `(H, W, C)`."""
-        example = jnp.zeros((1, *image_shape), jnp.float32)
-        variables = self.model.init(stream_key(seed, "init"), example, train=False)
+        example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+        variables = self.model.lazy_init(stream_key(seed, "init"), example, train=False)
         params = variables["params"]
         return TrainState(
             step=jnp.zeros((), jnp.int32),
@@ -169,35 +170,31 @@ class Compiled:
 
     def __init__(self, program: Program, data: DeviceData):
         started = time.perf_counter()
-        self.program = program
-        shape = data.train.images.shape
-        seed = jnp.zeros((), jnp.uint32)
-        self._init = jax.jit(partial(program.init, image_shape=shape[1:])).lower(seed).compile()
-        self._order = (
-            jax.jit(partial(program.order, examples=shape[0]))
-            .lower(seed, jnp.zeros((), jnp.int32))
-            .compile()
-        )
-        state = jax.eval_shape(partial(program.init, image_shape=shape[1:]), seed)
-        order = jax.ShapeDtypeStruct((shape[0],), jnp.int32)
-        self._step = (
-            jax.jit(program.step, donate_argnums=0).lower(state, data, order, seed).compile()
-        )
+        self.program, self._data = program, data
+        self.train_examples, *self._image_shape = data.train.images.shape
         self._test = _padded_batches(data.test, program.recipe.eval_batch_size)
-        self._evaluate = (
-            jax.jit(program.evaluate_batch)
-            .lower(state.params, state.norm_state, *self._test[0], data)
-            .compile()
+
+        seed = jnp.zeros((), jnp.uint32)
+        order = jax.ShapeDtypeStruct((self.train_examples,), jnp.int32)
+        state = jax.eval_shape(partial(program.init, image_shape=tuple(self._image_shape)), seed)
+        shuffle = partial(program.order, examples=self.train_examples)
+        lowered = (
+            jax.jit(program.step, donate_argnums=0).lower(state, data, order, seed),
+            jax.jit(program.evaluate_batch).lower(
+                state.params, state.norm_state, *self._test[0], data
+            ),
+            jax.jit(shuffle).lower(seed, jnp.zeros((), jnp.int32)),
         )
-        self._data = data
-        self.train_examples = shape[0]
-        memory = self._step.memory_analysis()
-        self.peak_bytes = getattr(memory, "temp_size_in_bytes", None)
+        with ThreadPoolExecutor() as pool:
+            self._step, self._evaluate, self._order = pool.map(Lowered.compile, lowered)
+        self.peak_bytes = getattr(self._step.memory_analysis(), "temp_size_in_bytes", None)
         self.seconds = time.perf_counter() - started
 
     def init(self, seed: int) -> TrainState:
         """The state before the first step."""
-        return self._init(_seed(seed))
+        # Not compiled as a whole: XLA would take seconds over it for every model, where the
+        # single operations are compiled once for all models.
+        return self.program.init(_seed(seed), tuple(self._image_shape))
 
     def order(self, seed: int, epoch: int) -> Array:
         """The order of the training examples in one epoch."""
@@ -216,7 +213,9 @@ class Compiled:
         return total.means()
 
 
+@lru_cache(maxsize=1)
 def _seed(seed: int) -> Array:
+    # Kept, because a step of a small network takes no longer than making this array.
     return jnp.asarray(seed, jnp.uint32)
 
 
