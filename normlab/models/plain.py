@@ -85,6 +85,9 @@ class Convnet(nn.Module):
         x = x.astype(self.dtype)
         for stage, width in enumerate(self.widths):
             if stage > 0:
+                room = min(x.shape[1:3]) >= 2
+                allowed = f"at most {stage} for so small an image, which is halved between them"
+                require_field(room, "widths", self.widths, allowed)
                 x = nn.max_pool(x, (2, 2), strides=(2, 2))
             for _ in range(self.layers):
                 x = conv(self.norm, width, 3, 1, self.dtype)(x)

@@ -123,7 +123,9 @@ class ResnetV2(nn.Module):
     def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
         y = NormAct(self.norm, self.activation)(x, train=train)
         changes = stride > 1 or features != x.shape[-1]
-        shortcut = conv(self.norm, features, 1, stride, self.dtype)(y) if changes else x
+        shortcut = x
+        if changes:
+            shortcut = conv(self.norm, features, 1, stride, self.dtype, bias=False)(y)
         y = conv(self.norm, features, 3, stride, self.dtype)(y)
         y = NormAct(self.norm, self.activation)(y, train=train)
         return shortcut + conv(self.norm, features, 3, 1, self.dtype)(y)

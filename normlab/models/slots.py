@@ -103,14 +103,25 @@ def needs_bias(normaliser: Normaliser, features: int) -> bool:
     return "bias" not in normaliser.init(features)[0]
 
 
-def conv(normaliser: Normaliser, features: int, kernel: int, stride: int, dtype: Dtype) -> nn.Conv:
-    """A convolution that `normaliser` follows: padded to keep the size, He-normal."""
+def conv(
+    normaliser: Normaliser,
+    features: int,
+    kernel: int,
+    stride: int,
+    dtype: Dtype,
+    *,
+    bias: bool = True,
+) -> nn.Conv:
+    """A convolution that `normaliser` follows: padded to keep the size, He-normal.
+
+    With `bias=False` it has none in any case: its output is added to that of one which may.
+    """
     return nn.Conv(
         features,
         kernel_size=(kernel, kernel),
         strides=(stride, stride),
         padding=kernel // 2,
-        use_bias=needs_bias(normaliser, features),
+        use_bias=bias and needs_bias(normaliser, features),
         kernel_init=he_normal,
         dtype=jnp.dtype(dtype),
     )

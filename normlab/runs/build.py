@@ -15,6 +15,7 @@ from normlab.core import Normaliser
 from normlab.errors import FieldError, UserError
 from normlab.models.slots import NORM_STATE
 from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
+from normlab.runs.schema import as_argument
 from normlab.training.optimizer import RoleMask, clipped, decayed
 from normlab.training.program import Program
 from normlab.training.recipe import Recipe
@@ -42,9 +43,7 @@ class Call:
     def of(cls, section: dict[str, Any], *skip: str) -> "Call":
         """Split a section into its name and its arguments; lists become tuples, to be hashable."""
         arguments = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in section.items()
-            if key not in ("name", *skip)
+            key: as_argument(value) for key, value in section.items() if key not in ("name", *skip)
         }
         return cls(section["name"], arguments)
 
@@ -135,15 +134,13 @@ def check_shapes(sections: dict[str, Any]) -> None:
         total_steps(sections)
     except UserError as error:
         raise SectionError("train", "batch_size", str(error)) from None
-    try:
-        network = model(sections)
-    except FieldError as error:
-        raise SectionError("model", error.field, str(error)) from None
+    network = model(sections)
     try:
         variables = _variable_shapes(network, sections)
         _trace_training(network, variables, sections)
     except FieldError as error:
-        raise SectionError("norm", error.field, str(error)) from None
+        section = "norm" if hasattr(norm, error.field) else "model"
+        raise SectionError(section, error.field, str(error)) from None
     except UserError as error:
         raise SectionError("norm", None, str(error)) from None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from normlab.catalogue import AUGMENTATIONS
-from normlab.errors import FieldError, UserError, did_you_mean
+from normlab.errors import UserError, did_you_mean
 from normlab.runs import build
 from normlab.runs.schema import (
     CALLS,
@@ -14,9 +14,7 @@ from normlab.runs.schema import (
     SETTINGS,
     TOP_LEVEL,
     WORDS,
-    check_fields,
-    fields_model,
-    located,
+    check_arguments,
     show,
 )
 from normlab.runs.yaml_source import Document, Path, Problem
@@ -60,7 +58,7 @@ class RunConfig:
         """What sets this run's arm apart from the others, without the seed."""
         axes = {axis: value for axis, value in self.axes.items() if not _is_seed(axis)}
         if not axes:
-            return call_label(self.sections["norm"])
+            return self.sections["norm"]["name"]
         return ", ".join(
             call_label(value) if isinstance(value, dict) else f"{axis}={value}"
             for axis, value in axes.items()
@@ -201,15 +199,8 @@ def _check_named(
     arguments = document.part(path)
     arguments.value = {k: v for k, v in value.items() if k not in ("name", *skip)}
     label = f"{subject} {name}"
-    fields, problems = check_fields(fields_model(called, subject), arguments, (), label)
-    if fields is None:
-        return None, problems
-    if isinstance(called, type) and subject != "model":
-        try:
-            called(**fields)
-        except FieldError as error:
-            return None, [located(error, document, path, label)]
-    return {"name": name, **fields}, []
+    fields, problems = check_arguments(called, subject, arguments, (), label)
+    return (None if fields is None else {"name": name, **fields}), problems
 
 
 def _check_settings(
@@ -220,14 +211,7 @@ def _check_settings(
     if not isinstance(value, dict):
         message = f"'{section}' must be a mapping, found {show(value)}"
         return None, [Problem(document.mark(path), message)]
-    fields, problems = check_fields(fields_model(settings), document, path, section)
-    if fields is None:
-        return None, problems
-    try:
-        settings(**fields)
-    except FieldError as error:
-        return None, [located(error, document, path, section)]
-    return fields, []
+    return check_arguments(settings, section, document, path, section)
 
 
 def _check_together(document: Document, sections: dict[str, Any]) -> list[Problem]:

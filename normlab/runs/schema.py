@@ -40,6 +40,9 @@ FILLED_IN = {
 LENGTHS = ("decay_steps", "transition_steps")
 """Arguments of schedules that are the length of the run where they are left out."""
 
+STAND_INS = {"model": {"norm": None, "classes": 1}}
+"""What is put for them where a section is checked by itself."""
+
 OPTIONAL = {"optimizer": {"learning_rate"}, "schedule": set(LENGTHS)}
 """Arguments that their function requires but the config may leave out."""
 
@@ -122,24 +125,67 @@ def _type_by_default(name: str, default: Any) -> Any:
     return Any
 
 
-def check_fields(
-    model: type[pydantic.BaseModel], document: Document, path: Path, subject: str
+def check_arguments(
+    called: Callable[..., Any], kind: str, document: Document, path: Path, subject: str
 ) -> tuple[dict[str, Any] | None, list[Problem]]:
-    """The arguments at `path` with defaults filled in, or what is wrong with them."""
+    """The arguments at `path` with defaults filled in, or everything that is wrong with them.
+
+    Args:
+        called: a dataclass, a module or a function.
+        kind: the section, for what a config need not or may not give.
+        document: where the arguments stand.
+        path: and where in it, a mapping.
+        subject: what the messages call it.
+    """
+    model = fields_model(called, kind)
+    stand_ins = STAND_INS.get(kind, {})
     given = document.part(path).value
+    if not all(isinstance(key, str) for key in given):
+        return None, [Problem(document.mark(path), f"{subject}: every key must be text")]
     try:
         # Through JSON, where a list may stand for a tuple though types are strict otherwise.
         checked = model.model_validate_json(json.dumps(given))
     except pydantic.ValidationError as error:
-        return None, [_problem(one, model, document, path, subject) for one in error.errors()]
-    except TypeError:
-        problem = Problem(document.mark(path), f"{subject}: every key must be text")
-        return None, [problem]
-    values = checked.model_dump()
-    kept = {
+        errors = error.errors()
+        problems = [_problem(one, model, document, path, subject) for one in errors]
+        wrong = {one["loc"][0] for one in errors if one["loc"]}
+        fine = {key: as_argument(given[key]) for key in given if key not in wrong}
+        found = _field_problems(called, {**stand_ins, **fine}, document, path, subject)
+        return None, problems + found
+    free = {
         n: given[n] for n, f in model.model_fields.items() if f.annotation is Any and n in given
     }
-    return {**values, **kept}, []
+    values = {**checked.model_dump(), **free}
+    problems = _field_problems(called, {**stand_ins, **values}, document, path, subject)
+    return (None if problems else values), problems
+
+
+def as_argument(value: Any) -> Any:
+    """A value of a config as an argument: lists become tuples, which are hashable."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _field_problems(
+    called: Callable[..., Any], values: dict[str, Any], document: Document, path: Path, subject: str
+) -> list[Problem]:
+    """Everything that a class itself says against its values, one complaint a field."""
+    problems: list[Problem] = []
+    if not isinstance(called, type):
+        return problems  # optax's functions check little, and calling them is not free
+    values = dict(values)
+    while True:
+        try:
+            called(**values)
+        except FieldError as error:
+            place = document.mark((*path, error.field))
+            problems.append(Problem(place, f"{subject}: {error}"))
+            if error.field not in values:
+                return problems
+            del values[error.field]  # its default stands in, so that the next field is heard
+        except TypeError:
+            return problems  # a required field is missing, which has been told
+        else:
+            return problems
 
 
 def _problem(
@@ -198,8 +244,3 @@ def describe_type(annotation: Any) -> str:
         words = inner.removeprefix("a ") + "s" if inner.startswith("a ") else f"values, {inner}"
         return f"a list of {words}"
     return " or ".join(map(describe_type, arguments)) if arguments else str(annotation)
-
-
-def located(error: FieldError, document: Document, path: Path, subject: str) -> Problem:
-    """A field's own complaint about its value, at that field's place."""
-    return Problem(document.mark((*path, error.field)), f"{subject}: {error}")

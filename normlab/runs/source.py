@@ -28,14 +28,12 @@ def read(file: FilePath, overrides: tuple[str, ...] = ()) -> Document:
 
     Raises:
         UserError: there is no such file, or it cannot be read.
-        ConfigError: what it says cannot be parsed or merged.
+        ConfigError: what it says cannot be parsed or merged. What can be read in spite of a
+            mistake is returned, with the mistake among the document's `problems`.
     """
     document = _read_with_parents(file, ())
-    problems: list[Problem] = []
     for override in overrides:
-        problems += _override(document, override)
-    if problems:
-        raise ConfigError(problems)
+        document.problems += _override(document, override)
     return document
 
 
@@ -79,6 +77,7 @@ def _read_with_parents(file: FilePath, children: tuple[FilePath, ...]) -> Docume
         raise ConfigError([Problem(mark, f"there is no file {parent_file} to extend")])
     parent = _read_with_parents(parent_file, family)
     _merge(parent, document)
+    parent.problems += document.problems
     return parent
 
 
@@ -123,6 +122,8 @@ def _override(document: Document, text: str) -> list[Problem]:
         parsed = parse(value, str(mark))
     except ConfigError as error:
         return [Problem(mark, problem.message) for problem in error.problems]
+    if parsed.problems:
+        return [Problem(mark, problem.message) for problem in parsed.problems]
     parsed.marks = dict.fromkeys(parsed.marks or {(): mark}, mark)
     parsed.key_marks = dict.fromkeys([*parsed.key_marks, ()], mark)
 

@@ -55,8 +55,7 @@ def load_experiment(file: FilePath, overrides: tuple[str, ...] = ()) -> Experime
     """
     document = read(file, overrides)
     axes, problems = _axes(document)
-    if problems:
-        raise ConfigError(problems)
+    problems += document.problems
     sweepless = copy.deepcopy(document)
     sweepless.value.pop("sweep", None)
     runs: list[RunConfig] = []

@@ -53,12 +53,16 @@ class ConfigError(UserError):
 
 @dataclass
 class Document:
-    """A parsed file: its value, and the marks of every value and every key in it."""
+    """A parsed file: its value, the marks of every value and every key in it, and its mistakes.
+
+    `problems` are those that leave the rest readable, so that they can be told with the others.
+    """
 
     source: str
     value: Any
     marks: dict[Path, Mark] = field(default_factory=dict)
     key_marks: dict[Path, Mark] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
 
     def mark(self, path: Path) -> Mark:
         """The place of a value, or of the nearest thing around it that has one."""
@@ -118,8 +122,10 @@ for _name, _pattern, _first in (
 def parse(text: str, source: str) -> Document:
     """Read one YAML document.
 
+    A repeated key, a tag and the like are noted in `problems`.
+
     Raises:
-        ConfigError: it is not YAML, or repeats a key; every repetition is listed.
+        ConfigError: it is not YAML.
     """
     try:
         node = yaml.compose(text, Loader=_CoreLoader)
@@ -130,10 +136,7 @@ def parse(text: str, source: str) -> Document:
     document = Document(source, None)
     if node is None:
         return document
-    problems: list[Problem] = []
-    document.value = _construct(node, (), document, problems, ())
-    if problems:
-        raise ConfigError(problems)
+    document.value = _construct(node, (), document, ())
     return document
 
 
@@ -152,43 +155,44 @@ def _construct(
     node: yaml.Node,
     path: Path,
     document: Document,
-    problems: list[Problem],
     parents: tuple[yaml.Node, ...],
 ) -> Any:
     mark = Mark(document.source, node.start_mark.line + 1, node.start_mark.column + 1)
     document.marks[path] = mark
     if any(node is parent for parent in parents):
-        problems.append(Problem(mark, "this alias contains itself"))
+        document.problems.append(Problem(mark, "this alias contains itself"))
         return None
     below = (*parents, node)
     if isinstance(node, yaml.SequenceNode):
         return [
-            _construct(item, (*path, index), document, problems, below)
+            _construct(item, (*path, index), document, below)
             for index, item in enumerate(node.value)
         ]
     if not isinstance(node, yaml.MappingNode):
-        return _scalar(node, mark, problems)
+        return _scalar(node, mark, document)
     mapping: dict[Any, Any] = {}
     for key_node, value_node in node.value:
         key_mark = Mark(
             document.source, key_node.start_mark.line + 1, key_node.start_mark.column + 1
         )
         if not isinstance(key_node, yaml.ScalarNode):
-            problems.append(Problem(key_mark, "a key must be a single word, not a list or mapping"))
+            document.problems.append(
+                Problem(key_mark, "a key must be a single word, not a list or mapping")
+            )
             continue
-        key = _scalar(key_node, key_mark, problems)
+        key = _scalar(key_node, key_mark, document)
         if key in mapping:
             first = document.key_marks[(*path, key)]
-            problems.append(
+            document.problems.append(
                 Problem(key_mark, f"'{key}' is given twice, first in line {first.line}; keep one")
             )
             continue
         document.key_marks[(*path, key)] = key_mark
-        mapping[key] = _construct(value_node, (*path, key), document, problems, below)
+        mapping[key] = _construct(value_node, (*path, key), document, below)
     return mapping
 
 
-def _scalar(node: yaml.Node, mark: Mark, problems: list[Problem]) -> Any:
+def _scalar(node: yaml.Node, mark: Mark, document: Document) -> Any:
     text, kind = node.value, node.tag.removeprefix(_TAG)
     if kind == "null":
         return None
@@ -199,5 +203,7 @@ def _scalar(node: yaml.Node, mark: Mark, problems: list[Problem]) -> Any:
     if kind == "float":
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     if kind != "str":
-        problems.append(Problem(mark, f"the tag {node.tag} is not supported; write a plain value"))
+        document.problems.append(
+            Problem(mark, f"the tag {node.tag} is not supported; write a plain value")
+        )
     return text

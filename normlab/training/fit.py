@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 
 from normlab.core import Array
 from normlab.data.augment import Augmentation
 from normlab.data.dataset import Dataset
+from normlab.errors import UserError
 from normlab.training.optimizer import clipped
 from normlab.training.program import Compiled, Program
 from normlab.training.recipe import Recipe
@@ -95,12 +96,25 @@ def fit(
     ('done', 1.0)
     """
     recipe = recipe or Recipe()
+    _check_classes(model, data)
     program = Program(model, clipped(optimizer, recipe.clip), recipe, augmentations)
-    device_data = DeviceData.put(data)
-    recipe.steps_per_epoch(len(data.train.labels))
-    compiled = Compiled(program, device_data)
+    compiled = Compiled(program, DeviceData.put(data))
     loop = Loop(compiled, recipe.seed, emit=emit)
     return loop.run(compiled.init(recipe.seed), Clock(), compile_seconds=compiled.seconds)
+
+
+def _check_classes(model: nn.Module, data: Dataset) -> None:
+    image = jax.ShapeDtypeStruct((1, *data.train.images.shape[1:]), np.float32)
+    logits, _ = jax.eval_shape(
+        lambda x: model.init_with_output(jax.random.key(0), x, train=False), image
+    )
+    classes = len(data.classes)
+    # Otherwise the loss of a label without a logit is NaN, which looks like a divergence.
+    if logits.shape[-1] < classes:
+        raise UserError(
+            f"the model returns {logits.shape[-1]} logits but dataset '{data.name}' has {classes} "
+            f"classes: make the model with classes={classes}"
+        )
 
 
 def never() -> bool:
@@ -126,17 +140,18 @@ class Loop:
     emit: Emit = lambda event: None
     should_stop: Callable[[], bool] = never
     should_save: Callable[[], bool] = never
-    _history: list[dict[str, float | int]] = field(default_factory=list)
+    _history: list[dict[str, float | int]] = field(default_factory=list, init=False)
 
-    def run(self, state: TrainState, clock: Clock, compile_seconds: float = 0.0) -> Fitted:
-        """Train from `state`, which is used up, to the last step."""
+    def __post_init__(self) -> None:
         recipe = self.compiled.program.recipe
         self._per_epoch = recipe.steps_per_epoch(self.compiled.train_examples)
         self._steps = recipe.epochs * self._per_epoch
-        every = recipe.eval_every or self._per_epoch
+        self._every = recipe.eval_every or self._per_epoch
 
+    def run(self, state: TrainState, clock: Clock, compile_seconds: float = 0.0) -> Fitted:
+        """Train from `state`, which is used up, to the last step."""
         while (step := int(state.step)) < self._steps and not bool(state.diverged):
-            target = min((step // every + 1) * every, self._steps)
+            target = min((step // self._every + 1) * self._every, self._steps)
             state, clock = self._train_to(target, state, clock)
             if bool(state.diverged):
                 return self._ended("diverged", state, clock, compile_seconds)
@@ -219,11 +234,14 @@ class Loop:
 def largest_parameter(params: Any) -> tuple[str, float]:
     """The path and the Euclidean norm of the parameter array whose norm is largest.
 
-    >>> largest_parameter({"a": {"kernel": jnp.array([3.0, 4.0])}, "b": {"kernel": jnp.ones(1)}})
+    >>> largest_parameter({"a": {"kernel": np.array([3.0, 4.0])}, "b": {"kernel": np.ones(1)}})
     ('a/kernel', 5.0)
     """
     norms = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): float(jnp.linalg.norm(leaf.ravel()))
+        # In float64, because a norm that is asked for after a divergence may be a large one.
+        jax.tree_util.keystr(path, simple=True, separator="/"): float(
+            np.linalg.norm(np.asarray(leaf, np.float64))
+        )
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
     layer = max(norms, key=norms.__getitem__)

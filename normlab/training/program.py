@@ -74,12 +74,13 @@ class Program:
         images, labels = self._batch(state.step, data, order, seed)
         (loss, (norm_state, correct)), grads = self._gradients(state, images, labels)
 
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        finite = _all_finite((loss, grads, params))
         batch = jnp.asarray(len(labels), jnp.float32)
         moved = TrainState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             norm_state=norm_state,
             opt_state=opt_state,
             meter=Meter(
@@ -99,7 +100,7 @@ class Program:
         self, step: Array, data: DeviceData, order: Array, seed: Array
     ) -> tuple[Array, Array]:
         size = self.recipe.batch_size
-        per_epoch = len(order) // size
+        per_epoch = self.recipe.steps_per_epoch(len(order))
         chosen = lax.dynamic_slice_in_dim(order, (step % per_epoch) * size, size)
         images = data.train.images[chosen].astype(jnp.float32)
         key = jax.random.fold_in(stream_key(seed, "augment"), step)
@@ -194,7 +195,10 @@ class Compiled:
         """The state before the first step."""
         # Not compiled as a whole: XLA would take seconds over it for every model, where the
         # single operations are compiled once for all models.
-        return self.program.init(_seed(seed), tuple(self._image_shape))
+        state = self.program.init(_seed(seed), tuple(self._image_shape))
+        # Some optimisers start with the parameters themselves as state, and no buffer can be
+        # donated twice.
+        return jax.tree.map(jnp.copy, state)
 
     def order(self, seed: int, epoch: int) -> Array:
         """The order of the training examples in one epoch."""
@@ -217,6 +221,11 @@ class Compiled:
 def _seed(seed: int) -> Array:
     # Kept, because a step of a small network takes no longer than making this array.
     return jnp.asarray(seed, jnp.uint32)
+
+
+def _all_finite(tree: Any) -> Array:
+    # Number by number: the norm of large but finite gradients would overflow.
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def _standardised(images: Array, data: DeviceData) -> Array:

@@ -34,12 +34,12 @@ class TrainState(NamedTuple):
 
     Attributes:
         step: steps taken. It stands still once the run has diverged, at the number of the first
-            step (from 0) whose loss or gradient was not finite.
+            step (from 0) whose loss, gradient or new parameters were not finite.
         params: the model's parameters, as the last finite step left them.
         norm_state: the normalisers' state.
         opt_state: the optimiser's.
         meter: sums for the next row of metrics.
-        diverged: whether a loss or gradient was not finite.
+        diverged: whether there was such a step.
     """
 
     step: Array
@@ -110,7 +110,7 @@ class Saveable:
 
 @dataclass(frozen=True)
 class Diverged:
-    """The run ended because a loss or gradient was not finite.
+    """The run ended because a loss, a gradient or the new parameters were not finite.
 
     Attributes:
         step: the first such step, from 0.
