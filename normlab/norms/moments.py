@@ -188,7 +188,7 @@ def statistics_dtype(x: Array) -> jnp.dtype:
         raise ShapeError(
             f"a normaliser needs floating-point input, got {x.dtype}; use x.astype(jnp.float32)"
         )
-    return jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.dtype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
 
 
 def fit_mask(mask: Array, x: Array) -> Array:

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
@@ -150,7 +150,8 @@ class Program:
     ) -> Meter:
         """Sums over one batch; `counts` is 1 for an example and 0 for padding."""
         images = _standardised(batch.images.astype(jnp.float32), data)
-        logits = self.model.apply({"params": params, NORM_STATE: norm_state}, images, train=False)
+        variables = {"params": params, NORM_STATE: norm_state}
+        logits = cast(Array, self.model.apply(variables, images, train=False))
         losses = _cross_entropy(logits, batch.labels, label_smoothing=0.0)
         correct = logits.argmax(axis=-1) == batch.labels
         return Meter(

@@ -38,13 +38,13 @@ class Clip:
 @normaliser(paper="none: made here")
 @dataclass(frozen=True)
 class Counter:
-    """A state that is not a statistic: how often it was applied in training."""
+    """A state that is not a statistic: how often it was applied, in evaluation too."""
 
     def init(self, features):
         return {}, {"steps": jnp.zeros((), jnp.float32)}
 
     def apply(self, params, state, x, *, train, mask=None):
-        return x, {"steps": state["steps"] + float(train)}
+        return x, {"steps": state["steps"] + 1.0}
 
 
 X = jnp.array([[-3.0, -0.5, 0.5, 3.0]])
@@ -136,13 +136,15 @@ def test_the_role_of_a_parameter_is_read_off_its_path(path, role):
     assert parameter_role(outer) == role
 
 
-def test_any_state_moves_once_a_training_step():
+def test_any_state_moves_once_a_training_step_and_at_no_other_time():
     model = MLP(norm=Counter(), classes=2, widths=(4, 4))
     x = jnp.ones((3, 5))
     variables = model.init(jax.random.key(0), x, train=True)
     for _ in range(3):
         _, moved = model.apply(variables, x, train=True, mutable=[NORM_STATE])
         variables = {**variables, **moved}
+        _, same = model.apply(variables, x, train=False, mutable=[NORM_STATE])
+        jax.tree.map(np.testing.assert_array_equal, same, moved)
     assert [float(leaf) for leaf in jax.tree.leaves(moved)] == [3.0, 3.0]
 
 
