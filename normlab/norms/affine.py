@@ -2,10 +2,11 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 
-from normlab.core import Array, Params, State
+from normlab.core import Array, Facts, Params, State
 from normlab.errors import require_field
 from normlab.norms.moments import ShapeError, fit_mask
 
@@ -58,6 +59,8 @@ class Standardiser:
         use_scale: learn a scale for each channel; False fixes it at 1.
         use_bias: learn a bias for each channel; False fixes it at 0.
     """
+
+    facts: ClassVar[Facts]
 
     eps: float = 1e-5
     use_scale: bool = True

@@ -86,7 +86,8 @@ class BatchNorm(Standardiser):
             Under `jit` with a sharded batch they are so by themselves. With `norm_batch` the
             groups lie inside a shard, and the running statistics alone are synchronised.
         unbiased_running_variance: divide the running variance by count - 1, as torch does. The
-            normalisation itself always divides by the count.
+            normalisation itself always divides by the count. Microbatches then each divide by
+            their own count - 1, so the running variance depends slightly on the accumulation.
 
     >>> import jax.numpy as jnp
     >>> norm = BatchNorm(momentum=0.5)

@@ -4,8 +4,9 @@ A gain over `identity` that `affine` shows too is not a gain from normalising.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from normlab.core import Array, Params, State, normaliser
+from normlab.core import Array, Facts, Params, State, normaliser
 from normlab.norms.affine import affine_params, scale_and_shift, zero_masked
 from normlab.norms.moments import statistics_dtype
 
@@ -38,6 +39,8 @@ class Identity:
     [[3.0]]
     """
 
+    facts: ClassVar[Facts]
+
     def init(self, features: int) -> tuple[Params, State]:
         return {}, {}
 
@@ -62,6 +65,8 @@ class Affine:
     >>> norm.apply(params, state, jnp.array([[3.0]]), train=True)[0].tolist()
     [[3.0]]
     """
+
+    facts: ClassVar[Facts]
 
     use_scale: bool = True
     use_bias: bool = True

@@ -172,7 +172,7 @@ class Engine:
             where = fitted.diverged
             more["diverged"] = {"step": where.step, "layer": where.layer, "norm": where.norm}
             message = (
-                f"loss or gradient not finite at step {where.step}; "
+                f"loss, gradient or new parameters not finite at step {where.step}; "
                 f"largest parameter: {where.layer}, norm {where.norm:.3g}"
             )
         run.write_status(fitted.status, **about, **more)

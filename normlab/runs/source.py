@@ -136,6 +136,9 @@ def _override(document: Document, text: str) -> list[Problem]:
             outer = ".".join(map(str, path[:depth]))
             return [Problem(mark, f"'{outer}' has no keys below it to override")]
     document.replace(path, parsed)
+    for depth in range(1, len(path)):  # keys on the way that the file does not have
+        document.marks.setdefault(path[:depth], mark)
+        document.key_marks.setdefault(path[:depth], mark)
     spell_out_names(document)
     return []
 

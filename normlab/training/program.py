@@ -21,7 +21,7 @@ from normlab.core import Array, Normaliser
 from normlab.data.augment import Augmentation, apply_all
 from normlab.models.slots import NORM_STATE, pool_norm_states
 from normlab.training.recipe import Recipe
-from normlab.training.state import DeviceData, DeviceSplit, Meter, TrainState
+from normlab.training.state import DeviceData, Meter, TrainState
 
 STREAMS = {"init": 0, "order": 1, "augment": 2}
 
@@ -119,19 +119,17 @@ class Program:
         if parts == 1:
             return gradients(state.params, state.norm_state, images, labels)
 
-        results = []
-        params = state.params
-        for image_part, label_part in zip(
-            jnp.split(images, parts), jnp.split(labels, parts), strict=True
-        ):
-            results.append(gradients(params, state.norm_state, image_part, label_part))
+        auxiliary, total, params = [], None, state.params
+        for part in zip(jnp.split(images, parts), jnp.split(labels, parts), strict=True):
+            found, grads = gradients(params, state.norm_state, *part)
+            total = grads if total is None else jax.tree.map(jnp.add, total, grads)
             # A false dependency: without it the compiler may run the microbatches side by side,
             # and the memory that accumulation is there to save would not be saved.
-            params, results[-1] = lax.optimization_barrier((params, results[-1]))
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
-        (loss, (states, correct)), grads = stacked
+            params, total = lax.optimization_barrier((params, total))
+            auxiliary.append(found)
+        loss, (states, correct) = jax.tree.map(lambda *leaves: jnp.stack(leaves), *auxiliary)
         norm_state = pool_norm_states(self._normaliser(), states)
-        grads = jax.tree.map(lambda leaf: leaf.mean(axis=0), grads)
+        grads = jax.tree.map(lambda leaf: leaf / parts, total)
         return (loss.mean(), (norm_state, correct.sum())), grads
 
     def _loss(self, params: Any, norm_state: Any, images: Array, labels: Array) -> Any:
@@ -146,14 +144,15 @@ class Program:
         return self.model.norm  # type: ignore[attr-defined]
 
     def evaluate_batch(
-        self, params: Any, norm_state: Any, batch: DeviceSplit, counts: Array, data: DeviceData
+        self, params: Any, norm_state: Any, data: DeviceData, index: Array, counts: Array
     ) -> Meter:
-        """Sums over one batch; `counts` is 1 for an example and 0 for padding."""
-        images = _standardised(batch.images.astype(jnp.float32), data)
+        """Sums over the test examples at `index`; `counts` is 1 for each, and 0 for padding."""
+        images = _standardised(data.test.images[index].astype(jnp.float32), data)
+        labels = data.test.labels[index]
         variables = {"params": params, NORM_STATE: norm_state}
         logits = cast(Array, self.model.apply(variables, images, train=False))
-        losses = _cross_entropy(logits, batch.labels, label_smoothing=0.0)
-        correct = logits.argmax(axis=-1) == batch.labels
+        losses = _cross_entropy(logits, labels, label_smoothing=0.0)
+        correct = logits.argmax(axis=-1) == labels
         return Meter(
             jnp.where(counts > 0, losses, 0).sum(),
             jnp.where(correct, counts, 0).sum(),
@@ -174,7 +173,7 @@ class Compiled:
         started = time.perf_counter()
         self.program, self._data = program, data
         self.train_examples, *self._image_shape = data.train.images.shape
-        self._test = _padded_batches(data.test, program.recipe.eval_batch_size)
+        self._test = _padded_batches(len(data.test.labels), program.recipe.eval_batch_size)
 
         seed = jnp.zeros((), jnp.uint32)
         order = jax.ShapeDtypeStruct((self.train_examples,), jnp.int32)
@@ -183,7 +182,7 @@ class Compiled:
         lowered = (
             jax.jit(program.step, donate_argnums=0).lower(state, data, order, seed),
             jax.jit(program.evaluate_batch).lower(
-                state.params, state.norm_state, *self._test[0], data
+                state.params, state.norm_state, data, *self._test[0]
             ),
             jax.jit(shuffle).lower(seed, jnp.zeros((), jnp.int32)),
         )
@@ -212,8 +211,8 @@ class Compiled:
     def evaluate(self, state: TrainState) -> tuple[float, float]:
         """Mean loss and accuracy over the whole test split, its last partial batch included."""
         total = Meter.empty()
-        for batch, counts in self._test:
-            part = self._evaluate(state.params, state.norm_state, batch, counts, self._data)
+        for index, counts in self._test:
+            part = self._evaluate(state.params, state.norm_state, self._data, index, counts)
             total = jax.tree.map(jnp.add, total, part)
         return total.means()
 
@@ -241,14 +240,12 @@ def _cross_entropy(logits: Array, labels: Array, label_smoothing: float) -> Arra
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing))
 
 
-def _padded_batches(split: DeviceSplit, size: int) -> list[tuple[DeviceSplit, Array]]:
-    """The split in batches of one size; the last is filled up with copies that do not count."""
-    examples = len(split.labels)
+def _padded_batches(examples: int, size: int) -> list[tuple[Array, Array]]:
+    """Indices in batches of one size; the last is filled up with one that does not count."""
     size = min(size, examples)
     batches = []
     for start in range(0, examples, size):
         index = jnp.arange(start, start + size, dtype=jnp.int32)
-        inside = jnp.minimum(index, examples - 1)
         counts = (index < examples).astype(jnp.float32)
-        batches.append((DeviceSplit(split.images[inside], split.labels[inside]), counts))
+        batches.append((jnp.minimum(index, examples - 1), counts))
     return batches

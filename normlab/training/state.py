@@ -86,7 +86,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Progress:
-    """Now and then: where the run is. `loss` is of one batch, a few steps ago."""
+    """Now and then: where the run is, and the loss of one of the last batches."""
 
     step: int
     steps: int

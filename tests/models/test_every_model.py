@@ -1,6 +1,6 @@
 """Every model of the catalogue with every normaliser that fits it goes through one contract."""
 
-from functools import cache, partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,6 @@ SMALL = {
 """Settings that make a model cheap; one that is not here is tested with its own defaults."""
 
 CLASSES = 3
-
-PROMOTING = partial(jax.numpy_dtype_promotion, "standard")
-"""For narrow dtypes: normalisers ask which dtype is the wider one, which "strict" refuses."""
 
 
 def build(model, norm, **settings):
@@ -95,11 +92,10 @@ def test_all_pairs_but_those_without_positions_are_here():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_params_state_and_logits_are_float32_whatever_the_dtype(pair, dtype):
     made = build(*pair, dtype=dtype)
-    with PROMOTING():
-        variables = jax.eval_shape(lambda: made.init(jax.random.key(0), images(), train=False))
-        logits, moved = jax.eval_shape(
-            lambda v: made.apply(v, images(), train=True, mutable=[NORM_STATE]), variables
-        )
+    variables = jax.eval_shape(lambda: made.init(jax.random.key(0), images(), train=False))
+    logits, moved = jax.eval_shape(
+        lambda v: made.apply(v, images(), train=True, mutable=[NORM_STATE]), variables
+    )
     assert (logits.shape, logits.dtype) == ((4, CLASSES), jnp.float32)
     assert {leaf.dtype for leaf in jax.tree.leaves((variables, moved))} == {jnp.dtype("float32")}
     assert jax.tree.structure(moved.get(NORM_STATE)) == jax.tree.structure(
@@ -119,8 +115,7 @@ def test_logits_are_finite_and_differ_between_examples(made, variables, train):
 def test_a_narrow_dtype_changes_the_logits_a_little_and_only_that(model, dtype):
     variables = initialised(build(model, "batch_norm"))
     wide = build(model, "batch_norm").apply(variables, images(), train=False)
-    with PROMOTING():
-        narrow = build(model, "batch_norm", dtype=dtype).apply(variables, images(), train=False)
+    narrow = build(model, "batch_norm", dtype=dtype).apply(variables, images(), train=False)
     assert not np.array_equal(wide, narrow)  # it is really computed in that precision
     np.testing.assert_allclose(narrow, wide, atol=0.1 * float(jnp.abs(wide).max()))
 

@@ -1,0 +1,53 @@
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from normlab.runs.engine import Engine
+from normlab.runs.sweep import load_experiment
+
+TINY = """
+data: {name: shapes, train_examples: 120, test_examples: 50, size: 8, augment: [flip]}
+model: {name: mlp, widths: [8], activation: relu}
+norm: batch_norm
+optimizer: {name: sgd, momentum: 0.9}
+schedule: {name: cosine_decay_schedule, init_value: 0.1}
+train: {epochs: 3, batch_size: 20}
+"""
+
+
+@pytest.fixture(autouse=True)
+def promotion_as_users_have_it():
+    """Optax's schedules and Adam mix dtypes, so whole runs cannot be made under "strict"."""
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    yield
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A function that writes the tiny config, with lines added, and returns its file."""
+
+    def write(more="", name="tiny.yaml"):
+        file = tmp_path / name
+        file.write_text(TINY + more)
+        return file
+
+    return write
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A function that makes the runs of a config in this process."""
+
+    def run(file, *overrides, tell=lambda event: None, out=tmp_path / "runs", **settings):
+        return Engine(load_experiment(file, overrides), out, tell, **settings).run_all()
+
+    return run
+
+
+def child(code, *arguments):
+    """A Python process of its own that runs `code`."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -1,0 +1,170 @@
+"""Whatever breaks a run off, the same command ends with bitwise what an unbroken one gives."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from normlab.runs.directory import Run, load
+from normlab.runs.engine import Engine
+from normlab.runs.sweep import load_experiment
+from normlab.training.state import Row
+
+from .conftest import child
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from normlab.runs.engine import Engine
+from normlab.runs.sweep import load_experiment
+from normlab.training import fit
+
+original = fit.Compiled.step
+def slow_step(self, *arguments):
+    print("step", flush=True)
+    time.sleep(seconds)
+    return original(self, *arguments)
+fit.Compiled.step = slow_step
+file, out = map(Path, sys.argv[1:3])
+seconds = float(sys.argv[3])
+Engine(load_experiment(file), out, checkpoint_seconds=0.3).run_all()
+"""
+
+COMMAND = [sys.executable, "-m", "normlab.cli", "run"]
+
+
+def only_run(out):
+    (run,) = load(out / "tiny").runs
+    return run
+
+
+def without_seconds(rows):
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
+
+
+def assert_same_run(one: Run, other: Run):
+    assert one.state == other.state == "done"
+    jax.tree.map(np.testing.assert_array_equal, one.params(), other.params())
+    assert without_seconds(one.metrics) == without_seconds(other.metrics)
+
+
+@pytest.mark.parametrize("model", ["mlp", "resnet"])
+def test_kill_9_in_the_middle_of_an_epoch(tiny, tmp_path, make, model):
+    file = tiny()
+    if model == "resnet":
+        mlp = "{name: mlp, widths: [8], activation: relu}"
+        file.write_text(file.read_text().replace(mlp, "{name: resnet, depth: 8, width: 4}"))
+    unbroken = make(file, out=tmp_path / "unbroken").runs.runs[0]
+
+    process = child(WORKER, file, tmp_path / "killed", 0.05)
+    steps = 0
+    assert process.stdout is not None
+    for line in process.stdout:
+        steps += line == "step\n"
+        checkpoints = list((tmp_path / "killed").glob("tiny/*/checkpoints/[0-9]*"))
+        # Past a checkpoint, past an evaluation, and in the middle of an epoch of six steps.
+        if checkpoints and steps >= 10 and steps % 6 in (3, 4):
+            break
+    process.kill()
+    process.communicate()
+    broken = only_run(tmp_path / "killed")
+    assert process.returncode == -signal.SIGKILL
+    assert broken.state == "running" and steps < 18
+
+    resumed = []
+    make(file, out=tmp_path / "killed", tell=lambda event: resumed.append(event))
+    made_again = [event.metrics["step"] for event in resumed if isinstance(event, Row)]
+    assert len(made_again) < 3, "it went on from the checkpoint and did not begin again"
+    assert_same_run(only_run(tmp_path / "killed"), unbroken)
+    assert len(only_run(tmp_path / "killed").provenance) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_saves_and_exits_130(tiny, tmp_path, number):
+    file = tiny()
+    out = tmp_path / "out"
+    command = [*COMMAND, str(file), "train.epochs=3000", "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("tiny/*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "the same command goes on from here" in output and "Traceback" not in output
+    run = only_run(out)
+    assert run.state == "interrupted" and 0 < run.status["step"] < 18000
+    assert [path.name for path in (run.path / "checkpoints").glob("[0-9]*")] == [
+        str(run.status["step"])
+    ]
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(tiny, tmp_path, make):
+    file = tiny()
+    unbroken = make(file, out=tmp_path / "unbroken").runs.runs[0]
+
+    def interrupt(event):
+        if isinstance(event, Row) and event.metrics["step"] == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    outcome = make(file, tell=interrupt)
+    assert outcome.interrupted and outcome.states == ["interrupted"]
+    assert make(file).states == ["done"]
+    assert_same_run(only_run(tmp_path / "runs"), unbroken)
+
+
+def test_a_second_process_on_a_run_is_told_and_does_no_harm(tiny, tmp_path, make):
+    file = tiny()
+    out = tmp_path / "runs"
+    process = child(WORKER, file, out, 0.5)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "step\n":
+            break
+    second = subprocess.run(
+        [*COMMAND, str(file), "--out", str(out)], capture_output=True, text=True, timeout=60
+    )
+    assert second.returncode == 1
+    assert f"another process (pid {process.pid}) is working on this run" in second.stdout
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    unbroken = make(file, out=tmp_path / "alone").runs.runs[0]
+    assert_same_run(only_run(out), unbroken)
+
+
+def test_a_torn_last_line_of_metrics_is_left_out(tiny, make):
+    run = make(tiny()).runs.runs[0]
+    rows = run.metrics
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99, "test_acc')
+    assert run.metrics == rows and len(rows) == 3
+
+
+def test_other_data_under_a_half_done_run_are_refused(tiny, tmp_path, make, monkeypatch):
+    file = tiny()
+
+    def interrupt(event):
+        if isinstance(event, Row):
+            signal.raise_signal(signal.SIGINT)
+
+    make(file, tell=interrupt)
+    from normlab.data.dataset import Dataset
+
+    monkeypatch.setattr(Dataset, "fingerprint", "0" * 16)
+    outcome = make(file)
+    assert outcome.states == ["failed"]
+    assert "began on other data" in outcome.runs.runs[0].status["error"]
+
+
+def test_the_engine_needs_no_main_thread(tiny, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    engine = Engine(load_experiment(tiny()), Path(tmp_path / "runs"))
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(engine.run_all).result().states == ["done"]

@@ -1,0 +1,73 @@
+"""A file imports only from floors below its own, or from its own folder."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FLOORS = [
+    {"errors", "catalogue", "core"},
+    {"norms", "data"},
+    {"models"},
+    {"training"},
+    {"runs"},
+    {"evidence"},
+    {"interface", "cli", "__init__"},
+]
+FLOOR = {place: number for number, places in enumerate(FLOORS) for place in places}
+
+
+def imports(source: str) -> set[str]:
+    """Every module that a source names, wherever in it: at the top, in a function, for types."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found.add(node.module or "")
+            if node.module == "normlab":
+                found.update(f"normlab.{alias.name}" for alias in node.names)
+    return found
+
+
+def breaches(place: str, source: str) -> list[str]:
+    wrong = []
+    for module in imports(source):
+        if module.split(".")[0] == "experiments":
+            wrong.append(module)
+        if not module.startswith("normlab."):
+            continue
+        target = module.split(".")[1]
+        if target in FLOOR and target != place and FLOOR[target] >= FLOOR[place]:
+            both_at_the_bottom = FLOOR[target] == FLOOR[place] == 0
+            both_at_the_top = FLOOR[target] == FLOOR[place] == len(FLOORS) - 1
+            if not (both_at_the_bottom or both_at_the_top):
+                wrong.append(module)
+    return wrong
+
+
+def files():
+    for file in sorted((ROOT / "normlab").rglob("*.py")):
+        yield file, file.relative_to(ROOT / "normlab").parts[0].removesuffix(".py")
+
+
+def test_every_file_has_a_floor():
+    assert {place for _, place in files()} == set(FLOOR)
+
+
+def test_no_file_imports_from_its_own_floor_or_above():
+    found = {str(f): wrong for f, place in files() if (wrong := breaches(place, f.read_text()))}
+    assert not found
+
+
+def test_an_upward_import_would_be_caught():
+    planted = "def f():\n    from normlab.runs.build import program\n"
+    assert breaches("norms", planted) == ["normlab.runs.build"]
+    assert breaches("norms", "import normlab.data.cifar") == ["normlab.data.cifar"]
+    assert breaches("runs", "import experiments.exactness") == ["experiments.exactness"]
+    assert not breaches("runs", "from normlab.training.fit import fit")
+
+
+def test_files_stay_short():
+    long = {str(f): n for f, _ in files() if (n := len(f.read_text().splitlines())) > 300}
+    assert not long, "a file has one reason to exist"
