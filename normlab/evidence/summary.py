@@ -62,7 +62,7 @@ class Summary:
         reached = f"{len(arm.steps_to_target)}/{arm.planned} reached"
         steps = [f"{statistics.median(arm.steps_to_target):.0f}"] if arm.steps_to_target else []
         seconds = (
-            [f"{statistics.median(arm.seconds_to_target):.1f}"] if arm.seconds_to_target else []
+            [f"{statistics.median(arm.seconds_to_target):.2f}"] if arm.seconds_to_target else []
         )
         if len(arm.steps_to_target) < arm.planned:
             steps.append(reached)

@@ -52,9 +52,11 @@ def _find(name: str) -> tuple[str, Any]:
 
 def _function_of(name: str, called: Any) -> Any:
     """The pure function beside a description: `group_norm` beside `GroupNorm`."""
+    if not isinstance(called, type):
+        return None
     module = inspect.getmodule(called)
     function = getattr(module, snake_case(called.__name__), None)
-    return function if inspect.isfunction(function) and function is not called else None
+    return function if inspect.isfunction(function) else None
 
 
 def _signature(function: Any) -> str:

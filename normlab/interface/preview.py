@@ -39,7 +39,9 @@ def print_preview(console: Console, experiment: Experiment, out: Path) -> None:
         show(f"  {name}: {leaf.dtype}{list(leaf.shape)}")
     show()
     steps = build.total_steps(first.sections)
-    show(f"{len(experiment.runs)} runs of {steps} steps (the first's), to be kept in:")
+    count = len(experiment.runs)
+    runs = "1 run" if count == 1 else f"{count} runs"
+    show(f"{runs} of {steps} steps (the first's), to be kept in:")
     for run in experiment.runs:
         show(f"  {out / experiment.name / run.id}")
 

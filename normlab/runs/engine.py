@@ -99,6 +99,14 @@ class Engine:
     def run_all(self) -> Outcome:
         """Make every run that is not finished, unless Ctrl-C or SIGTERM comes first."""
         folder = self.out / self.experiment.name
+        try:
+            return self._run_all(folder)
+        except OSError as error:
+            raise UserError(
+                f"{folder}: cannot be written ({error}); choose another --out"
+            ) from error
+
+    def _run_all(self, folder: Path) -> Outcome:
         runs = [Run(folder / config.id) for config in self.experiment.runs]
         write_experiment(folder, self._about(), runs)
         states: list[str] = []

@@ -1,0 +1,135 @@
+"""The command line as a person meets it, in processes of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from normlab.catalogue import AUGMENTATIONS, DATA, MODELS, NORMS
+from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
+
+ROOT = Path(__file__).parents[2]
+TINY = """
+question: does it run?
+data: {name: shapes, train_examples: 60, test_examples: 20, size: 8}
+model: {name: mlp, widths: [8]}
+optimizer: {name: sgd, learning_rate: 0.1}
+train: {epochs: 1, batch_size: 20}
+sweep: {norm: [identity, batch_norm]}
+"""
+
+
+def normlab(*arguments, cwd, **environment):
+    command = [sys.executable, "-m", "normlab.cli", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY)
+    return file
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "--help"], ["list", "norms"], ["list", "models"], ["list", "data"],
+     ["list", "augmentations"], ["list", "optimizers"], ["list", "schedules"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_help_and_list_answer_without_importing_jax(arguments, tmp_path):
+    code = (
+        "import sys, atexit; from normlab import cli; "
+        f"sys.argv = ['normlab', *{arguments!r}]; "
+        "atexit.register(lambda: print('JAX' if 'jax' in sys.modules else 'no jax')); cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("no jax\n") and len(done.stdout) > 100
+
+
+def test_run_ends_with_a_table_and_where_the_results_lie(config, tmp_path):
+    done = normlab("run", config, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in ("does it run?", "identity", "batch_norm", "test accuracy", "s/step",
+                  "failed or diverged", "runs: runs/tiny"):  # fmt: skip
+        assert words in done.stdout
+    assert "\x1b" not in done.stdout, "no control codes where there is no terminal"
+    again = normlab("run", config, cwd=tmp_path)
+    assert again.stdout.count("was done") == 2
+
+
+def test_a_dry_run_shows_everything_and_writes_nothing(config, tmp_path):
+    done = normlab("run", config, "norm=layer_norm", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in ("epochs: 1", "tiny.yaml:6:17", "default", "command line 'norm=layer_norm'",
+                  "layer_norm: 1,642", "Dense_0/kernel: float32[192, 8]", "1 run of 3 steps",
+                  "runs/tiny/layer_norm-s0-"):  # fmt: skip
+        assert words in done.stdout, words
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_check_tells_every_mistake_of_every_file(config, tmp_path):
+    (tmp_path / "bad.yaml").write_text(TINY.replace("epochs", "epoch").replace("size: 8", "siz: 8"))
+    (tmp_path / "worse.yaml").write_text("data: [")
+    done = normlab("check", ".", cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "tiny.yaml: fine, 2 runs" in done.stdout
+    for words in ("bad.yaml:3:61", "bad.yaml:6:9", "worse.yaml:1:8", "2 files of 3 must be mended"):
+        assert words in done.stderr, words
+
+
+def test_the_configs_of_the_repository_are_fine(tmp_path):
+    done = normlab("check", ROOT / "configs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", "nope.yaml"], ["run", "tiny.yaml", "trian.epochs=1"], ["describe", "groupnorm"],
+     ["check", "nowhere"], ["data", "fetch", "cifar11"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_persons_mistake_has_no_traceback(arguments, config, tmp_path):
+    done = normlab(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and len(done.stderr) > 20
+
+
+def test_data_list_says_what_is_here_and_how_to_get_the_rest(tmp_path):
+    done = normlab("data", "list", cwd=tmp_path, NORMLAB_DATA=str(tmp_path))
+    assert str(tmp_path) in done.stdout and "normlab data fetch cifar10" in done.stdout
+    assert "built in" in done.stdout
+
+
+def test_missing_data_are_told_before_anything_is_trained(config, tmp_path):
+    config.write_text(
+        TINY.replace("shapes, train_examples: 60, test_examples: 20, size: 8", "cifar10")
+    )
+    done = normlab("run", config, cwd=tmp_path, NORMLAB_DATA=str(tmp_path))
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
+    assert "normlab data fetch cifar10" in done.stdout
+
+
+SHELVES = (NORMS, MODELS, DATA, AUGMENTATIONS, OPTIMIZERS, SCHEDULES)
+
+
+def test_every_entry_can_be_described():
+    from normlab.interface.describe import describe_entry
+
+    for shelf in SHELVES:
+        for name in shelf.entries():
+            text = describe_entry(name)
+            assert text.startswith(f"{name} ({shelf.kind})") and "In YAML" in text
+    text = describe_entry("group_norm")
+    for words in ("groups: 8", "arXiv:1803.08494", "uses batch: no", "groups: int", "eps: 1.0e-05"):
+        assert words in text, words
+
+
+def test_schema_is_json(tmp_path):
+    done = normlab("schema", cwd=tmp_path)
+    assert "group_norm" in json.dumps(json.loads(done.stdout)["properties"]["norm"])

@@ -1,0 +1,52 @@
+"""normlab as it is imported in a notebook."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import normlab
+from normlab.errors import UserError
+
+TINY = """
+data: {name: shapes, train_examples: 60, test_examples: 20, size: 8}
+model: {name: mlp, widths: [8]}
+optimizer: {name: sgd, learning_rate: 0.1}
+train: {epochs: 2, batch_size: 20}
+sweep: {norm: [identity, batch_norm]}
+"""
+
+
+def test_functions_take_arrays_and_give_arrays():
+    x = jax.random.normal(jax.random.key(0), (4, 5, 5, 8)) + 3
+    for name in ("batch_norm", "layer_norm", "layer_norm_image", "instance_norm", "rms_norm"):
+        assert getattr(normlab, name)(x).shape == x.shape
+    assert normlab.group_norm(x, groups=2).shape == x.shape
+    assert normlab.affine(x, 2 * jnp.ones(8)).sum() == pytest.approx(2 * float(x.sum()), rel=1e-5)
+
+
+def test_every_promised_name_is_there_and_others_are_not():
+    for name in normlab._HOMES:
+        assert name in dir(normlab) and getattr(normlab, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'batchnorm'"):
+        normlab.batchnorm  # noqa: B018
+
+
+def test_importing_normlab_imports_nothing_heavy():
+    code = "import sys, normlab; sys.exit(bool({'jax', 'numpy', 'rich'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_run_load_and_summarise(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    runs = normlab.run("tiny.yaml", train__epochs=1, seed=3)
+    assert [run.state for run in runs] == ["done", "done"]
+    assert all(run.config["train"]["epochs"] == 1 for run in runs)
+    assert all(run.config["train"]["seed"] == 3 for run in runs)
+    table = str(normlab.summarise(normlab.load("runs/tiny")))
+    assert "identity" in table and "1/1" in table
+    with pytest.raises(UserError, match="'epoch'"):
+        normlab.run("tiny.yaml", train__epoch=1)
