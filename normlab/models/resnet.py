@@ -17,23 +17,44 @@ from normlab.models.slots import (
 )
 
 STAGES = 3
-
-
 BLOCK_LAYERS = 2
 
 
-def _check(depth: int, width: int) -> None:
-    valid = depth >= 8 and (depth - 2) % (STAGES * BLOCK_LAYERS) == 0
-    require_field(valid, "depth", depth, "6n + 2, as in 8, 14, 20, 32, 44, 56, 110")
-    require_field(width >= 1, "width", width, "a positive whole number")
+class _ResidualNetwork(nn.Module):
+    """What both orders share: fields, stem, stages and head. Fields are described in `Resnet`."""
 
+    norm: Normaliser
+    classes: int
+    depth: int = 20
+    width: int = 16
+    activation: ActivationName = "relu"
+    dtype: Dtype = "float32"
 
-def _blocks_per_stage(depth: int) -> int:
-    return (depth - 2) // (STAGES * BLOCK_LAYERS)
+    def __post_init__(self):
+        valid = self.depth >= 8 and (self.depth - 2) % (STAGES * BLOCK_LAYERS) == 0
+        require_field(valid, "depth", self.depth, "6n + 2, as in 8, 14, 20, 32, 44, 56, 110")
+        require_field(self.width >= 1, "width", self.width, "a positive whole number")
+        super().__post_init__()
+
+    def _stem(self, x: Array) -> Array:
+        return conv(self.norm, self.width, 3, 1, self.dtype)(x.astype(self.dtype))
+
+    def _stages(self, x: Array, train: bool) -> Array:
+        for stage in range(STAGES):
+            for block in range((self.depth - 2) // (STAGES * BLOCK_LAYERS)):
+                stride = 2 if stage > 0 and block == 0 else 1
+                x = self._block(x, self.width * 2**stage, stride, train)
+        return x
+
+    def _head(self, x: Array) -> Array:
+        return classify(x.mean(axis=(1, 2)), self.classes)
+
+    def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
+        raise NotImplementedError(f"{type(self).__name__} does not say what its blocks are")
 
 
 @model(paper="arXiv:1512.03385, section 4.2")
-class Resnet(nn.Module):
+class Resnet(_ResidualNetwork):
     """The CIFAR ResNet: three stages of blocks conv-norm-act-conv-norm, added, then act.
 
     Shortcuts have no parameters (the paper's option A): where the shape changes they take every
@@ -48,28 +69,11 @@ class Resnet(nn.Module):
         dtype: the precision of activations.
     """
 
-    norm: Normaliser
-    classes: int
-    depth: int = 20
-    width: int = 16
-    activation: ActivationName = "relu"
-    dtype: Dtype = "float32"
-
-    def __post_init__(self):
-        _check(self.depth, self.width)
-        super().__post_init__()
-
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Logits `(N, classes)` of images `(N, H, W, C)`."""
-        blocks = _blocks_per_stage(self.depth)
-        x = conv(self.norm, self.width, 3, 1, self.dtype)(x.astype(self.dtype))
-        x = NormAct(self.norm, self.activation)(x, train=train)
-        for stage in range(STAGES):
-            for block in range(blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                x = self._block(x, self.width * 2**stage, stride, train)
-        return classify(x.mean(axis=(1, 2)), self.classes)
+        x = NormAct(self.norm, self.activation)(self._stem(x), train=train)
+        return self._head(self._stages(x, train))
 
     def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
         y = conv(self.norm, features, 3, stride, self.dtype)(x)
@@ -83,42 +87,18 @@ class Resnet(nn.Module):
 
 
 @model(paper="arXiv:1603.05027")
-class ResnetV2(nn.Module):
+class ResnetV2(_ResidualNetwork):
     """The pre-activation ResNet: blocks norm-act-conv-norm-act-conv, a last norm-act at the end.
 
-    Where the shape changes the shortcut is a 1x1 convolution of the activated input.
-
-    Attributes:
-        norm: what stands in every normaliser slot.
-        classes: the number of logits.
-        depth: layers with weights, 6n + 2.
-        width: channels of the first stage; the others have two and four times as many.
-        activation: the activation slot.
-        dtype: the precision of activations.
+    Where the shape changes the shortcut is a 1x1 convolution of the activated input. The fields
+    are those of `Resnet`.
     """
-
-    norm: Normaliser
-    classes: int
-    depth: int = 20
-    width: int = 16
-    activation: ActivationName = "relu"
-    dtype: Dtype = "float32"
-
-    def __post_init__(self):
-        _check(self.depth, self.width)
-        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Logits `(N, classes)` of images `(N, H, W, C)`."""
-        blocks = _blocks_per_stage(self.depth)
-        x = conv(self.norm, self.width, 3, 1, self.dtype)(x.astype(self.dtype))
-        for stage in range(STAGES):
-            for block in range(blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                x = self._block(x, self.width * 2**stage, stride, train)
-        x = NormAct(self.norm, self.activation)(x, train=train)
-        return classify(x.mean(axis=(1, 2)), self.classes)
+        x = self._stages(self._stem(x), train)
+        return self._head(NormAct(self.norm, self.activation)(x, train=train))
 
     def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
         y = NormAct(self.norm, self.activation)(x, train=train)
