@@ -128,7 +128,9 @@ def list_entries(kind: Annotated[Kind, typer.Argument(help="What to list.")]) ->
 
 @app.command()
 def describe(
-    name: Annotated[str, typer.Argument(help="A name from `normlab list`.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="A name from `normlab list`, or `train`.", show_default=False)
+    ],
 ) -> None:
     """Say what something is: its fields and defaults, its paper, how to write it in YAML."""
     from normlab.interface.describe import describe_entry

@@ -9,7 +9,7 @@ import yaml
 from normlab.catalogue import AUGMENTATIONS, DATA, MODELS, NORMS, snake_case
 from normlab.errors import UserError, did_you_mean
 from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
-from normlab.runs.schema import describe_type, fields_model
+from normlab.runs.schema import SETTINGS, describe_type, fields_model
 
 SHELVES = {
     "norm": NORMS,
@@ -24,9 +24,17 @@ SHELVES = {
 def describe_entry(name: str) -> str:
     """Kind, docstring, fields with defaults, facts, and an example in YAML.
 
+    Args:
+        name: of an entry of the catalogue, or of a section of settings such as `train`.
+
     Raises:
         UserError: nothing has that name; the message has the nearest.
     """
+    if name in SETTINGS:
+        called = SETTINGS[name]
+        example = "\n".join(_arguments(name, called))
+        yaml_text = f"In YAML, with every default:\n  {name}:\n{_indent(_indent(example))}"
+        return "\n\n".join([f"{name} (section)", inspect.getdoc(called) or "", yaml_text])
     section, shelf = _find(name)
     called = shelf.load(name)
     parts = [f"{name} ({shelf.kind})", inspect.getdoc(called) or ""]
@@ -44,7 +52,7 @@ def _find(name: str) -> tuple[str, Any]:
     for section, shelf in SHELVES.items():
         if name in shelf.entries() or (":" in name and section == "norm"):
             return section, shelf
-    everything = [known for shelf in SHELVES.values() for known in shelf.entries()]
+    everything = [*SETTINGS, *(name for shelf in SHELVES.values() for name in shelf.entries())]
     close = did_you_mean(name, everything)
     hint = close if close.startswith("did") else "see `normlab list norms`, `models`, `data`, ..."
     raise UserError(f"nothing is called '{name}'; {hint}")
@@ -66,16 +74,18 @@ def _signature(function: Any) -> str:
 
 
 def _example(section: str, name: str, called: Any) -> str:
-    fields = fields_model(called, section).model_fields
-    lines = [f"name: {name}"]
-    for field, about in fields.items():
-        wanted = describe_type(about.annotation)
-        default = about.get_default()
-        value = "..." if about.is_required() else flow(default)
-        lines.append(f"{field}: {value}  # {wanted}")
+    lines = [f"name: {name}", *_arguments(section, called)]
     if section == "augmentation":
         return "data:\n  augment:\n    - " + "\n      ".join(lines)
     return f"{section}:\n" + _indent("\n".join(lines))
+
+
+def _arguments(section: str, called: Any) -> list[str]:
+    lines = []
+    for field, about in fields_model(called, section).model_fields.items():
+        value = "..." if about.is_required() else flow(about.get_default())
+        lines.append(f"{field}: {value}  # {describe_type(about.annotation)}")
+    return lines
 
 
 def flow(value: Any) -> str:

@@ -120,9 +120,16 @@ def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None,
     if problems:
         return None, problems
     sections.setdefault("schedule", None)
-    plain = json.loads(json.dumps({section: sections[section] for section in SECTIONS}))
+    plain = {section: _plain(sections[section]) for section in SECTIONS}
     origins = {path: str(mark) for path, mark in document.marks.items()}
     return RunConfig(plain, origins, axes), []
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as YAML has them, at every depth."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _check_top_level(document: Document) -> list[Problem]:

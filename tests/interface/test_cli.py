@@ -125,6 +125,8 @@ def test_every_entry_can_be_described():
         for name in shelf.entries():
             text = describe_entry(name)
             assert text.startswith(f"{name} ({shelf.kind})") and "In YAML" in text
+    for section in ("train", "decay", "target"):
+        assert "In YAML" in describe_entry(section)
     text = describe_entry("group_norm")
     for words in ("groups: 8", "arXiv:1803.08494", "uses batch: no", "groups: int", "eps: 1.0e-05"):
         assert words in text, words

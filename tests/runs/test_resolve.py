@@ -136,6 +136,24 @@ def test_adamw_takes_weight_decay_off_norms_and_biases_by_default(tiny):
     assert not updates["Dense_0"]["bias"].any() and not updates["Norm_0"]["norm"]["scale"].any()
 
 
+SCHEDULES = [
+    "{name: piecewise_constant_schedule, init_value: 1, boundaries_and_scales: {6: 0.1, 12: 0.1}}",
+    "{name: warmup_cosine_decay_schedule, init_value: 0, peak_value: 0.1, warmup_steps: 3}",
+    "{name: exponential_decay, init_value: 0.1, decay_rate: 0.9}",
+    "{name: linear_onecycle_schedule, peak_value: 0.1}",
+    "{name: sgdr_schedule, cosine_kwargs: [{init_value: 0.0, peak_value: 0.1, warmup_steps: 2, "
+    "decay_steps: 9, end_value: 0.0}]}",
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_any_schedule_of_optax_runs_and_its_written_config_is_the_same_run(tiny, make, schedule):
+    outcome = make(tiny(), f"schedule={schedule}", "epochs=1")
+    assert outcome.states == ["done"]
+    path = outcome.runs.runs[0].path
+    assert path.name.endswith(hashes(path / "config.yaml")[0])
+
+
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 300), st.floats(), st.text(max_size=5),
     st.just("0..3"), st.lists(st.integers(0, 9), max_size=3),
