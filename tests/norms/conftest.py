@@ -1,3 +1,6 @@
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,12 +10,18 @@ from normlab.catalogue import NORMS
 NAMES = list(NORMS.entries())
 
 
-def make(name):
-    return NORMS.load(name)()
+def make(name, **fields):
+    """The entry called `name`, default-constructed but for those of `fields` that it has."""
+    norm = NORMS.load(name)()
+    own = {field.name for field in dataclasses.fields(norm)}
+    return dataclasses.replace(norm, **{k: v for k, v in fields.items() if k in own})
 
 
-def removes_the_mean(norm):
-    return any("shift" in change for change in norm.facts.invariant_to)
+def removes_the_mean(name):
+    return any("shift" in change for change in make(name).facts.invariant_to)
+
+
+CENTRING = [name for name in NAMES if removes_the_mean(name)]
 
 
 def sample(shape, mean=0.0, std=1.0, seed=0, dtype=np.float32):
@@ -25,6 +34,17 @@ def with_values(params, seed=1):
     return {k: jnp.asarray(rng.uniform(0.5, 2, v.shape), v.dtype) for k, v in params.items()}
 
 
+def assert_trees_close(found, wanted, rtol, atol=0.0, err_msg=""):
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(one, other, rtol=rtol, atol=atol, err_msg=err_msg)
+
+
 @pytest.fixture(params=NAMES)
-def norm(request):
-    return make(request.param)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def norm(name):
+    return make(name)

@@ -1,11 +1,17 @@
 """The equations of the papers in float64 numpy, one element set at a time, and nothing shared with
-normlab's own code: slow, plain, and independent."""
+normlab's own code: slow, plain, and independent.
+
+Derivatives come from the same equations by a complex step, f(x + ih) = f(x) + ih f'(x): there is no
+difference to cancel, so they too are exact to float64. An equation must therefore be written in
+functions that numpy has for complex numbers; a new entry needs nothing else.
+"""
 
 from collections.abc import Callable
 
 import numpy as np
 
 Reference = Callable[..., np.ndarray]
+STEP = 1e-30
 
 
 def element_sets(x: np.ndarray, kind: str, groups: int = 1) -> list[np.ndarray]:
@@ -28,7 +34,7 @@ def element_sets(x: np.ndarray, kind: str, groups: int = 1) -> list[np.ndarray]:
 
 
 def standardise(x, sets, *, eps, mask=None, centre=True) -> np.ndarray:
-    flat = np.asarray(x, np.float64).ravel()
+    flat = _wide(x).ravel()
     keep = np.ones(flat.shape, bool) if mask is None else np.broadcast_to(mask, x.shape).ravel()
     out = np.zeros_like(flat)
     for one in sets:
@@ -41,6 +47,24 @@ def standardise(x, sets, *, eps, mask=None, centre=True) -> np.ndarray:
     return out.reshape(x.shape)
 
 
+def standardise_gradient(x, dy, sets, *, eps, centre=True) -> np.ndarray:
+    """The closed form of the same: what is left of `dy` along the mean and along the output."""
+    flat_x, flat_dy = _wide(x).ravel(), _wide(dy).ravel()
+    flat_z = standardise(x, sets, eps=eps, centre=centre).ravel()
+    out = np.zeros_like(flat_x)
+    for one in sets:
+        d, z, values = flat_dy[one], flat_z[one], flat_x[one]
+        offset = values.mean() if centre else 0.0
+        across = d - z * (d * z).mean() - (d.mean() if centre else 0.0)
+        out[one] = across / np.sqrt(((values - offset) ** 2).mean() + eps)
+    return out.reshape(x.shape)
+
+
+def _wide(x) -> np.ndarray:
+    x = np.asarray(x)
+    return x if np.iscomplexobj(x) else x.astype(np.float64)
+
+
 def _by(kind: str, centre: bool = True) -> Reference:
     def reference(x, norm, mask=None):
         groups = getattr(norm, "groups", 1)
@@ -50,8 +74,7 @@ def _by(kind: str, centre: bool = True) -> Reference:
 
 
 def _unchanged(x, norm, mask=None):
-    x = np.asarray(x, np.float64)
-    return x if mask is None else np.where(np.broadcast_to(mask, x.shape), x, 0)
+    return _wide(x) if mask is None else np.where(np.broadcast_to(mask, x.shape), _wide(x), 0)
 
 
 REFERENCES: dict[str, Reference] = {
@@ -65,3 +88,32 @@ REFERENCES: dict[str, Reference] = {
     "rms_norm": _by("position", centre=False),
 }
 """name -> (x, description, mask) -> the output in training, before scale and bias."""
+
+
+def expected(name, norm, params, x, mask=None) -> np.ndarray:
+    """The output in training, with the scale and bias in `params`."""
+    z = REFERENCES[name](x, norm, mask)
+    y = z * _wide(params.get("scale", 1.0)) + _wide(params.get("bias", 0.0))
+    return y if mask is None else np.where(np.broadcast_to(mask, x.shape), y, 0)
+
+
+def gradient(loss: Callable, tree: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """d `loss` / d every element of every array of `tree`, one complex step each."""
+
+    def slope(name, place):
+        moved = {key: np.array(leaf, np.complex128) for key, leaf in tree.items()}
+        moved[name].flat[place] += STEP * 1j
+        return loss(moved).imag / STEP
+
+    return {
+        name: np.array([slope(name, i) for i in range(leaf.size)]).reshape(leaf.shape)
+        for name, leaf in tree.items()
+    }
+
+
+def gradient_along(loss: Callable, x: np.ndarray, v: np.ndarray, h: float = 1e-4) -> np.ndarray:
+    """The Hessian of `loss` at `x` times `v`: how its gradient changes along `v`."""
+    ahead, behind = (
+        gradient(lambda t: loss(t["x"]), {"x": x.astype(np.float64) + s * v})["x"] for s in (h, -h)
+    )
+    return (ahead - behind) / (2 * h)
