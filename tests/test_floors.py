@@ -6,13 +6,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors", "catalogue", "core"},
-    {"norms", "data"},
-    {"models"},
-    {"training"},
+    {"norms", "weights", "data"},
+    {"models", "adapters"},
+    {"training", "probes"},
     {"runs"},
     {"evidence"},
     {"interface", "cli", "__init__"},
 ]
+"""`interface` holds what the two faces show; the names that `normlab` itself offers are its own,
+`__init__`'s, wherever they come from."""
 FLOOR = {place: number for number, places in enumerate(FLOORS) for place in places}
 
 
@@ -24,21 +26,25 @@ def imports(source: str) -> set[str]:
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            found.add(node.module or "")
             if node.module == "normlab":
                 found.update(f"normlab.{alias.name}" for alias in node.names)
+            else:
+                found.add(node.module or "")
     return found
 
 
 def breaches(place: str, source: str) -> list[str]:
     wrong = []
     for module in imports(source):
-        if module.split(".")[0] == "experiments":
+        package, _, rest = module.partition(".")
+        if package == "experiments":
             wrong.append(module)
-        if not module.startswith("normlab."):
+        if package != "normlab":
             continue
-        target = module.split(".")[1]
-        if target in FLOOR and target != place and FLOOR[target] >= FLOOR[place]:
+        target = rest.split(".")[0]
+        if target not in FLOOR:  # `import normlab`, or a name that its lazy table offers
+            target = "__init__"
+        if target != place and FLOOR[target] >= FLOOR[place]:
             both_at_the_bottom = FLOOR[target] == FLOOR[place] == 0
             both_at_the_top = FLOOR[target] == FLOOR[place] == len(FLOORS) - 1
             if not (both_at_the_bottom or both_at_the_top):
@@ -52,7 +58,7 @@ def files():
 
 
 def test_every_file_has_a_floor():
-    assert {place for _, place in files()} == set(FLOOR)
+    assert {place for _, place in files()} <= set(FLOOR)
 
 
 def test_no_file_imports_from_its_own_floor_or_above():
@@ -65,7 +71,12 @@ def test_an_upward_import_would_be_caught():
     assert breaches("norms", planted) == ["normlab.runs.build"]
     assert breaches("norms", "import normlab.data.cifar") == ["normlab.data.cifar"]
     assert breaches("runs", "import experiments.exactness") == ["experiments.exactness"]
-    assert not breaches("runs", "from normlab.training.fit import fit")
+    for types_only in ("if TYPE_CHECKING:\n    from normlab.runs import build", "import normlab"):
+        assert breaches("models", types_only)
+    assert breaches("training", "from normlab import run") == ["normlab.run"]
+    assert breaches("norms", "import normlab.norms.moments, normlab.core, jax") == []
+    assert breaches("runs", "from normlab.training.fit import fit") == []
+    assert breaches("cli", "from normlab import catalogue, interface") == []
 
 
 def test_files_stay_short():

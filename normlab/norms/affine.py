@@ -19,7 +19,8 @@ def scale_and_shift(
     """`z * scale + bias` in z's precision, rounded once to the dtype of `like`; zero where masked.
 
     Args:
-        z: `(..., C)`, float32 or wider.
+        z: `(..., C)`, float32 or wider. What it holds where masked must be finite: the gradient of
+            `scale` multiplies it by zero.
         like: the array whose dtype the result takes.
         scale: `(C,)` or None for one.
         bias: `(C,)` or None for zero.

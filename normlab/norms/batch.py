@@ -8,7 +8,7 @@ from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import Standardiser, scale_and_shift
+from normlab.norms.affine import Standardiser, scale_and_shift, zero_masked
 from normlab.norms.moments import (
     Moments,
     ShapeError,
@@ -61,7 +61,7 @@ def batch_norm(
     if mean is None or variance is None:
         z, _ = _standardise_batch(x, eps, mask, norm_batch, axis_name)
     else:
-        z = _standardise_with(x, mean, variance, eps)
+        z = _standardise_with(x, mean, variance, eps, mask)
     return scale_and_shift(z, x, scale, bias, mask)
 
 
@@ -122,7 +122,7 @@ class BatchNorm(Standardiser):
             z, moments = _standardise_batch(x, self.eps, mask, self.norm_batch, self.axis_name)
             state = self._moved(state, moments)
         else:
-            z = _standardise_with(x, state["mean"], state["variance"], self.eps)
+            z = _standardise_with(x, state["mean"], state["variance"], self.eps, mask)
         return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state
 
     def _moved(self, state: State, moments: Moments) -> State:
@@ -184,10 +184,13 @@ def _standardise_batch(
     return z.reshape(x.shape), moments
 
 
-def _standardise_with(x: Array, mean: Array, variance: Array, eps: float) -> Array:
+def _standardise_with(
+    x: Array, mean: Array, variance: Array, eps: float, mask: Array | None
+) -> Array:
     dtype = statistics_dtype(x)
+    x = zero_masked(x.astype(dtype), mask)
 
     def per_channel(values: Array) -> Array:
         return values.astype(dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
-    return (x.astype(dtype) - per_channel(mean)) * lax.rsqrt(per_channel(variance) + eps)
+    return (x - per_channel(mean)) * lax.rsqrt(per_channel(variance) + eps)

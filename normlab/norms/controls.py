@@ -26,7 +26,8 @@ def affine(
     >>> affine(jnp.array([[1.0, 2.0]]), jnp.array([2.0, 3.0]), jnp.array([0.5, 0.0])).tolist()
     [[2.5, 6.0]]
     """
-    return scale_and_shift(x.astype(statistics_dtype(x)), x, scale, bias, mask)
+    z = zero_masked(x.astype(statistics_dtype(x)), mask)
+    return scale_and_shift(z, x, scale, bias, mask)
 
 
 @normaliser(paper="control: no normalisation")

@@ -52,23 +52,33 @@ def pool(moments: Moments, axis: int) -> Moments:
     >>> [leaf.item() for leaf in pool(halves, axis=0)]
     [8.0, 1.0, 63.0]
     """
-    origin = lax.slice_in_dim(moments.mean, 0, 1, axis=axis)
-    return _merged(moments, origin, lambda values: values.sum(axis, keepdims=True))
+    return _merged(
+        moments,
+        lambda values: values.max(axis, keepdims=True),
+        lambda values: values.sum(axis, keepdims=True),
+    )
 
 
 def synchronise(moments: Moments, axis_name: str) -> Moments:
     """The moments of all the values on every shard of a mapped axis (`shard_map` or `vmap`)."""
-    origin = lax.pmax(lax.stop_gradient(moments.mean), axis_name)
-    return _merged(moments, origin, lambda values: lax.psum(values, axis_name))
+    return _merged(
+        moments,
+        lambda values: lax.pmax(values, axis_name),
+        lambda values: lax.psum(values, axis_name),
+    )
 
 
-def _merged(moments: Moments, origin: Array, total: Callable[[Array], Array]) -> Moments:
-    """Chan's merge. Means are averaged relative to `origin`, so that large ones keep digits."""
+def _merged(
+    moments: Moments, highest: Callable[[Array], Array], total: Callable[[Array], Array]
+) -> Moments:
+    """Chan's merge. Means are averaged relative to one of them, so that large ones keep digits."""
+    counted = moments.count > 0
+    origin = highest(jnp.where(counted, lax.stop_gradient(moments.mean), -jnp.inf))
+    relative = jnp.where(counted, moments.mean - origin, 0)
     count = total(moments.count)
-    offset = total(moments.count * (moments.mean - origin)) / jnp.maximum(count, 1)
+    offset = total(moments.count * relative) / jnp.maximum(count, 1)
     mean = jnp.where(count > 0, origin + offset, 0)
-    spread = moments.mean - origin - offset
-    return Moments(count, mean, total(moments.m2 + moments.count * spread**2))
+    return Moments(count, mean, total(moments.m2 + moments.count * (relative - offset) ** 2))
 
 
 @dataclass(frozen=True)

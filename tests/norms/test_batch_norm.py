@@ -1,5 +1,6 @@
 """Running statistics, ghost batches, synchronisation, and the edges of a batch."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -14,12 +15,13 @@ from normlab.norms import BatchNorm
 from normlab.norms.batch import batch_norm
 from normlab.norms.moments import ShapeError
 
-from .conftest import sample
+from .conftest import assert_trees_close, sample
 
 DEVICES = jax.devices()
 MESH = Mesh(np.array(DEVICES), ("shard",))
 
 
+@partial(jax.jit, static_argnums=0)
 def train(norm, x, mask=None, state=None):
     params, fresh = norm.init(x.shape[-1])
     return norm.apply(params, fresh if state is None else state, x, train=True, mask=mask)
@@ -34,11 +36,7 @@ def test_running_statistics_follow_their_closed_form(momentum, unbiased, steps):
     x = jnp.asarray(sample((8, 3), mean=5, std=2))
     state = norm.init(3)[1]
 
-    @jax.jit
-    def step(state, _):
-        return train(norm, x, state=state)[1], None
-
-    state, _ = jax.lax.scan(step, state, None, length=steps)
+    state, _ = jax.lax.scan(lambda s, _: (train(norm, x, state=s)[1], 0), state, length=steps)
     old = momentum**steps
     mean, variance = np.mean(x, 0), np.var(x, 0, ddof=int(unbiased))
     np.testing.assert_allclose(state["mean"], (1 - old) * mean, rtol=1e-4, atol=1e-6)
@@ -55,6 +53,14 @@ def test_evaluation_uses_the_running_statistics_and_leaves_them():
     assert after is state
     direct = batch_norm(x, mean=state["mean"], variance=state["variance"])
     np.testing.assert_array_equal(direct, y)
+
+
+def test_running_statistics_carry_no_gradient():
+    def loss(x):
+        _, state = train(BatchNorm(momentum=0.0), x)
+        return (state["mean"] + state["variance"]).sum()
+
+    assert not jax.grad(loss)(jnp.asarray(sample((8, 3)))).any()
 
 
 def test_a_frozen_scale_is_one_and_has_no_parameter():
@@ -113,6 +119,26 @@ def test_a_masked_ghost_group_leaves_the_others_alone():
     np.testing.assert_allclose(state["variance"], own["variance"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("axes", [(0,), (0, 1), (0, 1, 2, 3)], ids=str)
+def test_masked_ghost_groups_are_separate_masked_batches(axes):
+    shape = (6, 3, 2, 4)
+    x = jnp.asarray(sample(shape, mean=3))
+    mask_shape = [size if axis in axes else 1 for axis, size in enumerate(shape)]
+    mask = jnp.asarray(np.random.default_rng(4).random(mask_shape) < 0.6)
+    y, state = train(BatchNorm(norm_batch=2, momentum=0.0), x, mask)
+    parts = [train(BatchNorm(), x[i : i + 2], mask[i : i + 2])[0] for i in (0, 2, 4)]
+    np.testing.assert_allclose(y, jnp.concatenate(parts), rtol=1e-5, atol=2e-6)
+    whole = train(BatchNorm(momentum=0.0), x, mask)[1]
+    np.testing.assert_allclose(state["mean"], whole["mean"], rtol=1e-6)
+    np.testing.assert_allclose(state["variance"], whole["variance"], rtol=1e-5)
+
+
+def test_one_ghost_group_of_all_is_the_plain_batch():
+    x = jnp.asarray(sample((6, 3, 2, 4), mean=3))
+    ghost, plain = train(BatchNorm(norm_batch=6), x), train(BatchNorm(), x)
+    assert_trees_close(ghost, plain, rtol=1e-6, atol=1e-6)
+
+
 def test_ghost_groups_are_separate_batches_and_the_state_is_that_of_all():
     x = jnp.asarray(sample((12, 3, 3, 4), mean=2) * np.arange(1, 13).reshape(12, 1, 1, 1))
     x = x.astype(jnp.float32)
@@ -153,6 +179,37 @@ def test_every_way_to_run_in_parallel_gives_the_numbers_of_one_device(norm_batch
             np.testing.assert_allclose(moved[key], state[key], rtol=1e-5, err_msg=how)
 
 
+@pytest.mark.parametrize("counts", [(7, 1, 8, 3, 8, 8, 2, 5), (8, 0, 3, 0, 0, 1, 0, 0)], ids=str)
+@pytest.mark.parametrize("norm_batch", [None, 4])
+def test_shards_count_by_their_valid_elements(norm_batch, counts):
+    """One shard with a single valid example, or with none, in every way to run in parallel."""
+    x = jnp.asarray(sample((8, 8, 3)) + np.arange(8, dtype=np.float32).reshape(8, 1, 1) ** 2)
+    mask = jnp.arange(8).reshape(1, 8, 1) < jnp.array(counts).reshape(8, 1, 1)
+    values = np.asarray(x, np.float64)[np.asarray(mask)[..., 0]]
+    mean, variance = values.mean(0), values.var(0)
+    want = np.where(mask, (np.asarray(x) - mean) / np.sqrt(variance + 1e-5), 0)
+
+    plain = BatchNorm(momentum=0.0, norm_batch=norm_batch)
+    named = dataclasses.replace(plain, axis_name="shard")
+    spec, flat = PartitionSpec("shard"), (x.reshape(64, 3), mask.reshape(64, 1))
+    sharded = jax.device_put(flat, NamedSharding(MESH, spec))
+    by_shard_map = jax.shard_map(
+        partial(train, named), mesh=MESH, in_specs=spec, out_specs=(spec, PartitionSpec())
+    )
+    y, moved = jax.vmap(partial(train, named), axis_name="shard")(x, mask)
+    results = {
+        "shard_map": by_shard_map(*sharded),
+        "jit, sharded": train(plain, *sharded),
+        "vmap": (y, jax.tree.map(lambda leaf: leaf[1], moved)),
+    }
+    for how, (found, moved) in results.items():
+        if norm_batch is None:  # else the groups of a shard have statistics of their own
+            found = np.asarray(found).reshape(want.shape)
+            np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-5, err_msg=how)
+        np.testing.assert_allclose(moved["mean"], mean, rtol=1e-5, err_msg=how)
+        np.testing.assert_allclose(moved["variance"], variance, rtol=1e-5, err_msg=how)
+
+
 def test_synchronised_gradients_are_those_of_one_device():
     x, dy = jnp.asarray(sample((32, 3), mean=5)), jnp.asarray(sample((32, 3), seed=2))
 
@@ -189,7 +246,17 @@ def test_microbatches_pool_to_the_state_of_the_whole_batch(parts, momentum):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("momentum", 1.5), ("momentum", -0.1), ("eps", 0.0), ("eps", -1e-5), ("norm_batch", 0)],
+    [
+        ("momentum", 1.5),
+        ("momentum", -0.1),
+        ("momentum", np.nan),
+        ("eps", 0.0),
+        ("eps", -1e-5),
+        ("eps", 1e-39),
+        ("eps", np.nan),
+        ("norm_batch", 0),
+        ("norm_batch", -4),
+    ],
 )
 def test_a_field_that_cannot_work_is_named(field, value):
     with pytest.raises(FieldError, match=field) as error:

@@ -36,6 +36,40 @@ def test_pooling_parts_gives_the_moments_of_the_whole(sizes, mean):
     np.testing.assert_allclose(pooled.variance.item(), whole.variance, rtol=1e-5 + mean * 1e-7)
 
 
+def merge_by(how, moments):
+    if how is pool:
+        return jax.tree.map(lambda leaf: leaf[0], pool(moments, axis=0))
+    shards = jax.vmap(lambda m: synchronise(m, "shard"), axis_name="shard")(moments)
+    return jax.tree.map(lambda leaf: leaf[0], shards)
+
+
+@pytest.mark.parametrize("how", [pool, synchronise])
+@pytest.mark.parametrize("mean", [3.0, 1e4 / 3, -1e6 / 3, 1e30, -1e30])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_parts_without_a_value_change_no_digit(how, mean, place):
+    """A mean of zero for nothing is no mean to measure the others from."""
+    filled = Moments(*(jnp.float32(value) for value in (300, mean, 0.03)))
+    parts = [of([])] * 3
+    parts[place] = filled
+    for found, wanted in zip(merge_by(how, stack(*parts)), filled, strict=True):
+        assert found == wanted
+
+
+@pytest.mark.parametrize("how", [pool, synchronise])
+@pytest.mark.parametrize("mean", [0.0, 1e4, -1e6])
+@pytest.mark.parametrize("sizes", [(0, 300, 100), (7, 1), (90, 0, 4), (5, 5, 5, 2)], ids=str)
+def test_a_merge_is_exact_to_rounding_given_its_parts(how, mean, sizes):
+    """Nothing is lost but what the float32 means of the parts had lost before."""
+    parts = stack(*(of(sample(n, mean + k, 0.5, seed=k)) for k, n in enumerate(sizes)))
+    count, means, m2 = (np.asarray(leaf, np.float64) for leaf in parts)
+    mean = (count * means).sum() / count.sum()
+    merged = merge_by(how, parts)
+    assert merged.count.item() == sum(sizes)
+    assert merged.mean.item() == pytest.approx(mean, rel=1e-7, abs=3e-7)
+    wanted = (m2.sum() + (count * (means - mean) ** 2).sum()) / count.sum()
+    assert merged.variance.item() == pytest.approx(wanted, rel=1e-6)
+
+
 def test_the_order_of_merging_does_not_matter():
     a, b, c = (of(sample(n, mean=n, seed=n)) for n in (3, 8, 2))
 

@@ -107,19 +107,67 @@ def test_torch_batch_norm_agrees_over_steps_of_training_and_evaluation():
         np.testing.assert_allclose(y, evaluated.detach().numpy(), **CLOSE)
 
 
-def test_torch_has_the_same_outputs_without_a_batch():
-    torch = pytest.importorskip("torch")
-    functional = torch.nn.functional
-    x = sample(SHAPE, mean=2)
-    first = torch.tensor(x).permute(0, 3, 1, 2)
-    theirs = {
-        GroupNorm(groups=2): functional.group_norm(first, 2, eps=1e-5).permute(0, 2, 3, 1),
-        InstanceNorm(): functional.instance_norm(first, eps=1e-5).permute(0, 2, 3, 1),
-        LayerNorm(): functional.layer_norm(torch.tensor(x), (8,), eps=1e-5),
-        LayerNormImage(): functional.layer_norm(torch.tensor(x), SHAPE[1:], eps=1e-5),
-        RMSNorm(): functional.rms_norm(torch.tensor(x), (8,), eps=1e-5),
+def torch_layers(torch):
+    """Ours -> torch's function of (x, scale, bias); channels second where torch wants them so."""
+    f = torch.nn.functional
+
+    def second(function):
+        return lambda x, *rest: function(x.permute(0, 3, 1, 2), *rest).permute(0, 2, 3, 1)
+
+    return {
+        GroupNorm(groups=2): second(lambda x, s, b: f.group_norm(x, 2, s, b, eps=1e-5)),
+        InstanceNorm(): second(lambda x, s, b: f.instance_norm(x, weight=s, bias=b, eps=1e-5)),
+        LayerNorm(): lambda x, s, b: f.layer_norm(x, (8,), s, b, eps=1e-5),
+        # torch has one scale for each pixel and channel: ours is put on after it.
+        LayerNormImage(): lambda x, s, b: f.layer_norm(x, SHAPE[1:], eps=1e-5) * s + b,
+        RMSNorm(): lambda x, s, b: f.rms_norm(x, (8,), s, eps=1e-5),
+        RMSNorm(eps=float(np.finfo(np.float32).eps)): lambda x, s, b: f.rms_norm(x, (8,), s),
     }
-    for norm, other in theirs.items():
+
+
+def test_torch_has_the_same_outputs_and_gradients():
+    torch = pytest.importorskip("torch")
+    for norm, layer in torch_layers(torch).items():
         params, state = norm.init(8)
-        y, _ = norm.apply(params, state, jnp.asarray(x), train=True)
-        np.testing.assert_allclose(y, other.numpy(), **CLOSE)
+        params = with_values(params)
+        x, dy = sample(SHAPE, mean=2), sample(SHAPE, seed=1)
+        leaves = {k: torch.tensor(np.asarray(v), requires_grad=True) for k, v in params.items()}
+        leaf = torch.tensor(x, requires_grad=True)
+        other = layer(leaf, leaves["scale"], leaves.get("bias"))
+        other.backward(torch.tensor(dy))
+
+        def mine(p, x, norm=norm, state=state):
+            return norm.apply(p, state, x, train=True)[0]
+
+        y, d_params, d_x = gradients(mine, params, jnp.asarray(x), jnp.asarray(dy))
+        np.testing.assert_allclose(y, other.detach().numpy(), **CLOSE, err_msg=repr(norm))
+        np.testing.assert_allclose(d_x, leaf.grad.numpy(), **CLOSE, err_msg=repr(norm))
+        for key, found in d_params.items():
+            np.testing.assert_allclose(found, leaves[key].grad.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_torch_and_we_refuse_the_same_batch_of_one_value():
+    torch = pytest.importorskip("torch")
+    params, state = BatchNorm().init(4)
+    with pytest.raises(ValueError, match="more than 1 value"):
+        torch.nn.BatchNorm1d(4)(torch.zeros(1, 4))
+    with pytest.raises(ValueError, match="one value"):
+        BatchNorm().apply(params, state, jnp.zeros((1, 4)), train=True)
+
+
+@pytest.mark.parametrize("name", [*PAIRS, "batch"])
+def test_flax_has_the_same_masked_output(name):
+    batch = nn.BatchNorm(use_running_average=False, epsilon=1e-5)
+    ours, theirs = {**PAIRS, "batch": (BatchNorm(), batch)}[name]
+    x = jnp.asarray(sample(SHAPE, mean=2))
+    mask = jnp.asarray(np.random.default_rng(3).random((*SHAPE[:3], 1)) < 0.7)
+    params, state = ours.init(8)
+    params = with_values(params)
+    y, _ = ours.apply(params, state, x, train=True, mask=mask)
+    stats = {"mean": jnp.zeros(8), "var": jnp.ones(8)}
+    wide = jnp.broadcast_to(mask, SHAPE)  # as flax's GroupNorm wants it
+    other, _ = theirs.apply(
+        {"params": params, "batch_stats": stats}, x, mask=wide, mutable=["batch_stats"]
+    )
+    # flax leaves a value where the mask is False; here it is zero.
+    np.testing.assert_allclose(y, jnp.where(mask, other, 0), **CLOSE)

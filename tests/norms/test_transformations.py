@@ -1,0 +1,145 @@
+"""Every entry of the catalogue under jax's transformations: the same numbers, and true derivatives.
+
+Derivatives are held against those of the float64 equations in reference.py.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from .conftest import assert_trees_close, make, sample, with_values
+from .reference import REFERENCES, expected, gradient, gradient_along
+
+SHAPE = (4, 3, 5, 16)
+SMALL = (3, 2, 2, 16)
+"""Small enough to differentiate the reference by each of its elements."""
+TIGHT = {"rtol": 2e-6, "atol": 2e-6}
+
+
+@pytest.fixture
+def setup(norm):
+    params, state = norm.init(16)
+    return with_values(params), state, jnp.asarray(sample((3, *SHAPE), mean=1, std=2))
+
+
+def apply(norm, params, state, x, train=True):
+    return norm.apply(params, state, x, train=train)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_jit_and_vmap_give_the_eager_result(norm, setup, train):
+    params, state, xs = setup
+    call = partial(apply, norm, params, state, train=train)
+    eager = [call(x) for x in xs]
+    compiled = jax.jit(call)
+    for x, one in zip(xs, eager, strict=True):
+        assert_trees_close(compiled(x), one, **TIGHT, err_msg="jit")
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *eager)
+    shared = None if not train else 0
+    mapped = jax.vmap(call, out_axes=(0, shared))(xs)
+    if shared is None:
+        stacked = (stacked[0], state)
+    assert_trees_close(mapped, stacked, **TIGHT, err_msg="vmap")
+
+
+def test_scan_carries_the_state_as_a_loop_does(norm, setup):
+    params, state, xs = setup
+    carried, ys = jax.lax.scan(lambda s, x: apply(norm, params, s, x)[::-1], state, xs)
+    for x, y in zip(xs, ys, strict=True):
+        eager, state = apply(norm, params, state, x)
+        np.testing.assert_allclose(y, eager, **TIGHT)
+    assert_trees_close(carried, state, **TIGHT)
+
+
+def test_recomputation_changes_no_output_no_gradient_and_moves_the_state_once(norm, setup):
+    params, state, xs = setup
+
+    def loss(forward, params, x):
+        y, moved = forward(params, state, x)
+        return (y**3).sum(), (y, moved)
+
+    plain = partial(apply, norm)
+    once, again = (
+        jax.jit(jax.value_and_grad(partial(loss, f), argnums=(0, 1), has_aux=True))(params, xs[0])
+        for f in (plain, jax.checkpoint(plain))
+    )
+    assert_trees_close(again, once, rtol=2e-6, atol=2e-4)  # the loss is a sum of thousands
+    assert_trees_close(again[0][1], apply(norm, params, state, xs[0]), **TIGHT)
+
+
+def test_the_state_keeps_its_structure_and_may_be_donated(norm, setup):
+    params, state, xs = setup
+    shapes = jax.eval_shape(partial(apply, norm), params, state, xs[0])
+    given = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (xs[0], state))
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shapes) == given
+    kept = apply(norm, params, apply(norm, params, state, xs[0])[1], xs[1])
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state, x):
+        y, state = apply(norm, params, state, x)
+        return params, state, y
+
+    # Donating fails where two leaves of `init` are one buffer.
+    first = step(params, state, xs[0])
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    _, state, y = step(*first[:2], xs[1])
+    assert_trees_close((y, state), kept, **TIGHT)
+
+
+def relative_error(found, true):
+    true = np.asarray(true)
+    if not true.size:
+        return 0.0
+    largest = np.abs(true).max()
+    return np.abs(np.asarray(found, np.float64) - true).max() / (largest if largest else 1.0)
+
+
+@pytest.mark.parametrize("mean", [1.0, 1e4])
+@pytest.mark.parametrize("name", REFERENCES)
+def test_gradients_are_those_of_the_equation(name, mean):
+    norm = make(name)
+    params, state = norm.init(16)
+    params = with_values(params)
+    x, dy = sample(SMALL, mean, 2), sample(SMALL, seed=5)
+    run = jax.jit(lambda p, x: apply(norm, p, state, x)[0])
+    d_params, d_x = jax.vjp(run, params, jnp.asarray(x))[1](jnp.asarray(dy))
+
+    def loss(tree):
+        return (expected(name, norm, tree, tree["x"]) * dy).sum()
+
+    true = gradient(loss, {"x": x, **{k: np.asarray(v) for k, v in params.items()}})
+    for key, found in {"x": d_x, **d_params}.items():
+        assert relative_error(found, true[key]) < 2e-6, key
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_second_derivatives_are_those_of_the_equation(name):
+    """Hessian-vector products by both routes: what a probe of sharpness computes."""
+    norm = make(name)
+    params, state = norm.init(16)
+    params = with_values(params)
+    x, v, w = sample(SMALL, 1, 2), sample(SMALL, seed=5), sample(SMALL, seed=6)
+
+    def loss(x):
+        return (apply(norm, params, state, x)[0] ** 3 * w).sum()
+
+    slope = jax.grad(loss)
+    forward_over_reverse = jax.jit(lambda x, v: jax.jvp(slope, (x,), (v,))[1])(x, v)
+    reverse_over_reverse = jax.jit(jax.grad(lambda x: (slope(x) * v).sum()))(jnp.asarray(x))
+    true = gradient_along(lambda x: (expected(name, norm, params, x) ** 3 * w).sum(), x, v)
+    assert relative_error(forward_over_reverse, true) < 5e-6
+    assert relative_error(reverse_over_reverse, true) < 5e-6
+
+
+def test_forward_and_reverse_derivatives_agree(norm, setup):
+    params, state, xs = setup
+    call = jax.jit(lambda x: apply(norm, params, state, x)[0])
+    v, dy = jnp.asarray(sample(SHAPE, seed=5)), jnp.asarray(sample(SHAPE, seed=6))
+    _, tangent = jax.jvp(call, (xs[0],), (v,))
+    (cotangent,) = jax.vjp(call, xs[0])[1](dy)
+    assert float((tangent * dy).sum()) == pytest.approx(
+        float((cotangent * v).sum()), rel=2e-5, abs=2e-5
+    )
