@@ -145,6 +145,7 @@ class Engine:
         about = {"arm": config.arm, "seed": config.seed}
         run.write_config(config.sections)
         run.write_status("running", **about)
+        (run.path / ERROR).unlink(missing_ok=True)  # of an attempt before this one
         self.tell(RunStarted(config, index, "compiling"))
         data, _ = self._load_data(config)
         self._check_same_data(run, data)

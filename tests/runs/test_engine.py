@@ -49,6 +49,18 @@ def test_a_failure_stops_only_its_own_run_and_names_the_command_to_try_again(tin
     assert f"again: normlab run {file} norm=failing_norm:FailsWhenCompiled" in message
 
 
+def test_a_failed_run_is_made_again_and_leaves_no_trace_of_the_failure(tiny, make, monkeypatch):
+    from normlab.runs import engine
+
+    file = tiny()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "Compiled", lambda *arguments: 1 / 0)
+        assert make(file).states == ["failed"]
+    outcome = make(file)
+    assert outcome.states == ["done"]
+    assert not (outcome.runs.runs[0].path / "error.txt").exists()
+
+
 def test_a_divergence_is_a_result_with_its_step_and_layer(tiny, make):
     file = tiny("sweep: {norm: [identity, batch_norm]}\n")
     outcome = make(file, "schedule.init_value=1e30")
