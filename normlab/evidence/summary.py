@@ -1,7 +1,6 @@
 """The table of an experiment, one row an arm, read from its runs on disk."""
 
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from normlab.runs.directory import FINISHED, Run, Runs
@@ -96,26 +95,29 @@ def summarise(runs: Runs) -> Summary:
     return Summary(target, [_summarise_arm(arm, own, target) for arm, own in by_arm.items()])
 
 
-def _summarise_arm(arm: str, runs: Iterable[Run], target: float | None) -> ArmSummary:
-    summary = ArmSummary(arm, 0, 0, [], [], [], [], [])
-    done = 0
-    planned = 0
-    for run in runs:
-        planned += 1
-        status, rows = run.status, run.metrics
-        if status["state"] != "done":
-            summary.troubles.append(_trouble(status))
-        if status["state"] in FINISHED and status.get("step"):
-            summary.seconds_per_step.append(status["train_seconds"] / status["step"])
-        if status["state"] != "done":
-            continue
-        done += 1
-        summary.accuracies.append(rows[-1]["test_accuracy"])
-        reached = [row for row in rows if target is not None and row["test_accuracy"] >= target]
-        if reached:
-            summary.steps_to_target.append(int(reached[0]["step"]))
-            summary.seconds_to_target.append(reached[0]["train_seconds"])
-    return ArmSummary(**{**summary.__dict__, "planned": planned, "done": done})
+def _summarise_arm(arm: str, runs: list[Run], target: float | None) -> ArmSummary:
+    statuses = [run.status for run in runs]
+    finished = [s for s in statuses if s["state"] in FINISHED and s.get("step")]
+    rows = [run.metrics for run in runs if run.state == "done"]
+    reached = [_first_at(own, target) for own in rows]
+    hits = [row for row in reached if row is not None]
+    return ArmSummary(
+        arm=arm,
+        planned=len(runs),
+        done=len(rows),
+        accuracies=[own[-1]["test_accuracy"] for own in rows],
+        steps_to_target=[int(row["step"]) for row in hits],
+        seconds_to_target=[row["train_seconds"] for row in hits],
+        seconds_per_step=[s["train_seconds"] / s["step"] for s in finished],
+        troubles=[_trouble(status) for status in statuses if status["state"] != "done"],
+    )
+
+
+def _first_at(rows: list[dict], target: float | None) -> dict | None:
+    """The first row whose test accuracy is at least the target."""
+    if target is None:
+        return None
+    return next((row for row in rows if row["test_accuracy"] >= target), None)
 
 
 def _trouble(status: dict) -> str:

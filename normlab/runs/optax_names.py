@@ -3,7 +3,6 @@
 import ast
 import importlib
 import importlib.util
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -71,8 +70,3 @@ SCHEDULES = OptaxShelf(
     "_schedule",
     lambda name: True,
 )
-
-
-def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """A function's parameters by name."""
-    return dict(inspect.signature(function).parameters)

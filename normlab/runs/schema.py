@@ -90,9 +90,6 @@ WORDS = {
 }
 """The keys that are text."""
 
-COSMETIC = ("name", "question", "source", "target", "extends", "sweep")
-"""The keys that do not change what a single run does."""
-
 TOP_LEVEL = (*WORDS, *CALLS, *SETTINGS, "sweep")
 
 
