@@ -11,6 +11,7 @@ from normlab.errors import require_field
 from normlab.norms.moments import ShapeError, fit_mask
 
 SMALLEST_EPS = 2.0**-126  # the smallest normal float32: anything less is flushed to zero
+LARGEST_EPS = 2.0**128  # the first power of two that float32 calls infinite
 
 
 def scale_and_shift(
@@ -69,7 +70,8 @@ class Standardiser:
 
     def __post_init__(self) -> None:
         allowed = "a positive number that float32 can hold"
-        require_field(self.eps >= SMALLEST_EPS, "eps", self.eps, allowed)
+        fits = SMALLEST_EPS <= self.eps < LARGEST_EPS
+        require_field(fits, "eps", self.eps, allowed)
 
     def init(self, features: int) -> tuple[Params, State]:
         return affine_params(features, self.use_scale, self.use_bias), {}

@@ -252,6 +252,8 @@ def test_microbatches_pool_to_the_state_of_the_whole_batch(parts, momentum):
         ("momentum", np.nan),
         ("eps", 0.0),
         ("eps", -1e-5),
+        ("eps", float("inf")),
+        ("eps", float("nan")),
         ("eps", 1e-39),
         ("eps", np.nan),
         ("norm_batch", 0),
