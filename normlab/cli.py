@@ -70,9 +70,9 @@ def run(
         outcome = Engine(experiment, out, display).run_all()
     console.print()
     if experiment.question:
-        console.print(experiment.question, style="bold", soft_wrap=True)
+        console.print(experiment.question, style="bold", markup=False, soft_wrap=True)
     print_summary(console, summarise(outcome.runs))
-    console.print(f"runs: {outcome.runs.path}", highlight=False, soft_wrap=True)
+    console.print(f"runs: {outcome.runs.path}", markup=False, highlight=False, soft_wrap=True)
     if outcome.interrupted:
         console.print("interrupted; the same command goes on from here")
         raise typer.Exit(INTERRUPTED)

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -78,9 +79,10 @@ class Display(AbstractContextManager["Display"]):
         label = f"{event.run.arm} seed {event.run.seed}"
         note = "compiling" if event.phase == "compiling" else ""
         if event.step:
-            self._console.print(f"{label}: going on from step {event.step}")
+            text = f"{label}: going on from step {event.step}"
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         self._progress.update(
-            self._now, description=label, note=note, visible=True, completed=event.step
+            self._now, description=escape(label), note=note, visible=True, completed=event.step
         )
 
     def _ended(self, event: RunEnded) -> None:
@@ -88,8 +90,8 @@ class Display(AbstractContextManager["Display"]):
         details = f"{self._accuracy}, {seconds}" if event.state == "done" else event.message
         first, _, rest = details.partition("\n")
         self._console.print(
-            f"[dim]\\[{event.index + 1}/{self._total}][/] {event.run.arm} seed {event.run.seed}: "
-            f"{MARKS[event.state]} {first}",
+            f"[dim]\\[{event.index + 1}/{self._total}][/] {escape(event.run.arm)} "
+            f"seed {event.run.seed}: {MARKS[event.state]} {escape(first)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -108,5 +110,5 @@ def print_summary(console: Console, summary: Summary) -> None:
     for heading in headings:
         table.add_column(heading)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console.print(table)

@@ -4,12 +4,11 @@ import dataclasses
 import inspect
 from typing import Any
 
-import yaml
-
 from normlab.catalogue import AUGMENTATIONS, DATA, MODELS, NORMS, snake_case
 from normlab.errors import UserError, did_you_mean
 from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
 from normlab.runs.schema import SETTINGS, describe_type, fields_model
+from normlab.runs.yaml_source import flow
 
 SHELVES = {
     "norm": NORMS,
@@ -86,12 +85,6 @@ def _arguments(section: str, called: Any) -> list[str]:
         value = "..." if about.is_required() else flow(about.get_default())
         lines.append(f"{field}: {value}  # {describe_type(about.annotation)}")
     return lines
-
-
-def flow(value: Any) -> str:
-    """A value as YAML in one line."""
-    plain = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump(plain, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
 
 
 def _facts(facts: Any) -> list[str]:

@@ -7,10 +7,12 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from normlab.errors import UserError
 from normlab.interface.console import Display
 from normlab.runs.directory import Runs
 from normlab.runs.engine import Engine
 from normlab.runs.sweep import load_experiment
+from normlab.runs.yaml_source import flow
 
 
 def run(file: str | os.PathLike[str], *, out: str | Path = "runs", **overrides: Any) -> Runs:
@@ -29,13 +31,18 @@ def run(file: str | os.PathLike[str], *, out: str | Path = "runs", **overrides: 
         UserError: the config has mistakes; every one is listed, and nothing has been run.
         KeyboardInterrupt: it was interrupted; the same call goes on from there.
     """
-    words = [
-        f"{key.replace('__', '.')}={yaml.safe_dump(value, default_flow_style=True, width=10**6)}"
-        for key, value in overrides.items()
-    ]
-    experiment = load_experiment(Path(file), tuple(words))
+    words = tuple(_override(key.replace("__", "."), value) for key, value in overrides.items())
+    experiment = load_experiment(Path(file), words)
     with Display(Console(), len(experiment.runs)) as display:
         outcome = Engine(experiment, Path(out), display).run_all()
     if outcome.interrupted:
         raise KeyboardInterrupt
     return outcome.runs
+
+
+def _override(key: str, value: Any) -> str:
+    try:
+        return f"{key}={flow(value)}"
+    except yaml.YAMLError:
+        kinds = "numbers, text, lists and mappings of Python's own"
+        raise UserError(f"{key}: a config holds {kinds}, found {value!r}") from None

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from normlab.interface.describe import flow
 from normlab.runs import build
 from normlab.runs.config import RunConfig
 from normlab.runs.schema import LENGTHS
 from normlab.runs.sweep import Experiment
+from normlab.runs.yaml_source import flow
 
 
 def print_preview(console: Console, experiment: Experiment, out: Path) -> None:

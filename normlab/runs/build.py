@@ -1,8 +1,11 @@
 """From words to objects: the only file that turns a resolved config into calls."""
 
 import inspect
-from dataclasses import dataclass
-from functools import partial
+import sys
+import traceback
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -22,6 +25,9 @@ from normlab.training.recipe import Recipe
 
 MASKS = ("mask", "weight_decay_mask")
 """What optax's optimisers call the choice of parameters that their own weight decay touches."""
+
+MOST_STEPS = 2**31 - 1
+"""What the step counter, an int32, can hold."""
 
 
 class SectionError(UserError):
@@ -74,14 +80,19 @@ def optimizer(sections: dict[str, Any]) -> optax.GradientTransformation:
     accepted = inspect.signature(function).parameters
     arguments = dict(call.arguments)
     if sections["schedule"] is not None:
-        schedule = Call.of(sections["schedule"])
-        arguments["learning_rate"] = SCHEDULES.load(schedule.name)(**schedule.arguments)
+        arguments["learning_rate"] = schedule(sections)
     decay = sections["decay"]
     roles = tuple(decay["roles"])
     for mask in MASKS:
         if mask in accepted:
             arguments[mask] = RoleMask(roles)
     return clipped(decayed(function(**arguments), decay["rate"], roles), recipe(sections).clip)
+
+
+def schedule(sections: dict[str, Any]) -> optax.Schedule:
+    """The learning rate by step."""
+    call = Call.of(sections["schedule"])
+    return SCHEDULES.load(call.name)(**call.arguments)
 
 
 def recipe(sections: dict[str, Any]) -> Recipe:
@@ -113,16 +124,50 @@ def parameter_shapes(sections: dict[str, Any]) -> Any:
     return _variable_shapes(model(sections), sections)["params"]
 
 
-def check_shapes(sections: dict[str, Any]) -> None:
-    """Trace one training batch through the model, as shapes.
+def mismatches(sections: dict[str, Any]) -> tuple[SectionError, ...]:
+    """Why sections that are right by themselves cannot work together.
 
-    Raises:
-        SectionError: the normaliser or the model cannot take what the other sections give it.
+    One training step is traced as shapes; nothing is computed.
+
+    Args:
+        sections: resolved. Without an optimizer the others are judged without it.
     """
-    settings = recipe(sections)
-    norm = normaliser(sections)
-    ghosts = getattr(norm, "norm_batch", 0)
-    if settings.accumulate > 1 and norm.facts.uses_batch and ghosts is None:
+    # Seeds make no difference, and a sweep has many.
+    blotted = {**sections, "train": {**sections["train"], "seed": 0}}
+    return _mismatches(_Keyed(repr(blotted), blotted))
+
+
+@dataclass(frozen=True)
+class _Keyed:
+    """Sections as a key of a cache."""
+
+    key: str
+    sections: dict[str, Any] = field(compare=False)
+
+
+@lru_cache(maxsize=256)
+def _mismatches(keyed: _Keyed) -> tuple[SectionError, ...]:
+    found = []
+    for check in (_check_accumulation, _check_length, _check_shapes, _check_optimizer):
+        if check is _check_optimizer and found:
+            continue  # it needs what the others could not make
+        try:
+            check(keyed.sections)
+        except SectionError as error:
+            found.append(error.with_traceback(None))
+        except Exception as error:
+            section = _section_outside(keyed.sections, error)
+            if section is None:
+                raise
+            name = keyed.sections[section]["name"]
+            found.append(SectionError(section, "name", failure_outside(name, error)))
+    return tuple(found)
+
+
+def _check_accumulation(sections: dict[str, Any]) -> None:
+    settings, norm = recipe(sections), normaliser(sections)
+    uses_batch, ghosts = norm.facts.uses_batch, getattr(norm, "norm_batch", 0)
+    if settings.accumulate > 1 and uses_batch and ghosts is None:
         part = settings.batch_size // settings.accumulate
         raise SectionError(
             "norm",
@@ -130,19 +175,72 @@ def check_shapes(sections: dict[str, Any]) -> None:
             f"with train.accumulate={settings.accumulate} each microbatch of {part} examples is "
             f"normalised by itself; say so with norm_batch: {part} (or a divisor of it)",
         )
+
+
+def _check_length(sections: dict[str, Any]) -> None:
     try:
-        total_steps(sections)
+        steps = total_steps(sections)
     except UserError as error:
         raise SectionError("train", "batch_size", str(error)) from None
-    network = model(sections)
+    if steps > MOST_STEPS:
+        message = f"{steps} steps are more than the {MOST_STEPS} that can be counted"
+        raise SectionError("train", "epochs", message)
+
+
+def _check_shapes(sections: dict[str, Any]) -> None:
+    """Trace one training batch through the model."""
+    settings, norm, network = recipe(sections), normaliser(sections), model(sections)
+    images = _images(sections, settings.batch_size // settings.accumulate)
     try:
         variables = _variable_shapes(network, sections)
-        _trace_training(network, variables, sections)
+        jax.eval_shape(partial(network.apply, train=True, mutable=[NORM_STATE]), variables, images)
     except FieldError as error:
         section = "norm" if hasattr(norm, error.field) else "model"
         raise SectionError(section, error.field, str(error)) from None
     except UserError as error:
         raise SectionError("norm", None, str(error)) from None
+
+
+def _check_optimizer(sections: dict[str, Any]) -> None:
+    """Trace one update; optax checks few of its arguments before that."""
+    if sections["optimizer"] is None:
+        return
+    try:
+        if sections["schedule"] is not None:
+            jax.eval_shape(schedule(sections), jax.ShapeDtypeStruct((), jnp.int32))
+    except Exception as error:
+        raise SectionError("schedule", None, f"optax cannot use it: {_short(error)}") from None
+    params = parameter_shapes(sections)
+    try:
+        transformation = optimizer(sections)
+        state = jax.eval_shape(transformation.init, params)
+        jax.eval_shape(transformation.update, params, state, params)
+    except Exception as error:
+        raise SectionError("optimizer", None, f"optax cannot use it: {_short(error)}") from None
+
+
+def failure_outside(name: str, error: BaseException) -> str:
+    """What to say when `package.module:Class` itself fails: no traceback, but its last line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == _file_of(name)]
+    place = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
+    return f"{name} fails: {_short(error)}{place}"
+
+
+def _section_outside(sections: dict[str, Any], error: Exception) -> str | None:
+    """The section with an entry outside normlab that an error comes from, if there is any."""
+    outside = [part for part in ("norm", "model", "data") if ":" in sections[part]["name"]]
+    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+    guilty = [part for part in outside if _file_of(sections[part]["name"]) in files]
+    return next(iter([*guilty, *outside]), None)
+
+
+def _file_of(name: str) -> str | None:
+    return getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
+
+
+def _short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def _images(sections: dict[str, Any], count: int) -> jax.ShapeDtypeStruct:
@@ -152,9 +250,3 @@ def _images(sections: dict[str, Any], count: int) -> jax.ShapeDtypeStruct:
 def _variable_shapes(network: nn.Module, sections: dict[str, Any]) -> Any:
     start = partial(network.init, train=False)
     return jax.eval_shape(start, jax.random.key(0), _images(sections, 1))
-
-
-def _trace_training(network: nn.Module, variables: Any, sections: dict[str, Any]) -> None:
-    settings = recipe(sections)
-    images = _images(sections, settings.batch_size // settings.accumulate)
-    jax.eval_shape(partial(network.apply, train=True, mutable=[NORM_STATE]), variables, images)

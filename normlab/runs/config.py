@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +18,9 @@ from normlab.runs.schema import (
     check_arguments,
     show,
 )
-from normlab.runs.yaml_source import Document, Path, Problem
+from normlab.runs.yaml_source import Document, Path, Problem, flow
 
+FOLDER_NAME = re.compile(r"\w[\w .=+-]{0,99}")
 REQUIRED = {"data", "model", "norm", "optimizer"}
 SECTIONS = ("data", "model", "norm", "optimizer", "schedule", "decay", "train")
 """The sections of a resolved config, in the order in which they are shown."""
@@ -60,7 +62,9 @@ class RunConfig:
         if not axes:
             return self.sections["norm"]["name"]
         return ", ".join(
-            call_label(value) if isinstance(value, dict) else f"{axis}={value}"
+            call_label(value)
+            if isinstance(value, dict) and "name" in value
+            else f"{axis}={flow(value)}"
             for axis, value in axes.items()
         )
 
@@ -119,7 +123,6 @@ def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None,
         problems += _check_together(document, sections)
     if problems:
         return None, problems
-    sections.setdefault("schedule", None)
     plain = {section: _plain(sections[section]) for section in SECTIONS}
     origins = {path: str(mark) for path, mark in document.marks.items()}
     return RunConfig(plain, origins, axes), []
@@ -136,11 +139,17 @@ def _check_top_level(document: Document) -> list[Problem]:
     problems = []
     for key, value in document.value.items():
         if key not in TOP_LEVEL:
-            hint = did_you_mean(str(key), TOP_LEVEL)
-            message = f"an experiment has no key '{key}'; {hint}"
+            shown = f"'{key}'" if isinstance(key, str) else show(key)
+            message = f"an experiment has no key {shown}; {did_you_mean(str(key), TOP_LEVEL)}"
             problems.append(Problem(document.key_mark((key,)), message))
         elif key in WORDS and not isinstance(value, str):
             message = f"'{key}' must be text, found {show(value)}"
+            problems.append(Problem(document.mark((key,)), message))
+        elif key == "name" and not FOLDER_NAME.fullmatch(value):
+            message = (
+                "'name' names a folder: at most 100 letters, digits, spaces and any of _.=+-, "
+                f"beginning with a letter or digit, found {show(value)}"
+            )
             problems.append(Problem(document.mark((key,)), message))
     for section in CALLS:
         if section in REQUIRED and section not in document.value:
@@ -199,14 +208,18 @@ def _check_named(
         found = f", found {show(name)}" if "name" in value else ""
         message = f"'{subject}' needs a name: one of {names}{found}"
         return None, [Problem(document.mark((*path, "name")), message)]
-    try:
-        called = shelf.load(name)
-    except UserError as error:
-        return None, [Problem(document.mark((*path, "name")), str(error))]
+    here = document.mark((*path, "name"))
     arguments = document.part(path)
     arguments.value = {k: v for k, v in value.items() if k not in ("name", *skip)}
     label = f"{subject} {name}"
-    fields, problems = check_arguments(called, subject, arguments, (), label)
+    try:
+        fields, problems = check_arguments(shelf.load(name), subject, arguments, (), label)
+    except UserError as error:
+        return None, [Problem(here, str(error))]
+    except (Exception, SystemExit) as error:
+        if ":" not in name:
+            raise  # what lies in normlab's own folders is not the user's mistake
+        return None, [Problem(here, build.failure_outside(name, error))]
     return (None if fields is None else {"name": name, **fields}), problems
 
 
@@ -217,19 +230,31 @@ def _check_settings(
     path = (section,)
     if not isinstance(value, dict):
         message = f"'{section}' must be a mapping, found {show(value)}"
+        if isinstance(value, str) and ":" in value:
+            message += "; a space must follow the colon"
         return None, [Problem(document.mark(path), message)]
     return check_arguments(settings, section, document, path, section)
 
 
 def _check_together(document: Document, sections: dict[str, Any]) -> list[Problem]:
     """What only shows when the sections meet: learning rate, lengths, shapes."""
-    problems = []
-    optimizer, schedule = sections["optimizer"], sections.get("schedule")
+    problems = _check_learning_rate(document, sections)
+    if problems:
+        # Neither is to blame for more than this; the other sections can still be judged.
+        sections = {**sections, "optimizer": None, "schedule": None}
+    for error in build.mismatches(sections):
+        path = (error.section, error.field) if error.field else (error.section,)
+        problems.append(Problem(document.mark(path), f"{error.section}: {error}"))
+    return problems
+
+
+def _check_learning_rate(document: Document, sections: dict[str, Any]) -> list[Problem]:
+    """Whether it is given once; what a schedule or its absence leaves open is filled in."""
+    optimizer, schedule = sections["optimizer"], sections.setdefault("schedule", None)
     rate = optimizer.get("learning_rate")
     if schedule is not None and rate is not None:
         message = "the learning rate is given twice, here and by 'schedule'; keep one"
-        mark = document.mark(("optimizer", "learning_rate"))
-        return [Problem(mark, message)]
+        return [Problem(document.mark(("optimizer", "learning_rate")), message)]
     if schedule is None and rate is None and build.needs_learning_rate(optimizer["name"]):
         message = (
             f"optimizer {optimizer['name']} needs the key 'learning_rate': a number; "
@@ -238,18 +263,13 @@ def _check_together(document: Document, sections: dict[str, Any]) -> list[Proble
         return [Problem(document.mark(("optimizer",)), message)]
     if schedule is None:
         optimizer.setdefault("learning_rate", None)
-    else:
-        optimizer.pop("learning_rate", None)
-        try:
-            steps = build.total_steps(sections)
-        except UserError as error:
-            return [Problem(document.mark(("train", "batch_size")), str(error))]
-        for length in LENGTHS:
-            if length in schedule and schedule[length] is None:
-                schedule[length] = steps
+        return []
+    optimizer.pop("learning_rate", None)
     try:
-        build.check_shapes(sections)
-    except build.SectionError as error:
-        mark = document.mark((error.section, error.field) if error.field else (error.section,))
-        problems.append(Problem(mark, f"{error.section}: {error}"))
-    return problems
+        steps = build.total_steps(sections)
+    except Exception:
+        return []  # it is raised again, and told, where the sections meet
+    for length in LENGTHS:
+        if length in schedule and schedule[length] is None:
+            schedule[length] = steps
+    return []

@@ -19,6 +19,7 @@ def json_schema() -> dict[str, Any]:
     for variant in properties["data"]["anyOf"]:
         if "properties" in variant:
             variant["properties"]["augment"] = augment
+    properties["schedule"]["anyOf"].append({"type": "null"})
     for section, settings in SETTINGS.items():
         properties[section] = _fields(settings, "")
     properties["sweep"] = {

@@ -6,6 +6,7 @@ key of the config, with its type and default. Pydantic checks the values and wri
 
 import inspect
 import json
+import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import pydantic
 
 from normlab.catalogue import DATA, MODELS, NORMS, Shelf
 from normlab.errors import FieldError, did_you_mean, require_field
+from normlab.models.slots import Dtype
 from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES, OptaxShelf
 from normlab.runs.yaml_source import Document, Path, Problem
 from normlab.training.optimizer import Role
@@ -92,6 +94,9 @@ WORDS = {
 
 TOP_LEVEL = (*WORDS, *CALLS, *SETTINGS, "sweep")
 
+RANGE = re.compile(r"([0-9]{1,10})\.\.([0-9]{1,10})")
+"""An axis in short: from the first number to the last, both included."""
+
 
 @cache
 def fields_model(called: Callable[..., Any], kind: str = "") -> type[pydantic.BaseModel]:
@@ -102,24 +107,30 @@ def fields_model(called: Callable[..., Any], kind: str = "") -> type[pydantic.Ba
     for name, parameter in inspect.signature(called).parameters.items():
         if name in filled:
             continue
-        kind_of_value = hints.get(name) or _type_by_default(name, parameter.default)
+        kind_of_value = hints.get(name) or _type_of(parameter)
         default = parameter.default
         if name in optional and default is inspect.Parameter.empty:
             kind_of_value, default = kind_of_value | None, None
         fields[name] = (kind_of_value, ... if default is inspect.Parameter.empty else default)
-    config = pydantic.ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    config = pydantic.ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
     # Optax makes some of its functions by `functools.partial`, which has no name.
     name = getattr(called, "__name__", kind)
     return pydantic.create_model(name, __config__=config, **fields)
 
 
-def _type_by_default(name: str, default: Any) -> Any:
+def _type_of(parameter: inspect.Parameter) -> Any:
     """Optax's annotations admit arrays and callables; a config gives what its defaults are like."""
+    name, default = parameter.name, parameter.default
     if isinstance(default, bool | int | float):
         return type(default)
     if default is inspect.Parameter.empty:
         return int if name.endswith("steps") else Any if "kwargs" in name else float
-    return Any
+    if name.endswith("dtype"):
+        return Dtype | None
+    admitted = typing.get_args(parameter.annotation)
+    return next((kind | None for kind in (float, int) if kind in admitted), Any)
 
 
 def check_arguments(
@@ -137,8 +148,13 @@ def check_arguments(
     model = fields_model(called, kind)
     stand_ins = STAND_INS.get(kind, {})
     given = document.part(path).value
-    if not all(isinstance(key, str) for key in given):
-        return None, [Problem(document.mark(path), f"{subject}: every key must be text")]
+    odd = [key for key in given if not isinstance(key, str)]
+    if odd:
+        hint = _known_keys(model, "")
+        return None, [
+            Problem(document.key_mark((*path, key)), f"{subject} has no key {show(key)}; {hint}")
+            for key in odd
+        ]
     try:
         # Through JSON, where a list may stand for a tuple though types are strict otherwise.
         checked = model.model_validate_json(json.dumps(given))
@@ -159,7 +175,7 @@ def check_arguments(
 
 def as_argument(value: Any) -> Any:
     """A value of a config as an argument: lists become tuples, which are hashable."""
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(as_argument, value)) if isinstance(value, list) else value
 
 
 def _field_problems(
@@ -191,7 +207,7 @@ def _problem(
     field, *rest = error["loc"] or ("",)
     where = (*path, field)
     if error["type"] == "extra_forbidden":
-        hint = did_you_mean(str(field), model.model_fields) if model.model_fields else "it has none"
+        hint = _known_keys(model, str(field))
         return Problem(document.key_mark(where), f"{subject} has no key '{field}'; {hint}")
     if error["type"] == "missing":
         wanted = describe_type(model.model_fields[field].annotation)
@@ -201,8 +217,16 @@ def _problem(
     indices = [index for index in rest if isinstance(index, int)]
     exact = (*where, *indices) if isinstance(given, list) else where
     found = document.part(exact).value if isinstance(given, list) else given
+    if error["type"] == "finite_number":
+        wanted = wanted.replace("number", "finite number")
     message = f"{subject}: '{field}' must be {wanted}, found {show(found)}"
+    if isinstance(found, str) and RANGE.fullmatch(found):
+        message += "; a range is an axis of the sweep"
     return Problem(document.mark(exact), message)
+
+
+def _known_keys(model: type[pydantic.BaseModel], key: str) -> str:
+    return did_you_mean(key, model.model_fields) if model.model_fields else "it has none"
 
 
 def show(value: Any) -> str:
@@ -238,6 +262,7 @@ def describe_type(annotation: Any) -> str:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (tuple, list):
         inner = describe_type(arguments[0])
-        words = inner.removeprefix("a ") + "s" if inner.startswith("a ") else f"values, {inner}"
+        plural = inner.removeprefix("a ") + "s"
+        words = plural if inner.startswith("a ") else f"values, each {inner}"
         return f"a list of {words}"
     return " or ".join(map(describe_type, arguments)) if arguments else str(annotation)

@@ -3,7 +3,7 @@
 from pathlib import Path as FilePath
 
 from normlab.errors import UserError
-from normlab.runs.schema import CALLS, SETTINGS, TOP_LEVEL
+from normlab.runs.schema import CALLS, SETTINGS, TOP_LEVEL, show
 from normlab.runs.yaml_source import (
     ConfigError,
     Document,
@@ -66,18 +66,19 @@ def _read_with_parents(file: FilePath, children: tuple[FilePath, ...]) -> Docume
         return document
     mark = document.mark(("extends",))
     given = document.value["extends"]
-    if not isinstance(given, str):
-        raise ConfigError([Problem(mark, "'extends' must be the name of one file, as text")])
+    if not isinstance(given, str) or not given:
+        message = f"'extends' must be the name of one file, found {show(given)}"
+        raise ConfigError([Problem(mark, message)])
     parent_file = file.parent / given
+    if not _is_file(parent_file):
+        message = f"there is no file {parent_file} to extend{_neighbours(parent_file)}"
+        raise ConfigError([Problem(mark, message)])
     family = (*children, file.resolve())
     if parent_file.resolve() in family:
         chain = " -> ".join(member.name for member in (*family, parent_file))
         raise ConfigError([Problem(mark, f"'extends' goes round in a circle: {chain}")])
-    if not parent_file.is_file():
-        raise ConfigError([Problem(mark, f"there is no file {parent_file} to extend")])
     parent = _read_with_parents(parent_file, family)
-    _merge(parent, document)
-    parent.problems += document.problems
+    parent.problems += [*document.problems, *_merge(parent, document)]
     return parent
 
 
@@ -85,11 +86,13 @@ def _read_file(file: FilePath) -> Document:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        beside = sorted(path.name for path in file.parent.glob("*.y*ml"))
-        there = f"; in {file.parent} there are {', '.join(beside)}" if beside else ""
-        raise UserError(f"{file}: there is no such file{there}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as text: {error}") from None
+        raise UserError(f"{file}: there is no such file{_neighbours(file)}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        message = f"this is not UTF-8 text ({error.reason}): save it as UTF-8"
+        raise ConfigError([Problem(Mark(str(file), line, 1), message)]) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read: {error}") from None
     document = parse(text, str(file))
     if not isinstance(document.value, dict):
         message = "an experiment is a mapping with keys such as data, model, norm, optimizer, train"
@@ -98,18 +101,47 @@ def _read_file(file: FilePath) -> Document:
     return document
 
 
-def _merge(parent: Document, child: Document) -> None:
-    """Lay the child's keys over the parent's; a section that names another call replaces it."""
-    for key, value in child.value.items():
-        old = parent.value.get(key)
+def _is_file(file: FilePath) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _neighbours(file: FilePath) -> str:
+    beside = sorted(path.name for path in file.parent.glob("*.y*ml"))
+    return f"; in {file.parent} there are {', '.join(beside)}" if beside else ""
+
+
+def _merge(parent: Document, child: Document) -> list[Problem]:
+    """Lay the child's keys over the parent's; a section that names another call replaces it.
+
+    As on the command line, what the child gives is taken out of the parent's sweep.
+    """
+    problems = []
+    for key in sorted(child.value, key=lambda key: key == "sweep"):  # the child's sweep stays whole
+        value, old = child.value[key], parent.value.get(key)
         mergeable = key in (*CALLS, *SETTINGS, "sweep")
         both = mergeable and isinstance(old, dict) and isinstance(value, dict)
-        if both and value.get("name", old.get("name")) == old.get("name"):
-            for inner in value:
-                parent.replace((key, inner), child.part((key, inner)))
-        else:
-            parent.replace((key,), child.part((key,)))
+        merged = both and value.get("name", old.get("name")) == old.get("name")
+        for path in [(key, inner) for inner in value] if merged else [(key,)]:
+            if key != "sweep":
+                problems += _meet_sweep(parent, path, child.key_mark(path))
+            parent.replace(path, child.part(path))
     parent.source = child.source
+    return problems
+
+
+def obstacle(document: Document, path: Path) -> str | None:
+    """What to say if a value on the way to `path` is no mapping."""
+    value = document.value
+    for depth, key in enumerate(path):
+        if not isinstance(value, dict):
+            return f"'{'.'.join(map(str, path[:depth]))}' has no keys below it"
+        if key not in value:
+            return None
+        value = value[key]
+    return None
 
 
 def _override(document: Document, text: str) -> list[Problem]:
@@ -118,6 +150,8 @@ def _override(document: Document, text: str) -> list[Problem]:
     path = full_path(dotted.strip())
     if not equals or not all(path):
         return [Problem(mark, "an override is key=value, as in train.epochs=5")]
+    if path[0] == "extends":
+        return [Problem(mark, "'extends' holds in a file only")]
     try:
         parsed = parse(value, str(mark))
     except ConfigError as error:
@@ -130,11 +164,9 @@ def _override(document: Document, text: str) -> list[Problem]:
     problems = _meet_sweep(document, path, mark)
     if problems:
         return problems
-    for depth in range(1, len(path)):
-        around = document.part(path[:depth]).value if _has(document, path[:depth]) else {}
-        if not isinstance(around, dict):
-            outer = ".".join(map(str, path[:depth]))
-            return [Problem(mark, f"'{outer}' has no keys below it to override")]
+    message = obstacle(document, path)
+    if message is not None:
+        return [Problem(mark, message)]
     document.replace(path, parsed)
     for depth in range(1, len(path)):  # keys on the way that the file does not have
         document.marks.setdefault(path[:depth], mark)
@@ -153,16 +185,7 @@ def _meet_sweep(document: Document, path: Path, mark: Mark) -> list[Problem]:
         if swept == path:
             del sweep[axis]
         elif path[: len(swept)] == swept:
-            fix = f"'{axis}=...' with all its keys, or 'sweep.{axis}=[...]'"
-            message = f"the sweep replaces all of '{axis}', so this would be lost; give {fix}"
+            fix = f"give all of '{axis}', or another axis '{axis}' under 'sweep'"
+            message = f"the sweep replaces all of '{axis}', so this would be lost; {fix}"
             return [Problem(mark, message)]
     return []
-
-
-def _has(document: Document, path: Path) -> bool:
-    value = document.value
-    for key in path:
-        if not isinstance(value, dict) or key not in value:
-            return False
-        value = value[key]
-    return True

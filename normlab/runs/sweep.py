@@ -2,22 +2,25 @@
 
 import copy
 import itertools
-import re
+import math
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-import yaml
-
 from normlab.errors import did_you_mean
 from normlab.runs.config import RunConfig, resolve
-from normlab.runs.schema import CALLS, SETTINGS, Target, show
-from normlab.runs.source import full_path, read, spell_out_names
-from normlab.runs.yaml_source import ConfigError, Document, Problem
+from normlab.runs.schema import CALLS, RANGE, Target, show
+from normlab.runs.source import full_path, obstacle, read, spell_out_names
+from normlab.runs.yaml_source import ConfigError, Document, Problem, flow
 from normlab.training.recipe import Recipe
 
-SEED_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+SWEPT = (*CALLS, "train", "decay")
+"""The sections that an axis can lie in."""
+
+MOST_RUNS = 10_000
+"""More than this is a slip of the finger in a range, and listing them would take minutes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +58,11 @@ def load_experiment(file: FilePath, overrides: tuple[str, ...] = ()) -> Experime
     """
     document = read(file, overrides)
     axes, problems = _axes(document)
-    problems += document.problems
+    count = math.prod(map(len, axes.values()))
+    if count > MOST_RUNS:
+        message = f"the sweep has more than {MOST_RUNS} runs; split it into several files"
+        problems.append(Problem(document.mark(("sweep",)), message))
+        raise ConfigError([*document.problems, *problems])
     sweepless = copy.deepcopy(document)
     sweepless.value.pop("sweep", None)
     runs: list[RunConfig] = []
@@ -69,6 +76,9 @@ def load_experiment(file: FilePath, overrides: tuple[str, ...] = ()) -> Experime
         problems += found
         runs += [run] if run is not None else []
     problems += _repeated(runs, document)
+    unread = {problem.mark for problem in document.problems}
+    # What stands in for a value that could not be read is not judged in its turn.
+    problems = document.problems + [one for one in problems if one.mark not in unread]
     if problems:
         raise ConfigError(problems)
     target = document.value.get("target")
@@ -90,29 +100,46 @@ def _axes(document: Document) -> tuple[dict[str, list[Document]], list[Problem]]
     axes, problems = {}, []
     for axis, values in sweep.items():
         path = ("sweep", axis)
-        if full_path(str(axis))[0] not in (*CALLS, "train", "decay"):
-            hint = did_you_mean(str(axis), [*CALLS, *SETTINGS, *Recipe.__dataclass_fields__])
+        meant = full_path(str(axis))
+        if meant[0] not in SWEPT or not all(meant):
+            hint = did_you_mean(str(axis), [*SWEPT, *Recipe.__dataclass_fields__])
             message = f"nothing is called '{axis}' that could be swept; {hint}"
             problems.append(Problem(document.key_mark(path), message))
             continue
-        axes[axis] = _values(document, axis, values)
-        if not axes[axis]:
+        message = obstacle(document, meant) or _clash(axis, axes)
+        if message is not None:
+            problems.append(Problem(document.key_mark(path), message))
+            continue
+        found = _values(document, axis, values)
+        if not found:
             message = (
                 f"the axis '{axis}' must be a list of values, or a range such as 0..4, "
                 f"found {show(values)}"
             )
             problems.append(Problem(document.mark(path), message))
+            continue
+        axes[axis] = found
     return axes, problems
+
+
+def _clash(axis: str, others: Iterable[str]) -> str | None:
+    """What to say if an axis sets what another axis sets, or a part of it."""
+    for other in others:
+        shorter, longer = sorted((full_path(axis), full_path(other)), key=len)
+        if longer[: len(shorter)] == shorter:
+            return f"the axes '{other}' and '{axis}' would overwrite each other; keep one"
+    return None
 
 
 def _values(document: Document, axis: str, values: Any) -> list[Document]:
     path = ("sweep", axis)
     if isinstance(values, list):
         return [document.part((*path, index)) for index in range(len(values))]
-    match = SEED_RANGE.fullmatch(values) if isinstance(values, str) else None
+    match = RANGE.fullmatch(values) if isinstance(values, str) else None
     if match is None:
         return []
     first, last = map(int, match.groups())
+    last = min(last, first + MOST_RUNS)  # which is one too many, and is told so
     mark = document.mark(path)
     return [Document(document.source, n, {(): mark}) for n in range(first, last + 1)]
 
@@ -132,5 +159,4 @@ def _flow(value: Any) -> str:
     """A value as YAML in one line, for a command line."""
     if isinstance(value, dict) and list(value) == ["name"]:
         return value["name"]
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False)
-    return text.removesuffix("\n").removesuffix("\n...")
+    return flow(value)

@@ -4,6 +4,7 @@ The dialect is YAML 1.2's core schema, not PyYAML's default 1.1: `1e-3` is a num
 `010` is ten. A key given twice is an error, and so are tags and merge keys.
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,23 +107,26 @@ class _CoreLoader(yaml.SafeLoader):
 
 
 _TAG = "tag:yaml.org,2002:"
-for _name, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?[0-9]+|0x[0-9a-fA-F]+", list("-+0123456789")),
-    (
-        "float",
+_KINDS = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    "int": (r"[-+]?[0-9]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    "float": (
         r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         list("-+.0123456789"),
     ),
-):
+}
+for _name, (_pattern, _first) in _KINDS.items():
     _CoreLoader.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _first)
+
+DEEPEST, MOST_VALUES, MOST_DIGITS = 20, 5_000, 40
+"""No experiment comes near these, but a file that is none does, or aliases of aliases."""
 
 
 def parse(text: str, source: str) -> Document:
     """Read one YAML document.
 
-    A repeated key, a tag and the like are noted in `problems`.
+    A repeated key, a tag and the like are noted in the document's `problems`.
 
     Raises:
         ConfigError: it is not YAML.
@@ -131,6 +135,8 @@ def parse(text: str, source: str) -> Document:
         node = yaml.compose(text, Loader=_CoreLoader)
     except yaml.MarkedYAMLError as error:
         raise ConfigError([_syntax_problem(error, source)]) from None
+    except RecursionError:
+        raise ConfigError([Problem(Mark(source), _TOO_DEEP)]) from None
     except yaml.YAMLError as error:
         raise ConfigError([Problem(Mark(source), f"this is not YAML: {error}")]) from None
     document = Document(source, None)
@@ -140,14 +146,24 @@ def parse(text: str, source: str) -> Document:
     return document
 
 
+_TOO_DEEP = f"lists and mappings lie in one another more than {DEEPEST} deep"
+_SYNTAX_HINTS = {
+    "\\t": "indent with spaces, not tabs",
+    "cannot start any token": "a text that begins with it needs quotes",
+    "mapping values are not allowed here": "a text with ': ' in it needs quotes",
+}
+
+
 def _syntax_problem(error: yaml.MarkedYAMLError, source: str) -> Problem:
-    mark = error.problem_mark or error.context_mark
+    mark, begun = error.problem_mark or error.context_mark, error.context_mark
     place = Mark(source, mark.line + 1, mark.column + 1) if mark else Mark(source)
     message = f"this is not YAML: {error.problem}"
-    if error.problem and "\\t" in error.problem:
-        message += "; indent with spaces, not tabs"
+    hint = next((h for words, h in _SYNTAX_HINTS.items() if words in str(error.problem)), None)
+    if hint:
+        message += f"; {hint}"
     elif error.context:
-        message += f" ({error.context})"
+        since = f" begun at {begun.line + 1}:{begun.column + 1}" if begun else ""
+        message += f" ({error.context}{since})"
     return Problem(place, message)
 
 
@@ -162,6 +178,13 @@ def _construct(
     if any(node is parent for parent in parents):
         document.problems.append(Problem(mark, "this alias contains itself"))
         return None
+    if len(parents) > DEEPEST:
+        raise ConfigError([Problem(mark, _TOO_DEEP)])
+    if len(document.marks) > MOST_VALUES:
+        message = f"there are more than {MOST_VALUES} values, aliases written out"
+        raise ConfigError([Problem(mark, message)])
+    if isinstance(node, yaml.CollectionNode) and node.tag not in (_TAG + "map", _TAG + "seq"):
+        document.problems.append(_unsupported(node.tag, mark))
     below = (*parents, node)
     if isinstance(node, yaml.SequenceNode):
         return [
@@ -194,16 +217,36 @@ def _construct(
 
 def _scalar(node: yaml.Node, mark: Mark, document: Document) -> Any:
     text, kind = node.value, node.tag.removeprefix(_TAG)
+    if kind == "str":
+        return text
+    if kind not in _KINDS or not re.fullmatch(_KINDS[kind][0], text):  # `!mine 3`, `!!int abc`
+        document.problems.append(_unsupported(node.tag, mark))
+        return text
     if kind == "null":
         return None
     if kind == "bool":
         return text.lower() == "true"
-    if kind == "int":
+    if kind == "int" and len(text) <= MOST_DIGITS:
         return int(text, 16) if text.startswith("0x") else int(text)
     if kind == "float":
-        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-    if kind != "str":
-        document.problems.append(
-            Problem(mark, f"the tag {node.tag} is not supported; write a plain value")
-        )
-    return text
+        number = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        if math.isfinite(number) or text[-1] not in "0123456789.":
+            return number
+    shown = text if len(text) < 20 else f"{text[:20]}..."
+    document.problems.append(Problem(mark, f"the number {shown} is too large"))
+    return 0
+
+
+def flow(value: Any) -> str:
+    """A value as YAML in one line.
+
+    >>> flow({"name": "crop", "padding": 4}), flow("no"), flow("3")
+    ('{name: crop, padding: 4}', "'no'", "'3'")
+    """
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _unsupported(tag: str, mark: Mark) -> Problem:
+    shown = tag.replace(_TAG, "!!")
+    return Problem(mark, f"the tag {shown} is not supported; write a plain value")

@@ -38,6 +38,18 @@ def tiny(tmp_path):
 
 
 @pytest.fixture
+def config(tmp_path):
+    """A function that writes any text or bytes as a config, and returns its file."""
+
+    def write(content, name="experiment.yaml"):
+        file = tmp_path / name
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return file
+
+    return write
+
+
+@pytest.fixture
 def make(tmp_path):
     """A function that makes the runs of a config in this process."""
 

@@ -1,0 +1,27 @@
+"""A good config to spoil, and the words with which the check answers."""
+
+import pytest
+
+from normlab.runs.sweep import load_experiment
+from normlab.runs.yaml_source import ConfigError
+
+GOOD = {
+    "data": "{name: shapes, train_examples: 100, test_examples: 50, size: 8}",
+    "model": "{name: mlp, widths: [8]}",
+    "norm": "batch_norm",
+    "optimizer": "{name: sgd, learning_rate: 0.1}",
+    "train": "{epochs: 1, batch_size: 20}",
+}
+
+
+def text(**changes):
+    """A good config with some sections changed; a section of None is left out."""
+    sections = {**GOOD, **changes}
+    return "".join(f"{key}: {value}\n" for key, value in sections.items() if value is not None)
+
+
+def problems_of(file, *overrides):
+    """All the check says, line for line; `{file}` stands for the path of the config."""
+    with pytest.raises(ConfigError) as error:
+        load_experiment(file, overrides)
+    return str(error.value).replace(str(file), "{file}")
