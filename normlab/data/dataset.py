@@ -13,7 +13,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -22,6 +22,10 @@ import numpy as np
 import platformdirs
 
 from normlab.errors import UserError, require_field
+
+VALIDATION = 1
+"""The shuffled order that validation examples come from: not that (0) of the training subsets, or
+those held out would be the last that a subset takes."""
 
 
 class Split(NamedTuple):
@@ -51,6 +55,18 @@ class Outline(NamedTuple):
     train_examples: int
     test_examples: int
 
+    def hold_out(self, validation: int) -> "Outline":
+        """What is left to train on when so many examples are held out for validation.
+
+        Raises:
+            FieldError: nothing would be left, or not one of each class could be held out.
+        """
+        most = self.train_examples - self.classes
+        allowed = f"null, or in {self.classes}..{most}: one of each class held out, one left"
+        fits = self.classes <= validation <= most
+        require_field(fits, "validation", validation, allowed)
+        return self._replace(train_examples=self.train_examples - validation)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -61,6 +77,7 @@ class Dataset:
         train: the examples to learn from.
         test: the examples to be judged on; their images have the training images' shape.
         classes: the name of every label.
+        validation: examples held out of the training split to choose settings by, or None.
 
     Raises:
         UserError: an array has the wrong shape or dtype, or a label has no class.
@@ -74,9 +91,13 @@ class Dataset:
     train: Split
     test: Split
     classes: tuple[str, ...]
+    validation: Split | None = None
 
     def __post_init__(self):
-        for part, split in (("train", self.train), ("test", self.test)):
+        for part in ("train", "test", "validation"):
+            split = getattr(self, part)
+            if split is None:
+                continue
             _check_split(f"dataset '{self.name}': {part}", split, len(self.classes))
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             raise UserError(
@@ -88,11 +109,28 @@ class Dataset:
     def fingerprint(self) -> str:
         """Sixteen hex digits that change when any pixel, label or shape does (SHA-256, cut)."""
         digest = hashlib.sha256()
-        for array in (*self.train, *self.test):
+        for array in (*self.train, *self.test, *(self.validation or ())):
             digest.update(str(array.shape).encode())
             # Little-endian, so that the fingerprint is the same on every machine.
             digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
         return digest.hexdigest()[:16]
+
+    def hold_out(self, validation: int) -> "Dataset":
+        """The same set with so many training examples, spread over the classes, held out.
+
+        The choice depends on the training labels alone: every run of a comparison holds out the
+        same examples.
+
+        >>> labels = np.arange(10, dtype=np.int32) % 2
+        >>> split = Split(np.zeros((10, 2, 2, 1), np.uint8), labels)
+        >>> held = Dataset("ten", split, split, ("even", "odd")).hold_out(4)
+        >>> len(held.train.labels), held.validation.labels.tolist()
+        (6, [0, 0, 1, 1])
+        """
+        chosen = np.zeros(len(self.train.labels), bool)
+        chosen[stratified(self.train.labels, validation, seed=VALIDATION)] = True
+        kept = Split(*(array[~chosen] for array in self.train))
+        return replace(self, train=kept, validation=Split(*(array[chosen] for array in self.train)))
 
     def channel_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """The mean and standard deviation of each channel over all training images.

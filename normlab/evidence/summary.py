@@ -90,8 +90,8 @@ def summarise(runs: Runs) -> Summary:
     """Gather an experiment's runs by arm, in the order in which the arms appear."""
     target = (runs.about.get("target") or {}).get("test_accuracy")
     by_arm: dict[str, list[Run]] = {}
-    for run, arm in zip(runs.runs, runs.about["arms"], strict=True):
-        by_arm.setdefault(arm, []).append(run)
+    for entry in runs.entries:
+        by_arm.setdefault(entry.arm, []).append(entry.run)
     return Summary(target, [_summarise_arm(arm, own, target) for arm, own in by_arm.items()])
 
 

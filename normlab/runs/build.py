@@ -15,10 +15,11 @@ import optax
 
 from normlab.catalogue import AUGMENTATIONS, DATA, MODELS, NORMS
 from normlab.core import Normaliser
+from normlab.data.dataset import Dataset, Outline
 from normlab.errors import FieldError, UserError
 from normlab.models.slots import NORM_STATE
 from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
-from normlab.runs.schema import as_argument
+from normlab.runs.schema import COMMON_TO_DATA, as_argument
 from normlab.training.optimizer import RoleMask, clipped, decayed
 from normlab.training.program import Program
 from normlab.training.recipe import Recipe
@@ -54,9 +55,22 @@ class Call:
         return cls(section["name"], arguments)
 
 
-def dataset(sections: dict[str, Any]) -> Any:
-    """The description of the data, not loaded."""
-    call = Call.of(sections["data"], "augment")
+def outline(sections: dict[str, Any]) -> Outline:
+    """The sizes of the data, which are not loaded for it; `train_examples` less validation."""
+    found: Outline = _described(sections).outline()
+    held_out = sections["data"]["validation"]
+    return found if held_out is None else found.hold_out(held_out)
+
+
+def dataset(sections: dict[str, Any]) -> Dataset:
+    """The data, loaded."""
+    found: Dataset = _described(sections).load()
+    held_out = sections["data"]["validation"]
+    return found if held_out is None else found.hold_out(held_out)
+
+
+def _described(sections: dict[str, Any]) -> Any:
+    call = Call.of(sections["data"], *COMMON_TO_DATA)
     return DATA.load(call.name)(**call.arguments)
 
 
@@ -69,7 +83,7 @@ def normaliser(sections: dict[str, Any]) -> Normaliser:
 def model(sections: dict[str, Any]) -> nn.Module:
     """The network around it."""
     call = Call.of(sections["model"])
-    classes = dataset(sections).outline().classes
+    classes = outline(sections).classes
     return MODELS.load(call.name)(norm=normaliser(sections), classes=classes, **call.arguments)
 
 
@@ -116,7 +130,7 @@ def needs_learning_rate(name: str) -> bool:
 def total_steps(sections: dict[str, Any]) -> int:
     """How many optimiser steps a run takes."""
     settings = recipe(sections)
-    return settings.epochs * settings.steps_per_epoch(dataset(sections).outline().train_examples)
+    return settings.epochs * settings.steps_per_epoch(outline(sections).train_examples)
 
 
 def parameter_shapes(sections: dict[str, Any]) -> Any:
@@ -180,6 +194,8 @@ def _check_accumulation(sections: dict[str, Any]) -> None:
 def _check_length(sections: dict[str, Any]) -> None:
     try:
         steps = total_steps(sections)
+    except FieldError as error:
+        raise SectionError("data", error.field, str(error)) from None
     except UserError as error:
         raise SectionError("train", "batch_size", str(error)) from None
     if steps > MOST_STEPS:
@@ -244,7 +260,7 @@ def _short(error: BaseException) -> str:
 
 
 def _images(sections: dict[str, Any], count: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((count, *dataset(sections).outline().image_shape), jnp.float32)
+    return jax.ShapeDtypeStruct((count, *outline(sections).image_shape), jnp.float32)
 
 
 def _variable_shapes(network: nn.Module, sections: dict[str, Any]) -> Any:

@@ -58,15 +58,26 @@ class RunConfig:
     @property
     def arm(self) -> str:
         """What sets this run's arm apart from the others, without the seed."""
-        axes = {axis: value for axis, value in self.axes.items() if not _is_seed(axis)}
-        if not axes:
+        if not self.labels:
             return self.sections["norm"]["name"]
+        calls = {axis for axis, value in self.axes.items() if _is_call(value)}
         return ", ".join(
-            call_label(value)
-            if isinstance(value, dict) and "name" in value
-            else f"{axis}={flow(value)}"
-            for axis, value in axes.items()
+            label if axis in calls else f"{axis}={flow(label)}"
+            for axis, label in self.labels.items()
         )
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The axes but the seed: numbers, text and the like as they are, a named call in short."""
+        return {
+            axis: call_label(value)
+            if _is_call(value)
+            else flow(value)
+            if isinstance(value, list | dict)
+            else value
+            for axis, value in self.axes.items()
+            if not _is_seed(axis)
+        }
 
     @property
     def id(self) -> str:
@@ -74,6 +85,10 @@ class RunConfig:
         words = "".join(c if c.isalnum() or c in "_.=-" else "-" for c in self.arm)
         slug = "-".join(filter(None, words.split("-")))[:60]
         return f"{slug}-s{self.seed}-{self.hash}"
+
+
+def _is_call(value: Any) -> bool:
+    return isinstance(value, dict) and "name" in value
 
 
 def _is_seed(axis: str) -> bool:
@@ -165,14 +180,22 @@ def _check_call(document: Document, section: str) -> tuple[dict[str, Any] | None
     if not isinstance(value, dict):
         message = f"'{section}' must be a name or a mapping with a name, found {show(value)}"
         return None, [Problem(document.mark(path), message)]
-    problems: list[Problem] = []
-    augment: list[dict[str, Any]] = []
-    if section == "data" and "augment" in value:
-        augment, problems = _check_augment(document, value["augment"])
-    resolved, found = _check_named(document, path, CALLS[section], section, skip=("augment",))
+    common, problems = _check_common(document) if section == "data" else ({}, [])
+    resolved, found = _check_named(document, path, CALLS[section], section, skip=tuple(common))
     if resolved is None or problems or found:
         return None, problems + found
-    return ({**resolved, "augment": augment} if section == "data" else resolved), []
+    return {**resolved, **common}, []
+
+
+def _check_common(document: Document) -> tuple[dict[str, Any], list[Problem]]:
+    """The keys that the section `data` has whatever it names."""
+    value = document.value["data"]
+    augment, problems = _check_augment(document, value.get("augment", []))
+    held_out = value.get("validation")
+    if held_out is not None and (not isinstance(held_out, int) or isinstance(held_out, bool)):
+        message = f"data: 'validation' must be a whole number or null, found {show(held_out)}"
+        problems.append(Problem(document.mark(("data", "validation")), message))
+    return {"augment": augment, "validation": held_out}, problems
 
 
 def _check_augment(document: Document, given: Any) -> tuple[list[dict[str, Any]], list[Problem]]:

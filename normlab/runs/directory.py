@@ -131,18 +131,41 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A run's place in its experiment.
+
+    Attributes:
+        run: the run, made or not yet made.
+        arm: what sets it apart from the others, without the seed.
+        seed: its seed.
+        axes: the axes of the sweep but the seed, and its value on each: a number, text, a
+            truth value, or the label of a named call.
+    """
+
+    run: Run
+    arm: str
+    seed: int
+    axes: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Runs:
     """The runs of one experiment, as they lie on disk.
 
     Attributes:
         path: the experiment's folder.
-        about: name, question, target, config file and command, as last run.
-        runs: those that the last command named, made or not yet made, in its order.
+        about: name, question, target, config file and overrides, as last run.
+        entries: the runs that the last command named, made or not yet made, in its order.
     """
 
     path: Path
     about: dict[str, Any]
-    runs: list[Run]
+    entries: list[Entry]
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs alone."""
+        return [entry.run for entry in self.entries]
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)
@@ -156,11 +179,13 @@ class Runs:
         return f"<Runs {self.path}: {counts}>"
 
 
-def write_experiment(path: Path, about: dict[str, Any], runs: list[Run]) -> None:
+def write_experiment(path: Path, about: dict[str, Any], entries: list[Entry]) -> None:
     """Note which runs of a folder belong to the experiment as it is now."""
     path.mkdir(parents=True, exist_ok=True)
-    names = [run.path.name for run in runs]
-    write_atomically(path / EXPERIMENT, json.dumps({**about, "runs": names}, indent=1))
+    runs = [
+        {"folder": e.run.path.name, "arm": e.arm, "seed": e.seed, "axes": e.axes} for e in entries
+    ]
+    write_atomically(path / EXPERIMENT, json.dumps({**about, "runs": runs}, indent=1))
 
 
 def load(path: str | Path) -> Run | Runs:
@@ -174,7 +199,11 @@ def load(path: str | Path) -> Run | Runs:
         return Run(folder)
     if (folder / EXPERIMENT).is_file():
         about = json.loads(_text(folder / EXPERIMENT))
-        return Runs(folder, about, [Run(folder / name) for name in about.pop("runs")])
+        entries = [
+            Entry(Run(folder / e["folder"]), e["arm"], e["seed"], e["axes"])
+            for e in about.pop("runs")
+        ]
+        return Runs(folder, about, entries)
     near = sorted(str(file.parent) for file in folder.glob(f"*/{EXPERIMENT}"))
     hint = f"; experiments below it: {', '.join(near)}" if near else ""
     raise UserError(f"{folder} is neither a run nor an experiment of normlab{hint}")

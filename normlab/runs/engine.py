@@ -24,6 +24,7 @@ from normlab.runs.directory import (
     CHECKPOINTS,
     ERROR,
     FINISHED,
+    Entry,
     Run,
     RunBusyError,
     Runs,
@@ -107,8 +108,12 @@ class Engine:
             ) from error
 
     def _run_all(self, folder: Path) -> Outcome:
-        runs = [Run(folder / config.id) for config in self.experiment.runs]
-        write_experiment(folder, self._about(), runs)
+        entries = [
+            Entry(Run(folder / config.id), config.arm, config.seed, config.labels)
+            for config in self.experiment.runs
+        ]
+        runs = [entry.run for entry in entries]
+        write_experiment(folder, self._about(), entries)
         states: list[str] = []
         with _stop_on_signal() as stopped:
             for index, (config, run) in enumerate(zip(self.experiment.runs, runs, strict=True)):
@@ -142,15 +147,17 @@ class Engine:
     def _make(
         self, config: RunConfig, run: Run, index: int, stopped: threading.Event
     ) -> tuple[str, str]:
-        about = {"arm": config.arm, "seed": config.seed}
+        about: dict[str, Any] = {"arm": config.arm, "seed": config.seed}
         run.write_config(config.sections)
         run.write_status("running", **about)
         (run.path / ERROR).unlink(missing_ok=True)  # of an attempt before this one
         self.tell(RunStarted(config, index, "compiling"))
         data, _ = self._load_data(config)
         self._check_same_data(run, data)
-        run.add_provenance(provenance.collect(data.fingerprint))
+        run.add_provenance(provenance.collect(data))
         compiled, compile_seconds = self._compile(config)
+        about |= {"steps": build.total_steps(config.sections), "parameters": compiled.parameters}
+        run.write_status("running", **about)
 
         checkpoints = Checkpoints(run.path / CHECKPOINTS)
         try:
@@ -195,7 +202,7 @@ class Engine:
     def _load_data(self, config: RunConfig) -> tuple[Dataset, DeviceData]:
         key = repr(config.sections["data"])
         if key not in self._data:
-            data = build.dataset(config.sections).load()
+            data = build.dataset(config.sections)
             self._data = {key: (data, DeviceData.put(data))}
         return self._data[key]
 
@@ -211,10 +218,10 @@ class Engine:
 
     def _check_same_data(self, run: Run, data: Dataset) -> None:
         for record in run.provenance:
-            if record["data_fingerprint"] != data.fingerprint:
+            if record["data"]["fingerprint"] != data.fingerprint:
                 raise UserError(
                     f"{run.path}: this run began on other data (fingerprint "
-                    f"{record['data_fingerprint']}, now {data.fingerprint}); restore that data, "
+                    f"{record['data']['fingerprint']}, now {data.fingerprint}); restore that data, "
                     "or give --out another folder"
                 )
 
@@ -227,7 +234,6 @@ class Engine:
             "target": None if target is None else {"test_accuracy": target.test_accuracy},
             "config": str(experiment.file),
             "overrides": list(experiment.overrides),
-            "arms": [config.arm for config in experiment.runs],
         }
 
 

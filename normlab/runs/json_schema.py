@@ -3,7 +3,7 @@
 from typing import Any
 
 from normlab.catalogue import AUGMENTATIONS
-from normlab.runs.schema import CALLS, SETTINGS, WORDS, fields_model
+from normlab.runs.schema import CALLS, COMMON_TO_DATA, SETTINGS, WORDS, fields_model
 
 ENTRY_BY_PATH = r"^[\w.]+:\w+$"
 
@@ -16,9 +16,11 @@ def json_schema() -> dict[str, Any]:
     for section in CALLS:
         properties[section] = _call(section)
     augment = {"type": "array", "items": _call_of(AUGMENTATIONS.entries(), "augmentation", {})}
+    augment["description"] = COMMON_TO_DATA["augment"]
+    validation = {"type": ["integer", "null"], "description": COMMON_TO_DATA["validation"]}
     for variant in properties["data"]["anyOf"]:
         if "properties" in variant:
-            variant["properties"]["augment"] = augment
+            variant["properties"] |= {"augment": augment, "validation": validation}
     properties["schedule"]["anyOf"].append({"type": "null"})
     for section, settings in SETTINGS.items():
         properties[section] = _fields(settings, "")

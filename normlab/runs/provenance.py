@@ -12,11 +12,13 @@ from typing import Any
 
 import jax
 
+from normlab.data.dataset import Dataset
+
 PACKAGES = ("normlab", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 FLAG_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "CUDA_VISIBLE_DEVICES")
 
 
-def collect(data_fingerprint: str) -> dict[str, Any]:
+def collect(data: Dataset) -> dict[str, Any]:
     """One record, as JSON can hold it."""
     environment = {
         name: value
@@ -34,7 +36,13 @@ def collect(data_fingerprint: str) -> dict[str, Any]:
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
         "environment": environment,
         "git": git_state(Path(__file__).parent),
-        "data_fingerprint": data_fingerprint,
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "classes": len(data.classes),
+            "train_examples": len(data.train.labels),
+            "test_examples": len(data.test.labels),
+        },
     }
 
 

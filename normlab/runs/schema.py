@@ -32,6 +32,12 @@ CALLS: dict[str, Shelf | OptaxShelf] = {
 }
 """The sections that name something to call; their other keys are its arguments."""
 
+COMMON_TO_DATA = {
+    "augment": "augmentations of every training batch, in turn",
+    "validation": "training examples to hold out; their metrics are val_loss and val_accuracy",
+}
+"""Keys of `data` that are not arguments of the dataset: every dataset has them."""
+
 FILLED_IN = {
     "model": {"norm", "classes", "parent", "name"},
     "norm": {"axis_name"},

@@ -37,6 +37,8 @@ that Ctrl-C is answered within a few steps."""
 
 SECONDS_BETWEEN_PROGRESS = 0.2
 
+METRIC_PREFIX = {"test": "test", "validation": "val"}
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -198,7 +200,7 @@ class Loop:
         """One row of metrics, and the meter set back."""
         train_loss, train_accuracy = state.meter.means()
         started = time.perf_counter()
-        test_loss, test_accuracy = self.compiled.evaluate(state)
+        found = {part: self.compiled.evaluate(state, part) for part in self.compiled.parts}
         clock = Clock(clock.train, clock.evaluate + time.perf_counter() - started)
         step = int(state.step)
         row = {
@@ -206,8 +208,11 @@ class Loop:
             "epoch": step / self._per_epoch,
             "train_loss": train_loss,
             "train_accuracy": train_accuracy,
-            "test_loss": test_loss,
-            "test_accuracy": test_accuracy,
+            **{
+                f"{METRIC_PREFIX[part]}_{name}": value
+                for part, means in found.items()
+                for name, value in zip(("loss", "accuracy"), means, strict=True)
+            },
             "train_seconds": clock.train,
         }
         self._history.append(row)

@@ -23,6 +23,9 @@ from normlab.models.slots import NORM_STATE, pool_norm_states
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData, Meter, TrainState
 
+HeldOut = Literal["test", "validation"]
+HELD_OUT: tuple[HeldOut, ...] = ("test", "validation")
+
 STREAMS = {"init": 0, "order": 1, "augment": 2}
 
 
@@ -144,11 +147,18 @@ class Program:
         return self.model.norm  # type: ignore[attr-defined]
 
     def evaluate_batch(
-        self, params: Any, norm_state: Any, data: DeviceData, index: Array, counts: Array
+        self,
+        params: Any,
+        norm_state: Any,
+        data: DeviceData,
+        index: Array,
+        counts: Array,
+        part: HeldOut = "test",
     ) -> Meter:
-        """Sums over the test examples at `index`; `counts` is 1 for each, and 0 for padding."""
-        images = _standardised(data.test.images[index].astype(jnp.float32), data)
-        labels = data.test.labels[index]
+        """Sums over a part's examples at `index`; `counts` is 1 for each, and 0 for padding."""
+        split = getattr(data, part)
+        images = _standardised(split.images[index].astype(jnp.float32), data)
+        labels = split.labels[index]
         variables = {"params": params, NORM_STATE: norm_state}
         logits = cast(Array, self.model.apply(variables, images, train=False))
         losses = _cross_entropy(logits, labels, label_smoothing=0.0)
@@ -166,6 +176,8 @@ class Compiled:
     Attributes:
         seconds: how long tracing and compiling took.
         train_examples: how many there are.
+        parts: "test", and "validation" where the data have it.
+        parameters: numbers in the model's parameters.
         peak_bytes: memory that one training step needs beyond its inputs, where XLA says so.
     """
 
@@ -173,7 +185,11 @@ class Compiled:
         started = time.perf_counter()
         self.program, self._data = program, data
         self.train_examples, *self._image_shape = data.train.images.shape
-        self._test = _padded_batches(len(data.test.labels), program.recipe.eval_batch_size)
+        self.parts: list[HeldOut] = [part for part in HELD_OUT if getattr(data, part) is not None]
+        size = program.recipe.eval_batch_size
+        self._batches = {
+            part: _padded_batches(len(getattr(data, part).labels), size) for part in self.parts
+        }
 
         seed = jnp.zeros((), jnp.uint32)
         order = jax.ShapeDtypeStruct((self.train_examples,), jnp.int32)
@@ -181,13 +197,18 @@ class Compiled:
         shuffle = partial(program.order, examples=self.train_examples)
         lowered = (
             jax.jit(program.step, donate_argnums=0).lower(state, data, order, seed),
-            jax.jit(program.evaluate_batch).lower(
-                state.params, state.norm_state, data, *self._test[0]
-            ),
             jax.jit(shuffle).lower(seed, jnp.zeros((), jnp.int32)),
+            *(
+                jax.jit(partial(program.evaluate_batch, part=part)).lower(
+                    state.params, state.norm_state, data, *batches[0]
+                )
+                for part, batches in self._batches.items()
+            ),
         )
         with ThreadPoolExecutor() as pool:
-            self._step, self._evaluate, self._order = pool.map(Lowered.compile, lowered)
+            self._step, self._order, *evaluate = pool.map(Lowered.compile, lowered)
+        self._evaluate = dict(zip(self.parts, evaluate, strict=True))
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         self.peak_bytes = getattr(self._step.memory_analysis(), "temp_size_in_bytes", None)
         self.seconds = time.perf_counter() - started
 
@@ -208,12 +229,12 @@ class Compiled:
         """One step; `state` is used up."""
         return self._step(state, self._data, order, _seed(seed))
 
-    def evaluate(self, state: TrainState) -> tuple[float, float]:
-        """Mean loss and accuracy over the whole test split, its last partial batch included."""
-        total = Meter.empty()
-        for index, counts in self._test:
-            part = self._evaluate(state.params, state.norm_state, self._data, index, counts)
-            total = jax.tree.map(jnp.add, total, part)
+    def evaluate(self, state: TrainState, part: HeldOut = "test") -> tuple[float, float]:
+        """Mean loss and accuracy over a whole part, its last partial batch included."""
+        total, evaluate = Meter.empty(), self._evaluate[part]
+        for index, counts in self._batches[part]:
+            found = evaluate(state.params, state.norm_state, self._data, index, counts)
+            total = jax.tree.map(jnp.add, total, found)
         return total.means()
 
 

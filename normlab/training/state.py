@@ -62,6 +62,7 @@ class DeviceData(NamedTuple):
 
     train: DeviceSplit
     test: DeviceSplit
+    validation: DeviceSplit | None
     mean: Array
     std: Array
 
@@ -73,7 +74,10 @@ class DeviceData(NamedTuple):
         def split(arrays: Split) -> DeviceSplit:
             return DeviceSplit(jnp.asarray(arrays.images), jnp.asarray(arrays.labels))
 
-        return cls(split(data.train), split(data.test), jnp.asarray(mean), jnp.asarray(std))
+        validation = None if data.validation is None else split(data.validation)
+        return cls(
+            split(data.train), split(data.test), validation, jnp.asarray(mean), jnp.asarray(std)
+        )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from normlab.evidence.summary import summarise
-from normlab.runs.directory import Run, load, write_experiment
+from normlab.runs.directory import Entry, Run, load, write_experiment
 
 
 def row(step, accuracy):
@@ -27,13 +27,13 @@ def experiment(tmp_path):
     runs = []
     for (arm, seed), (status, rows) in RUNS.items():
         run = Run(tmp_path / "e" / f"{arm}{seed}")
-        runs.append(run)
+        runs.append(Entry(run, arm, seed, {"norm": arm}))
         if status is not None:
             run.path.mkdir(parents=True)
             run.write_status(**status, seed=seed, train_seconds=status.get("step", 0) / 100)
             for one in rows:
                 run.append_metrics(one)
-    about = {"target": {"test_accuracy": 0.5}, "arms": [arm for arm, _ in RUNS]}
+    about = {"target": {"test_accuracy": 0.5}}
     write_experiment(tmp_path / "e", about, runs)
     return load(tmp_path / "e")
 

@@ -97,7 +97,7 @@ def test_a_run_directory_says_how_it_was_made(tiny, make):
     (record,) = run.provenance
     assert record["versions"]["jax"] == jax.__version__ and record["versions"]["normlab"]
     assert record["devices"] and record["cpus"] and record["platform"] and record["command"]
-    assert len(record["data_fingerprint"]) == 16 and "XLA_FLAGS" in record["environment"]
+    assert len(record["data"]["fingerprint"]) == 16 and "XLA_FLAGS" in record["environment"]
     assert len(record["git"]["commit"]) == 40
     status = run.status
     assert status["arm"] == "batch_norm" and status["seed"] == 0 and status["step"] == 6
@@ -144,4 +144,6 @@ def test_an_experiment_file_is_whole_json(tiny, make):
     outcome = make(tiny("question: why\ntarget: {test_accuracy: 0.3}\n"), "epochs=1")
     about = json.loads((outcome.runs.path / "experiment.json").read_text())
     assert about["question"] == "why" and about["target"] == {"test_accuracy": 0.3}
-    assert about["overrides"] == ["epochs=1"] and about["arms"] == ["batch_norm"]
+    assert about["overrides"] == ["epochs=1"] and [run["arm"] for run in about["runs"]] == [
+        "batch_norm"
+    ]
