@@ -20,7 +20,7 @@ from normlab.errors import UserError
 
 CONFIG, METRICS, STATUS = "config.yaml", "metrics.jsonl", "status.json"
 PROVENANCE, CHECKPOINTS, ERROR, LOCK = "provenance.json", "checkpoints", "error.txt", "lock"
-EXPERIMENT = "experiment.json"
+EXPERIMENT, CLAIMS = "experiment.json", "claims.json"
 
 FINISHED = ("done", "diverged")
 """States in which a run has its result. The others: new, running, interrupted, failed."""

@@ -1,0 +1,128 @@
+"""What a reader must know of an experiment before believing it: budgets, differences, warnings."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from normlab.evidence.samples import trouble
+from normlab.runs.record import Record
+
+COSMETIC = {("train", "seed")}
+
+
+def differing(records: list[Record]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """What differs between arms, defaults included.
+
+    Returns:
+        The dotted keys of the resolved configs that are not the same in all arms, and for each
+        arm its values of them.
+    """
+    first: dict[str, dict[str, Any]] = {}
+    for record in records:
+        if record.config:
+            first.setdefault(record.arm, _flat(record.config))
+    keys = dict.fromkeys(key for flat in first.values() for key in flat)
+    absent = object()
+    chosen = [
+        key for key in keys
+        if len({json.dumps(flat.get(key, "(absent)")) for flat in first.values()}) > 1
+    ]  # fmt: skip
+    return chosen, {
+        arm: {key: flat[key] for key in chosen if flat.get(key, absent) is not absent}
+        for arm, flat in first.items()
+    }
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    flat = {}
+    for section, values in config.items():
+        if not isinstance(values, dict):
+            flat[section] = values
+            continue
+        for key, value in values.items():
+            if (section, key) not in COSMETIC:
+                flat[f"{section}.{key}"] = value
+    return flat
+
+
+def made_with(records: list[Record]) -> dict[str, list[str]]:
+    """Hardware, versions, code and data of all runs: heading to each distinct value."""
+    found: dict[str, Counter[str]] = {}
+    for record in records:
+        for proof in record.provenance:
+            for heading, value in _facts(proof):
+                found.setdefault(heading, Counter())[value] += 1
+    return {heading: [value for value, _ in sorted(c.items())] for heading, c in found.items()}
+
+
+def _facts(proof: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    yield "devices", ", ".join(proof["devices"])
+    yield "machine", f"{proof['platform']}, {proof['cpus']} cores"
+    yield "versions", ", ".join(f"{name} {v}" for name, v in proof["versions"].items() if v)
+    git = proof.get("git")
+    if git:
+        yield (
+            "code",
+            git["commit"][:10] + (f" with changes {git['dirty']}" if "dirty" in git else ""),
+        )
+    data = proof["data"]
+    yield (
+        "data",
+        (
+            f"{data['name']} ({data['train_examples']} training and {data['test_examples']} test "
+            f"examples, fingerprint {data['fingerprint']})"
+        ),
+    )
+    for name, value in proof["environment"].items():
+        yield "environment", f"{name}={value}"
+
+
+def warnings(records: list[Record], measure_name: str, metrics: tuple[str, ...]) -> list[str]:
+    """What may make the comparison say less than it seems to."""
+    found = []
+    facts = made_with(records)
+    for heading, words in (
+        ("devices", "hardware"),
+        ("machine", "machines"),
+        ("versions", "versions"),
+        ("code", "states of the code"),
+        ("environment", "flags"),
+        ("data", "data"),
+    ):
+        mixed = facts.get(heading, [])
+        if len(mixed) > 1 and heading != "environment":
+            found.append(f"The runs were made with mixed {words}: {'; '.join(mixed)}.")
+    found += _budget_warnings(records)
+    counts = Counter(record.arm for record in records if record.finished)
+    if len(set(counts.values())) > 1:
+        each = ", ".join(f"{arm} {n}" for arm, n in counts.items())
+        found.append(f"The arms have different numbers of finished runs: {each}.")
+    if measure_name == "best" and any(metric.startswith("test") for metric in metrics):
+        found.append("best(...) of a test metric chooses by the test set, so it is too good.")
+    troubles = [f"{record.arm} {text}" for record in records if (text := trouble(record))]
+    found += [f"{text[0].upper()}{text[1:]}." for text in troubles]
+    return found
+
+
+def _budget_warnings(records: list[Record]) -> list[str]:
+    """Arms that were given more steps or examples than others."""
+    found = []
+    for words, budget in (
+        ("optimiser steps", lambda r: r.status.get("steps")),
+        ("examples seen", lambda r: _examples_seen(r)),
+    ):
+        budgets: dict[Any, list[str]] = {}
+        for record in records:
+            if record.status.get("steps"):
+                arms = budgets.setdefault(budget(record), [])
+                if record.arm not in arms:
+                    arms.append(record.arm)
+        if len(budgets) > 1:
+            each = "; ".join(f"{n:,}: {', '.join(arms)}" for n, arms in sorted(budgets.items()))
+            found.append(f"The arms had unequal budgets of {words} ({each}).")
+    return found
+
+
+def _examples_seen(record: Record) -> int:
+    return record.status["steps"] * record.config["train"]["batch_size"]

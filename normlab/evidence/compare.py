@@ -1,0 +1,235 @@
+"""An experiment's arms, each against one baseline: what the reports and the notebook show."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from normlab.errors import UserError, did_you_mean
+from normlab.evidence.contrasts import Contrast, contrast, mean_of
+from normlab.evidence.inference import holm, permutation_p, probability_better, sampling_error
+from normlab.evidence.intervals import Interval, interquartile_mean, interquartile_mean_interval
+from normlab.evidence.samples import Sample, sample
+from normlab.evidence.verdicts import Verdict, judge
+from normlab.runs.directory import Runs
+from normlab.runs.measures import Measure
+from normlab.runs.record import Record
+
+PRICES = ("seconds_per_step", "peak_memory", "parameters", "compile_seconds")
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One arm of an experiment.
+
+    Attributes:
+        name: its name.
+        records: its runs.
+        sample: their values of the comparison's measure.
+        mean: with its interval.
+        difference: to the baseline; None for the baseline itself.
+        ratio: to the baseline.
+        better: the chance that a run of this arm beats one of the baseline.
+        p: of the permutation test against the baseline.
+        holm: that, corrected for all the arms that are compared with the baseline.
+        prices: the median over its runs of each price; those that are not known are left out.
+    """
+
+    name: str
+    records: list[Record]
+    sample: Sample
+    mean: Contrast
+    difference: Contrast | None
+    ratio: Contrast | None
+    better: float
+    p: float
+    holm: float
+    prices: dict[str, float]
+
+    @property
+    def middle(self) -> float:
+        """The interquartile mean; NaN without values, or with censored ones."""
+        known = len(self.sample) > 0 and not self.sample.censored.any()
+        return interquartile_mean(self.sample.values) if known else float("nan")
+
+    @property
+    def middle_interval(self) -> Interval:
+        """The interval of the interquartile mean."""
+        return interquartile_mean_interval(self.sample.values)
+
+    @property
+    def distinguished(self) -> bool:
+        """Whether the interval of the difference to the baseline leaves zero outside."""
+        if self.difference is None:
+            return False
+        low, high = self.difference.interval
+        return low > 0 or high < 0
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The arms of an experiment against its baseline, by one measure.
+
+    In a notebook it shows itself; `print` gives the text.
+
+    Attributes:
+        runs: the experiment.
+        measure: what is compared.
+        baseline: the name of the arm that the others are compared with.
+        arms: in the experiment's order.
+        records: all its runs.
+    """
+
+    runs: Runs
+    measure: Measure
+    baseline: str
+    arms: list[Arm]
+    records: list[Record]
+
+    @cached_property
+    def verdicts(self) -> list[Verdict]:
+        """Of the experiment's claims."""
+        return judge(self.runs, self.records)
+
+    @property
+    def question(self) -> str | None:
+        """What the experiment asks."""
+        return self.runs.about.get("question")
+
+    @cached_property
+    def test_noise(self) -> float | None:
+        """The standard error that the choice of test examples leaves in the best arm's accuracy."""
+        finished = [record for record in self.records if record.finished]
+        name = "test_accuracy"
+        if self.measure.metrics != (name,) or self.measure.kind.unit or not finished:
+            return None
+        top = max((arm.mean.estimate for arm in self.arms if arm.sample.complete), default=0.5)
+        return sampling_error(min(max(top, 0.0), 1.0), finished[0].data["test_examples"])
+
+    def arm(self, name: str) -> Arm:
+        """One arm by its name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def frame(self) -> Any:
+        """The table as a pandas DataFrame, one row an arm.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        from normlab.evidence.tables import arm_row, to_frame
+
+        return to_frame([arm_row(self, arm) for arm in self.arms])
+
+    def __str__(self) -> str:
+        from normlab.evidence.markdown import to_text
+
+        return to_text(self)
+
+    def _repr_html_(self) -> str:
+        from normlab.evidence.html import to_fragment
+
+        return to_fragment(self)
+
+    def plot(self, kind: str = "differences", **options: Any) -> Any:
+        """A matplotlib figure to look at or restyle: see `normlab.evidence.figures`.
+
+        Args:
+            kind: "differences" (a forest plot), "curves", "values", "price" or "heat".
+            **options: passed on, such as `metric="train_loss"` of "curves".
+        """
+        from normlab.evidence import figures
+
+        makers = figures.KINDS
+        if kind not in makers:
+            raise UserError(f"there is no plot '{kind}'; {did_you_mean(kind, makers)}")
+        return makers[kind](self, **options)
+
+
+def compare(
+    runs: Runs, *, baseline: str | None = None, measure: str = "final(test_accuracy)"
+) -> Comparison:
+    """Compare the arms of an experiment with one of them.
+
+    Args:
+        runs: from `normlab.load` or `normlab.run`.
+        baseline: an arm's name; the first one if left out.
+        measure: what to compare, such as `steps_to(test_accuracy, 0.6)`.
+
+    Raises:
+        UserError: there is no such arm or measure, or the runs cannot have it.
+    """
+    if not isinstance(runs, Runs):
+        raise UserError(f"an experiment's runs are needed, as from normlab.load; found {runs!r}")
+    parsed = Measure.parse(measure)
+    records = [Record.read(entry) for entry in runs.entries]
+    _check_metrics(parsed, records)
+    groups = _arms(records, parsed)
+    base = _baseline(groups, baseline)
+    samples = {name: sample(name, own, parsed) for name, own in groups.items()}
+    others = [name for name in groups if name != base]
+    raw = {name: permutation_p(samples[name], samples[base]) for name in others}
+    adjusted = dict(zip(others, holm([raw[name] for name in others]), strict=True))
+    arms = []
+    for name, own in groups.items():
+        one, other = samples[name], samples[base]
+        is_base = name == base
+        arms.append(
+            Arm(
+                name,
+                own,
+                one,
+                mean_of(one),
+                None if is_base else contrast(one, other),
+                None if is_base else contrast(one, other, "ratio"),
+                float("nan") if is_base else probability_better(
+                    one, other, parsed.higher_is_better),
+                raw.get(name, float("nan")),
+                adjusted.get(name, float("nan")),
+                _prices(own),
+            )
+        )  # fmt: skip
+    return Comparison(runs, parsed, base, arms, records)
+
+
+def _arms(records: list[Record], measure: Measure) -> dict[str, list[Record]]:
+    """The runs by arm; where the measure is taken over an axis, arms do not differ in it."""
+    if measure.axis is not None and not all(measure.axis in record.axes for record in records):
+        axes = list(dict.fromkeys(axis for record in records for axis in record.axes))
+        raise UserError(f"{measure}: the sweep's axes are {', '.join(axes) or 'none'}")
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        name = record.arm
+        if measure.axis is not None:
+            rest = {a: v for a, v in record.axes.items() if a != measure.axis}
+            name = ", ".join(v if isinstance(v, str) else f"{a}={v}" for a, v in rest.items())
+        found.setdefault(name or "all", []).append(record)
+    return found
+
+
+def _baseline(groups: dict[str, list[Record]], wanted: str | None) -> str:
+    if wanted is None:
+        return next(iter(groups))
+    if wanted in groups:
+        return wanted
+    partly = [name for name, own in groups.items() if wanted in map(str, own[0].axes.values())]
+    if len(partly) == 1:
+        return partly[0]
+    raise UserError(f"no arm is called '{wanted}'; {did_you_mean(wanted, groups)}")
+
+
+def _check_metrics(measure: Measure, records: list[Record]) -> None:
+    rows = [record.rows[-1] for record in records if record.rows]
+    lacking = [m for m in measure.metrics if rows and not any(m in row for row in rows)]
+    if lacking:
+        raise UserError(f"{measure}: these runs have no '{lacking[0]}'")
+
+
+def _prices(records: list[Record]) -> dict[str, float]:
+    found = {}
+    for price in PRICES:
+        values = [Measure(price).of(record) for record in records if record.finished]
+        known = [value.number for value in values if value is not None]
+        if known:
+            found[price] = float(np.median(known))
+    return found

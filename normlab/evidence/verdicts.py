@@ -1,0 +1,169 @@
+"""Claims judged: supported, refuted or undecided, by an interval and by nothing else.
+
+A claim is supported if the interval of its difference, ratio or mean lies wholly where the claim
+wants it, refuted if it lies wholly outside, and undecided otherwise; "matches within d" so is an
+equivalence test. The level is 95%, raised by Holm's rule for the number of claims in the file, so
+that the chance of one wrong verdict among all of them is at most 5%. Before any interval is
+looked at, a claim is undecided if a run is not finished, or if no arm learned enough.
+"""
+
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from normlab.errors import UserError
+from normlab.evidence.contrasts import Contrast, contrast, mean_of
+from normlab.evidence.intervals import LEVEL, Interval
+from normlab.evidence.samples import Sample, sample
+from normlab.runs.claims import Claim, name_of, parse_floor, select
+from normlab.runs.directory import CLAIMS, Runs
+from normlab.runs.measures import Measure
+from normlab.runs.record import Record
+
+Outcome = Literal["supported", "refuted", "undecided"]
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What became of a claim.
+
+    Attributes:
+        claim: the claim.
+        outcome: supported, refuted or undecided.
+        why: in a sentence.
+        registered: whether every run that it is judged by began with the claim already written.
+        withdrawn: whether it was registered once and is no longer in the config.
+        contrast: what was measured, or None if a rule decided before that.
+        level: of the interval that decides, after Holm's rule.
+        p: the smallest 1 - level at which it would still be decided; 1 if a rule decided.
+        seeds: how many an arm would decide it if the estimate is the truth; None if not known.
+        arms: the values, left and right.
+    """
+
+    claim: Claim
+    outcome: Outcome
+    why: str
+    registered: bool
+    withdrawn: bool = False
+    contrast: Contrast | None = None
+    level: float = LEVEL
+    p: float = 1.0
+    seeds: int | None = None
+    arms: tuple[Sample, ...] = ()
+
+    @property
+    def interval(self) -> Interval | None:
+        """That which decides."""
+        return None if self.contrast is None else self.contrast.at(self.level)
+
+    @property
+    def standing(self) -> str:
+        """How the claim stands to the runs: registered, written after the fact, withdrawn."""
+        if self.withdrawn:
+            return "registered, then taken out of the config"
+        return "registered before the first step" if self.registered else "written after the fact"
+
+
+def judge(runs: Runs, records: list[Record] | None = None) -> list[Verdict]:
+    """Judge every claim that stands in the experiment, and every registered one taken out of it.
+
+    Args:
+        runs: an experiment, from disk.
+        records: its runs' records, where they have been read already.
+    """
+    records = records or [Record.read(entry) for entry in runs.entries]
+    present = [Claim(**claim) for claim in runs.about.get("claims", [])]
+    hashes = {claim.hash for claim in present}
+    gone = [claim for claim in _ever_written(runs) if claim.hash not in hashes]
+    weighed = [_weigh(claim, records) for claim in present]
+    weighed += [v for claim in gone if (v := _weigh(claim, records, withdrawn=True)).registered]
+    return _decide(weighed)
+
+
+def _ever_written(runs: Runs) -> list[Claim]:
+    file = runs.path / CLAIMS
+    if not file.exists():
+        return []
+    return [Claim(**claim) for claim in json.loads(file.read_text(encoding="utf-8"))]
+
+
+def _weigh(claim: Claim, records: list[Record], withdrawn: bool = False) -> Verdict:
+    """Measure a claim; what the interval then says is for `_decide`."""
+    measure = Measure.parse(claim.measure)
+    try:
+        arms = [select(records, selector, measure.axis) for selector in claim.selectors]
+    except UserError as error:  # the config has changed since
+        return Verdict(claim, "undecided", str(error), _stood(claim, records), withdrawn)
+    registered = _stood(claim, [record for arm in arms for record in arm])
+    samples = tuple(
+        sample(name_of(selector), own, measure)
+        for selector, own in zip(claim.selectors, arms, strict=True)
+    )
+    verdict = Verdict(claim, "undecided", "", registered, withdrawn, arms=samples)
+    unfinished = [t for s in samples if not s.complete for t in s.troubles if "diverged" not in t]
+    if not all(s.complete for s in samples):
+        why = "; ".join(unfinished) or "a diverged run has no value of this measure"
+        return replace(verdict, why=why)
+    underfit = _underfit(claim, arms)
+    if underfit:
+        return replace(verdict, why=underfit)
+    expected = claim.expectation
+    if expected.quantity == "mean":
+        found = mean_of(samples[0])
+    else:
+        found = contrast(samples[0], samples[1], expected.quantity, claim.paired)
+    bounds = [bound for bound in (expected.low, expected.high) if math.isfinite(bound)]
+    seeds = found.seeds_to_decide(*bounds)
+    return replace(verdict, contrast=found, p=found.p_value(*bounds), seeds=seeds)
+
+
+def _stood(claim: Claim, records: list[Record]) -> bool:
+    """Whether a claim was written down before any of these runs began."""
+    begun = [record for record in records if record.provenance]
+    return bool(begun) and all(claim.hash in r.provenance[0].get("claims", []) for r in begun)
+
+
+def _underfit(claim: Claim, arms: list[list[Record]]) -> str:
+    """Why the claim cannot be decided by these arms, if they have not learned enough."""
+    if claim.floor is None:
+        return ""
+    measure, bound, at_least = parse_floor(claim.floor)
+    means = [float(sample("", arm, measure).values.mean()) for arm in arms]
+    best = max(means) if at_least else min(means)
+    if best >= bound if at_least else best <= bound:
+        return ""
+    return f"the arms underfit: the best mean of {measure} is {best:.3g}, and the floor {bound:g}"
+
+
+def _decide(weighed: list[Verdict]) -> list[Verdict]:
+    """Holm's rule: the clearest claim needs the highest level; the first unclear one ends it."""
+    order = sorted(range(len(weighed)), key=lambda index: weighed[index].p)
+    decided = list(weighed)
+    stopped = False
+    for rank, index in enumerate(order):
+        verdict = weighed[index]
+        allowed = (1 - LEVEL) / (len(weighed) - rank)
+        stopped = stopped or verdict.p > allowed
+        verdict = replace(verdict, level=1 - allowed)
+        decided[index] = verdict if verdict.contrast is None else _conclude(verdict, stopped)
+    return decided
+
+
+def _conclude(verdict: Verdict, stopped: bool) -> Verdict:
+    found, expected = verdict.contrast, verdict.claim.expectation
+    assert found is not None
+    low, high = found.at(verdict.level)
+    if not stopped and low >= expected.low and high <= expected.high:
+        return replace(verdict, outcome="supported", why="the interval lies wholly inside")
+    if not stopped:
+        return replace(verdict, outcome="refuted", why="the interval lies wholly outside")
+    if min(found.n) < 2:
+        return replace(verdict, why="one run an arm gives no interval: sweep over seeds")
+    if verdict.seeds is None:
+        hint = ""
+        if not math.isnan(found.spread):
+            hint = "; more than 1000 seeds an arm would be needed if the estimate is the truth"
+        return replace(verdict, why=f"the interval does not decide it{hint}")
+    hint = f"about {verdict.seeds} seeds an arm would, if the estimate is the truth"
+    return replace(verdict, why=f"the interval does not decide it; {hint}")

@@ -1,0 +1,144 @@
+"""The claims of a config, read and checked against its sweep."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from normlab.errors import UserError, did_you_mean
+from normlab.runs.claims import Claim, Expectation, Point, parse_floor, select
+from normlab.runs.measures import Measure
+from normlab.runs.schema import show
+from normlab.runs.yaml_source import Document, Problem
+
+
+class Planned(NamedTuple):
+    """A run of the sweep before it is made, as claims see it."""
+
+    arm: str
+    seed: int
+    axes: dict[str, Any]
+
+
+KEYS = {"says": True, "measure": True, "compare": True, "expect": True, "floor": False,
+        "paired": False, "source": False}  # fmt: skip
+"""The keys of a claim, and whether it needs them."""
+
+
+def read_claims(
+    document: Document, points: list[Planned], metrics: Iterable[str], lenient: bool
+) -> tuple[list[Claim], list[Problem]]:
+    """The claims of a config, or everything that is wrong with them.
+
+    Args:
+        document: the config.
+        points: the runs of its sweep; without any, what depends on them is not checked.
+        metrics: the metrics that the runs will have.
+        lenient: leave out claims about arms that are not there (a command that makes a part of
+            an experiment's runs is no mistake).
+    """
+    given = document.value.get("claims", [])
+    if not isinstance(given, list):
+        message = f"'claims' must be a list of claims, found {show(given)}"
+        return [], [Problem(document.mark(("claims",)), message)]
+    claims, problems = [], []
+    for index in range(len(given)):
+        part = document.part(("claims", index))
+        claim, found = _read_claim(part)
+        if claim is not None and points:
+            found = _check_against(claim, part, points, metrics)
+            if found and lenient:
+                continue
+        problems += found
+        claims += [claim] if claim is not None and not found else []
+    return claims, problems
+
+
+def _read_claim(part: Document) -> tuple[Claim | None, list[Problem]]:
+    value = part.value
+    if not isinstance(value, dict):
+        message = f"a claim is a mapping with the keys {', '.join(KEYS)}, found {show(value)}"
+        return None, [Problem(part.mark(()), message)]
+    problems = [
+        Problem(
+            part.key_mark((key,)), f"a claim has no key '{key}'; {did_you_mean(str(key), KEYS)}"
+        )
+        for key in value
+        if key not in KEYS
+    ]
+    for key, needed in KEYS.items():
+        if needed and key not in value:
+            problems.append(Problem(part.mark(()), f"the claim needs the key '{key}'"))
+        elif key in value and key not in ("compare", "paired") and not isinstance(value[key], str):
+            message = f"claim: '{key}' must be text, found {show(value[key])}"
+            problems.append(Problem(part.mark((key,)), message))
+    if not isinstance(value.get("paired"), bool | None):
+        message = f"claim: 'paired' must be true, false or null, found {show(value['paired'])}"
+        problems.append(Problem(part.mark(("paired",)), message))
+    compare = value.get("compare", {"left": ""})
+    fits = isinstance(compare, dict) and "left" in compare and compare.keys() <= {"left", "right"}
+    if not fits or not all(isinstance(s, str | dict) and s for s in compare.values() if s != ""):
+        message = "claim: 'compare' is written as in {left: batch_norm, right: identity}"
+        problems.append(Problem(part.mark(("compare",)), f"{message}, found {show(compare)}"))
+    for key, parse in (("measure", Measure.parse), ("expect", Expectation.parse),
+                       ("floor", parse_floor)):  # fmt: skip
+        if isinstance(value.get(key), str):
+            try:
+                parse(value[key])
+            except UserError as error:
+                problems.append(Problem(part.mark((key,)), f"claim: {error}"))
+    if problems:
+        return None, problems
+    rest = {key: value[key] for key in value if key != "compare"}
+    claim = Claim(left=compare["left"], right=compare.get("right"), **rest)
+    alone = claim.expectation.quantity == "mean"
+    if alone != (claim.right is None):
+        message = "a mean is that of 'left' alone; a difference or ratio needs 'right' too"
+        return None, [Problem(part.mark(("compare",)), f"claim: {message}")]
+    return claim, []
+
+
+def _check_against(
+    claim: Claim, part: Document, points: list[Planned], metrics: Iterable[str]
+) -> list[Problem]:
+    measures = {"measure": Measure.parse(claim.measure)}
+    if claim.floor is not None:
+        measures["floor"] = parse_floor(claim.floor)[0]
+    problems = []
+    for key, measure in measures.items():
+        try:
+            check_measure(measure, points, metrics)
+            if key == "floor" and measure.axis is not None:
+                raise UserError("a floor is a measure of single runs")
+        except UserError as error:
+            problems.append(Problem(part.mark((key,)), f"claim: {error}"))
+    for side in ("left", "right"):
+        selector = getattr(claim, side)
+        if selector is not None and not problems:
+            try:
+                select(points, selector, measures["measure"].axis)
+            except UserError as error:
+                problems.append(Problem(part.mark(("compare", side)), f"claim: {error}"))
+    return problems
+
+
+def check_measure(measure: Measure, points: Iterable[Point], metrics: Iterable[str]) -> None:
+    """Whether runs like these can have a measure.
+
+    Raises:
+        UserError: they lack a metric or an axis that it names.
+    """
+    lacking = [metric for metric in measure.metrics if metric not in metrics]
+    if lacking:
+        raise UserError(
+            f"{measure}: there is no '{lacking[0]}' without examples held out; "
+            "give data.validation their number"
+        )
+    axis = measure.axis
+    if axis is None:
+        return
+    values = [point.axes.get(axis) for point in points]
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in values):
+        axes = list(dict.fromkeys(axis for point in points for axis in point.axes))
+        raise UserError(
+            f"{measure}: '{axis}' must be an axis of the sweep whose values are positive numbers; "
+            f"the axes are {', '.join(axes)}"
+        )

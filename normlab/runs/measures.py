@@ -1,0 +1,266 @@
+"""What can be measured of runs: a small language, checked with the config.
+
+`final(test_accuracy)`, `steps_to(test_accuracy, 0.6)`, `seconds_per_step`: a name, and its
+arguments in brackets if it has any. `MEASURES` holds all of them.
+
+A diverged run is never dropped: an accuracy enters as that of a guess (1 / classes), a loss as
+that of a guess (log classes), "steps to" as never. A target that was not reached is censored: its
+value is known to be larger than what was run, and comparisons use just that.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from normlab.errors import UserError, did_you_mean
+from normlab.runs.record import Record
+
+METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "val_loss", "val_accuracy")
+"""Columns of the rows of metrics that a measure can name; val_... need `data.validation`."""
+
+
+class Value(NamedTuple):
+    """What a measure gives: a number, or with `censored` the number that it is known to exceed."""
+
+    number: float
+    censored: bool = False
+
+
+def _higher(arguments: tuple[Any, ...]) -> bool:
+    return arguments[0].endswith("accuracy")
+
+
+def _last(record: Record, metric: str) -> float:
+    if record.state == "diverged":
+        return _guess(record, metric)
+    return record.rows[-1][metric]
+
+
+def _guess(record: Record, metric: str) -> float:
+    """What a network that guesses has: a diverged one knows no more."""
+    classes = record.data["classes"]
+    return 1 / classes if metric.endswith("accuracy") else math.log(classes)
+
+
+def final(record: Record, metric: str) -> Value:
+    """The metric at the last evaluation."""
+    return Value(_last(record, metric))
+
+
+def best(record: Record, metric: str) -> Value:
+    """The best of all evaluations; of a test metric it is too good, being chosen on the test."""
+    choose = max if metric.endswith("accuracy") else min
+    return Value(choose([row[metric] for row in record.rows], default=_guess(record, metric)))
+
+
+def _first(record: Record, metric: str, level: float) -> dict[str, Any] | None:
+    higher = metric.endswith("accuracy")
+    reached = (r for r in record.rows if (r[metric] >= level if higher else r[metric] <= level))
+    return next(reached, None)
+
+
+def steps_to(record: Record, metric: str, level: float) -> Value:
+    """Optimiser steps until the first evaluation at which the metric is at least so good."""
+    row = _first(record, metric, level)
+    return Value(record.status["steps"], True) if row is None else Value(row["step"])
+
+
+def seconds_to(record: Record, metric: str, level: float) -> Value:
+    """As `steps_to`, in seconds of training, without compilation and evaluation."""
+    row = _first(record, metric, level)
+    if row is not None:
+        return Value(row["train_seconds"])
+    spent, step = record.status["train_seconds"], max(record.status["step"], 1)
+    # A diverged run ended early; what it would have spent is the fair limit.
+    return Value(spent * record.status["steps"] / step, True)
+
+
+def area(record: Record, metric: str) -> Value:
+    """The metric's mean over the steps, by trapezia; after a divergence that of a guess."""
+    steps = [row["step"] for row in record.rows]
+    values = [row[metric] for row in record.rows]
+    if record.state == "diverged":
+        steps += [record.status["step"], record.status["steps"]]
+        values += [_guess(record, metric)] * 2
+    if steps[0] == steps[-1]:
+        return Value(values[-1])
+    return Value(float(np.trapezoid(values, steps)) / (steps[-1] - steps[0]))
+
+
+def gap(record: Record, metric: str, other: str) -> Value | None:
+    """The last value of the first metric less that of the second; a diverged run has none."""
+    if record.state == "diverged":
+        return None
+    return Value(_last(record, metric) - _last(record, other))
+
+
+def diverged(record: Record) -> Value:
+    """1 if a loss, a gradient or the parameters stopped being finite, else 0."""
+    return Value(float(record.state == "diverged"))
+
+
+def seconds_per_step(record: Record) -> Value | None:
+    """Seconds of training an optimiser step."""
+    step = record.status["step"]
+    return Value(record.status["train_seconds"] / step) if step else None
+
+
+def peak_memory(record: Record) -> Value | None:
+    """Megabytes (10^6) that a training step needs beyond its inputs, as the compiler tells."""
+    return _of_status(record, "peak_bytes", 1e6)
+
+
+def parameters(record: Record) -> Value | None:
+    """Numbers in the model's parameters."""
+    return _of_status(record, "parameters")
+
+
+def compile_seconds(record: Record) -> Value | None:
+    """Seconds of tracing and compiling the run's program, which runs of other seeds share."""
+    return _of_status(record, "compile_seconds")
+
+
+def _of_status(record: Record, key: str, unit: float = 1.0) -> Value | None:
+    found = record.status.get(key)
+    return None if found is None else Value(found / unit)
+
+
+def largest_stable(points: dict[Any, Record]) -> Value:
+    """The largest value of the axis whose run did not diverge; 0 if all did."""
+    return Value(float(max((x for x, r in points.items() if r.state == "done"), default=0)))
+
+
+def slope(points: dict[Any, Record], metric: str) -> Value:
+    """How much the last value of the metric grows each time the axis doubles (least squares)."""
+    doublings = [math.log2(x) for x in points]
+    return Value(float(np.polyfit(doublings, [_last(r, metric) for r in points.values()], 1)[0]))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One measure of the language.
+
+    Attributes:
+        takes: what its arguments are: "metric", "number" or "axis".
+        compute: from one record and the arguments; where it takes an axis, from the records by
+            their value on it.
+        higher_is_better: whether, or a function of the arguments that tells.
+        unit: what the number counts, where it is not the metric's own unit.
+    """
+
+    takes: tuple[str, ...]
+    compute: Callable[..., Value | None]
+    higher_is_better: bool | Callable[[tuple[Any, ...]], bool]
+    unit: str = ""
+
+
+MEASURES = {
+    "final": Kind(("metric",), final, _higher),
+    "best": Kind(("metric",), best, _higher),
+    "steps_to": Kind(("metric", "number"), steps_to, False, "steps"),
+    "seconds_to": Kind(("metric", "number"), seconds_to, False, "s"),
+    "area": Kind(("metric",), area, _higher),
+    "gap": Kind(("metric", "metric"), gap, False),
+    "diverged": Kind((), diverged, False),
+    "seconds_per_step": Kind((), seconds_per_step, False, "s"),
+    "peak_memory": Kind((), peak_memory, False, "MB"),
+    "parameters": Kind((), parameters, False),
+    "compile_seconds": Kind((), compile_seconds, False, "s"),
+    "largest_stable": Kind(("axis",), largest_stable, True),
+    "slope": Kind(("metric", "axis"), slope, True),
+}
+"""Every measure, by name."""
+
+_TOKENS = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:\((.*)\))?\s*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure with its arguments; `str` gives it back as it is written.
+
+    >>> measure = Measure.parse("steps_to( test_accuracy,0.60 )")
+    >>> str(measure), measure.higher_is_better
+    ('steps_to(test_accuracy, 0.6)', False)
+    >>> Measure.parse("finl(test_accuracy)")
+    Traceback (most recent call last):
+        ...
+    normlab.errors.UserError: there is no measure 'finl'; did you mean 'final'?
+    """
+
+    name: str
+    arguments: tuple[Any, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Measure":
+        """Read a measure.
+
+        Raises:
+            UserError: what is wrong, and what is allowed.
+        """
+        match = _TOKENS.fullmatch(text)
+        if match is None:
+            raise UserError(f"a measure is written as in final(test_accuracy), found '{text}'")
+        name, inner = match.groups()
+        if name not in MEASURES:
+            raise UserError(f"there is no measure '{name}'; {did_you_mean(name, MEASURES)}")
+        words = [word.strip() for word in (inner or "").split(",")] if (inner or "").strip() else []
+        takes = MEASURES[name].takes
+        if len(words) != len(takes):
+            form = f"{name}({', '.join(takes)})" if takes else name
+            raise UserError(f"'{text}' has {len(words)} arguments; it is written {form}")
+        return cls(name, tuple(map(_argument, takes, words)))
+
+    def __str__(self) -> str:
+        inner = ", ".join(a if isinstance(a, str) else f"{a:g}" for a in self.arguments)
+        return f"{self.name}({inner})" if self.arguments else self.name
+
+    @property
+    def kind(self) -> Kind:
+        """What the language says of it."""
+        return MEASURES[self.name]
+
+    @property
+    def axis(self) -> str | None:
+        """The axis over which it is taken, which an arm's runs then differ in."""
+        takes = self.kind.takes
+        return self.arguments[takes.index("axis")] if "axis" in takes else None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics it names."""
+        pairs = zip(self.kind.takes, self.arguments, strict=True)
+        return tuple(argument for kind, argument in pairs if kind == "metric")
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more of it is better."""
+        higher = self.kind.higher_is_better
+        return higher(self.arguments) if callable(higher) else higher
+
+    def of(self, record: Record) -> Value | None:
+        """Its value for one finished run, or None where it has none."""
+        return self.kind.compute(record, *self.arguments)
+
+    def over(self, records: list[Record]) -> Value:
+        """Its value for finished runs that differ on its axis alone."""
+        points = {record.axes[self.axis]: record for record in records}
+        metrics = self.metrics
+        return self.kind.compute(dict(sorted(points.items())), *metrics)
+
+
+def _argument(kind: str, word: str) -> Any:
+    if kind == "metric" and word not in METRICS:
+        raise UserError(f"no metric is called '{word}'; {did_you_mean(word, METRICS)}")
+    if kind != "number":
+        return word
+    try:
+        number = float(word)
+    except ValueError:
+        raise UserError(f"'{word}' must be a number") from None
+    if not math.isfinite(number):
+        raise UserError(f"'{word}' must be a finite number")
+    return number
