@@ -126,3 +126,21 @@ def _budget_warnings(records: list[Record]) -> list[str]:
 
 def _examples_seen(record: Record) -> int:
     return record.status["steps"] * record.config["train"]["batch_size"]
+
+
+def tuning_lines(about: dict[str, Any]) -> list[str]:
+    """What every arm was allowed in tuning, and what was chosen."""
+    tuning = about.get("tuning")
+    if not tuning:
+        return []
+    grid = ", ".join(f"{axis} in {values}" for axis, values in tuning["grid"].items())
+    seeds = tuning["seeds"]
+    lines = [
+        f"Every arm had the same grid: {grid}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''} "
+        f"each; chosen by the mean {tuning['measure']}; the reported runs have other seeds."
+    ]
+    for arm, found in tuning["chosen"].items():
+        values = ", ".join(f"{axis}={value:g}" for axis, value in found["values"].items())
+        edge = ", at the edge of the grid: a wider one may do better" if found["at_edge"] else ""
+        lines.append(f"{arm}: {values} ({found['score']:.4g}; {found['trials']} trials){edge}")
+    return lines

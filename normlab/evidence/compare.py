@@ -34,6 +34,7 @@ class Arm:
         p: of the permutation test against the baseline.
         holm: that, corrected for all the arms that are compared with the baseline.
         prices: the median over its runs of each price; those that are not known are left out.
+        to_target: steps and seconds to the config's target, if it has one.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Arm:
     p: float
     holm: float
     prices: dict[str, float]
+    to_target: tuple[Sample, ...] = ()
 
     @property
     def middle(self) -> float:
@@ -91,6 +93,11 @@ class Comparison:
     def verdicts(self) -> list[Verdict]:
         """Of the experiment's claims."""
         return judge(self.runs, self.records)
+
+    @property
+    def target(self) -> float | None:
+        """The test accuracy to which steps and seconds are counted, if the config has one."""
+        return (self.runs.about.get("target") or {}).get("test_accuracy")
 
     @property
     def question(self) -> str | None:
@@ -187,6 +194,7 @@ def compare(
                 raw.get(name, float("nan")),
                 adjusted.get(name, float("nan")),
                 _prices(own),
+                tuple(sample(name, own, target) for target in _targets(runs)),
             )
         )  # fmt: skip
     return Comparison(runs, parsed, base, arms, records)
@@ -223,6 +231,13 @@ def _check_metrics(measure: Measure, records: list[Record]) -> None:
     lacking = [m for m in measure.metrics if rows and not any(m in row for row in rows)]
     if lacking:
         raise UserError(f"{measure}: these runs have no '{lacking[0]}'")
+
+
+def _targets(runs: Runs) -> list[Measure]:
+    target = (runs.about.get("target") or {}).get("test_accuracy")
+    if target is None:
+        return []
+    return [Measure(name, ("test_accuracy", target)) for name in ("steps_to", "seconds_to")]
 
 
 def _prices(records: list[Record]) -> dict[str, float]:

@@ -1,0 +1,103 @@
+"""Sentences: what a comparison and a verdict say, in plain English."""
+
+import math
+from typing import TYPE_CHECKING
+
+from normlab.evidence.intervals import Interval
+from normlab.evidence.verdicts import Verdict
+from normlab.runs.measures import Measure
+
+if TYPE_CHECKING:
+    from normlab.evidence.compare import Arm, Comparison
+
+NONE = "-"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number as tables show it.
+
+    >>> number(0.61234), number(12345.6), number(float("nan")), number(float("inf"))
+    ('0.612', '12346', '-', '∞')
+    """
+    if math.isnan(value):
+        return NONE
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
+    if value == 0 or abs(value) >= 0.0995:
+        return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:.{digits}f}" if abs(value) >= 0.001 else f"{value:.1e}"
+
+
+def interval(found: Interval | None, digits: int = 3) -> str:
+    """An interval as tables show it.
+
+    >>> interval(Interval(0.1, 0.25)), interval(Interval(-math.inf, math.inf))
+    ('0.100 to 0.250', 'unbounded')
+    """
+    if found is None:
+        return NONE
+    if math.isinf(found.low) and math.isinf(found.high):
+        return "unbounded"
+    return f"{number(found.low, digits)} to {number(found.high, digits)}"
+
+
+def count_runs(count: int) -> str:
+    """As in "1 run", "5 runs"."""
+    return f"{count} run{'' if count == 1 else 's'}"
+
+
+def about_arm(comparison: "Comparison", arm: "Arm") -> str:
+    """What is known of an arm against the baseline, with how much, how many and how sure."""
+    found, base, measure = arm.difference, comparison.baseline, comparison.measure
+    assert found is not None
+    if min(found.n) == 0:
+        return f"{arm.name}: nothing to compare with {base} yet."
+    if min(found.n) < 2:
+        return f"{arm.name}: one run says nothing of a difference from {base}; sweep over seeds."
+    counts = f"n = {found.n[0]} and {found.n[1]}"
+    if not arm.distinguished:
+        return f"{arm.name} is not distinguished from {base}{_so_far(found, counts)}"
+    better = (found.interval.low > 0) == measure.higher_is_better
+    size = f"{number(abs(found.estimate))}" if math.isfinite(found.estimate) else "more than it can"
+    word = "better" if better else "worse"
+    means = f"{number(arm.mean.estimate)} against " + number(comparison.arm(base).mean.estimate)
+    return (
+        f"{arm.name} is {word} than {base} by {size} ({means}; 95% interval of the difference "
+        f"{interval(found.interval)}; {counts}). A run of it beats one of {base} with "
+        f"probability {arm.better:.2f}."
+    )
+
+
+def _so_far(found, counts: str) -> str:
+    text = f" ({interval(found.interval)}; {counts})."
+    if math.isnan(found.spread):
+        return text
+    seeds = found.seeds_to_decide(0.0)
+    if seeds is None:
+        return f"{text} More than 1000 seeds an arm would be needed to tell them apart."
+    return f"{text} About {seeds} seeds an arm would tell, if the difference is what it seems."
+
+
+def about_verdict(verdict: Verdict) -> str:
+    """A verdict in one or two sentences; the claim itself stands before it."""
+    claim, found = verdict.claim, verdict.contrast
+    left = verdict.arms[0].name if verdict.arms else "left"
+    what = {
+        "difference": f"{Measure.parse(claim.measure)} of {left} less that of "
+        + (verdict.arms[1].name if len(verdict.arms) > 1 else "right"),
+        "ratio": f"{Measure.parse(claim.measure)} of {left} over that of "
+        + (verdict.arms[1].name if len(verdict.arms) > 1 else "right"),
+        "mean": f"mean {Measure.parse(claim.measure)} of {left}",
+    }[claim.expectation.quantity]
+    if found is None:
+        return f"{verdict.outcome.capitalize()}: {verdict.why}."
+    counts = " and ".join(str(n) for n in found.n)
+    paired = ", paired by seed" if found.paired else ""
+    return (
+        f"{verdict.outcome.capitalize()}: {what} is {number(found.estimate)}, "
+        f"{100 * verdict.level:.3g}% interval {interval(verdict.interval)} "
+        f"(n = {counts}{paired}; {found.method}), expected {claim.expectation.text}: "
+        f"{verdict.why}."
+    )

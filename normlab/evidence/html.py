@@ -1,0 +1,177 @@
+"""A comparison as a page: one file, no network, readable without scripts (there are none)."""
+
+import io
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import matplotlib
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from normlab.errors import UserError
+from normlab.evidence import figures
+from normlab.evidence.about import differing, made_with, tuning_lines, warnings
+from normlab.evidence.cells import table
+from normlab.evidence.english import about_arm, about_verdict, count_runs, number
+from normlab.evidence.markdown import noise_sentence
+from normlab.evidence.style import COLOURS, FAINT, INK
+
+if TYPE_CHECKING:
+    from normlab.evidence.compare import Comparison
+
+SVG = {"svg.fonttype": "none", "svg.hashsalt": "normlab", "font.family": "sans-serif"}
+"""Text stays text, and the same figure gives the same bytes."""
+
+
+def to_html(comparison: "Comparison", command: str) -> str:
+    """The whole report; the same runs and command give the same bytes.
+
+    Args:
+        comparison: what to report.
+        command: what made it, to be shown.
+    """
+    keys, settings = differing(comparison.records)
+    measure = comparison.measure
+    headings, rows = table(comparison)
+    others = [arm for arm in comparison.arms if arm.difference is not None]
+    return _template("report.html.j2").render(
+        about=comparison.runs.about,
+        comparison=comparison,
+        command=command,
+        counts=_counts(comparison),
+        verdicts=[(verdict, about_verdict(verdict)) for verdict in comparison.verdicts],
+        sentences=[about_arm(comparison, arm) for arm in others],
+        headings=headings,
+        rows=rows,
+        noise=None if comparison.test_noise is None else noise_sentence(comparison),
+        pictures=_pictures(comparison),
+        seeds=sorted({record.seed for record in comparison.records}),
+        grid=_grid(comparison),
+        differing=[
+            (key, [json.dumps(own[key]) if key in own else "" for own in settings.values()])
+            for key in keys
+        ],
+        arms_of_settings=list(settings),
+        tuning=tuning_lines(comparison.runs.about),
+        made_with=made_with(comparison.records),
+        warnings=warnings(comparison.records, measure.name, measure.metrics),
+        colours=COLOURS,
+    )
+
+
+def to_fragment(comparison: "Comparison") -> str:
+    """The verdicts, the table and the differences, for a notebook."""
+    headings, rows = table(comparison)
+    comparable = any(arm.difference is not None for arm in comparison.arms)
+    return _template("fragment.html.j2").render(
+        verdicts=[(verdict, about_verdict(verdict)) for verdict in comparison.verdicts],
+        headings=headings,
+        rows=rows,
+        picture=_svg(figures.differences(comparison)) if comparable else None,
+        warnings=warnings(comparison.records, comparison.measure.name, comparison.measure.metrics),
+        colours=COLOURS,
+    )
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("normlab.evidence"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(name)
+
+
+def _counts(comparison: "Comparison") -> str:
+    states = [record.state for record in comparison.records]
+    words = {"new": "missing"}
+    each = ", ".join(f"{states.count(s)} {words.get(s, s)}" for s in dict.fromkeys(states))
+    return f"{count_runs(len(states))}: {each}"
+
+
+def _pictures(comparison: "Comparison") -> list[tuple[str, str, Markup, Markup | None]]:
+    """Heading, what it shows, the picture, and one more to open on demand."""
+    found: list[tuple[str, str, Markup, Markup | None]] = []
+    base, measure = comparison.baseline, comparison.measure
+
+    def add(heading: str, says: str, figure: Figure, more: Figure | None = None) -> None:
+        found.append((heading, says, _svg(figure), _svg(more) if more else None))
+
+    if len(comparison.arms) > 1:
+        says = (
+            f"The difference of each arm's mean {measure} to that of {base}, with its 95% "
+            f"interval; below it a tick for every run, less the mean of {base}."
+        )
+        add(f"Differences to {base}", says, figures.differences(comparison))
+    if any(len(arm.sample) for arm in comparison.arms):
+        says = "A mark for every run; the line is the 95% interval of the mean."
+        add("Every run", says, figures.values(comparison))
+    present = [m for m in ("test_accuracy", "train_loss") if _has(comparison, m)]
+    for metric in present:
+        says = "The mean over seeds; the band is the 95% interval of the mean."
+        every = figures.curves(comparison, metric, every_seed=True)
+        name = metric.replace("_", " ").capitalize()
+        add(f"{name} by step", says, figures.curves(comparison, metric), every)
+    if "test_accuracy" in present:
+        says = "The same against seconds of training, without compilation and evaluation."
+        timed = figures.curves(comparison, "test_accuracy", x="train_seconds")
+        add("Test accuracy by time", says, timed)
+    for name in ("seconds_per_step", "peak_memory"):
+        if any(name in a.prices and math.isfinite(a.mean.estimate) for a in comparison.arms):
+            words = {"seconds_per_step": "time", "peak_memory": "memory"}[name]
+            says = f"The mean {measure} with its 95% interval, and the median {words} of a step."
+            add(f"Price in {words}", says, figures.price(comparison, name))
+    found += _maps(comparison)
+    return found
+
+
+def _has(comparison: "Comparison", metric: str) -> bool:
+    return any(metric in row for record in comparison.records for row in record.rows)
+
+
+def _maps(comparison: "Comparison") -> list[tuple[str, str, Markup, None]]:
+    found = []
+    if comparison.measure.axis is None:
+        try:
+            down, across = figures.heat_axes(comparison)[:2]
+        except UserError:
+            pass
+        else:
+            says = f"The mean {comparison.measure} by {down} and {across}; hatched: no result."
+            found.append((f"{down} by {across}", says, _svg(figures.heat(comparison)), None))
+    if len({str(record.axes.get("data")) for record in comparison.records}) > 1:
+        says = "The share of runs that reach each value, every data set counting alike."
+        found.append(("Performance profile", says, _svg(figures.profile(comparison)), None))
+    return found
+
+
+def _grid(comparison: "Comparison") -> list[tuple[str, list[tuple[str, str]]]]:
+    """Every planned run: arm to (state, text) by seed."""
+    seeds = sorted({record.seed for record in comparison.records})
+    cells: dict[str, dict[int, tuple[str, str]]] = {}
+    for record in comparison.records:
+        last = record.rows[-1].get("test_accuracy") if record.rows else None
+        shown = number(last) if last is not None and record.state == "done" else ""
+        text = {"done": shown, "new": "missing"}.get(record.state, record.state)
+        if record.state == "diverged":
+            text += f" at step {record.status['diverged']['step']}"
+        cells.setdefault(record.arm, {})[record.seed] = (record.state, text)
+    nothing = ("unplanned", "")
+    return [(arm, [own.get(seed, nothing) for seed in seeds]) for arm, own in cells.items()]
+
+
+def _svg(figure: Figure) -> Markup:
+    """A figure as SVG whose colours are the page's."""
+    with matplotlib.rc_context(SVG):
+        file = io.StringIO()
+        metadata: dict[str, Any] = {"Date": None, "Creator": None}
+        figure.savefig(file, format="svg", metadata=metadata, transparent=True)
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    for index, colour in enumerate(COLOURS):
+        text = text.replace(colour, f"var(--arm-{index})")
+    return Markup(text.replace(INK, "var(--ink)").replace(FAINT, "var(--faint)"))

@@ -1,0 +1,97 @@
+"""A comparison as text: Markdown for a file, aligned columns for a terminal."""
+
+import json
+from typing import TYPE_CHECKING
+
+from normlab.evidence.about import differing, made_with, tuning_lines, warnings
+from normlab.evidence.cells import table
+from normlab.evidence.english import about_arm, about_verdict, number
+
+if TYPE_CHECKING:
+    from normlab.evidence.compare import Comparison
+
+
+def to_text(comparison: "Comparison") -> str:
+    """For a terminal: the table, the verdicts, the warnings."""
+    headings, rows = table(comparison)
+    parts = [aligned(headings, rows)]
+    parts += [verdict_line(verdict) for verdict in comparison.verdicts]
+    found = warnings(comparison.records, comparison.measure.name, comparison.measure.metrics)
+    parts += [f"note: {text}" for text in found]
+    return "\n".join(parts)
+
+
+def verdict_line(verdict) -> str:
+    """The claim, its standing, and the verdict."""
+    return f"{verdict.claim.says} [{verdict.standing}]\n  {about_verdict(verdict)}"
+
+
+def aligned(headings: list[str], rows: list[list[str]]) -> str:
+    """Columns of one width each."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = [headings, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def to_markdown(comparison: "Comparison", command: str) -> str:
+    """The whole report, without pictures."""
+    about = comparison.runs.about
+    lines = [f"# {about.get('name')}", ""]
+    if comparison.question:
+        lines += [comparison.question, ""]
+    if comparison.verdicts:
+        lines += ["## Claims", ""]
+        for verdict in comparison.verdicts:
+            lines += [
+                f"- {verdict.claim.says} ({verdict.standing}).",
+                f"  {about_verdict(verdict)}",
+            ]
+        lines += [""]
+    lines += ["## Arms", ""]
+    others = [arm for arm in comparison.arms if arm.difference is not None]
+    lines += [f"- {about_arm(comparison, arm)}" for arm in others]
+    lines += ["", *_table(*table(comparison)), ""]
+    if comparison.test_noise is not None:
+        lines += [noise_sentence(comparison), ""]
+    keys, settings = differing(comparison.records)
+    if keys:
+        lines += ["## What differs between the arms", ""]
+        values = [
+            [
+                f"`{key}`",
+                *(json.dumps(own.get(key)) if key in own else "" for own in settings.values()),
+            ]
+            for key in keys
+        ]
+        lines += [*_table(["key", *settings], values), ""]
+    tuned = tuning_lines(comparison.runs.about)
+    if tuned:
+        lines += ["## Tuning", "", *(f"- {line}" for line in tuned), ""]
+    found = warnings(comparison.records, comparison.measure.name, comparison.measure.metrics)
+    if found:
+        lines += ["## Warnings", "", *(f"- {text}" for text in found), ""]
+    lines += ["## Made with", ""]
+    lines += [f"- {name}: {'; '.join(v)}" for name, v in made_with(comparison.records).items()]
+    lines += [f"- report: `{command}`", ""]
+    return "\n".join(lines)
+
+
+def noise_sentence(comparison: "Comparison") -> str:
+    """What the choice of test examples adds to what seeds show."""
+    noise = comparison.test_noise
+    assert noise is not None
+    return (
+        f"Intervals are over seeds. Which examples the test set holds adds a standard error of "
+        f"{number(noise, 4)} to an accuracy as an estimate for new data; all arms share those "
+        f"examples, so it moves differences less."
+    )
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> list[str]:
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+    return [line(headings), line(["---"] * len(headings)), *map(line, rows)]

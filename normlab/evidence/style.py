@@ -1,0 +1,46 @@
+"""The look of the figures.
+
+Colours are Okabe and Ito's, which people who see few colours tell apart; every arm has a marker or
+a dash of its own besides.
+"""
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a0882b", "#7f7f7f")
+MARKERS = "osD^vPX*"
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 1)))
+
+INK, FAINT = "#1b1f24", "#8a8f98"
+"""Text and lines; the report replaces them by its page's own, light or dark."""
+
+WIDTH = 6.6
+
+
+def blank(height: float) -> tuple[Figure, Any]:
+    """An empty figure in the house's style. Not by pyplot, which would keep it open."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_color(FAINT)
+    axes.tick_params(colors=INK, length=3, labelsize=9)
+    axes.xaxis.label.set(color=INK, fontsize=10)
+    axes.yaxis.label.set(color=INK, fontsize=10)
+    axes.grid(True, color=FAINT, alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def legend(axes: Any) -> None:
+    """A legend, if there is something to tell apart."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+
+
+def in_order(found: list[Any]) -> list[Any]:
+    """Values in order: numbers by size, names as they come."""
+    distinct = list(dict.fromkeys(found))
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in distinct)
+    return sorted(distinct) if numbers else distinct
