@@ -20,8 +20,8 @@ app = typer.Typer(
 data_app = typer.Typer(help="Datasets on this machine.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-BAD_INPUT, RUN_FAILED, INTERRUPTED = 2, 1, 130
-"""Exit statuses: a mistake in what was given, a run that failed, Ctrl-C."""
+BAD_INPUT, RUN_FAILED, REFUTED, INTERRUPTED = 2, 1, 1, 130
+"""Exit statuses: a mistake in what was given, a run that failed, a claim refuted, Ctrl-C."""
 
 ConfigFile = Annotated[Path, typer.Argument(help="A YAML experiment.", show_default=False)]
 Overrides = Annotated[
@@ -31,6 +31,19 @@ Overrides = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Where runs are kept.")]
+
+ExperimentPath = Annotated[
+    Path, typer.Argument(help="An experiment's folder, as runs/quickstart.", show_default=False)
+]
+
+
+class Form(StrEnum):
+    """What `report` can write."""
+
+    html = "html"
+    md = "md"
+    json = "json"
+    csv = "csv"
 
 
 class Kind(StrEnum):
@@ -78,6 +91,52 @@ def run(
         raise typer.Exit(INTERRUPTED)
     if "failed" in outcome.states or "busy" in outcome.states:
         raise typer.Exit(RUN_FAILED)
+
+
+@app.command()
+def report(
+    path: ExperimentPath,
+    baseline: Annotated[
+        str | None, typer.Option(help="The arm to compare with; the first if left out.")
+    ] = None,
+    measure: Annotated[
+        str, typer.Option(help="What to compare, as steps_to(test_accuracy, 0.6).")
+    ] = "final(test_accuracy)",
+    form: Annotated[Form, typer.Option("--format", help="A page, or text.")] = Form.html,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The file to write; a page is report.html in PATH, text is printed."),
+    ] = None,
+) -> None:
+    """Say what the runs of an experiment amount to: verdicts, intervals, prices, pictures."""
+    from normlab.interface.reporting import render
+
+    text = render(path, baseline, measure, form.value)
+    file = out or (path / "report.html" if form is Form.html else None)
+    if file is None:
+        print(text, end="")
+        return
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error}); choose another --out") from None
+    print(file)
+
+
+@app.command()
+def verdict(path: ExperimentPath) -> None:
+    """Judge the claims of an experiment; exit status 1 if a registered one is refuted."""
+    from normlab.evidence.markdown import verdict_line
+    from normlab.evidence.verdicts import judge
+    from normlab.interface.reporting import load_runs
+
+    verdicts = judge(load_runs(path))
+    if not verdicts:
+        print(f"{path}: its config makes no claims")
+    for one in verdicts:
+        print(verdict_line(one))
+    if any(one.outcome == "refuted" and one.registered for one in verdicts):
+        raise typer.Exit(REFUTED)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
+from normlab.evidence.contrasts import Contrast
 from normlab.evidence.intervals import Interval
 from normlab.evidence.verdicts import Verdict
 from normlab.runs.measures import Measure
@@ -60,17 +61,19 @@ def about_arm(comparison: "Comparison", arm: "Arm") -> str:
     if not arm.distinguished:
         return f"{arm.name} is not distinguished from {base}{_so_far(found, counts)}"
     better = (found.interval.low > 0) == measure.higher_is_better
-    size = f"{number(abs(found.estimate))}" if math.isfinite(found.estimate) else "more than it can"
+    of_runs = f"A run of it beats one of {base} with probability {arm.better:.2f}."
     word = "better" if better else "worse"
-    means = f"{number(arm.mean.estimate)} against " + number(comparison.arm(base).mean.estimate)
-    return (
-        f"{arm.name} is {word} than {base} by {size} ({means}; 95% interval of the difference "
-        f"{interval(found.interval)}; {counts}). A run of it beats one of {base} with "
-        f"probability {arm.better:.2f}."
-    )
+    sure = f"95% interval of the difference {interval(found.interval)}; {counts}"
+    if not math.isfinite(found.estimate):  # some runs never reached the target
+        return f"{arm.name} is {word} than {base} ({sure}). {of_runs}"
+    means = f"{number(arm.mean.estimate)} against {number(comparison.arm(base).mean.estimate)}"
+    size = number(abs(found.estimate))
+    if arm.sample.censored.any() or comparison.arm(base).sample.censored.any():
+        means = "by ranks, as some runs never reached it"
+    return f"{arm.name} is {word} than {base} by {size} ({means}; {sure}). {of_runs}"
 
 
-def _so_far(found, counts: str) -> str:
+def _so_far(found: Contrast, counts: str) -> str:
     text = f" ({interval(found.interval)}; {counts})."
     if math.isnan(found.spread):
         return text

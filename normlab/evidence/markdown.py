@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from normlab.evidence.about import differing, made_with, tuning_lines, warnings
 from normlab.evidence.cells import table
 from normlab.evidence.english import about_arm, about_verdict, number
+from normlab.evidence.verdicts import Verdict
 
 if TYPE_CHECKING:
     from normlab.evidence.compare import Comparison
@@ -21,7 +22,7 @@ def to_text(comparison: "Comparison") -> str:
     return "\n".join(parts)
 
 
-def verdict_line(verdict) -> str:
+def verdict_line(verdict: Verdict) -> str:
     """The claim, its standing, and the verdict."""
     return f"{verdict.claim.says} [{verdict.standing}]\n  {about_verdict(verdict)}"
 

@@ -245,11 +245,10 @@ class Measure:
         """Its value for one finished run, or None where it has none."""
         return self.kind.compute(record, *self.arguments)
 
-    def over(self, records: list[Record]) -> Value:
+    def over(self, records: list[Record]) -> Value | None:
         """Its value for finished runs that differ on its axis alone."""
-        points = {record.axes[self.axis]: record for record in records}
-        metrics = self.metrics
-        return self.kind.compute(dict(sorted(points.items())), *metrics)
+        points = {record.axes[str(self.axis)]: record for record in records}
+        return self.kind.compute(dict(sorted(points.items())), *self.metrics)
 
 
 def _argument(kind: str, word: str) -> Any:

@@ -187,7 +187,7 @@ class Compiled:
         self.train_examples, *self._image_shape = data.train.images.shape
         self.parts: list[HeldOut] = [part for part in HELD_OUT if getattr(data, part) is not None]
         size = program.recipe.eval_batch_size
-        self._batches = {
+        self._batches: dict[HeldOut, list[tuple[Array, Array]]] = {
             part: _padded_batches(len(getattr(data, part).labels), size) for part in self.parts
         }
 
