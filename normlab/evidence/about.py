@@ -140,7 +140,10 @@ def tuning_lines(about: dict[str, Any]) -> list[str]:
         f"each; chosen by the mean {tuning['measure']}; the reported runs have other seeds."
     ]
     for arm, found in tuning["chosen"].items():
-        values = ", ".join(f"{axis}={value:g}" for axis, value in found["values"].items())
+        values = ", ".join(f"{axis}={value}" for axis, value in found["values"].items())
         edge = ", at the edge of the grid: a wider one may do better" if found["at_edge"] else ""
-        lines.append(f"{arm}: {values} ({found['score']:.4g}; {found['trials']} trials){edge}")
+        lines.append(
+            f"{arm}: {values} ({found['score']:.4g}; {found['trials']} trials of "
+            f"{found['steps']:,} steps together){edge}"
+        )
     return lines

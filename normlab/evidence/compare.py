@@ -124,7 +124,8 @@ class Comparison:
         Raises:
             UserError: pandas is not installed.
         """
-        from normlab.evidence.tables import arm_row, to_frame
+        from normlab.evidence.tables import arm_row
+        from normlab.runs.notebook import to_frame
 
         return to_frame([arm_row(self, arm) for arm in self.arms])
 

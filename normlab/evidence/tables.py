@@ -6,7 +6,6 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from normlab.errors import UserError
 from normlab.evidence.about import differing, made_with, warnings
 from normlab.evidence.english import about_verdict
 from normlab.runs.measures import Measure
@@ -127,16 +126,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
-
-
-def to_frame(rows: list[dict[str, Any]]) -> Any:
-    """A pandas DataFrame.
-
-    Raises:
-        UserError: pandas is not installed.
-    """
-    try:
-        import pandas
-    except ImportError:
-        raise UserError("pandas is not installed: pip install pandas") from None
-    return pandas.DataFrame(rows)
