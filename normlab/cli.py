@@ -1,5 +1,6 @@
 """The command line. Heavy imports stand inside the commands: `--help` and `list` need no jax."""
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -62,9 +63,17 @@ def run(
     file: ConfigFile,
     overrides: Overrides = None,
     out: Out = Path("runs"),
+    jobs: Annotated[int, typer.Option(min=1, help="How many runs are made at once.")] = 1,
+    max_failures: Annotated[
+        int | None,
+        typer.Option(min=1, help="Begin no more runs after so many failed.", show_default="never"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run.")] = False,
 ) -> None:
     """Make the runs of a config: those that are finished are kept, a broken one goes on."""
+    if jobs > 1:
+        # This process looks at shapes alone: a GPU's memory is for its workers, which share it.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from normlab.runs.sweep import load_experiment
 
     experiment = load_experiment(file, tuple(overrides or ()))
@@ -72,15 +81,16 @@ def run(
     if dry_run:
         from normlab.interface.preview import print_preview
 
-        print_preview(console, experiment, out)
+        print_preview(console, experiment, out, jobs)
         return
 
     from normlab.evidence.summary import summarise
     from normlab.interface.console import Display, print_summary
     from normlab.runs.engine import Engine
 
-    with Display(console, len(experiment.runs)) as display:
-        outcome = Engine(experiment, out, display).run_all()
+    with Display(console, jobs) as display:
+        engine = Engine(experiment, out, display, jobs=jobs, max_failures=max_failures)
+        outcome = engine.run_all()
     console.print()
     if experiment.question:
         console.print(experiment.question, style="bold", markup=False, soft_wrap=True)
@@ -137,6 +147,17 @@ def verdict(path: ExperimentPath) -> None:
         print(verdict_line(one))
     if any(one.outcome == "refuted" and one.registered for one in verdicts):
         raise typer.Exit(REFUTED)
+
+
+@app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(help="An experiment's folder, or a run's.")],
+    once: Annotated[bool, typer.Option("--once", help="Show it once, and end.")] = False,
+) -> None:
+    """Show a sweep while it runs, from any terminal; ends when all runs are finished."""
+    from normlab.interface.watch import watch as show
+
+    show(folder, Console(), once)
 
 
 @app.command()

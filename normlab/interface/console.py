@@ -1,25 +1,17 @@
-"""What a person sees while runs are made: live bars on a terminal, plain lines elsewhere."""
+"""What a person sees while runs are made: a live table on a terminal, plain lines elsewhere."""
 
-import time
 from contextlib import AbstractContextManager
 from types import TracebackType
 
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from normlab.evidence.summary import Summary
-from normlab.runs.engine import RunEnded, RunStarted
-from normlab.training.state import Event, Row
-from normlab.training.state import Progress as StepProgress
+from normlab.interface.watch import View, duration, live
+from normlab.runs.engine import GaveUp, Planned, RunEnded, RunStarted
+from normlab.training.state import Event
 
 MARKS = {
     "done": "[green]done[/]",
@@ -32,27 +24,17 @@ MARKS = {
 
 
 class Display(AbstractContextManager["Display"]):
-    """Shows the engine's events as they come."""
+    """Shows the engine's events as they come, and on a terminal the runs as they are on disk.
 
-    def __init__(self, console: Console, total_runs: int):
-        self._console, self._total = console, total_runs
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._all: TaskID = self._progress.add_task("runs", total=total_runs, note="")
-        self._now: TaskID = self._progress.add_task("", total=None, visible=False, note="")
-        self._accuracy = ""
-        self._began = time.monotonic()
+    Args:
+        console: where to.
+        jobs: how many runs are made at once.
+    """
 
-    def __enter__(self) -> "Display":
-        self._progress.start()
-        return self
+    def __init__(self, console: Console, jobs: int = 1):
+        self._console, self._jobs = console, jobs
+        self._plan: Planned | None = None
+        self._live: Live | None = None
 
     def __exit__(
         self,
@@ -60,44 +42,70 @@ class Display(AbstractContextManager["Display"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        if self._live is not None:
+            self._live.stop()
 
-    def __call__(self, event: RunStarted | RunEnded | Event) -> None:
+    def __call__(self, event: Planned | RunStarted | RunEnded | GaveUp | Event) -> None:
         """Show one event."""
-        if isinstance(event, RunStarted):
-            self._started(event)
-        elif isinstance(event, StepProgress):
-            self._progress.update(self._now, completed=event.step, total=event.steps)
-        elif isinstance(event, Row):
-            self._accuracy = f"test accuracy {event.metrics['test_accuracy']:.3f}"
-            self._progress.update(self._now, note=self._accuracy)
+        if isinstance(event, Planned):
+            self._planned(event)
+        elif isinstance(event, RunStarted):
+            if event.step and event.phase == "training":
+                label = f"{event.run.arm} seed {event.run.seed}"
+                self._print(f"{label}: going on from step {event.step}")
         elif isinstance(event, RunEnded):
             self._ended(event)
+        elif isinstance(event, GaveUp):
+            failures = f"{event.failures} run{'' if event.failures == 1 else 's'}"
+            self._print(f"{failures} failed (--max-failures); no other is begun")
 
-    def _started(self, event: RunStarted) -> None:
-        self._began, self._accuracy = time.monotonic(), ""
-        label = f"{event.run.arm} seed {event.run.seed}"
-        note = "compiling" if event.phase == "compiling" else ""
-        if event.step:
-            text = f"{label}: going on from step {event.step}"
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-        self._progress.update(
-            self._now, description=escape(label), note=note, visible=True, completed=event.step
-        )
+    def _planned(self, plan: Planned) -> None:
+        before, self._plan = self._plan, plan
+        if before is None or before.entries is not plan.entries:
+            self._print(describe_plan(plan))
+            self._show_live(plan)
+        elif plan.seconds is not None and self._live is None:  # which shows it anyway
+            self._print(f"{duration(plan.seconds)} to go")
+
+    def _show_live(self, plan: Planned) -> None:
+        if self._live is not None:
+            self._live.stop()
+        if self._console.is_terminal:
+            view = View(lambda: plan.entries, self._jobs)
+            self._live = live(view, self._console, transient=True)
+            self._live.start()
 
     def _ended(self, event: RunEnded) -> None:
-        seconds = f"{time.monotonic() - self._began:.1f} s"
-        details = f"{self._accuracy}, {seconds}" if event.state == "done" else event.message
-        first, _, rest = details.partition("\n")
+        # The live table shows the others.
+        if self._live is not None and event.state in ("done", "skipped", "interrupted"):
+            return
+        total = len(self._plan.entries) if self._plan else 0
+        first, _, rest = event.message.partition("\n")
         self._console.print(
-            f"[dim]\\[{event.index + 1}/{self._total}][/] {escape(event.run.arm)} "
+            f"[dim]\\[{event.index + 1}/{total}][/] {escape(event.run.arm)} "
             f"seed {event.run.seed}: {MARKS[event.state]} {escape(first)}",
             highlight=False,
             soft_wrap=True,
         )
         if rest:
-            self._console.print(rest, markup=False, highlight=False, soft_wrap=True)
-        self._progress.update(self._all, completed=event.index + 1)
+            self._print(rest)
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def describe_plan(plan: Planned) -> str:
+    """How many runs of which length, and how long the unfinished ones will take.
+
+    >>> describe_plan(Planned([], 0, (6, 6), 0.0))
+    '0 runs of 6 epochs'
+    """
+    count, (least, most) = len(plan.entries), plan.epochs
+    epochs = f"{least}" if least == most else f"{least} to {most}"
+    text = f"{count} run{'' if count == 1 else 's'} of {epochs} epoch{'' if epochs == '1' else 's'}"
+    if plan.finished:
+        text += f" ({plan.finished} finished)"
+    return f"{text}, {duration(plan.seconds)}" if plan.seconds else text
 
 
 def print_summary(console: Console, summary: Summary) -> None:

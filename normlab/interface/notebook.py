@@ -15,12 +15,15 @@ from normlab.runs.sweep import load_experiment
 from normlab.runs.yaml_source import flow
 
 
-def run(file: str | os.PathLike[str], *, out: str | Path = "runs", **overrides: Any) -> Runs:
+def run(
+    file: str | os.PathLike[str], *, out: str | Path = "runs", jobs: int = 1, **overrides: Any
+) -> Runs:
     """Make every run of a config that is not finished yet, and read them all back.
 
     Args:
         file: a YAML experiment.
         out: the folder under which the experiment gets its own.
+        jobs: how many runs are made at once; with more than one, in processes of their own.
         **overrides: as on the command line; a dotted key with `__` for the dot, so
             `run("configs/quickstart.yaml", train__epochs=1, norm="batch_norm")`.
 
@@ -28,13 +31,14 @@ def run(file: str | os.PathLike[str], *, out: str | Path = "runs", **overrides: 
         The runs, from disk; `print(normlab.summarise(runs))` shows the table.
 
     Raises:
-        UserError: the config has mistakes; every one is listed, and nothing has been run.
+        UserError: the config has mistakes; every one is listed, and nothing has been run. Or
+            `jobs` is not a positive whole number.
         KeyboardInterrupt: it was interrupted; the same call goes on from there.
     """
     words = tuple(_override(key.replace("__", "."), value) for key, value in overrides.items())
     experiment = load_experiment(Path(file), words)
-    with Display(Console(), len(experiment.runs)) as display:
-        outcome = Engine(experiment, Path(out), display).run_all()
+    with Display(Console(), jobs) as display:
+        outcome = Engine(experiment, Path(out), display, jobs=jobs).run_all()
     if outcome.interrupted:
         raise KeyboardInterrupt
     return outcome.runs

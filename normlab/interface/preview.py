@@ -7,15 +7,20 @@ from typing import Any
 import jax
 from rich.console import Console
 
+from normlab.interface.console import describe_plan
 from normlab.runs import build
 from normlab.runs.config import RunConfig
+from normlab.runs.engine import plan
 from normlab.runs.schema import LENGTHS
 from normlab.runs.sweep import Experiment
 from normlab.runs.yaml_source import flow
 
 
-def print_preview(console: Console, experiment: Experiment, out: Path) -> None:
-    """Print the first run's resolved config, each arm's parameters, and all the runs' folders."""
+def print_preview(console: Console, experiment: Experiment, out: Path, jobs: int = 1) -> None:
+    """Print the first run's resolved config, each arm's parameters, and all the runs' folders.
+
+    The time that the runs will take is told where finished ones in their folder tell it.
+    """
 
     def show(text: str = "") -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -41,9 +46,12 @@ def print_preview(console: Console, experiment: Experiment, out: Path) -> None:
     steps = build.total_steps(first.sections)
     count = len(experiment.runs)
     runs = "1 run" if count == 1 else f"{count} runs"
+    folder = out / experiment.name
     show(f"{runs} of {steps} steps (the first's), to be kept in:")
     for run in experiment.runs:
-        show(f"  {out / experiment.name / run.id}")
+        show(f"  {folder / run.id}")
+    show()
+    show(describe_plan(plan(experiment.runs, folder, jobs)))
 
 
 def _resolved(run: RunConfig) -> list[str]:

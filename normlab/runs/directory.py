@@ -8,6 +8,7 @@ evaluation), `status.json`, `provenance.json` (one record for each time it was w
 import contextlib
 import json
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,8 +110,8 @@ class Run:
 
     def write_status(self, state: str, **more: Any) -> None:
         """Replace the status."""
-        text = json.dumps({"state": state, "pid": os.getpid(), **more}, indent=1)
-        write_atomically(self.path / STATUS, text)
+        status = {"state": state, "pid": os.getpid(), "host": platform.node(), **more}
+        write_atomically(self.path / STATUS, json.dumps(status, indent=1))
 
     def add_provenance(self, record: dict[str, Any]) -> None:
         """Add a record to the provenance."""

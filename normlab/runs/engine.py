@@ -1,4 +1,4 @@
-"""Makes the runs of an experiment, one after the other, each by itself.
+"""Makes the runs of an experiment, in this process or in several, each by itself.
 
 A failure or a divergence ends one run and is written down; the others go on. Runs that differ only
 in their seed share one compiled program.
@@ -6,48 +6,41 @@ in their seed share one compiled program.
 
 import signal
 import threading
-import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from normlab.data.dataset import Dataset
 from normlab.errors import UserError
-from normlab.runs import build, provenance
-from normlab.runs.checkpoint import Checkpoints
+from normlab.runs import build
 from normlab.runs.config import RunConfig
-from normlab.runs.directory import (
-    CHECKPOINTS,
-    ERROR,
-    FINISHED,
-    Entry,
-    Run,
-    RunBusyError,
-    Runs,
-    load,
-    write_atomically,
-    write_experiment,
-)
+from normlab.runs.directory import FINISHED, Entry, Run, Runs, load, write_experiment
+from normlab.runs.maker import Maker, RunStarted, Task
+from normlab.runs.pool import Pool
+from normlab.runs.progress import Observer, finished_in, seconds_left
 from normlab.runs.sweep import Experiment
-from normlab.training.fit import Fitted, Loop
-from normlab.training.program import Compiled
-from normlab.training.state import Clock, DeviceData, Event, Row, Saveable
+from normlab.training.state import Event, Progress
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
 @dataclass(frozen=True)
-class RunStarted:
-    """The engine turns to a run: `phase` is "compiling" or "training"."""
+class Planned:
+    """What is going to be made; told before it, and again once the time it takes is known.
 
-    run: RunConfig
-    index: int
-    phase: str
-    step: int = 0
+    Attributes:
+        entries: the runs.
+        finished: how many of them are finished already.
+        epochs: the fewest and the most of a run.
+        seconds: how long the others will take, or None if that is not known.
+    """
+
+    entries: list[Entry]
+    finished: int
+    epochs: tuple[int, int]
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ class RunEnded:
 
     Attributes:
         run: which.
-        index: its place among the experiment's runs, from 0.
+        index: its place in the list of runs, from 0.
         state: a state of `Run`, "busy" (another process has it), or "skipped" (it was finished).
         message: one line more, if there is something to say.
     """
@@ -67,12 +60,26 @@ class RunEnded:
     message: str = ""
 
 
-Tell = Callable[[RunStarted | RunEnded | Event], None]
+@dataclass(frozen=True)
+class GaveUp:
+    """So many runs have failed that no more are begun."""
+
+    failures: int
+
+
+Tell = Callable[[Planned | RunStarted | RunEnded | GaveUp | Event], None]
+"""Of a run that another process makes, `RunEnded` alone is told: its folder says the rest."""
 
 
 @dataclass
 class Outcome:
-    """What became of an experiment: its runs on disk, and how many of them ended in which way."""
+    """What became of an experiment: its runs on disk, and how each of them ended.
+
+    Attributes:
+        runs: the runs.
+        states: as `RunEnded.state`; "new" for a run that was not begun.
+        interrupted: whether Ctrl-C or SIGTERM ended it.
+    """
 
     runs: Runs
     states: list[str] = field(default_factory=list)
@@ -81,149 +88,132 @@ class Outcome:
 
 @dataclass
 class Engine:
-    """Runs an experiment's runs in this process.
+    """Makes an experiment's runs.
 
     Attributes:
         experiment: what to run.
         out: the folder under which the experiment has its own.
         tell: called with everything that happens.
         checkpoint_seconds: the least time between two checkpoints within a run.
+        jobs: how many runs are made at once; with 1 they are made in this process.
+        max_failures: after so many failed runs no other is begun.
+
+    Raises:
+        UserError: `jobs` or `max_failures` is not positive.
     """
 
     experiment: Experiment
     out: Path
     tell: Tell = lambda event: None
     checkpoint_seconds: float = SECONDS_BETWEEN_CHECKPOINTS
-    _data: dict[str, tuple[Dataset, DeviceData]] = field(default_factory=dict)
-    _compiled: dict[str, Compiled] = field(default_factory=dict)
+    jobs: int = 1
+    max_failures: int | None = None
+    _stopped: threading.Event = field(default_factory=threading.Event, init=False)
+    _failures: int = field(default=0, init=False)
+    _plan: Planned | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "max_failures"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be a positive whole number, got {value!r}")
+        self._maker = Maker(self.checkpoint_seconds, self._stopped.is_set, self._tell_of_run)
+        self._pool = Pool(self.jobs, self.checkpoint_seconds)
+
+    @property
+    def folder(self) -> Path:
+        """Where the runs lie."""
+        return self.out / self.experiment.name
+
+    def entries(self, configs: list[RunConfig]) -> list[Entry]:
+        """Runs of this experiment, as its folder lists them."""
+        return _entries(configs, self.folder)
 
     def run_all(self) -> Outcome:
         """Make every run that is not finished, unless Ctrl-C or SIGTERM comes first."""
-        folder = self.out / self.experiment.name
         try:
-            return self._run_all(folder)
+            write_experiment(self.folder, self._about(), self.entries(self.experiment.runs))
+            with self.session():
+                states = self.make(self.experiment.runs)
         except OSError as error:
             raise UserError(
-                f"{folder}: cannot be written ({error}); choose another --out"
+                f"{self.folder}: cannot be written ({error}); choose another --out"
             ) from error
-
-    def _run_all(self, folder: Path) -> Outcome:
-        entries = [
-            Entry(Run(folder / config.id), config.arm, config.seed, config.labels)
-            for config in self.experiment.runs
-        ]
-        runs = [entry.run for entry in entries]
-        write_experiment(folder, self._about(), entries)
-        states: list[str] = []
-        with _stop_on_signal() as stopped:
-            for index, (config, run) in enumerate(zip(self.experiment.runs, runs, strict=True)):
-                state, message = self._attempt(config, run, index, stopped)
-                states.append(state)
-                self.tell(RunEnded(config, index, state, message))
-                if stopped.is_set():
-                    break
-        found = load(folder)
+        found = load(self.folder)
         assert isinstance(found, Runs)
-        return Outcome(found, states, stopped.is_set())
+        return Outcome(found, states, self._stopped.is_set())
 
-    def _attempt(
-        self, config: RunConfig, run: Run, index: int, stopped: threading.Event
-    ) -> tuple[str, str]:
-        """One run, and whatever may go wrong with it."""
-        try:
-            with run.locked():
-                if run.state in FINISHED:
-                    return "skipped", f"was {run.state}"
-                try:
-                    return self._make(config, run, index, stopped)
-                except UserError as error:
-                    return self._failed(config, run, str(error), str(error))
-                except Exception as error:
-                    summary = f"{type(error).__name__}: {error}".partition("\n")[0]
-                    return self._failed(config, run, summary, traceback.format_exc())
-        except RunBusyError as error:
-            return "busy", str(error)
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Within it lists of runs can be made, one after the other, by the same workers.
 
-    def _make(
-        self, config: RunConfig, run: Run, index: int, stopped: threading.Event
-    ) -> tuple[str, str]:
-        about: dict[str, Any] = {"arm": config.arm, "seed": config.seed}
-        run.write_config(config.sections)
-        run.write_status("running", **about)
-        (run.path / ERROR).unlink(missing_ok=True)  # of an attempt before this one
-        self.tell(RunStarted(config, index, "compiling"))
-        data, _ = self._load_data(config)
-        self._check_same_data(run, data)
-        run.add_provenance(provenance.collect(data))
-        compiled, compile_seconds = self._compile(config)
-        about |= {"steps": build.total_steps(config.sections), "parameters": compiled.parameters}
-        run.write_status("running", **about)
+        The first Ctrl-C or SIGTERM lets every run end its step and save; the second Ctrl-C ends
+        everything at once.
+        """
+        with _handling_signals(self._stopped):
+            try:
+                yield
+                self._pool.close(at_once=False)
+            except BaseException:
+                self._pool.close(at_once=True)
+                raise
 
-        checkpoints = Checkpoints(run.path / CHECKPOINTS)
-        try:
-            state, clock = compiled.init(config.seed), Clock()
-            restored = checkpoints.restore(state)
-            if restored is not None:
-                state, clock = restored
-            run.keep_metrics_to(int(state.step) if restored is not None else -1)
-            self.tell(RunStarted(config, index, "training", int(state.step)))
-            saver = _Saver(run, checkpoints, self.tell, self.checkpoint_seconds)
-            loop = Loop(compiled, config.seed, saver, stopped.is_set, saver.is_due)
-            fitted = loop.run(state, clock, compile_seconds)
-        finally:
-            checkpoints.close()
-        message = self._end(run, fitted, compiled, about)
-        return fitted.status, message
+    def make(self, configs: list[RunConfig]) -> list[str]:
+        """Make those of a list of runs that are not finished; call it within `session()`.
 
-    def _end(self, run: Run, fitted: Fitted, compiled: Compiled, about: dict[str, Any]) -> str:
-        more: dict[str, Any] = {
-            "step": int(fitted.state.step),
-            "train_seconds": fitted.clock.train,
-            "evaluate_seconds": fitted.clock.evaluate,
-            "compile_seconds": compiled.seconds,
-            "peak_bytes": compiled.peak_bytes,
-        }
-        message = ""
-        if fitted.diverged is not None:
-            where = fitted.diverged
-            more["diverged"] = {"step": where.step, "layer": where.layer, "norm": where.norm}
-            message = (
-                f"loss, gradient or new parameters not finite at step {where.step}; "
-                f"largest parameter: {where.layer}, norm {where.norm:.3g}"
+        Returns:
+            For each how it ended, as in `RunEnded.state`; "new" for a run that was not begun.
+        """
+        self._plan = plan(configs, self.folder, self.jobs)
+        self.tell(self._plan)
+        states = ["new"] * len(configs)
+        for task, state, message in self._attempts(configs):
+            states[task.index] = state
+            if state == "new":
+                continue
+            self.tell(RunEnded(task.config, task.index, state, message))
+            self._failures += state == "failed"
+        if self._has_given_up() and "new" in states:
+            self.tell(GaveUp(self._failures))
+        return states
+
+    def _attempts(self, configs: list[RunConfig]) -> Iterator[tuple[Task, str, str]]:
+        tasks = []
+        for index, config in enumerate(configs):
+            run = Run(self.folder / config.id)
+            task = Task(config, run, index, self.experiment.command(config))
+            if self.jobs == 1 or run.state not in FINISHED:
+                tasks.append(task)
+            else:
+                yield task, "skipped", f"was {run.state}"
+        if self.jobs > 1:
+            yield from self._pool.attempts(
+                tasks, self._may_begin, self._stopped.is_set, self._look_for_pace
             )
-        run.write_status(fitted.status, **about, **more)
-        return message
+            return
+        for task in tasks:
+            if self._may_begin():
+                yield task, *self._maker.attempt(task)
 
-    def _failed(self, config: RunConfig, run: Run, summary: str, details: str) -> tuple[str, str]:
-        write_atomically(run.path / ERROR, details)
-        run.write_status("failed", arm=config.arm, seed=config.seed, error=summary)
-        return "failed", f"{summary}\nagain: {self.experiment.command(config)}"
+    def _may_begin(self) -> bool:
+        return not self._stopped.is_set() and not self._has_given_up()
 
-    def _load_data(self, config: RunConfig) -> tuple[Dataset, DeviceData]:
-        key = repr(config.sections["data"])
-        if key not in self._data:
-            data = build.dataset(config.sections)
-            self._data = {key: (data, DeviceData.put(data))}
-        return self._data[key]
+    def _has_given_up(self) -> bool:
+        return self.max_failures is not None and self._failures >= self.max_failures
 
-    def _compile(self, config: RunConfig) -> tuple[Compiled, float]:
-        """The program of a run, and the seconds this call took for it: 0 where a seed had it."""
-        key = config.program_hash
-        if key in self._compiled:
-            return self._compiled[key], 0.0
-        _, device_data = self._load_data(config)
-        compiled = Compiled(build.program(config.sections), device_data)
-        self._compiled[key] = compiled
-        return compiled, compiled.seconds
+    def _tell_of_run(self, event: RunStarted | Event) -> None:
+        self.tell(event)
+        if isinstance(event, Progress):
+            self._look_for_pace()
 
-    def _check_same_data(self, run: Run, data: Dataset) -> None:
-        for record in run.provenance:
-            if record["data"]["fingerprint"] != data.fingerprint:
-                raise UserError(
-                    f"{run.path}: this run began on other data (fingerprint "
-                    f"{record['data']['fingerprint']}, now {data.fingerprint}); restore that data, "
-                    "or give --out another folder"
-                )
+    def _look_for_pace(self) -> None:
+        """Tell how long it will take, if that was not known and is now."""
+        if self._plan is None or self._plan.seconds is not None:
+            return
+        seconds = seconds_left(Observer().look(self._plan.entries), self.jobs)
+        if seconds is not None:
+            self._plan = replace(self._plan, seconds=seconds)
+            self.tell(self._plan)
 
     def _about(self) -> dict[str, Any]:
         experiment = self.experiment
@@ -237,32 +227,32 @@ class Engine:
         }
 
 
-class _Saver:
-    """Writes what the loop says: rows at once, checkpoints when the loop offers a state."""
+def plan(configs: list[RunConfig], folder: Path, jobs: int) -> Planned:
+    """What making some runs comes to, as far as the runs in the experiment's folder tell."""
+    entries = _entries(configs, folder)
+    snapshots = [
+        # A failed run is going to be made again.
+        replace(s, steps=build.total_steps(config.sections), state=s.state.replace("failed", "new"))
+        for config, s in zip(configs, Observer().look(entries), strict=True)
+    ]
+    epochs = [config.sections["train"]["epochs"] for config in configs]
+    return Planned(
+        entries=entries,
+        finished=sum(s.state in FINISHED for s in snapshots),
+        epochs=(min(epochs), max(epochs)),
+        seconds=seconds_left(snapshots, jobs, known=finished_in(folder)),
+    )
 
-    def __init__(self, run: Run, checkpoints: Checkpoints, tell: Tell, seconds: float):
-        self._run, self._checkpoints, self._tell = run, checkpoints, tell
-        self._seconds = seconds
-        self._last = time.monotonic()
 
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Row):
-            self._run.append_metrics(event.metrics)
-        if isinstance(event, Saveable):
-            self._checkpoints.save(event.state, event.clock)
-            self._last = time.monotonic()
-        self._tell(event)
-
-    def is_due(self) -> bool:
-        return time.monotonic() - self._last > self._seconds
+def _entries(configs: list[RunConfig], folder: Path) -> list[Entry]:
+    return [Entry(Run(folder / c.id), c.arm, c.seed, c.labels) for c in configs]
 
 
 @contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C stops at once."""
-    stopped = threading.Event()
+def _handling_signals(stopped: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM sets `stopped`; the second Ctrl-C stops at once."""
     if threading.current_thread() is not threading.main_thread():
-        yield stopped
+        yield
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -272,7 +262,7 @@ def _stop_on_signal() -> Iterator[threading.Event]:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stopped
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

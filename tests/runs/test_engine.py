@@ -50,11 +50,11 @@ def test_a_failure_stops_only_its_own_run_and_names_the_command_to_try_again(tin
 
 
 def test_a_failed_run_is_made_again_and_leaves_no_trace_of_the_failure(tiny, make, monkeypatch):
-    from normlab.runs import engine
+    from normlab.runs import maker
 
     file = tiny()
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "Compiled", lambda *arguments: 1 / 0)
+        patch.setattr(maker, "Compiled", lambda *arguments: 1 / 0)
         assert make(file).states == ["failed"]
     outcome = make(file)
     assert outcome.states == ["done"]
@@ -80,11 +80,11 @@ def test_finished_runs_are_kept_and_new_ones_added(tiny, make):
 
 
 def test_seeds_share_one_compiled_program(tiny, make, monkeypatch):
-    from normlab.runs import engine
+    from normlab.runs import maker
 
     made = []
-    original = engine.Compiled
-    monkeypatch.setattr(engine, "Compiled", lambda *a: made.append(a) or original(*a))
+    original = maker.Compiled
+    monkeypatch.setattr(maker, "Compiled", lambda *a: made.append(a) or original(*a))
     make(tiny("sweep: {norm: [batch_norm, layer_norm], seed: 0..2}\n"))
     assert len(made) == 2
 

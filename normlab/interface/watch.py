@@ -1,0 +1,191 @@
+"""A sweep at a glance, read from its runs' folders; nothing here imports jax."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from normlab.runs.directory import FINISHED, Entry, Run, load
+from normlab.runs.progress import Observer, Snapshot, seconds_left
+
+REFRESHES_PER_SECOND = 2
+BLOCKS = "▁▂▃▄▅▆▇█"
+BAR, SPARKLINE = 16, 16
+"""Their widths in characters; with an arm of thirty letters a row fits a terminal of 100."""
+PLAIN_WIDTH = 160
+"""Where there is no terminal to fit to."""
+
+COLOURS = {
+    "running": "cyan",
+    "done": "green",
+    "diverged": "yellow",
+    "interrupted": "yellow",
+    "stopped": "yellow",
+    "failed": "red",
+}
+WORDS = {"new": "waiting"}
+ORDER = ("done", "diverged", "failed", "running", "interrupted", "stopped", "new")
+
+
+class View:
+    """The table of a sweep's runs as they are whenever it is drawn.
+
+    Args:
+        entries: asked at every drawing, so that runs may be added to the sweep.
+        jobs: how many runs are made at once; None for as many as are running.
+    """
+
+    def __init__(self, entries: Callable[[], list[Entry]], jobs: int | None = None):
+        self._entries, self._jobs = entries, jobs
+        self._observer = Observer()
+
+    def look(self) -> list[Snapshot]:
+        """The runs as they are now."""
+        return self._observer.look(self._entries())
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        snapshots = self.look()
+        # Two lines below the table, and one that the cursor needs.
+        lines = max(1, console.height - 3) if console.is_terminal else len(snapshots)
+        shown = _most_telling(snapshots, lines)
+        table = Table.grid(padding=(0, 2, 0, 0))
+        top = max((max(s.accuracies, default=0.0) for s in snapshots), default=0.0)
+        for _ in range(7):
+            table.add_column(no_wrap=True)
+        for snapshot in shown:
+            table.add_row(*_cells(snapshot, top))
+        yield table
+        hidden = list(snapshots)
+        for snapshot in shown:
+            hidden.remove(snapshot)
+        if hidden:
+            yield Text(f"not shown: {len(hidden)} ({_counts(hidden)})", style="dim")
+        yield Text(summary(snapshots, self._jobs), no_wrap=True, overflow="ellipsis")
+
+
+def _most_telling(snapshots: list[Snapshot], lines: int) -> list[Snapshot]:
+    """As many as fit: what runs, then what ended last; in the order of the sweep."""
+    if len(snapshots) <= lines:
+        return snapshots
+
+    def rank(index: int) -> tuple[bool, float]:
+        snapshot = snapshots[index]
+        return snapshot.state != "running", -snapshot.changed
+
+    chosen = sorted(range(len(snapshots)), key=rank)[: max(1, lines - 1)]
+    return [snapshots[index] for index in sorted(chosen)]
+
+
+def _cells(snapshot: Snapshot, top: float) -> list[Text]:
+    s = snapshot
+    colour = COLOURS.get(s.state, "dim")
+    known = s.steps is not None
+    word = "compiling" if s.state == "running" and not known else WORDS.get(s.state, s.state)
+    filled = round(BAR * s.step / s.steps) if s.steps else 0
+    bar = Text.assemble(("━" * filled, colour), ("─" * (BAR - filled), "dim"))
+    return [
+        Text(word, style=colour),
+        Text(s.arm),
+        Text(f"seed {s.seed}"),
+        bar if known else Text(""),
+        Text(f"{s.step}/{s.steps}" if known else "", justify="right"),
+        Text(sparkline(s.accuracies, top), style=colour),
+        Text(f"{s.accuracies[-1]:.3f}" if s.accuracies else ""),
+    ]
+
+
+def sparkline(values: tuple[float, ...], top: float, width: int = SPARKLINE) -> str:
+    """Values from 0 to `top` as blocks; of more than `width` of them, the last of each portion.
+
+    >>> sparkline((0.0, 0.5, 1.0), top=1.0)
+    '▁▅█'
+    """
+    if len(values) > width:
+        values = tuple(values[(i + 1) * len(values) // width - 1] for i in range(width))
+    highest = len(BLOCKS) - 1
+    return "".join(BLOCKS[min(highest, int(v / top * len(BLOCKS))) if top else 0] for v in values)
+
+
+def summary(snapshots: list[Snapshot], jobs: int | None = None) -> str:
+    """One line on all runs: how many are in which state, and when they will be finished."""
+    counts = _counts(snapshots)
+    running = sum(s.state == "running" for s in snapshots)
+    text = f"{len(snapshots)} {'run' if len(snapshots) == 1 else 'runs'}: {counts}"
+    if not running:
+        unfinished = any(s.state not in FINISHED for s in snapshots)
+        return f"{text}; nothing is running" if unfinished and jobs is None else text
+    seconds = seconds_left(snapshots, jobs or running)
+    if seconds is None:
+        return text
+    end = datetime.fromtimestamp(time.time() + seconds)
+    day = "" if end.date() == datetime.now().date() else f"{end:%a %d %b} "
+    return f"{text}; {duration(seconds)} to go ({day}{end:%H:%M})"
+
+
+def _counts(snapshots: list[Snapshot]) -> str:
+    counts = Counter(s.state for s in snapshots)
+    return ", ".join(f"{counts[s]} {WORDS.get(s, s)}" for s in ORDER if counts[s])
+
+
+def duration(seconds: float) -> str:
+    """About how long, in words.
+
+    >>> duration(8), duration(100), duration(5000), duration(200_000)
+    ('about 8 s', 'about 2 min', 'about 1 h 23 min', 'about 2 d 7 h')
+    """
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"about {minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"about {hours} h {minutes} min"
+    return f"about {hours // 24} d {hours % 24} h"
+
+
+def live(view: View, console: Console, transient: bool = False) -> Live:
+    """The view, drawn again and again on a terminal while the result is entered."""
+    return Live(
+        view,
+        console=console,
+        refresh_per_second=REFRESHES_PER_SECOND,
+        transient=transient,
+        vertical_overflow="crop",
+    )
+
+
+def watch(path: Path, console: Console, once: bool = False) -> None:
+    """Show an experiment's runs, or one run, until they are all finished.
+
+    Args:
+        path: an experiment's folder or a run's.
+        console: where to.
+        once: show them as they are now; so it is too where the console is no terminal.
+
+    Raises:
+        UserError: the folder is neither.
+    """
+    view = View(lambda: _entries(path))
+    view.look()  # a wrong path is told before anything is drawn
+    if once or not console.is_terminal:
+        width = None if console.is_terminal else PLAIN_WIDTH
+        console.print(view, width=width, crop=False)
+        return
+    with live(view, console):
+        while any(snapshot.state not in FINISHED for snapshot in view.look()):
+            time.sleep(1 / REFRESHES_PER_SECOND)
+
+
+def _entries(path: Path) -> list[Entry]:
+    found = load(path)
+    if isinstance(found, Run):
+        status = found.status
+        return [Entry(found, status.get("arm", found.path.name), status.get("seed", 0), {})]
+    return found.entries

@@ -1,0 +1,235 @@
+"""Several processes make the runs of one sweep, and none of them is left behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from normlab.errors import UserError
+from normlab.runs.directory import Runs, load
+from normlab.runs.engine import Engine, GaveUp, Planned, RunEnded
+from normlab.runs.sweep import load_experiment
+
+COMMAND = [sys.executable, "-m", "normlab.cli", "run"]
+ENDLESS = "train.epochs=100000"
+
+BROKEN = '''
+from dataclasses import dataclass
+from normlab.core import normaliser
+
+@normaliser(paper="none")
+@dataclass(frozen=True)
+class Broken:
+    """Passes the check of shapes and fails when it is compiled."""
+
+    eps: float = 1e-5
+
+    def init(self, features):
+        return {}, {}
+
+    def apply(self, params, state, x, *, train, mask=None):
+        if not train and x.shape[0] > 1:
+            raise RuntimeError("the kernel is broken")
+        return x, state
+'''
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    (tmp_path / "broken_norm.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "{name: 'broken_norm:Broken', eps: %s}"
+
+
+def runs_in(out) -> Runs:
+    found = load(out / "tiny")
+    assert isinstance(found, Runs)
+    return found
+
+
+def begin(file, out, *arguments):
+    """`normlab run --jobs 2` in a process of its own, when both its workers are training."""
+    command = [*COMMAND, str(file), "--jobs", "2", "--out", str(out), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        training = [file.parent for file in out.glob("tiny/*/metrics.jsonl") if file.stat().st_size]
+        if len(training) == 2:
+            return process, [run.status["pid"] for run in runs_in(out) if run.path in training]
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError(process.communicate()[0])
+
+
+def assert_all_gone(pids, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):  # noqa: PTH110
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"still there: {pids}")
+
+
+def test_runs_are_bitwise_those_of_one_process(tiny, make, tmp_path):
+    file = tiny("sweep: {norm: [batch_norm, layer_norm], seed: 0..1}\n")
+    told = []
+    several = make(file, out=tmp_path / "several", jobs=2, tell=told.append)
+    one = make(file, out=tmp_path / "one")
+    assert several.states == one.states == ["done"] * 4
+    for left, right in zip(several.runs, one.runs, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, left.params(), right.params())
+    pids = {run.status["pid"] for run in several.runs}
+    assert len(pids) == 2 and os.getpid() not in pids
+    assert_all_gone(pids)
+    # Each worker kept to its arm: it compiled one program.
+    assert len({(run.status["pid"], run.status["arm"]) for run in several.runs}) == 2
+    assert sorted(e.index for e in told if isinstance(e, RunEnded)) == [0, 1, 2, 3]
+    assert make(file, out=tmp_path / "several", jobs=2).states == ["skipped"] * 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_every_worker_save_and_the_command_go_on(tiny, tmp_path, make, number):
+    file = tiny("sweep: {seed: 0..2}\n")
+    process, pids = begin(file, tmp_path / "out", ENDLESS)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "the same command goes on from here" in output and "Traceback" not in output
+    assert_all_gone(pids)
+    runs = runs_in(tmp_path / "out")
+    assert [run.state for run in runs] == ["interrupted", "interrupted", "new"]
+    for run in runs.runs[:2]:
+        (saved,) = (run.path / "checkpoints").glob("[0-9]*")
+        assert int(saved.name) == run.status["step"] > 0
+
+
+def test_an_interrupted_sweep_goes_on_to_the_same_end(tiny, tmp_path, make):
+    file = tiny("sweep: {seed: 0..1}\n")
+    epochs = "train.epochs=400"
+    process, pids = begin(file, tmp_path / "out", epochs)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert_all_gone(pids)
+    states = [run.state for run in runs_in(tmp_path / "out")]
+    assert "interrupted" in states
+    broken = make(file, epochs, out=tmp_path / "out", jobs=2).runs
+    unbroken = make(file, epochs, out=tmp_path / "unbroken").runs
+    for left, right in zip(broken, unbroken, strict=True):
+        assert left.state == right.state == "done"
+        jax.tree.map(np.testing.assert_array_equal, left.params(), right.params())
+
+
+def test_a_killed_worker_takes_only_its_own_run_with_it(tiny, tmp_path):
+    file = tiny("sweep: {seed: 0..2}\n")
+    process, pids = begin(file, tmp_path / "out", ENDLESS)
+    os.kill(pids[0], signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    runs = runs_in(tmp_path / "out")
+    while not runs.runs[2].metrics and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [run.state for run in runs] == ["failed", "running", "running"]
+    assert "killed by SIGKILL" in runs.runs[0].status["error"]
+    pids = [run.status["pid"] for run in runs]
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "seed 0: failed the process that made it" in output and "seed=0" in output
+    assert_all_gone(pids)
+
+
+def test_a_killed_parent_leaves_no_worker_behind(tiny, tmp_path):
+    process, pids = begin(tiny("sweep: {seed: 0..1}\n"), tmp_path / "out", ENDLESS)
+    process.kill()
+    process.communicate()
+    assert_all_gone(pids)
+    assert [run.state for run in runs_in(tmp_path / "out")] == ["interrupted"] * 2
+
+
+def test_a_second_ctrl_c_ends_everything_at_once(tiny, tmp_path):
+    process, pids = begin(tiny("sweep: {seed: 0..1}\n"), tmp_path / "out", ENDLESS)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)  # as if a step took for ever
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert_all_gone(pids)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_no_run_is_begun_after_so_many_failures(tiny, make, broken, jobs):
+    norms = ", ".join([*(broken % eps for eps in ("1e-5", "1e-4", "1e-3", "1e-2")), "layer_norm"])
+    told = []
+    outcome = make(
+        tiny(f"sweep: {{norm: [{norms}]}}\n"), jobs=jobs, max_failures=2, tell=told.append
+    )
+    # With two workers, one more may be under way when the second fails.
+    failures = outcome.states.count("failed")
+    assert 2 <= failures <= 1 + jobs and outcome.states.count("new") == 5 - failures
+    assert not outcome.interrupted and GaveUp(failures) in told
+    assert "the kernel is broken" in (outcome.runs.runs[0].path / "error.txt").read_text()
+
+
+def test_a_divergence_is_no_failure(tiny, make):
+    file = tiny("sweep: {seed: 0..1}\nname: tiny\n")
+    outcome = make(file, "norm=identity", "schedule.init_value=1e30", max_failures=1)
+    assert outcome.states == ["diverged", "diverged"]
+
+
+def test_giving_up_is_said_and_the_status_is_1(tiny, tmp_path):
+    config = tiny("sweep: {seed: 0..2}\n")
+    text = config.read_text()
+    # An absent data set is the failure that people meet.
+    config.write_text(re.sub("^data:.*$", "data: {name: cifar10}", text, flags=re.MULTILINE))
+    for jobs in ("1", "2"):
+        command = [*COMMAND, str(config), "--jobs", jobs, "--max-failures", "1"]
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path / jobs)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ | {"NORMLAB_DATA": str(tmp_path)},
+        )
+        assert done.returncode == 1, done.stderr
+        assert "failed (--max-failures); no other is begun" in done.stdout
+        assert "normlab data fetch cifar10" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_a_script_needs_no_guard_around_its_call(tiny, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import normlab\n"
+        f"runs = normlab.run({str(tiny())!r}, out={str(tmp_path / 'out')!r}, jobs=2, epochs=1)\n"
+        f"print([run.state for run in runs], runs.runs[0].provenance[0]['command'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120
+    )
+    assert f"['done'] ['{script}']" in done.stdout, done.stderr
+
+
+def test_lists_of_runs_are_made_one_after_the_other(tiny, tmp_path):
+    experiment = load_experiment(tiny("sweep: {norm: [batch_norm, layer_norm]}\n"))
+    told = []
+    engine = Engine(experiment, tmp_path / "runs", told.append)
+    with engine.session():
+        assert engine.make(experiment.runs[:1]) == ["done"]
+        assert engine.make(experiment.runs) == ["skipped", "done"]
+    first, *_, last = [event for event in told if isinstance(event, Planned)]
+    assert len(first.entries) == 1 and first.finished == 0 and first.epochs == (3, 3)
+    assert len(last.entries) == 2 and last.finished == 1
+    assert last.seconds is not None and last.seconds > 0
+
+
+def test_impossible_numbers_are_refused(tiny, make):
+    with pytest.raises(UserError, match="jobs must be a positive whole number, got 0"):
+        make(tiny(), jobs=0)
+    with pytest.raises(UserError, match="max_failures must be"):
+        make(tiny(), max_failures=0)
