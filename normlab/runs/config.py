@@ -9,6 +9,7 @@ from typing import Any
 from normlab.catalogue import AUGMENTATIONS
 from normlab.errors import UserError, did_you_mean
 from normlab.runs import build
+from normlab.runs.labels import is_call, value_label
 from normlab.runs.schema import (
     CALLS,
     LENGTHS,
@@ -34,11 +35,15 @@ class RunConfig:
         sections: section to keys to values; a valid config itself.
         origins: where each value was given, by path; a path that is absent is a default.
         axes: the values of the sweep's axes that make this run what it is.
+        names: what the config calls the value of an axis, where it says so.
+        words: what stands in the arm's name for an axis, where that is the config's choice.
     """
 
     sections: dict[str, Any]
     origins: dict[Path, str] = field(default_factory=dict)
     axes: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
 
     @property
     def hash(self) -> str:
@@ -58,23 +63,20 @@ class RunConfig:
     @property
     def arm(self) -> str:
         """What sets this run's arm apart from the others, without the seed."""
-        if not self.labels:
-            return self.sections["norm"]["name"]
-        calls = {axis for axis, value in self.axes.items() if _is_call(value)}
-        return ", ".join(
-            label if axis in calls else f"{axis}={flow(label)}"
-            for axis, label in self.labels.items()
-        )
+        words = [self.words.get(axis, self._word(axis)) for axis in self.axes]
+        return ", ".join(filter(None, words)) or self.sections["norm"]["name"]
+
+    def _word(self, axis: str) -> str:
+        if axis not in self.labels:  # a seed
+            return ""
+        label = self.labels[axis]
+        return label if is_call(self.axes[axis]) else f"{axis}={flow(label)}"
 
     @property
     def labels(self) -> dict[str, Any]:
-        """The axes but the seed: numbers, text and the like as they are, a named call in short."""
+        """The axes but the seed: as the config calls the value, or else `value_label` of it."""
         return {
-            axis: call_label(value)
-            if _is_call(value)
-            else flow(value)
-            if isinstance(value, list | dict)
-            else value
+            axis: self.names.get(axis, value_label(value))
             for axis, value in self.axes.items()
             if not _is_seed(axis)
         }
@@ -85,10 +87,6 @@ class RunConfig:
         words = "".join(c if c.isalnum() or c in "_.=-" else "-" for c in self.arm)
         slug = "-".join(filter(None, words.split("-")))[:60]
         return f"{slug}-s{self.seed}-{self.hash}"
-
-
-def _is_call(value: Any) -> bool:
-    return isinstance(value, dict) and "name" in value
 
 
 def _is_seed(axis: str) -> bool:
@@ -103,16 +101,6 @@ def without_seed(sections: dict[str, Any]) -> dict[str, Any]:
 def _hash(sections: dict[str, Any]) -> str:
     text = json.dumps(sections, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def call_label(call: dict[str, Any]) -> str:
-    """A named call in short: its name, and the arguments that were given.
-
-    >>> call_label({"name": "group_norm", "groups": 4})
-    'group_norm(groups=4)'
-    """
-    arguments = ", ".join(f"{key}={value}" for key, value in call.items() if key != "name")
-    return f"{call['name']}({arguments})" if arguments else call["name"]
 
 
 def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None, list[Problem]]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from normlab.catalogue import AUGMENTATIONS
-from normlab.runs.schema import CALLS, COMMON_TO_DATA, SETTINGS, WORDS, fields_model
+from normlab.runs.schema import CALLS, COMMON_TO_DATA, RANGE, SETTINGS, WORDS, fields_model
 
 ENTRY_BY_PATH = r"^[\w.]+:\w+$"
 
@@ -24,17 +24,50 @@ def json_schema() -> dict[str, Any]:
     properties["schedule"]["anyOf"].append({"type": "null"})
     for section, settings in SETTINGS.items():
         properties[section] = _fields(settings, "")
-    properties["sweep"] = {
-        "type": "object",
-        "description": "axis: list of values; every combination is a run. Seeds also as '0..4'",
-        "additionalProperties": {"type": ["array", "string"]},
-    }
+    properties["sweep"] = _sweep()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "normlab experiment",
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
+    }
+
+
+def _sweep() -> dict[str, Any]:
+    values = {
+        "description": "a list of values, a range as in 0..4, or a mapping of labels to values",
+        "anyOf": [
+            {"type": "array", "minItems": 1},
+            {"type": "string", "pattern": f"^{RANGE.pattern}$"},
+            {"type": "object", "minProperties": 1},
+        ],
+    }
+    point = {"type": "object", "minProperties": 1}
+    axes = {**point, "additionalProperties": values}
+    forms = {
+        "zip": {
+            "description": "axes that go together value by value, or a list of such mappings",
+            "anyOf": [axes, {"type": "array", "items": axes}, {"type": "null"}],
+        },
+        "list": {
+            "description": "points, each a mapping of axes to values; or labels of points to them",
+            "anyOf": [
+                {"type": "array", "items": point, "minItems": 1},
+                {**point, "additionalProperties": point},
+                {"type": "null"},
+            ],
+        },
+        "exclude": {
+            "description": "every run that has all values of one of these mappings is left out",
+            "anyOf": [{"type": "array", "items": point}, {"type": "null"}],
+        },
+    }
+    return {
+        "type": ["object", "null"],
+        "description": "axes and their values; every combination is a run",
+        "properties": forms,
+        "additionalProperties": values,
     }
 
 

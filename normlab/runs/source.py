@@ -1,8 +1,12 @@
 """From a file and its overrides to one document: `extends:`, and `a.b=c` from the command line."""
 
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path as FilePath
+from typing import Any
 
 from normlab.errors import UserError
+from normlab.runs.learning_rate import RATE, rate_place
 from normlab.runs.schema import CALLS, SETTINGS, TOP_LEVEL, show
 from normlab.runs.yaml_source import (
     ConfigError,
@@ -16,6 +20,24 @@ from normlab.training.recipe import Recipe
 
 COMMAND_LINE = "command line"
 
+FORMS = ("zip", "list", "exclude")
+"""The keys of the sweep that are not axes."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """In place of an axis's values in the sweep: an override has taken the axis out of it.
+
+    What the sweep excludes may still speak of the axis, so it is not forgotten.
+
+    Attributes:
+        value: what it is fixed to.
+        values: what it was to be.
+    """
+
+    value: Any
+    values: Any
+
 
 def read(file: FilePath, overrides: tuple[str, ...] = ()) -> Document:
     """The document of a config, its parent's keys and the overrides merged in.
@@ -23,8 +45,9 @@ def read(file: FilePath, overrides: tuple[str, ...] = ()) -> Document:
     Args:
         file: a YAML file.
         overrides: `key=value` each; the value is YAML, the key dotted (`norm.groups=4`). A bare
-            key of the `train` section may leave `train.` out (`seed=3`). An override of an axis
-            of the sweep takes that axis out of the sweep.
+            key of the `train` section may leave `train.` out (`seed=3`), and `learning_rate` is
+            that of the optimiser or the schedule. An override of an axis of the sweep takes that
+            axis out of the sweep.
 
     Raises:
         UserError: there is no such file, or it cannot be read.
@@ -32,16 +55,26 @@ def read(file: FilePath, overrides: tuple[str, ...] = ()) -> Document:
             mistake is returned, with the mistake among the document's `problems`.
     """
     document = _read_with_parents(file, ())
+    given: dict[Path, Mark] = {}
     for override in overrides:
-        document.problems += _override(document, override)
+        document.problems += _override(document, override, given)
+    # All are laid before any meets the sweep, so that their order does not matter.
+    for path, mark in given.items():
+        document.problems += _meet_sweep(document, path, mark)
+    place = rate_place(document) if RATE in given else None
+    if place in given:
+        message = f"'learning_rate' sets '{'.'.join(map(str, place))}' too; keep one"
+        document.problems.append(Problem(given[place], message))
     return document
 
 
 def full_path(dotted: str) -> Path:
     """The path that a dotted key means; a bare key of `train` needs no `train.`.
 
-    >>> full_path("norm.groups"), full_path("seed")
-    (('norm', 'groups'), ('train', 'seed'))
+    A bare `learning_rate` stays so until `settle_rate` knows the schedule.
+
+    >>> full_path("norm.groups"), full_path("seed"), full_path("learning_rate")
+    (('norm', 'groups'), ('train', 'seed'), ('learning_rate',))
     """
     path = tuple(dotted.split("."))
     if len(path) == 1 and path[0] not in TOP_LEVEL and path[0] in Recipe.__dataclass_fields__:
@@ -97,6 +130,13 @@ def _read_file(file: FilePath) -> Document:
     if not isinstance(document.value, dict):
         message = "an experiment is a mapping with keys such as data, model, norm, optimizer, train"
         raise ConfigError([Problem(document.mark(()), message)])
+    if RATE[0] in document.value:
+        message = (
+            "an experiment has no key 'learning_rate'; write it in 'optimizer', or in 'schedule' "
+            "as the argument that holds it"
+        )
+        document.problems.append(Problem(document.key_mark(RATE), message))
+        del document.value[RATE[0]]
     spell_out_names(document)
     return document
 
@@ -118,18 +158,21 @@ def _merge(parent: Document, child: Document) -> list[Problem]:
 
     As on the command line, what the child gives is taken out of the parent's sweep.
     """
-    problems = []
-    for key in sorted(child.value, key=lambda key: key == "sweep"):  # the child's sweep stays whole
-        value, old = child.value[key], parent.value.get(key)
+    given: dict[Path, Mark] = {}
+    for key, value in child.value.items():
+        old = parent.value.get(key)
         mergeable = key in (*CALLS, *SETTINGS, "sweep")
         both = mergeable and isinstance(old, dict) and isinstance(value, dict)
         merged = both and value.get("name", old.get("name")) == old.get("name")
         for path in [(key, inner) for inner in value] if merged else [(key,)]:
-            if key != "sweep":
-                problems += _meet_sweep(parent, path, child.key_mark(path))
+            given[path] = child.key_mark(path)
             parent.replace(path, child.part(path))
     parent.source = child.source
-    return problems
+    own = child.value.get("sweep")  # stays whole
+    own = own if isinstance(own, dict) else {}
+    return [
+        problem for path, mark in given.items() for problem in _meet_sweep(parent, path, mark, own)
+    ]
 
 
 def obstacle(document: Document, path: Path) -> str | None:
@@ -144,7 +187,7 @@ def obstacle(document: Document, path: Path) -> str | None:
     return None
 
 
-def _override(document: Document, text: str) -> list[Problem]:
+def _override(document: Document, text: str, given: dict[Path, Mark]) -> list[Problem]:
     mark = Mark(f"{COMMAND_LINE} '{text}'")
     dotted, equals, value = text.partition("=")
     path = full_path(dotted.strip())
@@ -161,9 +204,6 @@ def _override(document: Document, text: str) -> list[Problem]:
     parsed.marks = dict.fromkeys(parsed.marks or {(): mark}, mark)
     parsed.key_marks = dict.fromkeys([*parsed.key_marks, ()], mark)
 
-    problems = _meet_sweep(document, path, mark)
-    if problems:
-        return problems
     message = obstacle(document, path)
     if message is not None:
         return [Problem(mark, message)]
@@ -172,20 +212,56 @@ def _override(document: Document, text: str) -> list[Problem]:
         document.marks.setdefault(path[:depth], mark)
         document.key_marks.setdefault(path[:depth], mark)
     spell_out_names(document)
+    given[path] = mark
     return []
 
 
-def _meet_sweep(document: Document, path: Path, mark: Mark) -> list[Problem]:
-    """Take an overridden axis out of the sweep; refuse an override that the sweep would undo."""
+def _meet_sweep(
+    document: Document, path: Path, mark: Mark, own: Collection[str] = ()
+) -> list[Problem]:
+    """Take an overridden axis out of the sweep; refuse an override that the sweep would undo.
+
+    Args:
+        document: the override is laid into it.
+        path: what was overridden.
+        mark: the place of the override.
+        own: keys of the sweep that are not older than the override.
+    """
     sweep = document.value.get("sweep")
     if not isinstance(sweep, dict):
         return []
-    for axis in list(sweep):
+    for form, axis in _axes_of(sweep):
         swept = full_path(str(axis))
-        if swept == path:
-            del sweep[axis]
-        elif path[: len(swept)] == swept:
+        same = swept == path or _settled(document, swept) == _settled(document, path)
+        below = path[: len(swept)] == swept
+        if (form or axis) in own or not (same or below):
+            continue
+        if form is not None:
+            fix = f"take it out too (sweep.{form}=null), or all of the sweep (sweep=null)"
+            message = f"the sweep's '{form}' sets '{axis}' together with others; {fix}"
+            return [Problem(mark, message)]
+        values = sweep[axis]
+        if same:
+            before = values.values if isinstance(values, Fixed) else values
+            sweep[axis] = Fixed(document.part(path).value, before)
+        elif not isinstance(values, Fixed):
             fix = f"give all of '{axis}', or another axis '{axis}' under 'sweep'"
             message = f"the sweep replaces all of '{axis}', so this would be lost; {fix}"
             return [Problem(mark, message)]
     return []
+
+
+def _axes_of(sweep: dict[Any, Any]) -> Iterator[tuple[str | None, Any]]:
+    """Every axis, with the form that ties it to others (None for an axis of the grid)."""
+    for key, given in sweep.items():
+        if key not in FORMS:
+            yield None, key
+        elif key != "exclude":
+            labelled = key == "list" and isinstance(given, dict)
+            groups = list(given.values()) if labelled else given
+            for group in groups if isinstance(groups, list) else [groups]:
+                yield from ((key, axis) for axis in (group if isinstance(group, dict) else ()))
+
+
+def _settled(document: Document, path: Path) -> Path | None:
+    return rate_place(document) if path == RATE else path

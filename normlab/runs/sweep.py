@@ -1,26 +1,20 @@
-"""From one document to all its runs: every combination of the values of the sweep's axes."""
+"""From one document to all its runs: one at every point of the sweep."""
 
 import copy
 import itertools
 import math
 import shlex
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from normlab.errors import did_you_mean
+from normlab.runs.axes import MOST_RUNS, Point, joined, read_axes
 from normlab.runs.config import RunConfig, resolve
-from normlab.runs.schema import CALLS, RANGE, Target, show
-from normlab.runs.source import full_path, obstacle, read, spell_out_names
+from normlab.runs.exclusions import leave_out
+from normlab.runs.learning_rate import RATE, rate_place, settle_rate
+from normlab.runs.schema import Target
+from normlab.runs.source import full_path, read, spell_out_names
 from normlab.runs.yaml_source import ConfigError, Document, Problem, flow
-from normlab.training.recipe import Recipe
-
-SWEPT = (*CALLS, "train", "decay")
-"""The sections that an axis can lie in."""
-
-MOST_RUNS = 10_000
-"""More than this is a slip of the finger in a range, and listing them would take minutes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +28,7 @@ class Experiment:
         question: what it asks, or None.
         target: the accuracy to count steps to, or None.
         runs: at least one.
+        tied: whether some axes go together, so that none of them can be overridden alone.
     """
 
     file: FilePath
@@ -42,11 +37,16 @@ class Experiment:
     question: str | None
     target: Target | None
     runs: list[RunConfig]
+    tied: bool = False
 
     def command(self, run: RunConfig) -> str:
-        """The command that makes this one run alone."""
+        """The command that makes this one run alone.
+
+        An override takes its axis out of a grid; where axes are tied, the whole sweep is taken out.
+        """
         fixed = [f"{axis}={_flow(value)}" for axis, value in run.axes.items()]
-        return shlex.join(["normlab", "run", str(self.file), *self.overrides, *fixed])
+        alone = ["sweep=null"] if self.tied else []
+        return shlex.join(["normlab", "run", str(self.file), *self.overrides, *alone, *fixed])
 
 
 def load_experiment(file: FilePath, overrides: tuple[str, ...] = ()) -> Experiment:
@@ -57,25 +57,7 @@ def load_experiment(file: FilePath, overrides: tuple[str, ...] = ()) -> Experime
         ConfigError: everything that is wrong with it, each at its place.
     """
     document = read(file, overrides)
-    axes, problems = _axes(document)
-    count = math.prod(map(len, axes.values()))
-    if count > MOST_RUNS:
-        message = f"the sweep has more than {MOST_RUNS} runs; split it into several files"
-        problems.append(Problem(document.mark(("sweep",)), message))
-        raise ConfigError([*document.problems, *problems])
-    sweepless = copy.deepcopy(document)
-    sweepless.value.pop("sweep", None)
-    runs: list[RunConfig] = []
-    for values in itertools.product(*axes.values()):
-        variant = copy.deepcopy(sweepless)
-        for axis, value in zip(axes, values, strict=True):
-            variant.replace(full_path(axis), value)
-        spell_out_names(variant)
-        given = {axis: variant.part(full_path(axis)).value for axis in axes}
-        run, found = resolve(variant, copy.deepcopy(given))
-        problems += found
-        runs += [run] if run is not None else []
-    problems += _repeated(runs, document)
+    runs, problems = expand(document)
     unread = {problem.mark for problem in document.problems}
     # What stands in for a value that could not be read is not judged in its turn.
     problems = document.problems + [one for one in problems if one.mark not in unread]
@@ -89,70 +71,81 @@ def load_experiment(file: FilePath, overrides: tuple[str, ...] = ()) -> Experime
         question=document.value.get("question"),
         target=Target(**target) if target else None,
         runs=runs,
+        tied=is_tied(document),
     )
 
 
-def _axes(document: Document) -> tuple[dict[str, list[Document]], list[Problem]]:
-    sweep = document.value.get("sweep", {})
-    if not isinstance(sweep, dict):
-        message = f"'sweep' must be a mapping of axes to lists of values, found {show(sweep)}"
-        return {}, [Problem(document.mark(("sweep",)), message)]
-    axes, problems = {}, []
-    for axis, values in sweep.items():
-        path = ("sweep", axis)
-        meant = full_path(str(axis))
-        if meant[0] not in SWEPT or not all(meant):
-            hint = did_you_mean(str(axis), [*SWEPT, *Recipe.__dataclass_fields__])
-            message = f"nothing is called '{axis}' that could be swept; {hint}"
-            problems.append(Problem(document.key_mark(path), message))
-            continue
-        message = obstacle(document, meant) or _clash(axis, axes)
-        if message is not None:
-            problems.append(Problem(document.key_mark(path), message))
-            continue
-        found = _values(document, axis, values)
-        if not found:
-            message = (
-                f"the axis '{axis}' must be a list of values, or a range such as 0..4, "
-                f"found {show(values)}"
-            )
-            problems.append(Problem(document.mark(path), message))
-            continue
-        axes[axis] = found
-    return axes, problems
+def expand(document: Document) -> tuple[list[RunConfig], list[Problem]]:
+    """All runs of a config, in the order in which they are made, and all that is wrong with it."""
+    points, problems = _points(document)
+    sweepless = copy.deepcopy(document)
+    sweepless.value.pop("sweep", None)
+    runs: list[RunConfig] = []
+    for point in points:
+        run, found = _run_at(point, copy.deepcopy(sweepless))
+        problems += found
+        runs += [run] if run is not None else []
+    return runs, problems + _repeated(runs, document)
 
 
-def _clash(axis: str, others: Iterable[str]) -> str | None:
-    """What to say if an axis sets what another axis sets, or a part of it."""
-    for other in others:
-        shorter, longer = sorted((full_path(axis), full_path(other)), key=len)
-        if longer[: len(shorter)] == shorter:
-            return f"the axes '{other}' and '{axis}' would overwrite each other; keep one"
-    return None
+def is_tied(document: Document) -> bool:
+    """Whether some axes go together, so that none of them can be overridden alone."""
+    sweep = document.value.get("sweep")
+    return isinstance(sweep, dict) and any(sweep.get(form) for form in ("zip", "list"))
 
 
-def _values(document: Document, axis: str, values: Any) -> list[Document]:
-    path = ("sweep", axis)
-    if isinstance(values, list):
-        return [document.part((*path, index)) for index in range(len(values))]
-    match = RANGE.fullmatch(values) if isinstance(values, str) else None
-    if match is None:
-        return []
-    first, last = map(int, match.groups())
-    last = min(last, first + MOST_RUNS)  # which is one too many, and is told so
-    mark = document.mark(path)
-    return [Document(document.source, n, {(): mark}) for n in range(first, last + 1)]
+def _points(document: Document) -> tuple[list[Point], list[Problem]]:
+    """The points of the sweep in order, the last factor varying fastest, and all its mistakes.
+
+    Without a sweep there is one point, which has no axes. If there are too many to list, there
+    are none.
+    """
+    factors, axes, problems = read_axes(document)
+    if math.prod(map(len, factors)) > MOST_RUNS:
+        message = f"the sweep has more than {MOST_RUNS} runs; split it into several files"
+        return [], [*problems, Problem(document.mark(("sweep",)), message)]
+    points = [joined(parts) for parts in itertools.product(*factors)]
+    left, found = leave_out(points, document, axes, whole=not problems)
+    return left, problems + found
+
+
+def _run_at(point: Point, variant: Document) -> tuple[RunConfig | None, list[Problem]]:
+    """The run at one point of the sweep, or everything that is wrong with it."""
+    paths = {full_path(axis): axis for axis in point.values}
+    for path, axis in paths.items():
+        # A copy, because other points share it, and what is below it may be written to.
+        variant.replace(path, copy.deepcopy(point.values[axis]))
+    spell_out_names(variant)
+    axes = {axis: copy.deepcopy(variant.part(path).value) for path, axis in paths.items()}
+    place = rate_place(variant) if RATE[0] in variant.value else None
+    if place in paths:
+        message = f"the axis '{paths[place]}' and 'learning_rate' set the same; keep one"
+        return None, [Problem(variant.key_mark(RATE), message)]
+    if place is not None and isinstance(axes.get(place[0]), dict):
+        # It overwrites what a swept schedule or optimiser says, which labels must not repeat.
+        axes[place[0]].pop(place[1], None)
+    problems = settle_rate(variant)
+    run, found = resolve(variant, axes)
+    if run is None or problems:
+        return None, problems + found
+    return replace(run, names=point.names, words=point.words), []
 
 
 def _repeated(runs: list[RunConfig], document: Document) -> list[Problem]:
-    seen: dict[str, RunConfig] = {}
-    problems = []
+    hashes: set[str] = set()
+    called: set[tuple[str, int]] = set()
+    messages = []
     for run in runs:
-        if run.hash in seen:
-            message = f"two runs of the sweep are the same: '{run.arm}' with seed {run.seed}"
-            problems.append(Problem(document.mark(("sweep",)), message))
-        seen[run.hash] = run
-    return problems
+        if run.hash in hashes:
+            messages.append(f"two runs of the sweep are the same: '{run.arm}' with seed {run.seed}")
+        elif (run.arm, run.seed) in called:
+            messages.append(
+                f"two different runs are called '{run.arm}' with seed {run.seed}; "
+                "give each a label of its own"
+            )
+        hashes.add(run.hash)
+        called.add((run.arm, run.seed))
+    return [Problem(document.mark(("sweep",)), message) for message in messages]
 
 
 def _flow(value: Any) -> str:
