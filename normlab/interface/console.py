@@ -22,6 +22,9 @@ MARKS = {
     "failed": "[red]failed[/]",
 }
 
+WORTH_A_LINE = 5.0
+"""Seconds; a wait of less need not be told."""
+
 
 class Display(AbstractContextManager["Display"]):
     """Shows the engine's events as they come, and on a terminal the runs as they are on disk.
@@ -64,7 +67,7 @@ class Display(AbstractContextManager["Display"]):
         if before is None or before.entries is not plan.entries:
             self._print(describe_plan(plan))
             self._show_live(plan)
-        elif plan.seconds is not None and self._live is None:  # which shows it anyway
+        elif self._live is None and plan.seconds is not None and plan.seconds > WORTH_A_LINE:
             self._print(f"{duration(plan.seconds)} to go")
 
     def _show_live(self, plan: Planned) -> None:

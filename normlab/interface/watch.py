@@ -65,7 +65,7 @@ class View:
         for snapshot in shown:
             hidden.remove(snapshot)
         if hidden:
-            yield Text(f"not shown: {len(hidden)} ({_counts(hidden)})", style="dim")
+            yield Text(f"not shown: {_counts(hidden)}", style="dim")
         yield Text(summary(snapshots, self._jobs), no_wrap=True, overflow="ellipsis")
 
 
@@ -140,7 +140,7 @@ def duration(seconds: float) -> str:
     ('about 8 s', 'about 2 min', 'about 1 h 23 min', 'about 2 d 7 h')
     """
     if seconds < 90:
-        return f"about {seconds:.0f} s"
+        return f"about {max(1, round(seconds))} s"
     minutes = round(seconds / 60)
     if minutes < 60:
         return f"about {minutes} min"
