@@ -12,7 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from normlab.evidence.summary import summarise as summarise
+    from normlab.errors import UserError as UserError
+    from normlab.evidence.compare import compare as compare
     from normlab.interface.notebook import run as run
     from normlab.norms.batch import batch_norm as batch_norm
     from normlab.norms.controls import affine as affine
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "affine": "normlab.norms.controls",
     "batch_norm": "normlab.norms.batch",
+    "compare": "normlab.evidence.compare",
     "fit": "normlab.training.fit",
     "group_norm": "normlab.norms.group",
     "instance_norm": "normlab.norms.instance",
@@ -37,7 +39,7 @@ _HOMES = {
     "Recipe": "normlab.training.recipe",
     "rms_norm": "normlab.norms.rms",
     "run": "normlab.interface.notebook",
-    "summarise": "normlab.evidence.summary",
+    "UserError": "normlab.errors",
 }
 
 

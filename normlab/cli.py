@@ -74,7 +74,7 @@ def run(
     if jobs > 1:
         # This process looks at shapes alone: a GPU's memory is for its workers, which share it.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from normlab.runs.sweep import load_experiment
+    from normlab.runs.experiment import load_experiment
 
     experiment = load_experiment(file, tuple(overrides or ()))
     console = Console()
@@ -84,8 +84,8 @@ def run(
         print_preview(console, experiment, out, jobs)
         return
 
-    from normlab.evidence.summary import summarise
-    from normlab.interface.console import Display, print_summary
+    from normlab.evidence.compare import compare
+    from normlab.interface.console import Display, print_comparison
     from normlab.runs.engine import Engine
 
     with Display(console, jobs) as display:
@@ -94,8 +94,11 @@ def run(
     console.print()
     if experiment.question:
         console.print(experiment.question, style="bold", markup=False, soft_wrap=True)
-    print_summary(console, summarise(outcome.runs))
-    console.print(f"runs: {outcome.runs.path}", markup=False, highlight=False, soft_wrap=True)
+    if outcome.runs.entries:  # there are none until tuning is through
+        print_comparison(console, compare(outcome.runs))
+    folder = outcome.runs.path
+    closing = f"runs: {folder}; the whole report: normlab report {folder}"
+    console.print(closing, markup=False, highlight=False, soft_wrap=True)
     if outcome.interrupted:
         console.print("interrupted; the same command goes on from here")
         raise typer.Exit(INTERRUPTED)
@@ -165,7 +168,7 @@ def check(
     paths: Annotated[list[Path], typer.Argument(help="Configs, or folders of them.")],
 ) -> None:
     """Find every mistake in every config."""
-    from normlab.runs.sweep import load_experiment
+    from normlab.runs.experiment import load_experiment
 
     files: list[Path] = []
     for path in paths:

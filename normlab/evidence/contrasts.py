@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
@@ -182,7 +182,8 @@ def pairing_helps(left: np.ndarray, right: np.ndarray) -> bool:
     """
     if len(left) < 3 or left.std() == 0 or right.std() == 0:
         return False
-    return bool(stats.pearsonr(left, right, alternative="greater").pvalue < 0.05)
+    p: Any = stats.pearsonr(left, right, alternative="greater")[1]
+    return bool(p < 0.05)
 
 
 def _of_means(left: np.ndarray, right: np.ndarray, quantity: str) -> float:

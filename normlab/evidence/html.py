@@ -21,7 +21,7 @@ from normlab.evidence.style import COLOURS, FAINT, INK
 if TYPE_CHECKING:
     from normlab.evidence.compare import Comparison
 
-SVG = {"svg.fonttype": "none", "svg.hashsalt": "normlab", "font.family": "sans-serif"}
+SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "normlab", "font.family": "sans-serif"}
 """Text stays text, and the same figure gives the same bytes."""
 
 

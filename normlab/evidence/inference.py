@@ -80,7 +80,7 @@ def sampling_error(share: float, examples: int) -> float:
 
 
 def performance_profile(
-    scores: Mapping[str, Sequence[float]], thresholds: Sequence[float] | np.ndarray
+    scores: Mapping[str, Sequence[float] | np.ndarray], thresholds: Sequence[float] | np.ndarray
 ) -> np.ndarray:
     """The share of runs that reach each threshold, every data set counting alike.
 

@@ -14,12 +14,17 @@ if TYPE_CHECKING:
 
 def to_text(comparison: "Comparison") -> str:
     """For a terminal: the table, the verdicts, the warnings."""
-    headings, rows = table(comparison)
-    parts = [aligned(headings, rows)]
-    parts += [verdict_line(verdict) for verdict in comparison.verdicts]
+    return "\n".join([aligned(*table(comparison)), *remarks(comparison)])
+
+
+def remarks(comparison: "Comparison") -> list[str]:
+    """What stands below the table in a terminal: verdicts, tuning, warnings."""
     found = warnings(comparison.records, comparison.measure.name, comparison.measure.metrics)
-    parts += [f"note: {text}" for text in found]
-    return "\n".join(parts)
+    return [
+        *map(verdict_line, comparison.verdicts),
+        *(f"tuning: {text}" for text in tuning_lines(comparison.runs.about)),
+        *(f"note: {text}" for text in found),
+    ]
 
 
 def verdict_line(verdict: Verdict) -> str:

@@ -8,9 +8,12 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from normlab.evidence.summary import Summary
+from normlab.evidence.cells import table
+from normlab.evidence.compare import Comparison
+from normlab.evidence.markdown import aligned, remarks
 from normlab.interface.watch import View, duration, live
-from normlab.runs.engine import GaveUp, Planned, RunEnded, RunStarted
+from normlab.runs.engine import GaveUp, RunEnded, RunStarted
+from normlab.runs.plan import Planned
 from normlab.training.state import Event
 
 MARKS = {
@@ -111,15 +114,15 @@ def describe_plan(plan: Planned) -> str:
     return f"{text}, {duration(plan.seconds)}" if plan.seconds else text
 
 
-def print_summary(console: Console, summary: Summary) -> None:
-    """The table of an experiment; as plain text where there is no terminal to fit it to."""
-    if not console.is_terminal:
-        console.print(str(summary), markup=False, highlight=False, soft_wrap=True)
-        return
-    headings, rows = summary.table()
-    table = Table()
-    for heading in headings:
-        table.add_column(heading)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console.print(table)
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """An experiment's arms and verdicts; the table fitted to the terminal, if there is one."""
+    headings, rows = table(comparison)
+    if console.is_terminal:
+        fitted = Table(*headings)
+        for row in rows:
+            fitted.add_row(*map(escape, row))
+        console.print(fitted)
+    else:
+        console.print(aligned(headings, rows), markup=False, highlight=False, soft_wrap=True)
+    for line in remarks(comparison):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from normlab.errors import UserError
 from normlab.interface.console import Display
 from normlab.runs.directory import Runs
 from normlab.runs.engine import Engine
-from normlab.runs.sweep import load_experiment
+from normlab.runs.experiment import load_experiment
 from normlab.runs.yaml_source import flow
 
 
@@ -28,7 +28,7 @@ def run(
             `run("configs/quickstart.yaml", train__epochs=1, norm="batch_norm")`.
 
     Returns:
-        The runs, from disk; `print(normlab.summarise(runs))` shows the table.
+        The runs, from disk; `normlab.compare(runs)` says what they amount to.
 
     Raises:
         UserError: the config has mistakes; every one is listed, and nothing has been run. Or

@@ -10,9 +10,9 @@ from rich.console import Console
 from normlab.interface.console import describe_plan
 from normlab.runs import build
 from normlab.runs.config import RunConfig
-from normlab.runs.engine import plan
+from normlab.runs.experiment import Experiment
+from normlab.runs.plan import plan
 from normlab.runs.schema import LENGTHS
-from normlab.runs.sweep import Experiment
 from normlab.runs.yaml_source import flow
 
 

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from normlab.runs.directory import FINISHED, Entry, Run, load
+from normlab.runs.directory import FINISHED, Entry, Run, Runs, load
 from normlab.runs.progress import Observer, Snapshot, seconds_left
 
 REFRESHES_PER_SECOND = 2
@@ -179,7 +179,7 @@ def watch(path: Path, console: Console, once: bool = False) -> None:
         console.print(view, width=width, crop=False)
         return
     with live(view, console):
-        while any(snapshot.state not in FINISHED for snapshot in view.look()):
+        while not _is_over(path, view):
             time.sleep(1 / REFRESHES_PER_SECOND)
 
 
@@ -188,4 +188,11 @@ def _entries(path: Path) -> list[Entry]:
     if isinstance(found, Run):
         status = found.status
         return [Entry(found, status.get("arm", found.path.name), status.get("seed", 0), {})]
-    return found.entries
+    return [*found.trials, *found.entries]
+
+
+def _is_over(path: Path, view: View) -> bool:
+    found = load(path)
+    # While arms are tuned, the runs that the trials lead to are not known.
+    tuning = isinstance(found, Runs) and not found.entries
+    return not tuning and all(snapshot.state in FINISHED for snapshot in view.look())

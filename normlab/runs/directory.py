@@ -9,8 +9,8 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -157,16 +157,39 @@ class Runs:
         path: the experiment's folder.
         about: name, question, target, config file and overrides, as last run.
         entries: the runs that the last command named, made or not yet made, in its order.
+        trials: those that the arms were tuned by.
     """
 
     path: Path
     about: dict[str, Any]
     entries: list[Entry]
+    trials: list[Entry] = field(default_factory=list)
 
     @property
     def runs(self) -> list[Run]:
         """The runs alone."""
         return [entry.run for entry in self.entries]
+
+    def frame(self) -> Any:
+        """A pandas DataFrame with a row a run: its arm, seed, axes, state and last metrics.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        from normlab.runs import notebook
+
+        return notebook.to_frame(notebook.last_rows(self))
+
+    def curves(self) -> Any:
+        """As `frame`, with a row for every evaluation of every run."""
+        from normlab.runs import notebook
+
+        return notebook.to_frame(notebook.all_rows(self))
+
+    def _repr_html_(self) -> str:
+        from normlab.runs import notebook
+
+        return notebook.to_html(self)
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)
@@ -180,13 +203,26 @@ class Runs:
         return f"<Runs {self.path}: {counts}>"
 
 
-def write_experiment(path: Path, about: dict[str, Any], entries: list[Entry]) -> None:
+def write_experiment(
+    path: Path, about: dict[str, Any], entries: list[Entry], trials: Sequence[Entry] = ()
+) -> None:
     """Note which runs of a folder belong to the experiment as it is now."""
     path.mkdir(parents=True, exist_ok=True)
-    runs = [
-        {"folder": e.run.path.name, "arm": e.arm, "seed": e.seed, "axes": e.axes} for e in entries
-    ]
-    write_atomically(path / EXPERIMENT, json.dumps({**about, "runs": runs}, indent=1))
+    lists = {"runs": _written(entries), "trials": _written(trials)}
+    write_atomically(path / EXPERIMENT, json.dumps({**about, **lists}, indent=1))
+
+
+def _written(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    return [{**asdict(e), "run": e.run.path.name} for e in entries]
+
+
+def note_claims(path: Path, claims: list[dict[str, Any]]) -> None:
+    """Keep every claim that ever stood, so that one taken out of the config is not forgotten."""
+    file = path / CLAIMS
+    known = json.loads(_text(file)) if file.exists() else []
+    new = [claim for claim in claims if claim not in known]
+    if new:
+        write_atomically(file, json.dumps([*known, *new], indent=1))
 
 
 def load(path: str | Path) -> Run | Runs:
@@ -200,11 +236,11 @@ def load(path: str | Path) -> Run | Runs:
         return Run(folder)
     if (folder / EXPERIMENT).is_file():
         about = json.loads(_text(folder / EXPERIMENT))
-        entries = [
-            Entry(Run(folder / e["folder"]), e["arm"], e["seed"], e["axes"])
-            for e in about.pop("runs")
-        ]
-        return Runs(folder, about, entries)
+        entries, trials = (
+            [Entry(**{**e, "run": Run(folder / e["run"])}) for e in about.pop(key)]
+            for key in ("runs", "trials")
+        )
+        return Runs(folder, about, entries, trials)
     near = sorted(str(file.parent) for file in folder.glob(f"*/{EXPERIMENT}"))
     hint = f"; experiments below it: {', '.join(near)}" if near else ""
     raise UserError(f"{folder} is neither a run nor an experiment of normlab{hint}")

@@ -6,41 +6,33 @@ in their seed share one compiled program.
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from normlab.errors import UserError
-from normlab.runs import build
 from normlab.runs.config import RunConfig
-from normlab.runs.directory import FINISHED, Entry, Run, Runs, load, write_experiment
+from normlab.runs.directory import (
+    EXPERIMENT,
+    FINISHED,
+    Entry,
+    Run,
+    Runs,
+    load,
+    note_claims,
+    write_experiment,
+)
+from normlab.runs.experiment import Experiment
 from normlab.runs.maker import Maker, RunStarted, Task
+from normlab.runs.plan import Planned, entries_of, plan
 from normlab.runs.pool import Pool
-from normlab.runs.progress import Observer, finished_in, seconds_left
-from normlab.runs.sweep import Experiment
+from normlab.runs.progress import Observer, seconds_left
 from normlab.training.state import Event, Progress
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What is going to be made; told before it, and again once the time it takes is known.
-
-    Attributes:
-        entries: the runs.
-        finished: how many of them are finished already.
-        epochs: the fewest and the most of a run.
-        seconds: how long the others will take, or None if that is not known.
-    """
-
-    entries: list[Entry]
-    finished: int
-    epochs: tuple[int, int]
-    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -125,16 +117,17 @@ class Engine:
         """Where the runs lie."""
         return self.out / self.experiment.name
 
-    def entries(self, configs: list[RunConfig]) -> list[Entry]:
+    def entries(self, configs: Sequence[RunConfig]) -> list[Entry]:
         """Runs of this experiment, as its folder lists them."""
-        return _entries(configs, self.folder)
+        return entries_of(configs, self.folder)
 
     def run_all(self) -> Outcome:
         """Make every run that is not finished, unless Ctrl-C or SIGTERM comes first."""
         try:
-            write_experiment(self.folder, self._about(), self.entries(self.experiment.runs))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            note_claims(self.folder, self._about()["claims"])
             with self.session():
-                states = self.make(self.experiment.runs)
+                states = self._make_all()
         except OSError as error:
             raise UserError(
                 f"{self.folder}: cannot be written ({error}); choose another --out"
@@ -142,6 +135,40 @@ class Engine:
         found = load(self.folder)
         assert isinstance(found, Runs)
         return Outcome(found, states, self._stopped.is_set())
+
+    def _make_all(self) -> list[str]:
+        tuning = self.experiment.tuning
+        if tuning is None:
+            self._note(self.experiment.runs)
+            return self.make(self.experiment.runs)
+        trials = [trial.config for trial in tuning.trials]
+        entries = self.entries(trials)
+        states = ["skipped"] * len(trials)
+        if not _finished(entries):
+            self._note([], trials)
+            states = self.make(trials)
+        if not _finished(entries):  # which has been told
+            return states
+        chosen = tuning.choose(entries)
+        runs = tuning.chosen_runs(chosen["chosen"])
+        self._note(runs, trials, chosen)
+        return states + self.make(runs)
+
+    def _note(
+        self,
+        runs: list[RunConfig],
+        trials: Sequence[RunConfig] = (),
+        chosen: dict[str, Any] | None = None,
+    ) -> None:
+        """Write which runs the experiment has, unless this command makes a part of them only."""
+        entries = self.entries(runs)
+        if self.experiment.overrides and (self.folder / EXPERIMENT).exists():
+            before = load(self.folder)
+            assert isinstance(before, Runs)
+            if {entry.run for entry in entries} < set(before.runs):
+                return
+        about = self._about() | ({} if chosen is None else {"tuning": chosen})
+        write_experiment(self.folder, about, entries, self.entries(trials))
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -178,10 +205,10 @@ class Engine:
         return states
 
     def _attempts(self, configs: list[RunConfig]) -> Iterator[tuple[Task, str, str]]:
-        tasks = []
+        tasks, claims = [], tuple(claim.hash for claim in self.experiment.claims)
         for index, config in enumerate(configs):
             run = Run(self.folder / config.id)
-            task = Task(config, run, index, self.experiment.command(config))
+            task = Task(config, run, index, self.experiment.command(config), claims)
             if self.jobs == 1 or run.state not in FINISHED:
                 tasks.append(task)
             else:
@@ -224,28 +251,12 @@ class Engine:
             "target": None if target is None else {"test_accuracy": target.test_accuracy},
             "config": str(experiment.file),
             "overrides": list(experiment.overrides),
+            "claims": [asdict(claim) for claim in experiment.claims],
         }
 
 
-def plan(configs: list[RunConfig], folder: Path, jobs: int) -> Planned:
-    """What making some runs comes to, as far as the runs in the experiment's folder tell."""
-    entries = _entries(configs, folder)
-    snapshots = [
-        # A failed run is going to be made again.
-        replace(s, steps=build.total_steps(config.sections), state=s.state.replace("failed", "new"))
-        for config, s in zip(configs, Observer().look(entries), strict=True)
-    ]
-    epochs = [config.sections["train"]["epochs"] for config in configs]
-    return Planned(
-        entries=entries,
-        finished=sum(s.state in FINISHED for s in snapshots),
-        epochs=(min(epochs), max(epochs)),
-        seconds=seconds_left(snapshots, jobs, known=finished_in(folder)),
-    )
-
-
-def _entries(configs: list[RunConfig], folder: Path) -> list[Entry]:
-    return [Entry(Run(folder / c.id), c.arm, c.seed, c.labels) for c in configs]
+def _finished(entries: list[Entry]) -> bool:
+    return all(entry.run.state in FINISHED for entry in entries)
 
 
 @contextmanager

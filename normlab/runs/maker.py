@@ -47,12 +47,14 @@ class Task:
         run: where it is kept.
         index: its place in the list of runs, from 0.
         again: the command that makes it alone.
+        claims: the hashes of the claims that stand now.
     """
 
     config: RunConfig
     run: Run
     index: int
     again: str
+    claims: tuple[str, ...] = ()
 
 
 @dataclass
@@ -97,7 +99,7 @@ class Maker:
         self.tell(RunStarted(config, task.index, "compiling"))
         data, _ = self._load_data(config)
         self._check_same_data(run, data)
-        run.add_provenance(provenance.collect(data))
+        run.add_provenance(provenance.collect(data, task.claims))
         compiled, compile_seconds = self._compile(config)
         about |= {
             "steps": build.total_steps(config.sections),

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,13 @@ PACKAGES = ("normlab", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpo
 FLAG_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "CUDA_VISIBLE_DEVICES")
 
 
-def collect(data: Dataset) -> dict[str, Any]:
-    """One record, as JSON can hold it."""
+def collect(data: Dataset, claims: Sequence[str] = ()) -> dict[str, Any]:
+    """One record, as JSON can hold it.
+
+    Args:
+        data: what the run is trained on.
+        claims: the hashes of the claims that stand now, before the next step.
+    """
     environment = {
         name: value
         for name, value in sorted(os.environ.items())
@@ -33,8 +39,11 @@ def collect(data: Dataset) -> dict[str, Any]:
         "platform": platform.platform(),
         "host": platform.node(),
         "cpus": os.cpu_count(),
+        # How many of them this process may use: the last digits of sums depend on it.
+        "cores": _usable_cores(),
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
         "environment": environment,
+        "claims": list(claims),
         "git": git_state(Path(__file__).parent),
         "data": {
             "name": data.name,
@@ -44,6 +53,12 @@ def collect(data: Dataset) -> dict[str, Any]:
             "test_examples": len(data.test.labels),
         },
     }
+
+
+def _usable_cores() -> int | None:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def _version(package: str) -> str | None:

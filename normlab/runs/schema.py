@@ -98,7 +98,7 @@ WORDS = {
 }
 """The keys that are text."""
 
-TOP_LEVEL = (*WORDS, *CALLS, *SETTINGS, "sweep")
+TOP_LEVEL = (*WORDS, *CALLS, *SETTINGS, "sweep", "tune", "claims")
 
 RANGE = re.compile(r"([0-9]{1,10})\.\.([0-9]{1,10})")
 """An axis in short: from the first number to the last, both included."""

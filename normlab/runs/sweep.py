@@ -3,76 +3,14 @@
 import copy
 import itertools
 import math
-import shlex
-from dataclasses import dataclass, replace
-from pathlib import Path as FilePath
-from typing import Any
+from dataclasses import replace
 
 from normlab.runs.axes import MOST_RUNS, Point, joined, read_axes
 from normlab.runs.config import RunConfig, resolve
 from normlab.runs.exclusions import leave_out
 from normlab.runs.learning_rate import RATE, rate_place, settle_rate
-from normlab.runs.schema import Target
-from normlab.runs.source import full_path, read, spell_out_names
-from normlab.runs.yaml_source import ConfigError, Document, Problem, flow
-
-
-@dataclass(frozen=True, eq=False)
-class Experiment:
-    """A config file, resolved: all its runs, in the order in which they are made.
-
-    Attributes:
-        file: where it was read from.
-        overrides: what was changed on the command line.
-        name: the folder its runs lie in.
-        question: what it asks, or None.
-        target: the accuracy to count steps to, or None.
-        runs: at least one.
-        tied: whether some axes go together, so that none of them can be overridden alone.
-    """
-
-    file: FilePath
-    overrides: tuple[str, ...]
-    name: str
-    question: str | None
-    target: Target | None
-    runs: list[RunConfig]
-    tied: bool = False
-
-    def command(self, run: RunConfig) -> str:
-        """The command that makes this one run alone.
-
-        An override takes its axis out of a grid; where axes are tied, the whole sweep is taken out.
-        """
-        fixed = [f"{axis}={_flow(value)}" for axis, value in run.axes.items()]
-        alone = ["sweep=null"] if self.tied else []
-        return shlex.join(["normlab", "run", str(self.file), *self.overrides, *alone, *fixed])
-
-
-def load_experiment(file: FilePath, overrides: tuple[str, ...] = ()) -> Experiment:
-    """Read, check and expand a config.
-
-    Raises:
-        UserError: there is no such file.
-        ConfigError: everything that is wrong with it, each at its place.
-    """
-    document = read(file, overrides)
-    runs, problems = expand(document)
-    unread = {problem.mark for problem in document.problems}
-    # What stands in for a value that could not be read is not judged in its turn.
-    problems = document.problems + [one for one in problems if one.mark not in unread]
-    if problems:
-        raise ConfigError(problems)
-    target = document.value.get("target")
-    return Experiment(
-        file=file,
-        overrides=overrides,
-        name=document.value.get("name", file.stem),
-        question=document.value.get("question"),
-        target=Target(**target) if target else None,
-        runs=runs,
-        tied=is_tied(document),
-    )
+from normlab.runs.source import full_path, spell_out_names
+from normlab.runs.yaml_source import Document, Problem
 
 
 def expand(document: Document) -> tuple[list[RunConfig], list[Problem]]:
@@ -146,10 +84,3 @@ def _repeated(runs: list[RunConfig], document: Document) -> list[Problem]:
         hashes.add(run.hash)
         called.add((run.arm, run.seed))
     return [Problem(document.mark(("sweep",)), message) for message in messages]
-
-
-def _flow(value: Any) -> str:
-    """A value as YAML in one line, for a command line."""
-    if isinstance(value, dict) and list(value) == ["name"]:
-        return value["name"]
-    return flow(value)

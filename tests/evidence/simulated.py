@@ -11,6 +11,7 @@ PROVENANCE = {
     "platform": "Linux-6-x86_64",
     "host": "here",
     "cpus": 2,
+    "cores": 2,
     "devices": ["cpu: cpu"],
     "environment": {},
     "git": None,

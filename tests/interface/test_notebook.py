@@ -39,14 +39,15 @@ def test_importing_normlab_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_run_load_and_summarise(tmp_path, monkeypatch, capsys):
+def test_run_load_and_compare(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(TINY)
     runs = normlab.run("tiny.yaml", train__epochs=1, seed=3)
     assert [run.state for run in runs] == ["done", "done"]
     assert all(run.config["train"]["epochs"] == 1 for run in runs)
     assert all(run.config["train"]["seed"] == 3 for run in runs)
-    table = str(normlab.summarise(normlab.load("runs/tiny")))
-    assert "identity" in table and "1/1" in table
+    comparison = normlab.compare(normlab.load("runs/tiny"), baseline="identity")
+    assert "identity (baseline)" in str(comparison)
+    assert "<table>" in comparison._repr_html_()
     with pytest.raises(UserError, match="'epoch'"):
         normlab.run("tiny.yaml", train__epoch=1)

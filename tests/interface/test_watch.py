@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from normlab.errors import UserError
-from normlab.interface.watch import View, sparkline, summary, watch
+from normlab.interface.watch import View, _is_over, sparkline, summary, watch
 from normlab.runs.directory import Entry, Run, write_experiment
 from normlab.runs.progress import Observer, Snapshot, finished_in, seconds_left
 
@@ -162,3 +162,12 @@ def test_a_sparkline_keeps_its_width_and_its_last_value():
     line = sparkline(values, top=1.0, width=10)
     assert len(line) == 10 and line[-1] == "█" and sparkline((), 1.0) == ""
     assert sparkline((0.0, 0.0), top=0.0) == "▁▁"
+
+
+def test_trials_are_shown_and_the_sweep_is_not_over_with_them(sweep, tmp_path):
+    trials = sweep(done())
+    write_experiment(tmp_path, {"name": "tiny"}, [], trials)
+    assert "1 run: 1 done" in drawn(tmp_path)
+    assert not _is_over(tmp_path, View(lambda: trials))
+    write_experiment(tmp_path, {"name": "tiny"}, trials, trials)
+    assert _is_over(tmp_path, View(lambda: trials))

@@ -5,7 +5,7 @@ import jax
 import pytest
 
 from normlab.runs.engine import Engine
-from normlab.runs.sweep import load_experiment
+from normlab.runs.experiment import load_experiment
 
 TINY = """
 data: {name: shapes, train_examples: 120, test_examples: 50, size: 8, augment: [flip]}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from normlab.runs.sweep import load_experiment
+from normlab.runs.experiment import load_experiment
 from normlab.runs.yaml_source import ConfigError
 
 GOOD = {

@@ -5,7 +5,7 @@
 import pytest
 
 from normlab.errors import UserError
-from normlab.runs.sweep import load_experiment
+from normlab.runs.experiment import load_experiment
 
 from .mistakes import problems_of, text
 

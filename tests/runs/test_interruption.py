@@ -12,7 +12,7 @@ import pytest
 
 from normlab.runs.directory import Run, load
 from normlab.runs.engine import Engine
-from normlab.runs.sweep import load_experiment
+from normlab.runs.experiment import load_experiment
 from normlab.training.state import Row
 
 from .conftest import child
@@ -21,7 +21,7 @@ WORKER = """
 import sys, time
 from pathlib import Path
 from normlab.runs.engine import Engine
-from normlab.runs.sweep import load_experiment
+from normlab.runs.experiment import load_experiment
 from normlab.training import fit
 
 original = fit.Compiled.step

@@ -13,8 +13,9 @@ import pytest
 
 from normlab.errors import UserError
 from normlab.runs.directory import Runs, load
-from normlab.runs.engine import Engine, GaveUp, Planned, RunEnded
-from normlab.runs.sweep import load_experiment
+from normlab.runs.engine import Engine, GaveUp, RunEnded
+from normlab.runs.experiment import load_experiment
+from normlab.runs.plan import Planned
 
 COMMAND = [sys.executable, "-m", "normlab.cli", "run"]
 ENDLESS = "train.epochs=100000"

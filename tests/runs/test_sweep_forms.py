@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normlab.errors import UserError
+from normlab.runs.experiment import load_experiment
 from normlab.runs.json_schema import json_schema
-from normlab.runs.sweep import load_experiment
 from normlab.runs.yaml_source import parse
 
 from .mistakes import problems_of, text
