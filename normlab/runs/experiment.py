@@ -192,12 +192,18 @@ def _expand_with(
     if not isinstance(variant.value.get("sweep"), dict):
         variant.value["sweep"] = {}
     if of_trials:
+        sweep = variant.value["sweep"]
         for axis in SEEDS:
-            variant.value["sweep"].pop(axis, None)
+            sweep.pop(axis, None)
+        if isinstance(sweep.get("exclude"), list):  # what it says of seeds is not of these
+            rules = [rule for rule in sweep["exclude"] if not set(SEEDS) & set(rule or ())]
+            sweep["exclude"] = rules or None
         variant.replace(("sweep", "seed"), document.part(("tune", "seeds")))
     for axis in grid:
         variant.replace(("sweep", axis), document.part(("tune", "grid", axis)))
     runs, problems = expand(variant)
+    if problems:
+        return [], problems
     return [_as_trial(run, grid, of_trials) for run in runs], problems
 
 

@@ -3,7 +3,10 @@
 from typing import Any
 
 from normlab.catalogue import AUGMENTATIONS
+from normlab.runs.claims_check import KEYS
+from normlab.runs.measures import MEASURES
 from normlab.runs.schema import CALLS, COMMON_TO_DATA, RANGE, SETTINGS, WORDS, fields_model
+from normlab.runs.tuning import DEFAULT_MEASURE
 
 ENTRY_BY_PATH = r"^[\w.]+:\w+$"
 
@@ -24,7 +27,7 @@ def json_schema() -> dict[str, Any]:
     properties["schedule"]["anyOf"].append({"type": "null"})
     for section, settings in SETTINGS.items():
         properties[section] = _fields(settings, "")
-    properties["sweep"] = _sweep()
+    properties |= {"sweep": _sweep(), "tune": _tune(), "claims": _claims()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "normlab experiment",
@@ -68,6 +71,62 @@ def _sweep() -> dict[str, Any]:
         "description": "axes and their values; every combination is a run",
         "properties": forms,
         "additionalProperties": values,
+    }
+
+
+def _tune() -> dict[str, Any]:
+    values = {"anyOf": [{"type": "array", "minItems": 1}, {"type": "string"}, {"type": "object"}]}
+    return {
+        "type": ["object", "null"],
+        "description": "every arm tries the same grid first, and is then run at its best point",
+        "properties": {
+            "grid": {
+                "type": "object",
+                "description": "axes and their values, as in sweep",
+                "minProperties": 1,
+                "additionalProperties": values,
+            },
+            "seeds": {**values, "description": "of the trials; not those of the sweep"},
+            "measure": {
+                "type": "string",
+                "description": "what decides, on examples held out by data.validation",
+                "default": DEFAULT_MEASURE,
+            },
+        },
+        "required": ["grid", "seeds"],
+        "additionalProperties": False,
+    }
+
+
+def _claims() -> dict[str, Any]:
+    text = {"type": "string"}
+    selector = {
+        "anyOf": [text, {"type": "object", "minProperties": 1}],
+        "description": "an arm's name, the label of one axis, or a mapping of axes to values",
+    }
+    compare = {"type": "object", "properties": {"left": selector, "right": selector},
+               "required": ["left"], "additionalProperties": False}  # fmt: skip
+    claim = {
+        "says": {**text, "description": "the claim in a sentence"},
+        "measure": {**text, "description": f"one of {', '.join(MEASURES)}, with its arguments"},
+        "compare": compare,
+        "expect": {
+            **text,
+            "description": "as difference >= 0.01, ratio <= 0.5, mean >= 0.6, matches within 0.01",
+        },
+        "floor": {**text, "description": "as final(test_accuracy) >= 0.3; below it, undecided"},
+        "paired": {"type": ["boolean", "null"], "description": "pair the runs by seed"},
+        "source": {**text, "description": "where the claim comes from"},
+    }
+    return {
+        "type": "array",
+        "description": "sentences that the runs decide, registered before the first step",
+        "items": {
+            "type": "object",
+            "properties": claim,
+            "required": [key for key, needed in KEYS.items() if needed],
+            "additionalProperties": False,
+        },
     }
 
 
