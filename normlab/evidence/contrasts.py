@@ -84,7 +84,7 @@ class Contrast:
             return 1e-9
         if not clear(1e-9):
             return 1.0
-        for _ in range(60):
+        for _ in range(45):
             middle = (low + high) / 2
             low, high = (middle, high) if clear(middle) else (low, middle)
         return 1 - low
