@@ -4,7 +4,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -68,6 +68,10 @@ def run(
         int | None,
         typer.Option(min=1, help="Begin no more runs after so many failed.", show_default="never"),
     ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(help="Also log to tensorboard, wandb or mlflow.", show_default="nowhere"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run.")] = False,
 ) -> None:
     """Make the runs of a config: those that are finished are kept, a broken one goes on."""
@@ -88,8 +92,18 @@ def run(
     from normlab.interface.console import Display, print_comparison
     from normlab.runs.engine import Engine
 
+    sinks = []
+    if log:
+        from normlab.interface.sinks import Sink
+
+        sinks = [Sink(name, out / experiment.name) for name in log]
     with Display(console, jobs) as display:
-        engine = Engine(experiment, out, display, jobs=jobs, max_failures=max_failures)
+
+        def tell(event: Any) -> None:
+            for listener in (display, *sinks):
+                listener(event)
+
+        engine = Engine(experiment, out, tell, jobs=jobs, max_failures=max_failures)
         outcome = engine.run_all()
     console.print()
     if experiment.question:
