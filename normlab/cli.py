@@ -155,9 +155,9 @@ def verdict(path: ExperimentPath) -> None:
     """Judge the claims of an experiment; exit status 1 if a registered one is refuted."""
     from normlab.evidence.markdown import verdict_line
     from normlab.evidence.verdicts import judge
-    from normlab.interface.reporting import load_runs
+    from normlab.runs.directory import load_experiment
 
-    verdicts = judge(load_runs(path))
+    verdicts = judge(load_experiment(path))
     if not verdicts:
         print(f"{path}: its config makes no claims")
     for one in verdicts:

@@ -3,26 +3,13 @@
 import shlex
 from pathlib import Path
 
-from normlab.errors import UserError
 from normlab.evidence.compare import compare
-from normlab.runs.directory import Runs, load
-
-
-def load_runs(path: Path) -> Runs:
-    """An experiment from its folder.
-
-    Raises:
-        UserError: it is none.
-    """
-    runs = load(path)
-    if not isinstance(runs, Runs):
-        raise UserError(f"{path} is a single run; give the experiment's folder, {path.parent}")
-    return runs
+from normlab.runs.directory import load_experiment
 
 
 def render(path: Path, baseline: str | None, measure: str, form: str) -> str:
     """The report of an experiment, as text of one form: html, md, json or csv."""
-    comparison = compare(load_runs(path), baseline=baseline, measure=measure)
+    comparison = compare(load_experiment(path), baseline=baseline, measure=measure)
     words = ["normlab", "report", str(path), "--baseline", comparison.baseline]
     if measure != "final(test_accuracy)":
         words += ["--measure", measure]

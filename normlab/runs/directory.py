@@ -246,6 +246,20 @@ def load(path: str | Path) -> Run | Runs:
     raise UserError(f"{folder} is neither a run nor an experiment of normlab{hint}")
 
 
+def load_experiment(path: str | Path) -> Runs:
+    """An experiment from its folder.
+
+    Raises:
+        UserError: it is none.
+    """
+    found = load(path)
+    if not isinstance(found, Runs):
+        raise UserError(
+            f"{path} is a single run; give the experiment's folder, {found.path.parent}"
+        )
+    return found
+
+
 def write_atomically(file: Path, text: str) -> None:
     """Write a whole file or nothing: a reader or a crash never sees half of it."""
     draft = file.with_name(f".{file.name}.{os.getpid()}")
