@@ -5,8 +5,7 @@ import subprocess
 import sys
 
 from normlab.runs.claims import Claim
-
-from ..evidence.simulated import simulate
+from tests.evidence.simulated import simulate
 
 
 def normlab(*words, cwd):
