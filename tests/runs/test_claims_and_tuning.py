@@ -1,0 +1,117 @@
+"""What an experiment with claims and tuning leaves on disk, made for real."""
+
+import json
+
+import pytest
+
+from normlab.evidence.compare import compare
+from normlab.evidence.verdicts import judge
+from normlab.runs.directory import load
+
+CLAIM = """
+sweep: {norm: [identity, batch_norm], seed: 0..1}
+claims:
+  - says: batch normalisation helps
+    measure: final(test_accuracy)
+    compare: {left: batch_norm, right: identity}
+    expect: difference > 0
+"""
+
+TUNED = """
+data: {name: shapes, train_examples: 120, test_examples: 50, size: 8, validation: 40}
+model: {name: mlp, widths: [8]}
+optimizer: {name: sgd}
+train: {epochs: 1, batch_size: 20}
+sweep: {norm: [identity, batch_norm], seed: 0..1}
+tune: {grid: {learning_rate: [0.0001, 0.1, 1.e+30]}, seeds: [7]}
+"""
+
+
+def test_claims_stand_in_every_run_that_began_with_them(tiny, make):
+    runs = make(tiny(CLAIM)).runs
+    (verdict,) = judge(runs)
+    assert verdict.registered and verdict.standing == "registered before the first step"
+    for run in runs:
+        assert run.provenance[0]["claims"] == [verdict.claim.hash]
+
+
+def test_a_claim_edited_after_the_runs_is_late_and_the_first_one_is_not_forgotten(tiny, make):
+    make(tiny(CLAIM))
+    runs = make(tiny(CLAIM.replace("> 0", "> -1"))).runs
+    now, before = judge(runs)
+    assert (now.claim.expect, now.registered) == ("difference > -1", False)
+    assert (before.claim.expect, before.withdrawn) == ("difference > 0", True)
+
+
+def test_a_claim_that_stood_is_registered_though_a_part_of_the_runs_was_made_first(tiny, make):
+    file = tiny(CLAIM)
+    make(file, "norm=identity", "seed=1")
+    runs = make(file).runs
+    assert len(runs) == 4 and judge(runs)[0].registered
+
+
+def test_making_a_part_again_leaves_the_experiment_whole(tiny, make):
+    file = tiny(CLAIM)
+    whole = make(file).runs
+    part = make(file, "norm=identity", "seed=1")
+    assert part.states == ["skipped"]
+    assert [run.path for run in load(whole.path).runs] == [run.path for run in whole.runs]
+
+
+@pytest.fixture
+def tuned(tmp_path):
+    file = tmp_path / "tuned.yaml"
+    file.write_text(TUNED)
+    return file
+
+
+def test_each_arm_runs_at_the_point_that_its_trials_chose(tuned, make):
+    outcome = make(tuned)
+    runs = outcome.runs
+    assert len(outcome.states) == 10 and set(outcome.states) <= {"done", "diverged"}
+    assert len(runs) == 4 and len(runs.trials) == 6
+    tuning = runs.about["tuning"]
+    for entry in runs.entries:
+        chosen = tuning["chosen"][entry.arm]
+        config = entry.run.config
+        assert config["optimizer"]["learning_rate"] == chosen["values"]["learning_rate"]
+        assert entry.seed in (0, 1) and set(entry.axes) == {"norm"}
+        # By the validation split alone, and a diverged trial is one that guesses.
+        scores = {t["values"]["learning_rate"]: t["scores"] for t in chosen["tried"]}
+        trials = {
+            t.axes["learning_rate"]: t.run for t in runs.trials if t.axes["norm"] == entry.arm
+        }
+        for rate, run in trials.items():
+            diverged = run.state == "diverged"
+            assert scores[rate] == [0.1 if diverged else run.metrics[-1]["val_accuracy"]]
+        assert chosen["score"] == max(s for (s,) in scores.values()) and chosen["trials"] == 3
+        assert chosen["steps"] == 3 * 4
+    text = str(compare(runs))
+    assert "Every arm had the same grid: learning_rate in [0.0001, 0.1, 1e+30]" in text
+
+
+def test_a_tuned_experiment_goes_on_where_it_was_and_chooses_the_same(tuned, make):
+    before = make(tuned).runs
+    file = before.path / "experiment.json"
+    kept = json.loads(file.read_text())
+    again = make(tuned)
+    assert set(again.states) == {"skipped"} and json.loads(file.read_text()) == kept
+    assert "val_loss" in before.runs[0].metrics[-1]
+
+
+def test_a_failed_trial_chooses_nothing(tuned, make, monkeypatch):
+    from normlab.runs import maker
+
+    real = maker.Compiled
+
+    def broken(program, data):
+        if "batch_norm" in repr(program.model) or "BatchNorm" in repr(program.model):
+            raise RuntimeError("out of memory")
+        return real(program, data)
+
+    monkeypatch.setattr(maker, "Compiled", broken)
+    outcome = make(tuned)
+    assert outcome.states.count("failed") == 3 and len(outcome.states) == 6
+    assert len(outcome.runs) == 0 and "tuning" not in outcome.runs.about
+    monkeypatch.setattr(maker, "Compiled", real)
+    assert len(make(tuned).runs) == 4  # the same command goes on
