@@ -16,13 +16,10 @@ from normlab.evidence.about import differing, made_with, tuning_lines, warnings
 from normlab.evidence.cells import table
 from normlab.evidence.english import about_arm, about_verdict, count_runs, number
 from normlab.evidence.markdown import noise_sentence
-from normlab.evidence.style import COLOURS, FAINT, INK
+from normlab.evidence.style import COLOURS, FAINT, INK, SVG
 
 if TYPE_CHECKING:
     from normlab.evidence.compare import Comparison
-
-SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "normlab", "font.family": "sans-serif"}
-"""Text stays text, and the same figure gives the same bytes."""
 
 
 def to_html(comparison: "Comparison", command: str) -> str:

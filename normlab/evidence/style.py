@@ -18,6 +18,10 @@ INK, FAINT = "#1b1f24", "#8a8f98"
 WIDTH = 6.6
 
 
+SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "normlab", "font.family": "sans-serif"}
+"""Text stays text, and the same figure gives the same bytes."""
+
+
 def blank(height: float) -> tuple[Figure, Any]:
     """An empty figure in the house's style. Not by pyplot, which would keep it open."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")

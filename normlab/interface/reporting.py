@@ -3,8 +3,30 @@
 import shlex
 from pathlib import Path
 
+from normlab.errors import UserError
 from normlab.evidence.compare import compare
 from normlab.runs.directory import load_experiment
+
+
+def draw(path: Path, kind: str, baseline: str | None, measure: str, file: Path) -> Path:
+    """One picture of a comparison, as a file; the same runs give the same bytes.
+
+    Raises:
+        UserError: there is no such picture of these runs, or the file cannot be written.
+    """
+    import matplotlib
+
+    from normlab.evidence.style import SVG
+
+    comparison = compare(load_experiment(path), baseline=baseline, measure=measure)
+    figure = comparison.plot(kind)
+    metadata = {"Date": None, "Creator": None} if file.suffix == ".svg" else None
+    try:
+        with matplotlib.rc_context(SVG):
+            figure.savefig(file, dpi=150, metadata=metadata)
+    except (OSError, ValueError) as error:  # matplotlib's ValueError lists the formats it knows
+        raise UserError(f"{file}: cannot be written ({error}); choose another --out") from None
+    return file
 
 
 def render(path: Path, baseline: str | None, measure: str, form: str) -> str:
