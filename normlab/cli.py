@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from normlab.errors import UserError
+from normlab.interface.runs_app import app as runs_app
 
 app = typer.Typer(
     name="normlab",
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Datasets on this machine.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(runs_app, name="runs")
 
 BAD_INPUT, RUN_FAILED, REFUTED, INTERRUPTED = 2, 1, 1, 130
 """Exit statuses: a mistake in what was given, a run that failed, a claim refuted, Ctrl-C."""

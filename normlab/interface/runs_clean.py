@@ -1,0 +1,163 @@
+"""What `normlab runs clean` would delete, and the deleting.
+
+Only folders that normlab made for runs are ever touched, and no link is followed. A run is looked
+at again with its lock held before anything of it goes, so that one that has been begun, or has come
+to belong to the experiment, since it was listed is kept.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from normlab.errors import UserError
+from normlab.interface.runs_commands import last_run_by
+from normlab.interface.runs_disk import (
+    experiments_below,
+    in_words,
+    is_elsewhere,
+    is_orphan,
+    is_run,
+    read_experiment,
+    readable,
+    runs_in,
+    usage,
+)
+from normlab.runs.directory import CHECKPOINTS, CONFIG, FINISHED, LOCK, STATUS, Run, Runs
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something that may go.
+
+    Attributes:
+        run: whose it is.
+        path: the folder that would go: the run's, or its checkpoints.
+        why: the reason.
+    """
+
+    run: Run
+    path: Path
+    why: str
+
+
+def clean(path: Path, checkpoints: bool = False, yes: bool = False) -> Iterator[str]:
+    """Delete orphans and failed runs, or say what would be; yields lines as it goes.
+
+    Args:
+        path: an experiment's folder, or one that holds experiments. Links in the path itself are
+            followed, for that is what a person named; none below it is.
+        checkpoints: whether those of finished runs go as well.
+        yes: whether to delete; otherwise nothing is changed.
+
+    Raises:
+        UserError: the folder is neither, a file was changed, or something cannot be deleted.
+    """
+    if (path / CONFIG).is_file():
+        raise UserError(f"{path} is a single run; give its experiment's folder, {path.parent}")
+    folders = experiments_below(path)
+    if not folders:
+        raise UserError(f"{path} neither is an experiment of normlab nor holds any")
+    count = size = 0
+    for runs in [read_experiment(folder) for folder in folders]:  # all, before anything goes
+        with readable(runs.path):
+            found = candidates(runs, checkpoints)
+            heading = _heading(runs, found)
+        yield from heading
+        for one in found:
+            bytes_, name = usage(one.path).size, one.path.relative_to(runs.path)
+            kept = _delete(runs, one, checkpoints) if yes else _held(one.run)
+            if kept:
+                yield f"  kept: {name}: {kept}"
+                continue
+            yield f"  {'deleted' if yes else 'would go'}: {name}, {in_words(bytes_)}: {one.why}"
+            count, size = count + 1, size + bytes_
+    if count:
+        sum_ = f"{count} folder{'' if count == 1 else 's'}, {in_words(size)}"
+        yield f"deleted {sum_}" if yes else f"nothing was deleted; with --yes, {sum_} would be"
+
+
+def _heading(runs: Runs, found: list[Candidate]) -> Iterator[str]:
+    yield f"{runs.path}, last run by: {last_run_by(runs)}"
+    if not found:
+        yield "  nothing to delete"
+    if runs.about["overrides"] and any(is_orphan(runs, one.run) for one in found):
+        yield (
+            f"  (the runs of {runs.about['config']} itself are not made by that command either; "
+            "give the command that makes the runs you need, and they belong here again)"
+        )
+
+
+def candidates(runs: Runs, checkpoints: bool) -> list[Candidate]:
+    """What may go of the runs in an experiment's folder."""
+    found = (_candidate(runs, run, checkpoints) for run in runs_in(runs.path))
+    return [one for one in found if one is not None]
+
+
+def _candidate(runs: Runs, run: Run, checkpoints: bool) -> Candidate | None:
+    status = run.status
+    state = status["state"]
+    saved = run.path / CHECKPOINTS
+    has_saved = saved.is_dir() and not saved.is_symlink()
+    if is_orphan(runs, run):
+        return Candidate(run, run.path, f"{state}, and not made by that command")
+    if state == "failed":
+        lost = "; its checkpoint, from which the same command would go on, too" if has_saved else ""
+        return Candidate(run, run.path, f"failed: {status.get('error')}{lost}")
+    if checkpoints and state in FINISHED and has_saved:
+        return Candidate(run, saved, f"the run is {state}; run.params() needs them")
+    return None
+
+
+def _held(run: Run) -> str:
+    """Why a run must be left alone, or nothing; changes nothing."""
+    if is_elsewhere(run):
+        return f"it is being made on {run.status['host']}, or was; that cannot be seen from here"
+    if not (run.path / LOCK).exists():  # to try the lock would make it
+        return ""
+    try:
+        with run.locked():
+            return ""
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        return f"its lock cannot be tried ({error})"
+
+
+def _delete(runs: Runs, one: Candidate, checkpoints: bool) -> str:
+    """Delete it, or say why not."""
+    run = one.run
+    if is_elsewhere(run):
+        return _held(run)
+    try:
+        with run.locked():
+            now = read_experiment(runs.path)
+            if not is_run(run.path) or _candidate(now, run, checkpoints) != one:
+                return "it has changed since it was listed"
+            if one.path == run.path:
+                _delete_run(run.path)
+            else:
+                shutil.rmtree(one.path)
+    except OSError as error:
+        raise UserError(f"{one.path}: cannot be deleted ({error})") from error
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _delete_run(folder: Path) -> None:
+    """What makes it a run goes last, so that a deletion broken off can be done again.
+
+    The lock is the very last: until then no other process begins the run anew.
+    """
+    last = (CONFIG, STATUS, LOCK)
+    for child in folder.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        elif child.name not in last:
+            child.unlink()
+    for name in last:
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it may have been begun anew
+        folder.rmdir()

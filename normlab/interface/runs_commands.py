@@ -1,0 +1,175 @@
+"""What `normlab runs list` and `normlab runs show` say."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from normlab.errors import UserError
+from normlab.interface.runs_disk import (
+    as_entry,
+    columns,
+    experiments_below,
+    in_words,
+    orphans,
+    read,
+    read_experiment,
+    readable,
+    usage,
+)
+from normlab.runs.directory import CHECKPOINTS, CONFIG, ERROR, Entry, Run, Runs
+from normlab.runs.progress import Observer, Snapshot
+
+QUESTION_WIDTH = 48
+STOPPED = "stopped: the process is no more, and the same command goes on from the last checkpoint"
+
+
+def list_experiments(folder: Path) -> str:
+    """A line for every experiment below a folder.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    found = experiments_below(folder)
+    if not found:
+        return f"there are no experiments in {folder}"
+    headings = ["experiment", "question", "runs", "orphans", "size", "last change", "folder"]
+    return "\n".join(columns([headings, *map(_line, found)]))
+
+
+def _line(path: Path) -> list[str]:
+    used = usage(path)
+    changed = datetime.fromtimestamp(used.changed).isoformat(" ", "minutes")
+    end = [in_words(used.size), changed, str(path)]
+    try:
+        runs = read_experiment(path)
+        with readable(path):
+            counts = _counts(Observer().look([*runs.trials, *runs.entries]))
+            about = [str(runs.about["name"]), _cut(runs.about.get("question") or "")]
+    except UserError:  # the others are shown all the same
+        return [path.name, "", "cannot be read", "", *end]
+    return [*about, counts, str(len(orphans(runs))), *end]
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= QUESTION_WIDTH else line[: QUESTION_WIDTH - 1].rstrip() + "…"
+
+
+def _counts(snapshots: list[Snapshot]) -> str:
+    counts = Counter(snapshot.state for snapshot in snapshots)
+    return ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+
+
+def show(path: Path) -> str:
+    """Everything that a run's folder tells; of an experiment, a line a run.
+
+    Raises:
+        UserError: the folder is neither, or its files were changed.
+    """
+    found = read(path)
+    with readable(path):
+        lines = _show_run(found) if isinstance(found, Run) else _show_experiment(found)
+    return "\n".join(lines)
+
+
+def last_run_by(runs: Runs) -> str:
+    """The command that made an experiment what it is."""
+    return shlex.join(["normlab", "run", runs.about["config"], *runs.about["overrides"]])
+
+
+def _show_experiment(runs: Runs) -> list[str]:
+    lines = [str(runs.path)]
+    if runs.about.get("question"):
+        lines += [" ".join(runs.about["question"].split())]
+    lines += [f"last run by: {last_run_by(runs)}"]
+    for heading, entries in (("tuned by", runs.trials), ("runs", runs.entries)):
+        if entries:
+            snapshots = Observer().look(entries)
+            lines += ["", f"{heading}: {_counts(snapshots)}"]
+            headings = ["arm", "seed", "state", "step", "test accuracy", "folder"]
+            rows = [_run_line(e, s) for e, s in zip(entries, snapshots, strict=True)]
+            lines += columns([headings, *rows], indent="  ")
+            if any(snapshot.state == "stopped" for snapshot in snapshots):
+                lines += [f"  ({STOPPED})"]
+    others = orphans(runs)
+    if others:
+        size = in_words(sum(usage(run.path).size for run in others))
+        lines += [
+            "",
+            f"orphans: {len(others)} more in this folder, {size}, that this command does not make; "
+            f"see normlab runs clean {runs.path}",
+        ]
+    return [*lines, "", f"size: {in_words(usage(runs.path).size)}"]
+
+
+def _run_line(entry: Entry, now: Snapshot) -> list[str]:
+    accuracy = f"{now.accuracies[-1]:.3f}" if now.accuracies else ""
+    step = "" if now.steps is None else f"{now.step}/{now.steps}"
+    return [entry.arm, str(entry.seed), now.state, step, accuracy, entry.run.path.name]
+
+
+def _show_run(run: Run) -> list[str]:
+    entry, rows = as_entry(run), run.metrics
+    config = (run.path / CONFIG).read_text(encoding="utf-8").splitlines()
+    lines = [str(run.path), f"arm: {entry.arm}, seed {entry.seed}", *_state(run, entry)]
+    lines += ["", "config:", *(f"  {line}" for line in config)]
+    lines += ["", f"last metrics, of {len(rows)} evaluations:"]
+    if rows:
+        lines += columns([[key, number(value)] for key, value in rows[-1].items()], indent="  ")
+    proofs = run.provenance
+    lines += ["", f"worked on {len(proofs)} time{'' if len(proofs) == 1 else 's'}:"]
+    for proof in proofs:
+        lines += [f"  {proof['started']}", *(f"    {k}: {v}" for k, v in _facts(proof))]
+    size, saved = usage(run.path).size, usage(run.path / CHECKPOINTS).size
+    return [*lines, "", f"size: {in_words(size)}, {in_words(saved)} of it checkpoints"]
+
+
+def _state(run: Run, entry: Entry) -> list[str]:
+    status, now = run.status, Observer().look([entry])[0]
+    at = f"step {now.step}" + ("" if now.steps is None else f" of {now.steps}")
+    who = f"pid {status.get('pid')} on {status.get('host')}"
+    if now.state == "stopped":
+        return [f"state: running, it says, at {at}, but its process ({who}) is no more; "
+                "the same command goes on from the last checkpoint"]  # fmt: skip
+    if now.state == "running":
+        return [f"state: running, {at}, {who}"]
+    if now.state == "failed":
+        return [f"state: failed: {status.get('error')}", f"all of it: {run.path / ERROR}"]
+    if now.state == "diverged":
+        where = status["diverged"]
+        return [
+            f"state: diverged at step {where['step']}: loss, gradient or new parameters not "
+            f"finite; largest parameter just before: {where['layer']}, norm {where['norm']:.3g}"
+        ]
+    return [f"state: {now.state}, {at}"]
+
+
+def number(value: Any) -> str:
+    """A metric for people.
+
+    >>> number(0.123456789), number(100000), number(None)
+    ('0.123457', '100000', 'None')
+    """
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _facts(proof: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    """A record of provenance; one of an older normlab may have less."""
+    yield "command", shlex.join(proof.get("command", []))
+    git = proof.get("git")
+    if git:
+        changes = f", with changes ({git['dirty']})" if "dirty" in git else ""
+        yield "commit", git["commit"] + changes
+    versions = proof.get("versions", {})
+    yield "versions", ", ".join(f"{name} {v}" for name, v in versions.items() if v)
+    devices = Counter(proof.get("devices", []))
+    yield "devices", ", ".join(f"{n} x {device}" for device, n in devices.items())
+    cores = f"{proof.get('cores')} of {proof.get('cpus')} cores"
+    yield "host", f"{proof.get('host')}, {proof.get('platform')}, {cores}"
+    for name, value in proof.get("environment", {}).items():
+        yield "environment", f"{name}={value}"
+    data = proof["data"]
+    yield "data", ", ".join(f"{key} {value}" for key, value in data.items())

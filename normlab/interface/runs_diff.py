@@ -1,0 +1,161 @@
+"""What `normlab runs diff` says: how two runs, or two experiments, differ."""
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from normlab.errors import UserError
+from normlab.interface.runs_commands import number
+from normlab.interface.runs_disk import columns, read, readable
+from normlab.runs.directory import CONFIG, Entry, Run, Runs
+from normlab.runs.yaml_source import flow
+
+ABSENT = "(absent)"
+COMPARED = ("versions", "git", "devices", "platform", "cores", "environment", "data")
+"""What of a run's provenance may change its numbers. When, by what command and on which host of
+several alike it was made does not."""
+
+
+def diff(first: Path, second: Path) -> str:
+    """How two runs differ, or two experiments.
+
+    Raises:
+        UserError: a folder is neither, one is a run and the other an experiment, or files were
+            changed.
+    """
+    a, b = read(first), read(second)
+    with readable(first, second):
+        if isinstance(a, Run) and isinstance(b, Run):
+            lines = _diff_runs(a, b)
+        elif isinstance(a, Runs) and isinstance(b, Runs):
+            lines = _diff_experiments(a, b)
+        else:
+            run, other = (first, second) if isinstance(a, Run) else (second, first)
+            raise UserError(f"{run} is a run and {other} an experiment; give two of a kind")
+    return "\n".join([f"A: {first}", f"B: {second}", *lines])
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys; lists stay as they are.
+
+    >>> flatten({"norm": {"name": "group_norm", "groups": 8}, "seed": 0})
+    {'norm.name': 'group_norm', 'norm.groups': 8, 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _diff_runs(a: Run, b: Run) -> list[str]:
+    lines = _section("config", _differing(flatten(a.config), flatten(b.config), flow))
+    proofs = _made_with(a), _made_with(b)
+    lines += _section("provenance", _differing(*proofs, show=" and ".join))
+    rows = a.metrics, b.metrics
+    last = [row[-1] if row else {} for row in rows]
+    if any(last):
+        lines += ["", "last metrics:", *_side_by_side(*last)]
+    return [*lines, "", *_first_difference(*rows)]
+
+
+def _differing(a: dict[str, Any], b: dict[str, Any], show: Callable[[Any], str]) -> list[list[str]]:
+    """Key and both values, where they are not the same."""
+    rows = []
+    for key in dict.fromkeys([*a, *b]):
+        shown = [show(found[key]) if key in found else ABSENT for found in (a, b)]
+        if shown[0] != shown[1]:
+            rows.append([key, *shown])
+    return rows
+
+
+def _section(heading: str, rows: list[list[str]]) -> list[str]:
+    if not rows:
+        return ["", f"{heading}: the same"]
+    return ["", f"{heading}:", *columns([["", "A", "B"], *rows], indent="  ")]
+
+
+def _made_with(run: Run) -> dict[str, list[str]]:
+    """By dotted key every value that it had, each time the run was worked on."""
+    found: dict[str, list[str]] = {}
+    for proof in run.provenance:
+        for key, value in flatten({name: proof.get(name) for name in COMPARED}).items():
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            values = found.setdefault(key, [])
+            if shown not in values:
+                values.append(shown)
+    return found
+
+
+def _side_by_side(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    rows = [["", "A", "B", "B - A"]]
+    for key in dict.fromkeys([*a, *b]):
+        both = key in a and key in b
+        less = number(b[key] - a[key]) if both and b[key] != a[key] else ""
+        rows.append([key, *(number(row[key]) if key in row else "" for row in (a, b)), less])
+    return columns(rows, indent="  ")
+
+
+def _first_difference(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[str]:
+    """The first evaluation of both whose metrics, times apart, are not the same."""
+    others = {row["step"]: row for row in b}
+    common = [(row, others[row["step"]]) for row in a if row["step"] in others]
+    if not common:
+        return ["no step was evaluated in both"]
+    for ours, theirs in common:
+        keys = [key for key in ours if key in theirs and not key.endswith("seconds")]
+        unlike = [key for key in keys if not _same(ours[key], theirs[key])]
+        if unlike:
+            # Every digit: runs may differ in the last one alone.
+            values = [[key, repr(ours[key]), repr(theirs[key])] for key in unlike]
+            return [f"metrics first differ at step {ours['step']}:", *columns(values, indent="  ")]
+    count, last = len(common), common[-1][0]["step"]
+    evaluations = f"the one evaluation of both, at step {last}"
+    if count > 1:
+        evaluations = f"all {count} evaluations of both, to step {last}"
+    return [f"metrics are the same, to the last digit, in {evaluations}"]
+
+
+def _same(a: Any, b: Any) -> bool:
+    floats = isinstance(a, float) and isinstance(b, float)
+    return a == b or (floats and math.isnan(a) and math.isnan(b))
+
+
+def _diff_experiments(a: Runs, b: Runs) -> list[str]:
+    lines = []
+    for name, own, other in (("A", a, b), ("B", b, a)):
+        alone = _seeds(other)
+        only = [
+            f"{arm} (seed{'' if len(left) == 1 else 's'} {', '.join(map(str, left))})"
+            for arm, seeds in _seeds(own).items()
+            if (left := [seed for seed in seeds if seed not in alone.get(arm, [])])
+        ]
+        lines += ["", f"only in {name}: {'; '.join(only) or 'nothing'}"]
+    for arm in [arm for arm in _seeds(a) if arm in _seeds(b)]:
+        ours, theirs = (_config_of(runs.entries, arm) for runs in (a, b))
+        if ours is None or theirs is None:
+            where = [name for name, config in (("A", ours), ("B", theirs)) if config is None]
+            lines += ["", f"{arm}: no run of it has been begun in {' and '.join(where)}"]
+        else:
+            lines += _section(f"{arm}: config", _differing(ours, theirs, show=flow))
+    return lines
+
+
+def _seeds(runs: Runs) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for entry in runs.entries:
+        found.setdefault(entry.arm, []).append(entry.seed)
+    return found
+
+
+def _config_of(entries: Iterable[Entry], arm: str) -> dict[str, Any] | None:
+    """The resolved config of an arm, without the seed; None if no run of it has one."""
+    for entry in entries:
+        if entry.arm == arm and (entry.run.path / CONFIG).is_file():
+            flat = flatten(entry.run.config)
+            flat.pop("train.seed", None)
+            return flat
+    return None

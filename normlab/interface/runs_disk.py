@@ -1,0 +1,164 @@
+"""What lies in folders of experiments. Nothing here follows a link, writes, or imports jax."""
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from normlab.errors import UserError
+from normlab.runs.directory import (
+    CONFIG,
+    EXPERIMENT,
+    STATUS,
+    Entry,
+    Run,
+    Runs,
+    load,
+    load_experiment,
+)
+
+WRITTEN_BY_NORMLAB = {"state", "pid", "host"}
+"""Keys of every status that `Run.write_status` writes."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How many bytes the files of a folder have, and when the newest was written (since 1970)."""
+
+    size: int = 0
+    changed: float = 0.0
+
+
+def usage(folder: Path) -> Usage:
+    """Of everything in a folder; files that vanish meanwhile do not count."""
+    size, changed = 0, 0.0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            try:
+                found = os.lstat(os.path.join(place, name))  # noqa: PTH118 (thousands of files)
+            except FileNotFoundError:
+                continue
+            size, changed = size + found.st_size, max(changed, found.st_mtime)
+    return Usage(size, changed)
+
+
+def in_words(size: int) -> str:
+    """Bytes for people.
+
+    >>> in_words(999), in_words(12_345), in_words(4_200_000_000)
+    ('999 B', '12.3 kB', '4.2 GB')
+    """
+    value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.95 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{size} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def is_run(folder: Path) -> bool:
+    """Whether normlab made this folder for a run: it holds a config, and a status of ours."""
+    files = folder / CONFIG, folder / STATUS
+    if folder.is_symlink() or any(file.is_symlink() or not file.is_file() for file in files):
+        return False
+    try:
+        status = json.loads((folder / STATUS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(status, dict) and status.keys() >= WRITTEN_BY_NORMLAB
+
+
+def runs_in(folder: Path) -> list[Run]:
+    """The runs whose folders lie in an experiment's, whether they belong to it or not."""
+    return [Run(child) for child in sorted(folder.iterdir()) if is_run(child)]
+
+
+def experiments_below(folder: Path) -> list[Path]:
+    """The experiments in a folder, or the folder itself if it is one.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; runs are kept in runs/ or in --out")
+    found = []
+    for place, folders, files in os.walk(folder):
+        if EXPERIMENT in files:
+            found.append(Path(place))
+        hidden = [name for name in folders if name.startswith(".")]
+        # An experiment's folder holds runs alone.
+        folders[:] = [] if EXPERIMENT in files else sorted({*folders} - {*hidden})
+    return found
+
+
+@contextmanager
+def readable(*paths: Path) -> Iterator[None]:
+    """What is read within it was written by normlab; if it was changed since, say so."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, OSError, yaml.YAMLError) as error:
+        cause = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise UserError(
+            f"{' or '.join(map(str, paths))} cannot be read: its files are not as this normlab "
+            f"writes them ({cause})"
+        ) from error
+
+
+def read(path: Path) -> Run | Runs:
+    """A run or an experiment.
+
+    Raises:
+        UserError: it is neither, or its files were changed.
+    """
+    with readable(path):
+        return load(path)
+
+
+def read_experiment(path: Path) -> Runs:
+    """An experiment.
+
+    Raises:
+        UserError: it is none, or its files were changed.
+    """
+    with readable(path):
+        return load_experiment(path)
+
+
+def is_orphan(runs: Runs, run: Run) -> bool:
+    """Whether a run in an experiment's folder is none of the experiment as it was last run."""
+    if not runs.entries:  # while arms are tuned, the runs that the trials lead to are not known
+        return False
+    return run.path.name not in {entry.run.path.name for entry in [*runs.entries, *runs.trials]}
+
+
+def orphans(runs: Runs) -> list[Run]:
+    """The runs in an experiment's folder that do not belong to it any more."""
+    return [run for run in runs_in(runs.path) if is_orphan(runs, run)]
+
+
+def as_entry(run: Run) -> Entry:
+    """A run by itself, as far as its status says what it is."""
+    status = run.status
+    return Entry(run, status.get("arm", run.path.name), status.get("seed", 0), {})
+
+
+def is_elsewhere(run: Run) -> bool:
+    """Whether the status says that a process of another host is making the run."""
+    status = run.status
+    return status["state"] == "running" and status.get("host") != platform.node()
+
+
+def columns(rows: list[list[str]], indent: str = "") -> list[str]:
+    """Cells as lines, each column as wide as its widest cell.
+
+    >>> columns([["arm", "seed"], ["identity", "0"]])
+    ['arm       seed', 'identity  0']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        indent + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
