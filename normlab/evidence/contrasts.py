@@ -38,6 +38,7 @@ class Contrast:
         at: from a level to the interval.
         spread: the standard deviation of the estimate times the root of the seeds an arm; NaN
             where the method has none.
+        freedom: degrees of freedom of the interval, for each seed an arm less one.
     """
 
     quantity: Literal["difference", "ratio", "mean"]
@@ -47,24 +48,24 @@ class Contrast:
     n: tuple[int, ...]
     at: Callable[[float], Interval]
     spread: float = math.nan
+    freedom: float = 1.0
 
     @property
     def interval(self) -> Interval:
         """The 95% interval."""
         return self.at(LEVEL)
 
-    def seeds_to_decide(self, *bounds: float) -> int | None:
+    def seeds_to_decide(self, *bounds: float, level: float = LEVEL) -> int | None:
         """How many seeds an arm would tell the estimate from every bound, if it is the truth.
 
-        With 80% chance and a 95% interval; None where more than 1000 would be needed, or where
-        the method gives no answer.
+        With 80% chance, and never fewer than there are; None where more than 1000 would be needed,
+        or where the method gives no answer.
         """
         distance = min((abs(self.estimate - bound) for bound in bounds), default=0.0)
         if not distance or math.isnan(self.spread):
             return None
-        for n in range(2, MOST_SEEDS + 1):
-            freedom = n - 1 if self.paired or self.quantity == "mean" else 2 * n - 2
-            t = stats.t.ppf([(1 + LEVEL) / 2, POWER], freedom).sum()
+        for n in range(max(2, *self.n), MOST_SEEDS + 1):
+            t = stats.t.ppf([(1 + level) / 2, POWER], self.freedom * (n - 1)).sum()
             if t * self.spread / math.sqrt(n) <= distance:
                 return n
         return None
@@ -146,6 +147,7 @@ def contrast(
         n,
         lambda level: welch(a, b, level),
         math.hypot(a.std(ddof=1), b.std(ddof=1)),
+        _freedom(a.var(ddof=1), b.var(ddof=1)),
     )
 
 
@@ -208,7 +210,13 @@ def _ratio(a: np.ndarray, b: np.ndarray, paired: bool) -> Contrast:
         (len(a), len(b)),
         lambda level: fieller(a, b, level, paired=paired),
         spread / abs(b.mean()) if b.mean() else math.nan,
+        1.0 if paired else _freedom(a.var(ddof=1), ratio**2 * b.var(ddof=1)),
     )
+
+
+def _freedom(a: float, b: float) -> float:
+    """Welch's, by variances, for each seed an arm less one: from 1 to 2."""
+    return float((a + b) ** 2 / (a * a + b * b)) if a + b else 1.0
 
 
 def _of_shares(left: Sample, right: Sample) -> Contrast:

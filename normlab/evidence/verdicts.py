@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from normlab.errors import UserError
-from normlab.evidence.contrasts import Contrast, contrast, mean_of
+from normlab.evidence.contrasts import MOST_SEEDS, Contrast, contrast, mean_of
 from normlab.evidence.intervals import LEVEL, Interval
 from normlab.evidence.samples import Sample, sample
 from normlab.runs.claims import Claim, name_of, parse_floor, select
@@ -37,7 +37,8 @@ class Verdict:
         contrast: what was measured, or None if a rule decided before that.
         level: of the interval that decides, after Holm's rule.
         p: the smallest 1 - level at which it would still be decided; 1 if a rule decided.
-        seeds: how many an arm would decide it if the estimate is the truth; None if not known.
+        seeds: how many an arm would decide it if it is undecided and the estimate is the truth;
+            None if not known.
         arms: the values, left and right.
     """
 
@@ -114,8 +115,7 @@ def _weigh(claim: Claim, records: list[Record], withdrawn: bool = False) -> Verd
     else:
         found = contrast(samples[0], samples[1], expected.quantity, claim.paired)
     bounds = [bound for bound in (expected.low, expected.high) if math.isfinite(bound)]
-    seeds = found.seeds_to_decide(*bounds)
-    return replace(verdict, contrast=found, p=found.p_value(*bounds), seeds=seeds)
+    return replace(verdict, contrast=found, p=found.p_value(*bounds))
 
 
 def _stood(claim: Claim, records: list[Record]) -> bool:
@@ -160,10 +160,14 @@ def _conclude(verdict: Verdict, stopped: bool) -> Verdict:
         return replace(verdict, outcome="refuted", why="the interval lies wholly outside")
     if min(found.n) < 2:
         return replace(verdict, why="one run an arm gives no interval: sweep over seeds")
-    if verdict.seeds is None:
-        hint = ""
-        if not math.isnan(found.spread):
-            hint = "; more than 1000 seeds an arm would be needed if the estimate is the truth"
-        return replace(verdict, why=f"the interval does not decide it{hint}")
-    hint = f"about {verdict.seeds} seeds an arm would, if the estimate is the truth"
-    return replace(verdict, why=f"the interval does not decide it; {hint}")
+    bounds = [bound for bound in (expected.low, expected.high) if math.isfinite(bound)]
+    seeds = found.seeds_to_decide(*bounds, level=verdict.level)
+    why = "the interval does not decide it"
+    if seeds is not None:
+        # At as many as there are, another draw of them would more likely than not have decided.
+        more = max(seeds, max(found.n) + 1)
+        why += f"; about {more} seeds an arm would, if the estimate is the truth"
+        return replace(verdict, why=why, seeds=more)
+    if not math.isnan(found.spread):
+        why += f"; more than {MOST_SEEDS} seeds an arm would be needed if the estimate is the truth"
+    return replace(verdict, why=why)

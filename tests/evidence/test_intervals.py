@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,7 @@ def test_the_seeds_that_would_decide_have_the_power_they_promise():
     left, right = rng.normal(0.60, 0.02, 200), rng.normal(0.58, 0.02, 200)
     left, right = left - left.mean() + 0.60, right - right.mean() + 0.58
     found = contrast(arm(left), arm(right), paired=False)
+    found = replace(found, n=(5, 5))  # as if so much were known from few
     n = found.seeds_to_decide(0.0)
     hits = 0
     for _ in range(1000):
@@ -131,6 +133,8 @@ def test_the_seeds_that_would_decide_have_the_power_they_promise():
         hits += not low <= 0 <= high
     assert 0.75 <= hits / 1000 <= 0.88
     assert found.seeds_to_decide(0.01) > n  # a nearer bound needs more
+    assert found.seeds_to_decide(0.0, level=0.99) > n
+    assert replace(found, n=(40, 40)).seeds_to_decide(0.0) == 40
     assert contrast(arm([0.5, 0.6]), arm([0.6, 0.5]), paired=False).seeds_to_decide(0.0) is None
 
 
