@@ -39,6 +39,13 @@ ExperimentPath = Annotated[
     Path, typer.Argument(help="An experiment's folder, as runs/quickstart.", show_default=False)
 ]
 
+Baseline = Annotated[
+    str | None, typer.Option(help="The arm to compare with; the first if left out.")
+]
+MeasureText = Annotated[
+    str, typer.Option("--measure", help="What to compare, as steps_to(test_accuracy, 0.6).")
+]
+
 
 class Form(StrEnum):
     """What `report` can write."""
@@ -125,12 +132,8 @@ def run(
 @app.command()
 def report(
     path: ExperimentPath,
-    baseline: Annotated[
-        str | None, typer.Option(help="The arm to compare with; the first if left out.")
-    ] = None,
-    measure: Annotated[
-        str, typer.Option(help="What to compare, as steps_to(test_accuracy, 0.6).")
-    ] = "final(test_accuracy)",
+    baseline: Baseline = None,
+    measure: MeasureText = "final(test_accuracy)",
     form: Annotated[Form, typer.Option("--format", help="A page, or text.")] = Form.html,
     out: Annotated[
         Path | None,
@@ -150,6 +153,24 @@ def report(
     except OSError as error:
         raise UserError(f"{file}: cannot be written ({error}); choose another --out") from None
     print(file)
+
+
+@app.command()
+def plot(
+    path: ExperimentPath,
+    kind: Annotated[
+        str, typer.Argument(help="differences, curves, values, price, heat or profile.")
+    ],
+    baseline: Baseline = None,
+    measure: MeasureText = "final(test_accuracy)",
+    out: Annotated[
+        Path | None, typer.Option(help="An .svg, .png or .pdf; KIND.svg in PATH if left out.")
+    ] = None,
+) -> None:
+    """Draw one of the report's pictures into a file of its own."""
+    from normlab.interface.reporting import draw
+
+    print(draw(path, kind, baseline, measure, out or path / f"{kind}.svg"))
 
 
 @app.command()
