@@ -4,6 +4,7 @@ Colours are Okabe and Ito's, which people who see few colours tell apart; every 
 a dash of its own besides.
 """
 
+import io
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -22,9 +23,18 @@ SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "normlab", "font.family": "s
 """Text stays text, and the same figure gives the same bytes."""
 
 
+class Picture(Figure):
+    """A figure that a notebook shows though it is not pyplot's, which would keep it open."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=110)
+        return file.getvalue()
+
+
 def blank(height: float) -> tuple[Figure, Any]:
-    """An empty figure in the house's style. Not by pyplot, which would keep it open."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    """An empty figure in the house's style."""
+    figure = Picture(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     for spine in axes.spines.values():
