@@ -29,7 +29,7 @@ from normlab.data import Shapes
 from normlab.models.plain import Convnet
 from normlab.norms import BatchNorm, GroupNorm, Identity, LayerNorm
 
-BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"  # Okabe & Ito
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"  # Okabe & Ito
 GREY, PALE = "#6F6F6F", "#E6E6E6"
 np.set_printoptions(precision=2, suppress=True)
 plt.rcParams.update(
@@ -48,11 +48,10 @@ plt.rcParams.update(
 #
 # A normaliser takes a set of numbers, subtracts their mean and divides by their deviation:
 #
-# $$y = \frac{x - \mathrm{mean}(x)}{\sqrt{\mathrm{var}(x) + \varepsilon}}$$
+#     y = (x - mean(x)) / sqrt(var(x) + eps)
 #
-# (`rms_norm` subtracts nothing and divides by the root of the mean square.) Then comes a scale and
-# a bias for each channel, if you give them. They are functions: arrays in, arrays out, channels
-# last. They differ in one thing only: which numbers make up a set.
+# Normalisers differ in which numbers make up a set; `rms_norm`, besides, subtracts nothing and
+# divides by the root of the mean square. They are functions: arrays in, arrays out, channels last.
 
 # %%
 x = jnp.array([[1.0, 2.0, 6.0], [3.0, 4.0, 5.0]])  # two examples, three channels
@@ -104,7 +103,7 @@ def draw_block(ax, cells):
             index = {normal: sizes[normal] - 1, across: i, down: j}
             where = tuple(index[name] for name in AXES)
             last = where == tuple(n - 1 for n in cells.shape)
-            colour = VERMILLION if last else BLUE if cells[where] else PALE
+            colour = VERMILION if last else BLUE if cells[where] else PALE
             origin = AXES[normal] * sizes[normal] + AXES[across] * i + AXES[down] * j
             corners = np.array([0 * AXES[across], AXES[across], AXES[across] + AXES[down]])
             square = origin + np.vstack([corners, AXES[down]])
@@ -128,7 +127,7 @@ for ax, (name, cells) in zip(grid.flat, shared.items(), strict=True):
     ax.set_title(name)
 figure.legend(
     handles=[
-        Patch(color=VERMILLION, label="this cell"),
+        Patch(color=VERMILION, label="this cell"),
         Patch(color=BLUE, label="shares its statistics"),
         Patch(color=PALE, label="does not"),
     ],
@@ -277,7 +276,7 @@ figure, ax = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
 for name, norm, colour, place in (
     ("no normaliser", lambda y: y, GREY, "center"),
     ("batch_norm", batch_norm, BLUE, "top"),
-    ("layer_norm", layer_norm, VERMILLION, "bottom"),
+    ("layer_norm", layer_norm, VERMILION, "bottom"),
 ):
     norms = jax.jit(jax.vmap(partial(gradient_norm, norm)))(jnp.asarray(scales, jnp.float32))
     ax.loglog(scales, norms, color=colour, lw=2)
@@ -292,9 +291,9 @@ plt.show()
 # Without a normaliser the gradient of this loss stays as it is. With one, it falls as one over the
 # scale, until on the left the variance has sunk to the size of eps, which then takes over.
 #
-# The gradient is also orthogonal to the weights, for the same reason. So by Pythagoras a plain step
-# of gradient descent makes them longer; and the longer they are, the less the next step turns them:
-# a learning rate that falls by itself, unless weight decay holds against it.
+# The gradient is also orthogonal to the weights (but for eps), for the same reason. So by
+# Pythagoras a plain step of gradient descent makes them longer; and the longer they are, the less a
+# step turns them.
 
 # %%
 print("length   cosine with gradient   length after a step   turned by")
@@ -305,18 +304,27 @@ for scale in (1, 2, 4):
     length, longer = jnp.linalg.norm(old), jnp.linalg.norm(new)
     turned = 2 * jnp.arcsin(jnp.linalg.norm(new / longer - old / length) / 2)
     aligned = cosine(old, gradient, 0)
-    print(f"{length:6.3f}{aligned:23.0e}{longer:22.3f}{jnp.degrees(turned):10.2f} degrees")
+    print(f"{length:7.4f}{aligned:22.0e}{longer:22.4f}{jnp.degrees(turned):10.2f} degrees")
 
 # %% [markdown]
 # Twice the length is a quarter of the turn: the gradient is half as long, and so is the angle that
-# a step of a given length makes.
+# a step of a given length makes. Weights that grow act as a learning rate that falls by itself.
+# Weight decay holds against it.
+
+# %%
+slope = jax.jit(jax.grad(partial(loss, norm=batch_norm)))
+for decay in (0.0, 0.01):
+    trained = kernel
+    for _ in range(200):
+        trained = (1 - decay) * trained - 50 * slope(trained)
+    print(f"decay {decay:4}: length after 200 steps {jnp.linalg.norm(trained.ravel()):.2f}")
 
 # %% [markdown]
 # ## Conventions that bite
 #
 # Libraries differ silently in three of them. `eps` decides what happens to small inputs; dividing
 # by `n` or by `n - 1` decides what happens to small batches; and `momentum` is the weight of the
-# old value in some libraries, of the new one in others. In normlab: eps 1e-5, divided by `n`, the
+# old value in some libraries, of the new one in others. In normlab: `eps` 1e-5, divided by `n`, the
 # weight of the old value.
 
 # %%
@@ -372,7 +380,7 @@ for name, largest in errors.items():
 # In training, `batch_norm` uses the statistics of the batch. An evaluation should not depend on who
 # else is in the batch, so it uses running ones. These are a state; `BatchNorm` is a description,
 # and its two functions are pure: `init` makes parameters and state, `apply` returns the output and
-# the next state. All normalisers have the same two, most with an empty state.
+# the next state. Every normaliser has the same two; most have an empty state.
 
 # %%
 population = convolve(images, kernel)
@@ -386,7 +394,7 @@ def distance(state):
 
 
 figure, ax = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
-for momentum, colour in ((0.9, BLUE), (0.98, VERMILLION)):
+for momentum, colour in ((0.9, BLUE), (0.98, VERMILION)):
     norm = BatchNorm(momentum=momentum)
     params, state = norm.init(features=8)
     train = jax.jit(partial(norm.apply, train=True))
@@ -402,7 +410,7 @@ for momentum, colour in ((0.9, BLUE), (0.98, VERMILLION)):
 ax.plot([], [], "--", color=GREY, lw=1, label="what is left of the start")
 ax.set(
     xlabel="batches of 32 seen",
-    ylabel="running means from the true ones,\nin deviations of the channel",
+    ylabel="distance of running means from true\nones, in deviations of the channel",
 )
 ax.legend()
 plt.show()
@@ -503,7 +511,7 @@ for name, norm in norms.items():
 
 # %%
 figure, panels = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
-colours = dict(zip(norms, (GREY, BLUE, VERMILLION, GREEN), strict=True))
+colours = dict(zip(norms, (GREY, BLUE, VERMILION, GREEN), strict=True))
 for ax, metric in zip(panels, ("train_loss", "test_accuracy"), strict=True):
     for name, run in fitted.items():
         epochs = [row["epoch"] for row in run.history]
