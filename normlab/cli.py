@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from normlab.errors import UserError
+from normlab.interface.report_app import app as report_app
 from normlab.interface.runs_app import app as runs_app
 
 app = typer.Typer(
@@ -22,9 +23,10 @@ app = typer.Typer(
 data_app = typer.Typer(help="Datasets on this machine.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(runs_app, name="runs")
+app.add_typer(report_app)  # its commands are commands of normlab's own
 
-BAD_INPUT, RUN_FAILED, REFUTED, INTERRUPTED = 2, 1, 1, 130
-"""Exit statuses: a mistake in what was given, a run that failed, a claim refuted, Ctrl-C."""
+BAD_INPUT, RUN_FAILED, INTERRUPTED = 2, 1, 130
+"""Exit statuses: a mistake in what was given, a run that failed, Ctrl-C."""
 
 ConfigFile = Annotated[Path, typer.Argument(help="A YAML experiment.", show_default=False)]
 Overrides = Annotated[
@@ -38,22 +40,6 @@ Out = Annotated[Path, typer.Option(help="Where runs are kept.")]
 ExperimentPath = Annotated[
     Path, typer.Argument(help="An experiment's folder, as runs/quickstart.", show_default=False)
 ]
-
-Baseline = Annotated[
-    str | None, typer.Option(help="The arm to compare with; the first if left out.")
-]
-MeasureText = Annotated[
-    str, typer.Option("--measure", help="What to compare, as steps_to(test_accuracy, 0.6).")
-]
-
-
-class Form(StrEnum):
-    """What `report` can write."""
-
-    html = "html"
-    md = "md"
-    json = "json"
-    csv = "csv"
 
 
 class Kind(StrEnum):
@@ -127,77 +113,6 @@ def run(
         raise typer.Exit(INTERRUPTED)
     if "failed" in outcome.states or "busy" in outcome.states:
         raise typer.Exit(RUN_FAILED)
-
-
-@app.command()
-def report(
-    path: ExperimentPath,
-    baseline: Baseline = None,
-    measure: MeasureText = "final(test_accuracy)",
-    form: Annotated[Form, typer.Option("--format", help="A page, or text.")] = Form.html,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The file to write; a page is report.html in PATH, text is printed."),
-    ] = None,
-) -> None:
-    """Say what the runs of an experiment amount to: verdicts, intervals, prices, pictures."""
-    from normlab.interface.reporting import render
-
-    text = render(path, baseline, measure, form.value)
-    file = out or (path / "report.html" if form is Form.html else None)
-    if file is None:
-        print(text, end="")
-        return
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error}); choose another --out") from None
-    print(file)
-
-
-@app.command()
-def plot(
-    path: ExperimentPath,
-    kind: Annotated[
-        str, typer.Argument(help="differences, curves, values, price, heat or profile.")
-    ],
-    baseline: Baseline = None,
-    measure: MeasureText = "final(test_accuracy)",
-    out: Annotated[
-        Path | None, typer.Option(help="An .svg, .png or .pdf; KIND.svg in PATH if left out.")
-    ] = None,
-) -> None:
-    """Draw one of the report's pictures into a file of its own."""
-    from normlab.interface.reporting import draw
-
-    print(draw(path, kind, baseline, measure, out or path / f"{kind}.svg"))
-
-
-@app.command()
-def verdict(path: ExperimentPath) -> None:
-    """Judge the claims of an experiment; exit status 1 if a registered one is refuted."""
-    from normlab.evidence.markdown import verdict_line
-    from normlab.evidence.verdicts import judge
-    from normlab.runs.directory import load_experiment
-
-    verdicts = judge(load_experiment(path))
-    if not verdicts:
-        print(f"{path}: its config makes no claims")
-    for one in verdicts:
-        print(verdict_line(one))
-    if any(one.outcome == "refuted" and one.registered for one in verdicts):
-        raise typer.Exit(REFUTED)
-
-
-@app.command()
-def watch(
-    folder: Annotated[Path, typer.Argument(help="An experiment's folder, or a run's.")],
-    once: Annotated[bool, typer.Option("--once", help="Show it once, and end.")] = False,
-) -> None:
-    """Show a sweep while it runs, from any terminal; ends when all runs are finished."""
-    from normlab.interface.watch import watch as show
-
-    show(folder, Console(), once)
 
 
 @app.command()

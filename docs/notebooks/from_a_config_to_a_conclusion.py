@@ -64,8 +64,8 @@ len(runs), runs.runs[0].config["train"], runs.runs[0].metrics[-1]
 # ## What they amount to
 #
 # Each arm against a baseline: the mean over seeds with its 95% interval, the difference to the
-# baseline with its own, the chance that one run beats the other, and the price. The verdicts on the
-# claims stand above.
+# baseline with its own, the chance that one run beats the other, and the price. The verdicts on
+# the claims stand above.
 
 # %%
 comparison = normlab.compare(runs, baseline="batch_norm")
@@ -73,8 +73,8 @@ comparison
 
 # %% [markdown]
 # A verdict is *supported* if the interval lies wholly where the claim wants it, *refuted* if it
-# lies wholly outside, and *undecided* otherwise. An undecided claim is no failure: it says what five
-# seeds cannot tell, and how many could.
+# lies wholly outside, and *undecided* otherwise. An undecided claim is no failure: it says what
+# five seeds cannot tell, and how many could.
 
 # %%
 for verdict in comparison.verdicts:

@@ -9,7 +9,14 @@ import numpy as np
 from normlab.errors import UserError, did_you_mean
 from normlab.evidence.contrasts import Contrast, contrast, mean_of
 from normlab.evidence.inference import holm, permutation_p, probability_better, sampling_error
-from normlab.evidence.intervals import Interval, interquartile_mean, interquartile_mean_interval
+from normlab.evidence.intervals import (
+    EVERYTHING,
+    LEAST_FOR_BOOTSTRAP,
+    Interval,
+    bootstrap,
+    interquartile_mean,
+    interquartile_mean_interval,
+)
 from normlab.evidence.samples import Sample, sample
 from normlab.evidence.verdicts import Verdict, judge
 from normlab.runs.directory import Runs
@@ -58,7 +65,15 @@ class Arm:
     @property
     def middle_interval(self) -> Interval:
         """The interval of the interquartile mean."""
-        return interquartile_mean_interval(self.sample.values)
+        known = not self.sample.censored.any()
+        return interquartile_mean_interval(self.sample.values) if known else EVERYTHING
+
+    @property
+    def bootstrap(self) -> Interval:
+        """The BCa interval of the mean where there are values enough for it, else unbounded."""
+        own = self.sample
+        enough = len(own) >= LEAST_FOR_BOOTSTRAP and not own.censored.any()
+        return bootstrap(own.values) if enough else EVERYTHING
 
     @property
     def distinguished(self) -> bool:

@@ -19,6 +19,7 @@ def arm_row(comparison: "Comparison", arm: "Arm") -> dict[str, Any]:
     """One arm: what the report's table shows, as numbers."""
     found, ratio = arm.difference, arm.ratio
     low, high = arm.mean.interval
+    middle, boot = arm.middle_interval, arm.bootstrap
     row = {
         "arm": arm.name,
         "n": len(arm.sample),
@@ -27,6 +28,10 @@ def arm_row(comparison: "Comparison", arm: "Arm") -> dict[str, Any]:
         "mean_low": low,
         "mean_high": high,
         "interquartile_mean": arm.middle,
+        "interquartile_mean_low": middle.low,
+        "interquartile_mean_high": middle.high,
+        "bootstrap_low": boot.low,
+        "bootstrap_high": boot.high,
         "baseline": comparison.baseline,
     }
     for name, one in (("difference", found), ("ratio", ratio)):

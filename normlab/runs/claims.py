@@ -60,11 +60,6 @@ class Expectation:
         allowed = "difference >= 0.01, ratio <= 0.5, mean >= 0.6 or matches within 0.01"
         raise UserError(f"an expectation is written as in {allowed}, found '{text}'")
 
-    @property
-    def is_match(self) -> bool:
-        """Whether it wants two arms to be alike: an equivalence."""
-        return self.text.startswith("matches")
-
 
 class Point(Protocol):
     """A run of the sweep, planned or made."""

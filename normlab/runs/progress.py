@@ -10,9 +10,6 @@ from typing import Any
 
 from normlab.runs.directory import FINISHED, METRICS, STATUS, Entry, Run
 
-WAITING = ("new", "interrupted", "stopped", "failed")
-"""States of runs that the same command would turn to."""
-
 
 @dataclass(frozen=True)
 class Snapshot:
