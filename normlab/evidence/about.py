@@ -94,14 +94,15 @@ def warnings(records: list[Record], measure_name: str, metrics: tuple[str, ...])
         if len(mixed) > 1 and heading != "environment":
             found.append(f"The runs were made with mixed {words}: {'; '.join(mixed)}.")
     found += _budget_warnings(records)
-    counts = Counter(record.arm for record in records if record.finished)
-    if len(set(counts.values())) > 1:
-        each = ", ".join(f"{arm} {n}" for arm, n in counts.items())
-        found.append(f"The arms have different numbers of finished runs: {each}.")
+    counts = Counter({record.arm: 0 for record in records})
+    counts.update(record.arm for record in records if record.finished)
+    most = max(counts.values(), default=0)
+    fewer = [f"{arm} ({n} of {most})" for arm, n in counts.items() if n < most]
+    if fewer:
+        found.append(f"Fewer finished runs than other arms have: {'; '.join(fewer)}.")
     if measure_name == "best" and any(metric.startswith("test") for metric in metrics):
         found.append("best(...) of a test metric chooses by the test set, so it is too good.")
-    troubles = [f"{record.arm} {text}" for record in records if (text := trouble(record))]
-    found += [f"{text[0].upper()}{text[1:]}." for text in troubles]
+    found += [f"{record.arm}: {text}." for record in records if (text := trouble(record))]
     return found
 
 

@@ -49,7 +49,7 @@ def differences(comparison: "Comparison") -> Figure:
     axes.set_ylim(len(arms) - 0.4, -0.6)
     better = "right" if comparison.measure.higher_is_better else "left"
     axes.set_xlabel(
-        f"{comparison.measure} less that of {comparison.baseline}  ({better} is better)"
+        f"{comparison.measure} less that of\n{comparison.baseline}  ({better} is better)"
     )
     return figure
 
@@ -265,11 +265,14 @@ def _colour(comparison: "Comparison", arm: "Arm") -> str:
 
 
 def _marker(comparison: "Comparison", arm: "Arm") -> str:
-    return MARKERS[_index(comparison, arm) % len(MARKERS)]
+    # Colours repeat from the ninth arm on, but not together with their markers.
+    index = _index(comparison, arm)
+    return MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
 
 
 def _dash(comparison: "Comparison", arm: "Arm") -> Any:
-    return DASHES[_index(comparison, arm) % len(DASHES)]
+    index = _index(comparison, arm)
+    return DASHES[(index + index // len(COLOURS)) % len(DASHES)]
 
 
 def _counted(arm: "Arm") -> str:

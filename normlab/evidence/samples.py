@@ -20,6 +20,7 @@ class Sample:
         censored: whether so.
         planned: how many values the arm would have if every run were finished.
         troubles: what became of the rest, and what entered by rule: "seed 3 diverged at step 12".
+        binary: whether every value is 0 or 1, so that their mean is a share.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Sample:
     censored: np.ndarray
     planned: int
     troubles: tuple[str, ...] = ()
+    binary: bool = False
 
     def __len__(self) -> int:
         return len(self.values)
@@ -36,11 +38,6 @@ class Sample:
     def complete(self) -> bool:
         """Whether every planned run has been made to its end."""
         return len(self) == self.planned
-
-    @property
-    def binary(self) -> bool:
-        """Whether every value is 0 or 1: a share, not a quantity."""
-        return bool(np.isin(self.values, (0.0, 1.0)).all()) and not self.censored.any()
 
     def only(self, seeds: Iterable[int]) -> np.ndarray:
         """The values of some seeds, in their order."""
@@ -68,6 +65,7 @@ def sample(name: str, records: Iterable[Record], measure: Measure) -> Sample:
         np.array([value.censored for value in values], bool),
         len(by_seed),
         tuple(troubles),
+        binary=measure.name == "diverged",
     )
 
 

@@ -102,7 +102,12 @@ def _weigh(claim: Claim, records: list[Record], withdrawn: bool = False) -> Verd
         for selector, own in zip(claim.selectors, arms, strict=True)
     )
     verdict = Verdict(claim, "undecided", "", registered, withdrawn, arms=samples)
-    unfinished = [t for s in samples if not s.complete for t in s.troubles if "diverged" not in t]
+    unfinished = [
+        f"{s.name}: {trouble}"
+        for s in samples
+        for trouble in s.troubles
+        if not s.complete and "diverged" not in trouble
+    ]
     if not all(s.complete for s in samples):
         why = "; ".join(unfinished) or "a diverged run has no value of this measure"
         return replace(verdict, why=why)

@@ -130,8 +130,16 @@ def _of_status(record: Record, key: str, unit: float = 1.0) -> Value | None:
 
 
 def largest_stable(points: dict[Any, Record]) -> Value:
-    """The largest value of the axis whose run did not diverge; 0 if all did."""
-    return Value(float(max((x for x, r in points.items() if r.state == "done"), default=0)))
+    """The largest value of the axis whose run learned; 0 if none did.
+
+    It neither diverged nor collapsed: its training loss ended at least 1% below that of a guess.
+    """
+    return Value(float(max((x for x, record in points.items() if _learned(record)), default=0)))
+
+
+def _learned(record: Record) -> bool:
+    loss = record.rows[-1]["train_loss"] if record.state == "done" else math.inf
+    return loss < 0.99 * _guess(record, "train_loss")
 
 
 def slope(points: dict[Any, Record], metric: str) -> Value:

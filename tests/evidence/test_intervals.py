@@ -163,6 +163,13 @@ def test_holm_keeps_the_order_and_what_is_not_known():
     assert inference.holm([0.9, 0.8]) == [1.0, 1.0]
 
 
+def test_shares_of_diverged_runs_are_counts_not_quantities():
+    none, all_of = (replace(arm([v] * 5), binary=True) for v in (0.0, 1.0))
+    found = contrast(all_of, none)
+    assert found.interval == pytest.approx(proportion_difference((5, 0), (5, 5)))
+    assert mean_of(none).interval == pytest.approx((0, 0.434), abs=1e-3)
+
+
 def test_a_profile_counts_every_data_set_alike_and_its_band_holds_it():
     scores = {"a": [0.2, 0.4, 0.6, 0.8], "b": [0.9]}
     levels = [0.1, 0.5, 0.85, 0.95]

@@ -113,7 +113,7 @@ def test_mixed_versions_and_unequal_budgets_are_flagged(tmp_path):
     found = "\n".join(warnings(compare(runs).records, "best", ("test_accuracy",)))
     assert "mixed versions" in found and "0.11" in found
     assert "unequal budgets of optimiser steps" in found
-    assert "different numbers of finished runs: a 2, b 1" in found
+    assert "Fewer finished runs than other arms have: b (1 of 2)." in found
     assert "chooses by the test set" in found
 
 

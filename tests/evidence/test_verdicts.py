@@ -76,7 +76,7 @@ def test_an_unfinished_run_decides_nothing_and_is_named(tmp_path, state):
     entries += [write_run(folder, "b", i, v) for i, v in enumerate(LOW[:4])]
     entries += [write_run(folder, "b", 4, 0.5, state=state)]
     (verdict,) = judge(write(folder, entries, [claim()]))
-    assert verdict.outcome == "undecided" and verdict.why.startswith("seed 4 ")
+    assert verdict.outcome == "undecided" and verdict.why.startswith("b: seed 4 ")
 
 
 def test_a_deleted_run_is_missed(tmp_path):
