@@ -135,7 +135,12 @@ def check(
             wrong += 1
             print(error, file=sys.stderr)
         else:
-            print(f"{file}: fine, {_count(len(experiment.runs), 'run')}")
+            parts = [_count(len(experiment.runs), "run")]
+            if experiment.tuning is not None:
+                parts.append(_count(len(experiment.tuning.trials), "trial"))
+            if experiment.claims:
+                parts.append(_count(len(experiment.claims), "claim"))
+            print(f"{file}: fine, {', '.join(parts)}")
     if wrong:
         print(f"{_count(wrong, 'file')} of {len(files)} must be mended", file=sys.stderr)
         raise typer.Exit(BAD_INPUT)

@@ -47,6 +47,15 @@ def print_preview(console: Console, experiment: Experiment, out: Path, jobs: int
     count = len(experiment.runs)
     runs = "1 run" if count == 1 else f"{count} runs"
     folder = out / experiment.name
+    if experiment.claims:
+        show("claims, registered when the first run begins:")
+        for claim in experiment.claims:
+            show(f"  {claim.says}: {claim.measure}, {claim.expect}")
+        show()
+    if experiment.tuning is not None:
+        grid = ", ".join(f"{axis} in {flow(v)}" for axis, v in experiment.tuning.grid.items())
+        show(f"{len(experiment.tuning.trials)} trials come first ({grid}); what follows stands for")
+        show("the runs that they will choose, at the first point of the grid")
     show(f"{runs} of {steps} steps (the first's), to be kept in:")
     for run in experiment.runs:
         show(f"  {folder / run.id}")

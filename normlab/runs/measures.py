@@ -251,6 +251,8 @@ class Measure:
 
     def of(self, record: Record) -> Value | None:
         """Its value for one finished run, or None where it has none."""
+        if record.rows and any(metric not in record.rows[-1] for metric in self.metrics):
+            return None  # runs of one sweep may hold examples out or not
         return self.kind.compute(record, *self.arguments)
 
     def over(self, records: list[Record]) -> Value | None:
