@@ -51,6 +51,7 @@ class Kind(StrEnum):
     augmentations = "augmentations"
     optimizers = "optimizers"
     schedules = "schedules"
+    measures = "measures"
 
 
 @app.command()
@@ -149,6 +150,11 @@ def check(
 @app.command("list")
 def list_entries(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     """List what a config can name."""
+    if kind is Kind.measures:
+        from normlab.runs.measures import described
+
+        _columns(described())
+        return
     from normlab import catalogue
     from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
 
@@ -160,10 +166,13 @@ def list_entries(kind: Annotated[Kind, typer.Argument(help="What to list.")]) ->
         Kind.optimizers: OPTIMIZERS,
         Kind.schedules: SCHEDULES,
     }
-    entries = shelves[kind].entries().values()
-    width = max(len(entry.name) for entry in entries)
-    for entry in entries:
-        print(f"{entry.name:{width}}  {entry.summary}".rstrip())
+    _columns({entry.name: entry.summary for entry in shelves[kind].entries().values()})
+
+
+def _columns(summaries: dict[str, str]) -> None:
+    width = max(map(len, summaries))
+    for name, summary in summaries.items():
+        print(f"{name:{width}}  {summary}".rstrip())
 
 
 @app.command()

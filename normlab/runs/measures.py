@@ -8,6 +8,7 @@ that of a guess (log classes), "steps to" as never. A target that was not reache
 value is known to be larger than what was run, and comparisons use just that.
 """
 
+import inspect
 import math
 import re
 from collections.abc import Callable
@@ -183,6 +184,24 @@ MEASURES = {
 }
 """Every measure, by name."""
 
+
+def described() -> dict[str, str]:
+    """How every measure is written, and what it is.
+
+    >>> described()["steps_to(metric, number)"].split(" until")[0]
+    'Optimiser steps'
+    """
+    return {
+        _form(name): (inspect.getdoc(kind.compute) or "").partition("\n")[0]
+        for name, kind in MEASURES.items()
+    }
+
+
+def _form(name: str) -> str:
+    takes = MEASURES[name].takes
+    return f"{name}({', '.join(takes)})" if takes else name
+
+
 _TOKENS = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
 
@@ -218,8 +237,10 @@ class Measure:
         words = [word.strip() for word in (inner or "").split(",")] if (inner or "").strip() else []
         takes = MEASURES[name].takes
         if len(words) != len(takes):
-            form = f"{name}({', '.join(takes)})" if takes else name
-            raise UserError(f"'{text}' has {len(words)} arguments; it is written {form}")
+            form, count = _form(name), len(words)
+            raise UserError(
+                f"'{text}' has {count} argument{'' if count == 1 else 's'}; it is written {form}"
+            )
         return cls(name, tuple(map(_argument, takes, words)))
 
     def __str__(self) -> str:

@@ -96,7 +96,7 @@ def test_a_slope_is_by_doubling(record):
 MISTAKES = {
     "final(": "a measure is written as in final(test_accuracy), found 'final('",
     "final()": "'final()' has 0 arguments; it is written final(metric)",
-    "diverged(x)": "'diverged(x)' has 1 arguments; it is written diverged",
+    "diverged(x)": "'diverged(x)' has 1 argument; it is written diverged",
     "steps_to(test_accuracy, high)": "'high' must be a number",
     "steps_to(test_accuracy, inf)": "'inf' must be a finite number",
     "final(test_acc)": "no metric is called 'test_acc'; did you mean 'test_accuracy'?",
