@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from normlab.interface.notebook import run as run
     from normlab.norms.batch import batch_norm as batch_norm
     from normlab.norms.controls import affine as affine
+    from normlab.norms.elementwise import dynamic_erf as dynamic_erf
+    from normlab.norms.elementwise import dynamic_tanh as dynamic_tanh
     from normlab.norms.group import group_norm as group_norm
     from normlab.norms.instance import instance_norm as instance_norm
     from normlab.norms.layer import layer_norm as layer_norm
@@ -30,6 +32,8 @@ _HOMES = {
     "affine": "normlab.norms.controls",
     "batch_norm": "normlab.norms.batch",
     "compare": "normlab.evidence.compare",
+    "dynamic_erf": "normlab.norms.elementwise",
+    "dynamic_tanh": "normlab.norms.elementwise",
     "fit": "normlab.training.fit",
     "group_norm": "normlab.norms.group",
     "instance_norm": "normlab.norms.instance",

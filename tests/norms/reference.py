@@ -9,6 +9,7 @@ functions that numpy has for complex numbers; a new entry needs nothing else.
 from collections.abc import Callable
 
 import numpy as np
+from scipy import special
 
 Reference = Callable[..., np.ndarray]
 STEP = 1e-30
@@ -66,20 +67,29 @@ def _wide(x) -> np.ndarray:
 
 
 def _by(kind: str, centre: bool = True) -> Reference:
-    def reference(x, norm, mask=None):
+    def reference(x, norm, params, mask=None):
         groups = getattr(norm, "groups", 1)
         return standardise(x, element_sets(x, kind, groups), eps=norm.eps, mask=mask, centre=centre)
 
     return reference
 
 
-def _unchanged(x, norm, mask=None):
+def _squashed(function: Callable) -> Reference:
+    def reference(x, norm, params, mask=None):
+        return function(_wide(params["alpha"]) * _wide(x) + _wide(params.get("shift", 0.0)))
+
+    return reference
+
+
+def _unchanged(x, norm, params, mask=None):
     return _wide(x) if mask is None else np.where(np.broadcast_to(mask, x.shape), _wide(x), 0)
 
 
 REFERENCES: dict[str, Reference] = {
     "affine": _unchanged,
     "batch_norm": _by("channel"),
+    "dynamic_erf": _squashed(special.erf),
+    "dynamic_tanh": _squashed(np.tanh),
     "group_norm": _by("example and group"),
     "identity": _unchanged,
     "instance_norm": _by("example and channel"),
@@ -87,12 +97,12 @@ REFERENCES: dict[str, Reference] = {
     "layer_norm_image": _by("example"),
     "rms_norm": _by("position", centre=False),
 }
-"""name -> (x, description, mask) -> the output in training, before scale and bias."""
+"""name -> (x, description, parameters, mask) -> the output in training, before scale and bias."""
 
 
 def expected(name, norm, params, x, mask=None) -> np.ndarray:
     """The output in training, with the scale and bias in `params`."""
-    z = REFERENCES[name](x, norm, mask)
+    z = REFERENCES[name](x, norm, params, mask)
     y = z * _wide(params.get("scale", 1.0)) + _wide(params.get("bias", 0.0))
     return y if mask is None else np.where(np.broadcast_to(mask, x.shape), y, 0)
 

@@ -1,0 +1,137 @@
+"""Element-wise stand-ins for a normaliser: a squashing function in place of statistics."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jax import lax
+
+from normlab.core import Array, Facts, Params, State, normaliser
+from normlab.errors import require_field
+from normlab.norms.affine import affine_params, scale_and_shift, zero_masked
+from normlab.norms.moments import statistics_dtype
+
+
+def dynamic_tanh(
+    x: Array,
+    scale: Array | None = None,
+    bias: Array | None = None,
+    *,
+    alpha: Array | float = 0.5,
+    mask: Array | None = None,
+) -> Array:
+    """`scale * tanh(alpha * x) + bias` (DyT; Zhu et al. 2025).
+
+    Args:
+        x: `(..., C)`, any floating dtype; so is the result.
+        scale: `(C,)` or None for one.
+        bias: `(C,)` or None for zero.
+        alpha: one number for all channels, learnt in a network.
+        mask: True where an element counts; the others come out as zero.
+
+    >>> import jax.numpy as jnp
+    >>> dynamic_tanh(jnp.array([[0.0, 100.0]])).tolist()
+    [[0.0, 1.0]]
+    """
+    z = zero_masked(x.astype(statistics_dtype(x)), mask)
+    return scale_and_shift(jnp.tanh(_as(alpha, z) * z), x, scale, bias, mask)
+
+
+def dynamic_erf(
+    x: Array,
+    scale: Array | None = None,
+    bias: Array | None = None,
+    *,
+    alpha: Array | float = 0.5,
+    shift: Array | float = 0.0,
+    mask: Array | None = None,
+) -> Array:
+    """`scale * erf(alpha * x + shift) + bias` (Derf; Chen et al. 2025).
+
+    Args:
+        x: `(..., C)`, any floating dtype; so is the result.
+        scale: `(C,)` or None for one.
+        bias: `(C,)` or None for zero.
+        alpha: one number for all channels, learnt in a network.
+        shift: likewise.
+        mask: True where an element counts; the others come out as zero.
+
+    >>> import jax.numpy as jnp
+    >>> dynamic_erf(jnp.array([[0.0, 100.0]])).tolist()
+    [[0.0, 1.0]]
+    """
+    z = zero_masked(x.astype(statistics_dtype(x)), mask)
+    return scale_and_shift(lax.erf(_as(alpha, z) * z + _as(shift, z)), x, scale, bias, mask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Squashing:
+    """What the two have in common.
+
+    Attributes:
+        alpha: what the learnt factor on the input begins at.
+        use_scale: learn a scale for each channel; False fixes it at 1.
+        use_bias: learn a bias for each channel; False fixes it at 0.
+    """
+
+    facts: ClassVar[Facts]
+    function: ClassVar[Callable[..., Array]]
+    scalars: ClassVar[tuple[str, ...]]
+
+    alpha: float = 0.5
+    use_scale: bool = True
+    use_bias: bool = True
+
+    def __post_init__(self) -> None:
+        require_field(self.alpha > 0, "alpha", self.alpha, "a positive number")
+
+    def init(self, features: int) -> tuple[Params, State]:
+        begin = {"alpha": self.alpha, "shift": 0.0}
+        scalars = {name: jnp.asarray(begin[name], jnp.float32) for name in self.scalars}
+        return {**affine_params(features, self.use_scale, self.use_bias), **scalars}, {}
+
+    def apply(
+        self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
+    ) -> tuple[Array, State]:
+        return type(self).function(x, mask=mask, **params), state
+
+
+@normaliser(paper="arXiv:2503.10622")
+@dataclass(frozen=True)
+class DynamicTanh(_Squashing):
+    """Dynamic tanh (DyT): a tanh with a learnt slope, in place of a normaliser.
+
+    The paper begins with 0.5 except in language models, and finds that wider ones want less.
+
+    >>> import jax.numpy as jnp
+    >>> norm = DynamicTanh()
+    >>> params, state = norm.init(features=2)
+    >>> y, state = norm.apply(params, state, jnp.array([[0.0, 100.0]]), train=True)
+    >>> y.tolist(), float(params["alpha"])
+    ([[0.0, 1.0]], 0.5)
+    """
+
+    function = staticmethod(dynamic_tanh)
+    scalars = ("alpha",)
+
+
+@normaliser(paper="arXiv:2512.10938")
+@dataclass(frozen=True)
+class DynamicErf(_Squashing):
+    """Derf: an error function with a learnt slope and shift, in place of a normaliser.
+
+    >>> import jax.numpy as jnp
+    >>> norm = DynamicErf()
+    >>> params, state = norm.init(features=2)
+    >>> y, state = norm.apply(params, state, jnp.array([[0.0, 100.0]]), train=True)
+    >>> y.tolist(), sorted(params)
+    ([[0.0, 1.0]], ['alpha', 'bias', 'scale', 'shift'])
+    """
+
+    function = staticmethod(dynamic_erf)
+    scalars = ("alpha", "shift")
+
+
+def _as(number: Array | float, z: Array) -> Array:
+    return jnp.asarray(number).astype(z.dtype)
