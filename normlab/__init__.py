@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from normlab.norms.layer import layer_norm as layer_norm
     from normlab.norms.layer import layer_norm_image as layer_norm_image
     from normlab.norms.rms import rms_norm as rms_norm
+    from normlab.norms.scale import scale_norm as scale_norm
     from normlab.runs.directory import load as load
     from normlab.training.fit import fit as fit
     from normlab.training.recipe import Recipe as Recipe
@@ -43,6 +44,7 @@ _HOMES = {
     "Recipe": "normlab.training.recipe",
     "rms_norm": "normlab.norms.rms",
     "run": "normlab.interface.notebook",
+    "scale_norm": "normlab.norms.scale",
     "UserError": "normlab.errors",
 }
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from normlab.norms.layer import LayerNorm as LayerNorm
     from normlab.norms.layer import LayerNormImage as LayerNormImage
     from normlab.norms.rms import RMSNorm as RMSNorm
+    from normlab.norms.scale import ScaleNorm as ScaleNorm
 
 
 def __getattr__(name: str) -> Any:

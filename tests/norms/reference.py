@@ -81,6 +81,12 @@ def _squashed(function: Callable) -> Reference:
     return reference
 
 
+def _length(x, norm, params, mask=None):
+    z = _wide(x) if mask is None else np.where(np.broadcast_to(mask, x.shape), _wide(x), 0)
+    length = np.sqrt((z**2).sum(axis=-1, keepdims=True))
+    return z / np.where(length.real > norm.eps, length, norm.eps)
+
+
 def _unchanged(x, norm, params, mask=None):
     return _wide(x) if mask is None else np.where(np.broadcast_to(mask, x.shape), _wide(x), 0)
 
@@ -96,6 +102,7 @@ REFERENCES: dict[str, Reference] = {
     "layer_norm": _by("position"),
     "layer_norm_image": _by("example"),
     "rms_norm": _by("position", centre=False),
+    "scale_norm": _length,
 }
 """name -> (x, description, parameters, mask) -> the output in training, before scale and bias."""
 

@@ -1,0 +1,79 @@
+"""Scale normalisation: every position's vector is brought to one learnt length."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jax import lax
+
+from normlab.core import Array, Facts, Params, State, normaliser
+from normlab.errors import require_field
+from normlab.norms.affine import SMALLEST_EPS, scale_and_shift, zero_masked
+from normlab.norms.moments import statistics_dtype
+
+
+def scale_norm(
+    x: Array,
+    scale: Array | float | None = None,
+    *,
+    eps: float = 1e-5,
+    mask: Array | None = None,
+) -> Array:
+    """`scale * x / max(|x|, eps)` with the Euclidean length |x| over the channels of a position.
+
+    Nguyen & Salazar 2019. With `scale` the root of the number of channels it is root-mean-square
+    normalisation without a scale for each channel.
+
+    Args:
+        x: `(..., C)`, any floating dtype; so is the result.
+        scale: one number for all channels, or None for the root of C.
+        eps: the least length that is divided by.
+        mask: True where an element counts; the others add nothing and come out as zero.
+
+    >>> import jax.numpy as jnp
+    >>> scale_norm(jnp.array([[3.0, 4.0], [0.0, 0.0]]), 10.0).round(4).tolist()
+    [[6.0, 8.0], [0.0, 0.0]]
+    """
+    z = zero_masked(x.astype(statistics_dtype(x)), mask)
+    g = math.sqrt(x.shape[-1]) if scale is None else jnp.asarray(scale).astype(z.dtype)
+    # Taken in units of the largest element, so that its square cannot overflow or vanish.
+    unit = jnp.abs(z).max(axis=-1, keepdims=True)
+    unit = lax.stop_gradient(jnp.where(unit > 0, unit, 1))
+    square = jnp.sum((z / unit) ** 2, axis=-1, keepdims=True)
+    # The root has no slope at zero; where the length is zero another number takes its place.
+    length = jnp.where(square > 0, unit * jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    return scale_and_shift(g * (z / jnp.maximum(length, eps)), x, None, None, mask)
+
+
+@normaliser(paper="arXiv:1910.05895", invariant_to=("position scale",))
+@dataclass(frozen=True)
+class ScaleNorm:
+    """Division by the length of each position's vector, times one learnt number.
+
+    Attributes:
+        eps: the least length that is divided by.
+
+    >>> import jax.numpy as jnp
+    >>> norm = ScaleNorm()
+    >>> params, state = norm.init(features=4)
+    >>> y, state = norm.apply(params, state, jnp.array([[3.0, 4.0, 0.0, 0.0]]), train=True)
+    >>> y.round(3).tolist(), float(params["scale"])
+    ([[1.2, 1.6, 0.0, 0.0]], 2.0)
+    """
+
+    facts: ClassVar[Facts]
+
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        fits = SMALLEST_EPS <= self.eps < math.inf
+        require_field(fits, "eps", self.eps, "a positive number that float32 can hold")
+
+    def init(self, features: int) -> tuple[Params, State]:
+        return {"scale": jnp.asarray(math.sqrt(features), jnp.float32)}, {}
+
+    def apply(
+        self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
+    ) -> tuple[Array, State]:
+        return scale_norm(x, params["scale"], eps=self.eps, mask=mask), state
