@@ -96,6 +96,7 @@ REFERENCES: dict[str, Reference] = {
     "batch_norm": _by("channel"),
     "dynamic_erf": _squashed(special.erf),
     "dynamic_tanh": _squashed(np.tanh),
+    "filter_response_norm": _by("example and channel", centre=False),
     "group_norm": _by("example and group"),
     "identity": _unchanged,
     "instance_norm": _by("example and channel"),
@@ -111,6 +112,9 @@ def expected(name, norm, params, x, mask=None) -> np.ndarray:
     """The output in training, with the scale and bias in `params`."""
     z = REFERENCES[name](x, norm, params, mask)
     y = z * _wide(params.get("scale", 1.0)) + _wide(params.get("bias", 0.0))
+    if "threshold" in params:
+        threshold = _wide(params["threshold"]) + np.zeros_like(y)
+        y = np.where(y.real > threshold.real, y, threshold)
     return y if mask is None else np.where(np.broadcast_to(mask, x.shape), y, 0)
 
 
