@@ -18,10 +18,7 @@ def differing(records: list[Record]) -> tuple[list[str], dict[str, dict[str, Any
         The dotted keys of the resolved configs that are not the same in all arms, and for each
         arm its values of them.
     """
-    first: dict[str, dict[str, Any]] = {}
-    for record in records:
-        if record.config:
-            first.setdefault(record.arm, _flat(record.config))
+    first = {record.arm: _flat(record.config) for record in _one_an_arm(records)}
     keys = dict.fromkeys(key for flat in first.values() for key in flat)
     absent = object()
     chosen = [
@@ -32,6 +29,15 @@ def differing(records: list[Record]) -> tuple[list[str], dict[str, dict[str, Any
         arm: {key: flat[key] for key in chosen if flat.get(key, absent) is not absent}
         for arm, flat in first.items()
     }
+
+
+def _one_an_arm(records: list[Record]) -> list[Record]:
+    """A run of each arm that was begun: but for their seeds, an arm's runs are configured alike."""
+    found: dict[str, Record] = {}
+    for record in records:
+        if record.arm not in found and record.config:
+            found[record.arm] = record
+    return list(found.values())
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
@@ -114,11 +120,9 @@ def _budget_warnings(records: list[Record]) -> list[str]:
         ("examples seen", lambda r: _examples_seen(r)),
     ):
         budgets: dict[Any, list[str]] = {}
-        for record in records:
+        for record in _one_an_arm(records):
             if record.status.get("steps"):
-                arms = budgets.setdefault(budget(record), [])
-                if record.arm not in arms:
-                    arms.append(record.arm)
+                budgets.setdefault(budget(record), []).append(record.arm)
         if len(budgets) > 1:
             each = "; ".join(f"{n:,}: {', '.join(arms)}" for n, arms in sorted(budgets.items()))
             found.append(f"The arms had unequal budgets of {words} ({each}).")

@@ -1,7 +1,6 @@
 """The command line as a person meets it, in processes of its own."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,8 @@ import pytest
 
 from normlab.catalogue import AUGMENTATIONS, DATA, MODELS, NORMS
 from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
+
+from .command_line import normlab
 
 ROOT = Path(__file__).parents[2]
 TINY = """
@@ -20,13 +21,6 @@ optimizer: {name: sgd, learning_rate: 0.1}
 train: {epochs: 1, batch_size: 20}
 sweep: {norm: [identity, batch_norm]}
 """
-
-
-def normlab(*arguments, cwd, **environment):
-    command = [sys.executable, "-m", "normlab.cli", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=120
-    )
 
 
 @pytest.fixture

@@ -1,16 +1,11 @@
 """`normlab report` and `normlab verdict`, from the command line."""
 
 import json
-import subprocess
-import sys
 
 from normlab.runs.claims import Claim
 from tests.evidence.simulated import simulate
 
-
-def normlab(*words, cwd):
-    command = [sys.executable, "-m", "normlab.cli", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+from .command_line import normlab
 
 
 def test_report_and_verdict_work_from_the_command_line(tmp_path):

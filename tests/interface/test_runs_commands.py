@@ -18,6 +18,8 @@ from normlab.runs.directory import Run, load, write_experiment
 from tests.evidence import simulated
 from tests.evidence.simulated import write
 
+from .command_line import normlab
+
 TINY = """
 data: {name: shapes, train_examples: 60, test_examples: 20, size: 8}
 model: {name: mlp, widths: [8]}
@@ -63,11 +65,6 @@ def edit(run, **changes):
 
 def cleaned(path, **options):
     return "\n".join(clean(path, **options))
-
-
-def normlab(*words, cwd):
-    command = [sys.executable, "-m", "normlab.cli", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
 # list
