@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from normlab.norms.elementwise import dynamic_erf as dynamic_erf
     from normlab.norms.elementwise import dynamic_tanh as dynamic_tanh
     from normlab.norms.filter_response import filter_response_norm as filter_response_norm
+    from normlab.norms.global_response import global_response_norm as global_response_norm
     from normlab.norms.group import group_norm as group_norm
     from normlab.norms.instance import instance_norm as instance_norm
     from normlab.norms.layer import layer_norm as layer_norm
@@ -38,6 +39,7 @@ _HOMES = {
     "dynamic_tanh": "normlab.norms.elementwise",
     "filter_response_norm": "normlab.norms.filter_response",
     "fit": "normlab.training.fit",
+    "global_response_norm": "normlab.norms.global_response",
     "group_norm": "normlab.norms.group",
     "instance_norm": "normlab.norms.instance",
     "layer_norm": "normlab.norms.layer",

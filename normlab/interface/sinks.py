@@ -8,7 +8,6 @@ resumed; what it missed is read from the run's folder.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 # (the packages are optional, and protobuf makes its classes as it is imported)
 
-import importlib
 import importlib.util
 import os
 import sys

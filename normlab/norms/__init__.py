@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from normlab.norms.elementwise import DynamicErf as DynamicErf
     from normlab.norms.elementwise import DynamicTanh as DynamicTanh
     from normlab.norms.filter_response import FilterResponseNorm as FilterResponseNorm
+    from normlab.norms.global_response import GlobalResponseNorm as GlobalResponseNorm
     from normlab.norms.group import GroupNorm as GroupNorm
     from normlab.norms.instance import InstanceNorm as InstanceNorm
     from normlab.norms.layer import LayerNorm as LayerNorm

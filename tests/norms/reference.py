@@ -87,6 +87,12 @@ def _length(x, norm, params, mask=None):
     return z / np.where(length.real > norm.eps, length, norm.eps)
 
 
+def _response(x, norm, params, mask=None):
+    z = _wide(x) if mask is None else np.where(np.broadcast_to(mask, x.shape), _wide(x), 0)
+    length = np.sqrt((z**2).sum(axis=tuple(range(1, z.ndim - 1)), keepdims=True))
+    return z * length / (length.mean(axis=-1, keepdims=True) + norm.eps)
+
+
 def _unchanged(x, norm, params, mask=None):
     return _wide(x) if mask is None else np.where(np.broadcast_to(mask, x.shape), _wide(x), 0)
 
@@ -97,6 +103,7 @@ REFERENCES: dict[str, Reference] = {
     "dynamic_erf": _squashed(special.erf),
     "dynamic_tanh": _squashed(np.tanh),
     "filter_response_norm": _by("example and channel", centre=False),
+    "global_response_norm": _response,
     "group_norm": _by("example and group"),
     "identity": _unchanged,
     "instance_norm": _by("example and channel"),
@@ -112,6 +119,8 @@ def expected(name, norm, params, x, mask=None) -> np.ndarray:
     """The output in training, with the scale and bias in `params`."""
     z = REFERENCES[name](x, norm, params, mask)
     y = z * _wide(params.get("scale", 1.0)) + _wide(params.get("bias", 0.0))
+    if name == "global_response_norm":
+        y = y + _wide(x)
     if "threshold" in params:
         threshold = _wide(params["threshold"]) + np.zeros_like(y)
         y = np.where(y.real > threshold.real, y, threshold)

@@ -1,0 +1,68 @@
+"""Global response normalisation: channels compete by how strongly they answer to an image."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from normlab.core import Array, Params, State, normaliser
+from normlab.norms.affine import PerExample, scale_and_shift
+from normlab.norms.moments import fit_mask, statistics_dtype
+
+
+def global_response_norm(
+    x: Array,
+    scale: Array | None = None,
+    bias: Array | None = None,
+    *,
+    eps: float = 1e-6,
+    mask: Array | None = None,
+) -> Array:
+    """`x + scale * x * n + bias`, n a channel's length over the mean of all channels' lengths.
+
+    A channel's length is the Euclidean one over the positions of an example (GRN, ConvNeXt V2;
+    Woo et al. 2023). The input is added back, so with a scale and bias of zero nothing happens.
+
+    Args:
+        x: `(N, ..., C)`, any floating dtype; so is the result.
+        scale: `(C,)` or None for one.
+        bias: `(C,)` or None for zero.
+        eps: added to the mean length, 1e-6 in the paper's code.
+        mask: True where an element counts; the others add nothing and come out as zero.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[[3.0, 0.0], [4.0, 3.0]]])
+    >>> global_response_norm(x).round(3).tolist()
+    [[[6.75, 0.0], [9.0, 5.25]]]
+    """
+    z, axes = x.astype(statistics_dtype(x)), tuple(range(1, x.ndim - 1))
+    if mask is not None:
+        z = jnp.where(fit_mask(mask, z), z, 0)
+    square = jnp.sum(z**2, axis=axes, keepdims=True)
+    # The root has no slope at zero; where a length is zero another number takes its place.
+    length = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    response = length / (length.mean(axis=-1, keepdims=True) + eps)
+    return (z + scale_and_shift(z * response, z, scale, bias, mask)).astype(x.dtype)
+
+
+@normaliser(paper="arXiv:2301.00808")
+@dataclass(frozen=True, kw_only=True)
+class GlobalResponseNorm(PerExample):
+    """Global response normalisation (GRN): as an identity at first, for scale and bias begin at 0.
+
+    >>> import jax.numpy as jnp
+    >>> norm = GlobalResponseNorm()
+    >>> params, state = norm.init(features=2)
+    >>> norm.apply(params, state, jnp.array([[[3.0, 1.0]]]), train=True)[0].tolist()
+    [[[3.0, 1.0]]]
+    """
+
+    eps: float = 1e-6
+
+    def init(self, features: int) -> tuple[Params, State]:
+        params, state = super().init(features)
+        return {name: jnp.zeros_like(values) for name, values in params.items()}, state
+
+    def normalise(
+        self, x: Array, scale: Array | None, bias: Array | None, mask: Array | None
+    ) -> Array:
+        return global_response_norm(x, scale, bias, eps=self.eps, mask=mask)
