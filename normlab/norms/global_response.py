@@ -31,8 +31,8 @@ def global_response_norm(
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[[3.0, 0.0], [4.0, 3.0]]])
-    >>> global_response_norm(x).round(3).tolist()
-    [[[6.75, 0.0], [9.0, 5.25]]]
+    >>> [f"{value:.2f}" for value in global_response_norm(x).ravel()]
+    ['6.75', '0.00', '9.00', '5.25']
     """
     z, axes = x.astype(statistics_dtype(x)), tuple(range(1, x.ndim - 1))
     if mask is not None:

@@ -58,8 +58,8 @@ class ScaleNorm:
     >>> norm = ScaleNorm()
     >>> params, state = norm.init(features=4)
     >>> y, state = norm.apply(params, state, jnp.array([[3.0, 4.0, 0.0, 0.0]]), train=True)
-    >>> y.round(3).tolist(), float(params["scale"])
-    ([[1.2, 1.6, 0.0, 0.0]], 2.0)
+    >>> [f"{value:.2f}" for value in y[0]], float(params["scale"])
+    (['1.20', '1.60', '0.00', '0.00'], 2.0)
     """
 
     facts: ClassVar[Facts]
