@@ -170,9 +170,9 @@ def list_entries(kind: Annotated[Kind, typer.Argument(help="What to list.")]) ->
 
 
 def _columns(summaries: dict[str, str]) -> None:
-    width = max(map(len, summaries))
-    for name, summary in summaries.items():
-        print(f"{name:{width}}  {summary}".rstrip())
+    from normlab.evidence.columns import columns
+
+    print("\n".join(columns([[name, summary] for name, summary in summaries.items()])))
 
 
 @app.command()

@@ -27,7 +27,7 @@ def _cells(comparison: "Comparison", arm: "Arm") -> dict[str, str]:
         f"mean {comparison.measure}": _mean(own),
         "95% interval": interval(arm.mean.interval) if len(own) > 1 else NONE,
         "IQM": number(arm.middle),
-        "less the baseline": NONE if is_base or not arm.difference else
+        "less the baseline": NONE if not arm.difference else
         _estimate(arm.difference.estimate),
         "its 95% interval": NONE if not arm.difference else _difference_interval(arm),
         "P(better)": NONE if math.isnan(arm.better) else f"{arm.better:.2f}",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from normlab.errors import UserError, did_you_mean
+from normlab.evidence import about
 from normlab.evidence.contrasts import Contrast, contrast, mean_of
 from normlab.evidence.inference import holm, permutation_p, probability_better, sampling_error
 from normlab.evidence.intervals import (
@@ -20,10 +21,8 @@ from normlab.evidence.intervals import (
 from normlab.evidence.samples import Sample, sample
 from normlab.evidence.verdicts import Verdict, judge
 from normlab.runs.directory import Runs
-from normlab.runs.measures import Measure
+from normlab.runs.measures import PRICES, Measure
 from normlab.runs.record import Record
-
-PRICES = ("seconds_per_step", "peak_memory", "parameters", "compile_seconds")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +111,12 @@ class Comparison:
     @property
     def target(self) -> float | None:
         """The test accuracy to which steps and seconds are counted, if the config has one."""
-        return (self.runs.about.get("target") or {}).get("test_accuracy")
+        return _target_of(self.runs)
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What may make it say less than it seems to."""
+        return about.warnings(self.records, self.measure.name, self.measure.metrics)
 
     @property
     def question(self) -> str | None:
@@ -184,6 +188,8 @@ def compare(
     """
     if not isinstance(runs, Runs):
         raise UserError(f"an experiment's runs are needed, as from normlab.load; found {runs!r}")
+    if not runs.entries:
+        raise UserError(f"{runs.path} has no runs to compare yet: its arms are being tuned")
     parsed = Measure.parse(measure)
     records = [Record.read(entry) for entry in runs.entries]
     _check_metrics(parsed, records)
@@ -193,6 +199,7 @@ def compare(
     others = [name for name in groups if name != base]
     raw = {name: permutation_p(samples[name], samples[base]) for name in others}
     adjusted = dict(zip(others, holm([raw[name] for name in others]), strict=True))
+    targets = _targets(runs)
     arms = []
     for name, own in groups.items():
         one, other = samples[name], samples[base]
@@ -210,7 +217,7 @@ def compare(
                 raw.get(name, float("nan")),
                 adjusted.get(name, float("nan")),
                 _prices(own),
-                tuple(sample(name, own, target) for target in _targets(runs)),
+                tuple(sample(name, own, target) for target in targets),
             )
         )  # fmt: skip
     return Comparison(runs, parsed, base, arms, records)
@@ -249,8 +256,12 @@ def _check_metrics(measure: Measure, records: list[Record]) -> None:
         raise UserError(f"{measure}: these runs have no '{lacking[0]}'")
 
 
+def _target_of(runs: Runs) -> float | None:
+    return (runs.about.get("target") or {}).get("test_accuracy")
+
+
 def _targets(runs: Runs) -> list[Measure]:
-    target = (runs.about.get("target") or {}).get("test_accuracy")
+    target = _target_of(runs)
     if target is None:
         return []
     return [Measure(name, ("test_accuracy", target)) for name in ("steps_to", "seconds_to")]

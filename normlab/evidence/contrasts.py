@@ -70,6 +70,12 @@ class Contrast:
                 return n
         return None
 
+    def more_seeds(self, *bounds: float, level: float = LEVEL) -> int | None:
+        """As `seeds_to_decide`, of what so many seeds as there are have not decided: more."""
+        seeds = self.seeds_to_decide(*bounds, level=level)
+        # At as many as there are, another draw of them would more likely than not have decided.
+        return None if seeds is None else max(seeds, max(self.n) + 1)
+
     def p_value(self, *bounds: float) -> float:
         """The smallest 1 - level at which the interval still leaves every bound outside it.
 
@@ -244,7 +250,7 @@ def _by_ranks(left: Sample, right: Sample, quantity: Literal["difference", "rati
     pairs = np.nan_to_num(np.stack([least.ravel(), greatest.ravel()]), nan=1.0,
                           posinf=math.inf, neginf=-math.inf)  # fmt: skip
     n = (len(left), len(right))
-    low, high = np.median(np.sort(pairs[0])), np.median(np.sort(pairs[1]))
+    low, high = np.median(pairs[0]), np.median(pairs[1])
     return Contrast(
         quantity,
         float(low) if low == high else math.nan,

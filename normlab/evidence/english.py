@@ -77,10 +77,9 @@ def _so_far(found: Contrast, counts: str) -> str:
     text = f" ({interval(found.interval)}; {counts})."
     if math.isnan(found.spread):
         return text
-    seeds = found.seeds_to_decide(0.0)
+    seeds = found.more_seeds(0.0)
     if seeds is None:
         return f"{text} More than 1000 seeds an arm would be needed to tell them apart."
-    seeds = max(seeds, max(found.n) + 1)
     return f"{text} About {seeds} seeds an arm would tell, if the difference is what it seems."
 
 

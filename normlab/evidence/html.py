@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from normlab.errors import UserError
 from normlab.evidence import figures
-from normlab.evidence.about import differing, made_with, tuning_lines, warnings
+from normlab.evidence.about import differing, made_with, tuning_lines
 from normlab.evidence.cells import table
 from normlab.evidence.english import about_arm, about_verdict, count_runs, number
 from normlab.evidence.markdown import noise_sentence
@@ -30,7 +30,6 @@ def to_html(comparison: "Comparison", command: str) -> str:
         command: what made it, to be shown.
     """
     keys, settings = differing(comparison.records)
-    measure = comparison.measure
     headings, rows = table(comparison)
     others = [arm for arm in comparison.arms if arm.difference is not None]
     return _template("report.html.j2").render(
@@ -53,7 +52,7 @@ def to_html(comparison: "Comparison", command: str) -> str:
         arms_of_settings=list(settings),
         tuning=tuning_lines(comparison.runs.about),
         made_with=made_with(comparison.records),
-        warnings=warnings(comparison.records, measure.name, measure.metrics),
+        warnings=comparison.warnings,
         colours=COLOURS,
     )
 
@@ -67,7 +66,7 @@ def to_fragment(comparison: "Comparison") -> str:
         headings=headings,
         rows=rows,
         picture=_svg(figures.differences(comparison)) if comparable else None,
-        warnings=warnings(comparison.records, comparison.measure.name, comparison.measure.metrics),
+        warnings=comparison.warnings,
         colours=COLOURS,
     )
 

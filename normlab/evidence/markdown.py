@@ -3,8 +3,9 @@
 import json
 from typing import TYPE_CHECKING
 
-from normlab.evidence.about import differing, made_with, tuning_lines, warnings
+from normlab.evidence.about import differing, made_with, tuning_lines
 from normlab.evidence.cells import table
+from normlab.evidence.columns import columns, widths
 from normlab.evidence.english import about_arm, about_verdict, number
 from normlab.evidence.verdicts import Verdict
 
@@ -19,11 +20,10 @@ def to_text(comparison: "Comparison") -> str:
 
 def remarks(comparison: "Comparison") -> list[str]:
     """What stands below the table in a terminal: verdicts, tuning, warnings."""
-    found = warnings(comparison.records, comparison.measure.name, comparison.measure.metrics)
     return [
         *map(verdict_line, comparison.verdicts),
         *(f"tuning: {text}" for text in tuning_lines(comparison.runs.about)),
-        *(f"note: {text}" for text in found),
+        *(f"note: {text}" for text in comparison.warnings),
     ]
 
 
@@ -33,13 +33,9 @@ def verdict_line(verdict: Verdict) -> str:
 
 
 def aligned(headings: list[str], rows: list[list[str]]) -> str:
-    """Columns of one width each."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    lines = [headings, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    """A table in columns, a rule below its headings."""
+    rule = ["-" * width for width in widths([headings, *rows])]
+    return "\n".join(columns([headings, rule, *rows]))
 
 
 def to_markdown(comparison: "Comparison", command: str) -> str:
@@ -76,9 +72,8 @@ def to_markdown(comparison: "Comparison", command: str) -> str:
     tuned = tuning_lines(comparison.runs.about)
     if tuned:
         lines += ["## Tuning", "", *(f"- {line}" for line in tuned), ""]
-    found = warnings(comparison.records, comparison.measure.name, comparison.measure.metrics)
-    if found:
-        lines += ["## Warnings", "", *(f"- {text}" for text in found), ""]
+    if comparison.warnings:
+        lines += ["## Warnings", "", *(f"- {text}" for text in comparison.warnings), ""]
     lines += ["## Made with", ""]
     lines += [f"- {name}: {'; '.join(v)}" for name, v in made_with(comparison.records).items()]
     lines += [f"- report: `{command}`", ""]

@@ -6,9 +6,9 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from normlab.evidence.about import differing, made_with, warnings
+from normlab.evidence.about import differing, made_with
 from normlab.evidence.english import about_verdict
-from normlab.runs.measures import Measure
+from normlab.runs.measures import PRICES, Measure
 from normlab.runs.record import Record
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run_row(record: Record, measure: Measure) -> dict[str, Any]:
         **last,
         "folder": record.entry.run.path.name,
     }
-    for price in ("seconds_per_step", "peak_memory", "parameters", "compile_seconds"):
+    for price in PRICES:
         found = Measure(price).of(record) if record.finished else None
         row[price] = None if found is None else found.number
     return row
@@ -117,7 +117,7 @@ def to_json(comparison: "Comparison") -> str:
         "differs": {"keys": keys, "arms": settings},
         "tuning": comparison.runs.about.get("tuning"),
         "made_with": made_with(comparison.records),
-        "warnings": warnings(comparison.records, measure.name, measure.metrics),
+        "warnings": comparison.warnings,
     }  # fmt: skip
     return json.dumps(_finite(document), indent=1, ensure_ascii=False) + "\n"
 

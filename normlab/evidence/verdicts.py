@@ -166,13 +166,11 @@ def _conclude(verdict: Verdict, stopped: bool) -> Verdict:
     if min(found.n) < 2:
         return replace(verdict, why="one run an arm gives no interval: sweep over seeds")
     bounds = [bound for bound in (expected.low, expected.high) if math.isfinite(bound)]
-    seeds = found.seeds_to_decide(*bounds, level=verdict.level)
+    seeds = found.more_seeds(*bounds, level=verdict.level)
     why = "the interval does not decide it"
     if seeds is not None:
-        # At as many as there are, another draw of them would more likely than not have decided.
-        more = max(seeds, max(found.n) + 1)
-        why += f"; about {more} seeds an arm would, if the estimate is the truth"
-        return replace(verdict, why=why, seeds=more)
+        why += f"; about {seeds} seeds an arm would, if the estimate is the truth"
+        return replace(verdict, why=why, seeds=seeds)
     if not math.isnan(found.spread):
         why += f"; more than {MOST_SEEDS} seeds an arm would be needed if the estimate is the truth"
     return replace(verdict, why=why)

@@ -85,9 +85,9 @@ def verdict(path: ExperimentPath) -> None:
     """Judge the claims of an experiment; exit status 1 if a registered one is refuted."""
     from normlab.evidence.markdown import verdict_line
     from normlab.evidence.verdicts import judge
-    from normlab.runs.directory import load_experiment
+    from normlab.runs.directory import load_runs
 
-    verdicts = judge(load_experiment(path))
+    verdicts = judge(load_runs(path))
     if not verdicts:
         print(f"{path}: its config makes no claims")
     for one in verdicts:

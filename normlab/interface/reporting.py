@@ -5,7 +5,7 @@ from pathlib import Path
 
 from normlab.errors import UserError
 from normlab.evidence.compare import compare
-from normlab.runs.directory import load_experiment
+from normlab.runs.directory import load_runs
 
 
 def draw(path: Path, kind: str, baseline: str | None, measure: str, file: Path) -> Path:
@@ -18,7 +18,7 @@ def draw(path: Path, kind: str, baseline: str | None, measure: str, file: Path) 
 
     from normlab.evidence.style import SVG
 
-    comparison = compare(load_experiment(path), baseline=baseline, measure=measure)
+    comparison = compare(load_runs(path), baseline=baseline, measure=measure)
     figure = comparison.plot(kind)
     metadata = {"Date": None, "Creator": None} if file.suffix == ".svg" else None
     try:
@@ -31,7 +31,7 @@ def draw(path: Path, kind: str, baseline: str | None, measure: str, file: Path) 
 
 def render(path: Path, baseline: str | None, measure: str, form: str) -> str:
     """The report of an experiment, as text of one form: html, md, json or csv."""
-    comparison = compare(load_experiment(path), baseline=baseline, measure=measure)
+    comparison = compare(load_runs(path), baseline=baseline, measure=measure)
     words = ["normlab", "report", str(path), "--baseline", comparison.baseline]
     if measure != "final(test_accuracy)":
         words += ["--measure", measure]

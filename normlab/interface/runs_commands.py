@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from normlab.errors import UserError
+from normlab.evidence.columns import columns
 from normlab.interface.runs_disk import (
     as_entry,
-    columns,
     experiments_below,
     in_words,
     orphans,

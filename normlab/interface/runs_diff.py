@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from normlab.errors import UserError
+from normlab.evidence.columns import columns
 from normlab.interface.runs_commands import number
-from normlab.interface.runs_disk import columns, read, readable
+from normlab.interface.runs_disk import read, readable
 from normlab.runs.directory import CONFIG, Entry, Run, Runs
 from normlab.runs.yaml_source import flow
 

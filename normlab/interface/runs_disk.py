@@ -19,7 +19,7 @@ from normlab.runs.directory import (
     Run,
     Runs,
     load,
-    load_experiment,
+    load_runs,
 )
 
 WRITTEN_BY_NORMLAB = {"state", "pid", "host"}
@@ -124,7 +124,7 @@ def read_experiment(path: Path) -> Runs:
         UserError: it is none, or its files were changed.
     """
     with readable(path):
-        return load_experiment(path)
+        return load_runs(path)
 
 
 def is_orphan(runs: Runs, run: Run) -> bool:
@@ -149,16 +149,3 @@ def is_elsewhere(run: Run) -> bool:
     """Whether the status says that a process of another host is making the run."""
     status = run.status
     return status["state"] == "running" and status.get("host") != platform.node()
-
-
-def columns(rows: list[list[str]], indent: str = "") -> list[str]:
-    """Cells as lines, each column as wide as its widest cell.
-
-    >>> columns([["arm", "seed"], ["identity", "0"]])
-    ['arm       seed', 'identity  0']
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        indent + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

@@ -246,7 +246,7 @@ def load(path: str | Path) -> Run | Runs:
     raise UserError(f"{folder} is neither a run nor an experiment of normlab{hint}")
 
 
-def load_experiment(path: str | Path) -> Runs:
+def load_runs(path: str | Path) -> Runs:
     """An experiment from its folder.
 
     Raises:

@@ -21,7 +21,7 @@ from normlab.runs.directory import (
     Entry,
     Run,
     Runs,
-    load,
+    load_runs,
     note_claims,
     write_experiment,
 )
@@ -132,9 +132,7 @@ class Engine:
             raise UserError(
                 f"{self.folder}: cannot be written ({error}); choose another --out"
             ) from error
-        found = load(self.folder)
-        assert isinstance(found, Runs)
-        return Outcome(found, states, self._stopped.is_set())
+        return Outcome(load_runs(self.folder), states, self._stopped.is_set())
 
     def _make_all(self) -> list[str]:
         tuning = self.experiment.tuning
@@ -162,11 +160,9 @@ class Engine:
     ) -> None:
         """Write which runs the experiment has, unless this command makes a part of them only."""
         entries = self.entries(runs)
-        if self.experiment.overrides and (self.folder / EXPERIMENT).exists():
-            before = load(self.folder)
-            assert isinstance(before, Runs)
-            if {entry.run for entry in entries} < set(before.runs):
-                return
+        is_known = self.experiment.overrides and (self.folder / EXPERIMENT).exists()
+        if is_known and {entry.run for entry in entries} < set(load_runs(self.folder).runs):
+            return
         about = self._about() | ({} if chosen is None else {"tuning": chosen})
         write_experiment(self.folder, about, entries, self.entries(trials))
 

@@ -184,6 +184,9 @@ MEASURES = {
 }
 """Every measure, by name."""
 
+PRICES = ("seconds_per_step", "peak_memory", "parameters", "compile_seconds")
+"""The measures of what a run costs."""
+
 
 def described() -> dict[str, str]:
     """How every measure is written, and what it is.

@@ -139,6 +139,11 @@ def test_a_sweep_of_two_axes_has_a_heat_map_and_one_over_data_sets_a_profile(tmp
         simple.plot("curve")
 
 
+def test_an_experiment_whose_arms_are_being_tuned_has_nothing_to_compare_yet(tmp_path):
+    with pytest.raises(UserError, match="its arms are being tuned"):
+        compare(write(tmp_path / "e", []))
+
+
 def test_one_run_an_arm_is_reported_and_said_to_tell_nothing(tmp_path):
     comparison = compare(simulate(tmp_path / "f", {"a": [0.5], "b": [0.6]}))
     page = to_html(comparison, "normlab report f")

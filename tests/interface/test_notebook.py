@@ -10,13 +10,7 @@ import pytest
 import normlab
 from normlab.errors import UserError
 
-TINY = """
-data: {name: shapes, train_examples: 60, test_examples: 20, size: 8}
-model: {name: mlp, widths: [8]}
-optimizer: {name: sgd, learning_rate: 0.1}
-train: {epochs: 2, batch_size: 20}
-sweep: {norm: [identity, batch_norm]}
-"""
+from .command_line import TINY
 
 
 def test_functions_take_arrays_and_give_arrays():

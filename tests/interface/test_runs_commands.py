@@ -18,15 +18,7 @@ from normlab.runs.directory import Run, load, write_experiment
 from tests.evidence import simulated
 from tests.evidence.simulated import write
 
-from .command_line import normlab
-
-TINY = """
-data: {name: shapes, train_examples: 60, test_examples: 20, size: 8}
-model: {name: mlp, widths: [8]}
-optimizer: {name: sgd, learning_rate: 0.1}
-train: {epochs: 2, batch_size: 20}
-sweep: {norm: [identity, batch_norm]}
-"""
+from .command_line import TINY, normlab
 
 
 def write_run(*where, **more):
