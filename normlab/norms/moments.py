@@ -159,6 +159,22 @@ def standardise(
     >>> z.ravel().tolist(), moments.mean.item(), moments.variance.item()
     ([-1.0, 1.0], 2.0, 1.0)
     """
+    centred, moments = centre(x, sharing, mask=mask, axis_name=axis_name)
+    return centred * lax.rsqrt(moments.variance + eps), moments
+
+
+def centre(
+    x: Array, sharing: Sharing, *, mask: Array | None = None, axis_name: str | None = None
+) -> tuple[Array, Moments]:
+    """`x - mean`, and the moments; arguments and errors are those of `standardise`.
+
+    The difference is exact to rounding however large the mean is, where `x - moments.mean` is not:
+    what mixes several means subtracts each by itself.
+
+    >>> centred, moments = centre(jnp.array([[1.0], [3.0]]), Sharing(axes=(0,)))
+    >>> centred.ravel().tolist(), moments.mean.item()
+    ([-1.0, 1.0], 2.0)
+    """
     x = x.astype(statistics_dtype(x))
     size = sharing.size(x.shape)
     shards = 1 if axis_name is None else lax.axis_size(axis_name)
@@ -188,8 +204,8 @@ def standardise(
     if axis_name is not None:
         moments = synchronise(moments, axis_name)
         centred = keep(shifted - moments.mean)
-    z = centred * lax.rsqrt(moments.variance + eps)
-    return z, moments._replace(mean=jnp.where(moments.count > 0, shift + moments.mean, 0))
+    mean = jnp.where(moments.count > 0, shift + moments.mean, 0)
+    return centred, moments._replace(mean=mean)
 
 
 def statistics_dtype(x: Array) -> jnp.dtype:
