@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from normlab.interface.notebook import run as run
     from normlab.norms.batch import batch_norm as batch_norm
     from normlab.norms.controls import affine as affine
+    from normlab.norms.divisive import divisive_norm as divisive_norm
     from normlab.norms.elementwise import dynamic_erf as dynamic_erf
     from normlab.norms.elementwise import dynamic_tanh as dynamic_tanh
     from normlab.norms.filter_response import filter_response_norm as filter_response_norm
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from normlab.norms.instance import instance_norm as instance_norm
     from normlab.norms.layer import layer_norm as layer_norm
     from normlab.norms.layer import layer_norm_image as layer_norm_image
+    from normlab.norms.local_response import local_response_norm as local_response_norm
+    from normlab.norms.positional import positional_norm as positional_norm
+    from normlab.norms.renorm import batch_renorm as batch_renorm
     from normlab.norms.rms import rms_norm as rms_norm
     from normlab.norms.scale import scale_norm as scale_norm
     from normlab.runs.directory import load as load
@@ -34,7 +38,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "affine": "normlab.norms.controls",
     "batch_norm": "normlab.norms.batch",
+    "batch_renorm": "normlab.norms.renorm",
     "compare": "normlab.evidence.compare",
+    "divisive_norm": "normlab.norms.divisive",
     "dynamic_erf": "normlab.norms.elementwise",
     "dynamic_tanh": "normlab.norms.elementwise",
     "filter_response_norm": "normlab.norms.filter_response",
@@ -45,6 +51,8 @@ _HOMES = {
     "layer_norm": "normlab.norms.layer",
     "layer_norm_image": "normlab.norms.layer",
     "load": "normlab.runs.directory",
+    "local_response_norm": "normlab.norms.local_response",
+    "positional_norm": "normlab.norms.positional",
     "Recipe": "normlab.training.recipe",
     "rms_norm": "normlab.norms.rms",
     "run": "normlab.interface.notebook",

@@ -11,18 +11,37 @@ from normlab.catalogue import NORMS
 
 if TYPE_CHECKING:
     from normlab.norms.batch import BatchNorm as BatchNorm
+    from normlab.norms.batch_group import BatchGroupNorm as BatchGroupNorm
+    from normlab.norms.batch_group import MixedBatchGroupNorm as MixedBatchGroupNorm
+    from normlab.norms.batch_instance import BatchInstanceNorm as BatchInstanceNorm
     from normlab.norms.controls import Affine as Affine
     from normlab.norms.controls import Identity as Identity
+    from normlab.norms.divisive import DivisiveNorm as DivisiveNorm
+    from normlab.norms.domains import ConditionalBatchNorm as ConditionalBatchNorm
+    from normlab.norms.domains import SplitBatchNorm as SplitBatchNorm
     from normlab.norms.elementwise import DynamicErf as DynamicErf
     from normlab.norms.elementwise import DynamicTanh as DynamicTanh
+    from normlab.norms.evo import EvoNormB0 as EvoNormB0
+    from normlab.norms.evo import EvoNormS0 as EvoNormS0
+    from normlab.norms.example_weighted import ExampleWeightedBatchNorm as ExampleWeightedBatchNorm
     from normlab.norms.filter_response import FilterResponseNorm as FilterResponseNorm
+    from normlab.norms.frozen import FrozenBatchNorm as FrozenBatchNorm
     from normlab.norms.global_response import GlobalResponseNorm as GlobalResponseNorm
     from normlab.norms.group import GroupNorm as GroupNorm
     from normlab.norms.instance import InstanceNorm as InstanceNorm
+    from normlab.norms.l1 import L1BatchNorm as L1BatchNorm
     from normlab.norms.layer import LayerNorm as LayerNorm
     from normlab.norms.layer import LayerNormImage as LayerNormImage
+    from normlab.norms.local_response import LocalResponseNorm as LocalResponseNorm
+    from normlab.norms.mode import ModeNorm as ModeNorm
+    from normlab.norms.population import PopulationNorm as PopulationNorm
+    from normlab.norms.positional import PositionalNorm as PositionalNorm
+    from normlab.norms.renorm import BatchRenorm as BatchRenorm
     from normlab.norms.rms import RMSNorm as RMSNorm
     from normlab.norms.scale import ScaleNorm as ScaleNorm
+    from normlab.norms.switchable import SwitchableNorm as SwitchableNorm
+    from normlab.norms.whitening import DecorrelatedBatchNorm as DecorrelatedBatchNorm
+    from normlab.norms.whitening import IterativeNorm as IterativeNorm
 
 
 def __getattr__(name: str) -> Any:

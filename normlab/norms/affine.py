@@ -31,9 +31,9 @@ def scale_and_shift(
         ShapeError: scale or bias is not one number a channel, or the mask does not fit.
     """
     if scale is not None:
-        z = z * _per_channel("scale", scale, z)
+        z = z * per_channel("scale", scale, z)
     if bias is not None:
-        z = z + _per_channel("bias", bias, z)
+        z = z + per_channel("bias", bias, z)
     return zero_masked(z.astype(like.dtype), mask)
 
 
@@ -93,7 +93,12 @@ class PerExample(Standardiser, ABC):
         return self.normalise(x, params.get("scale"), params.get("bias"), mask), state
 
 
-def _per_channel(name: str, values: Array, z: Array) -> Array:
+def per_channel(name: str, values: Array, z: Array) -> Array:
+    """`(C,)` in the precision of `z`, ready to broadcast to its `(..., C)`.
+
+    Raises:
+        ShapeError: it is not one number a channel; the message calls it `name`.
+    """
     if values.shape != z.shape[-1:]:
         raise ShapeError(
             f"{name} has shape {values.shape}, but the input has {z.shape[-1]} channels (last axis)"

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.norms.affine import Standardiser, scale_and_shift, zero_masked
+from normlab.norms.affine import Standardiser, per_channel, scale_and_shift, zero_masked
 from normlab.norms.moments import ShapeError, fit_mask, statistics_dtype
 
 
@@ -55,7 +55,7 @@ def filter_response_norm(
         mean_square = jnp.sum(z**2, axis=axes, keepdims=True) / counted
     y = scale_and_shift(z * lax.rsqrt(mean_square + eps), z, scale, bias, None)
     if threshold is not None:
-        y = jnp.maximum(y, threshold.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,)))
+        y = jnp.maximum(y, per_channel("threshold", threshold, y))
     return zero_masked(y.astype(x.dtype), mask)
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from normlab.core import Array
+from normlab.core import Array, State
 from normlab.errors import UserError
 
 
@@ -38,6 +38,11 @@ class Moments(NamedTuple):
     def variance(self) -> Array:
         """The biased variance; zero where nothing was counted."""
         return self.m2 / jnp.maximum(self.count, 1)
+
+    @property
+    def statistics(self) -> State:
+        """The mean and the biased variance, under the names that a state gives them."""
+        return {"mean": self.mean, "variance": self.variance}
 
     @property
     def unbiased_variance(self) -> Array:
@@ -206,6 +211,28 @@ def centre(
         centred = keep(shifted - moments.mean)
     mean = jnp.where(moments.count > 0, shift + moments.mean, 0)
     return centred, moments._replace(mean=mean)
+
+
+def shared_mean(
+    values: Array, sharing: Sharing, *, mask: Array | None = None, axis_name: str | None = None
+) -> Array:
+    """The mean of the values that share a statistic; zero where nothing counts.
+
+    For what is no moment of the input: absolute values, products, weights. `values` must be zero
+    where masked.
+
+    >>> values = jnp.array([[1.0], [2.0], [0.0]])
+    >>> shared_mean(values, Sharing((0,)), mask=jnp.array([[1], [1], [0]])).item()
+    1.5
+    """
+    total = sharing.reduce(values, jnp.sum)
+    if mask is None:
+        count = jnp.full_like(total, sharing.size(values.shape))
+    else:
+        count = sharing.reduce(fit_mask(mask, values).astype(values.dtype), jnp.sum)
+    if axis_name is not None:
+        total, count = lax.psum((total, count), axis_name)
+    return total / jnp.maximum(count, 1)
 
 
 def statistics_dtype(x: Array) -> jnp.dtype:

@@ -10,9 +10,17 @@ from normlab.catalogue import NORMS
 NAMES = list(NORMS.entries())
 
 
+FIELDS = {
+    "batch_renorm": {"warm_up": 0, "r_rise": 0, "d_rise": 0},  # else it is batch norm at first
+    "decorrelated_batch_norm": {"group_size": 4},  # fewer channels than a small test has values
+    "iterative_norm": {"group_size": 4},
+    "divisive_norm": {"window": 3},
+}
+
+
 def make(name, **fields):
-    """The entry called `name`, default-constructed but for those of `fields` that it has."""
-    norm = NORMS.load(name)()
+    """The entry called `name`, with the fields above and those of `fields` that it has."""
+    norm = NORMS.load(name)(**FIELDS.get(name, {}))
     own = {field.name for field in dataclasses.fields(norm)}
     return dataclasses.replace(norm, **{k: v for k, v in fields.items() if k in own})
 
@@ -22,6 +30,13 @@ def removes_the_mean(name):
 
 
 CENTRING = [name for name in NAMES if removes_the_mean(name)]
+UNIT = [
+    name
+    for name in CENTRING
+    if any("scale" in change for change in make(name).facts.invariant_to)
+    and name != "l1_batch_norm"  # which divides by another distance
+]
+"""Those whose output has a variance of one too."""
 
 
 def sample(shape, mean=0.0, std=1.0, seed=0, dtype=np.float32):

@@ -97,20 +97,231 @@ def _unchanged(x, norm, params, mask=None):
     return _wide(x) if mask is None else np.where(np.broadcast_to(mask, x.shape), _wide(x), 0)
 
 
+def _valid(x, mask):
+    return np.ones(x.shape, bool) if mask is None else np.broadcast_to(mask, x.shape)
+
+
+def _moments(x, sets, mask=None, weights=None):
+    """The mean and biased variance at every element, of the set that it lies in."""
+    flat, keep = _wide(x).ravel(), _valid(x, mask).ravel()
+    weights = np.ones_like(flat) if weights is None else weights.ravel()
+    mean, variance = np.zeros_like(flat), np.zeros_like(flat)
+    for one in sets:
+        own = one[keep[one]]
+        if len(own):
+            share = weights[own] / weights[own].sum()
+            mean[one] = (share * flat[own]).sum()
+            variance[one] = (share * (flat[own] - mean[one][0]) ** 2).sum()
+    return mean.reshape(x.shape), variance.reshape(x.shape)
+
+
+def _channels(x, mask=None, weights=None):
+    return _moments(x, element_sets(x, "channel"), mask, weights)
+
+
+def _frozen(x, norm, params, mask=None):
+    return _unchanged(x, norm, params, mask) / np.sqrt(1 + norm.eps)
+
+
+def _real(z):
+    """A statistic through which no gradient goes."""
+    return _wide(z.real)
+
+
+def _renormalised(x, norm, params, mask=None):
+    """At the first step: the running mean is 0, the running deviation 1."""
+    mean, variance = _channels(x, mask)
+    deviation = np.sqrt(variance + norm.eps)
+    r = np.clip(_real(deviation), 1 / norm.r_max, norm.r_max)
+    d = np.clip(_real(mean), -norm.d_max, norm.d_max)
+    return (_wide(x) - mean) / deviation * r + d
+
+
+def _population(x, norm, params, mask=None):
+    """At the first step the statistics are the batch's own."""
+    mean, variance = _channels(x, mask)
+    return (_wide(x) - _real(mean)) / np.sqrt(_real(variance) + norm.eps)
+
+
+def _in_parts(x, norm, params, mask=None):
+    parts = np.split(np.arange(x.shape[0]), norm.domains)
+    sets = [
+        np.ravel(np.arange(x.size).reshape(x.shape)[part][..., c])
+        for part in parts
+        for c in range(x.shape[-1])
+    ]
+    return standardise(x, sets, eps=norm.eps, mask=mask)
+
+
+def _magnitude(z):
+    return np.where(z.real < 0, -z, z)
+
+
+def _by_distance(x, norm, params, mask=None):
+    mean, _ = _channels(x, mask)
+    distance, _ = _channels(_magnitude(_wide(x) - mean), mask)
+    return (_wide(x) - mean) / (np.sqrt(np.pi / 2) * distance + norm.eps)
+
+
+def _softmax(z):
+    e = np.exp(z - z.real.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def _modes(x, norm, params, mask=None):
+    z, keep = _unchanged(x, norm, params, mask), _valid(x, mask)
+    axes = tuple(range(1, x.ndim - 1))
+    pooled = z.sum(axis=axes) / np.maximum(keep.sum(axis=axes), 1)
+    gates = _softmax(pooled @ _wide(params["gate"]) + _wide(params["gate_bias"]))
+    y = np.zeros_like(z)
+    for k in range(norm.modes):
+        gate = gates[:, k].reshape(-1, *(1,) * (x.ndim - 1)) + np.zeros_like(z)
+        mean, variance = _channels(x, mask, gate)
+        y = y + gate * (_wide(x) - mean) / np.sqrt(variance + norm.eps)
+    return y
+
+
+def _batch_instance(x, norm, params, mask=None):
+    gate = _wide(params["gate"])
+    gate = gate + np.clip(gate.real, 0, 1) - gate.real  # held within [0, 1], its gradient passing
+    of_batch, of_instance = (
+        standardise(x, element_sets(x, kind), eps=norm.eps, mask=mask)
+        for kind in ("channel", "example and channel")
+    )
+    return gate * of_batch + (1 - gate) * of_instance
+
+
+def _switchable(x, norm, params, mask=None):
+    kinds = ("example and channel", "example", "channel")
+    w, v = (_softmax(_wide(params[k])) for k in ("mean_weights", "variance_weights"))
+    moments = [_moments(x, element_sets(x, kind), mask) for kind in kinds]
+    mean = sum(weight * mean for weight, (mean, _) in zip(w, moments, strict=True))
+    variance = sum(weight * variance for weight, (_, variance) in zip(v, moments, strict=True))
+    return (_wide(x) - mean) / np.sqrt(variance + norm.eps)
+
+
+def _over_batch_and_group(x, norm, params, mask=None):
+    each = np.split(np.arange(x.size).reshape(x.shape), norm.groups, axis=-1)
+    return standardise(x, [group.ravel() for group in each], eps=norm.eps, mask=mask)
+
+
+def _batch_and_group(x, norm, params, mask=None):
+    """From the pooled first and second moments, as the paper has it."""
+    mean, variance = _channels(x, mask)
+    own_mean, own_variance = _moments(x, element_sets(x, "example and group", norm.groups), mask)
+    w = norm.weight
+    mixed = w * mean + (1 - w) * own_mean
+    square = w * (variance + mean**2) + (1 - w) * (own_variance + own_mean**2)
+    return (_wide(x) - mixed) / np.sqrt(square - mixed**2 + norm.eps)
+
+
+def _divisive(x, norm, params, mask=None):
+    z, keep, r = _unchanged(x, norm, params, mask), _valid(x, mask), norm.window // 2
+
+    def neighbours(values):
+        out = np.zeros((*x.shape[:-1], 1), values.dtype)
+        for place in np.ndindex(*x.shape[1:-1]):
+            window = tuple(slice(max(0, i - r), i + r + 1) for i in place)
+            total = values[(slice(None), *window)].reshape(x.shape[0], -1).sum(axis=1)
+            out[(slice(None), *place, 0)] = total
+        return out
+
+    count = np.maximum(neighbours(keep.astype(np.float64)), 1)
+    v = np.where(keep, z - neighbours(z) / count, 0)
+    return v / np.sqrt(_wide(params["sigma"]) ** 2 + neighbours(v**2) / count)
+
+
+def _local_response(x, norm, params, mask=None):
+    z = _unchanged(x, norm, params, mask)
+    before, after = norm.size // 2, (norm.size - 1) // 2
+    energy = np.zeros_like(z)
+    for c in range(x.shape[-1]):
+        near = z[..., max(0, c - before) : c + after + 1]
+        energy[..., c] = (near**2).sum(axis=-1)
+    return z / (norm.k + norm.alpha * energy) ** norm.beta
+
+
+def _evo_b0(x, norm, params, mask=None):
+    _, batch = _channels(x, mask)
+    _, instance = _moments(x, element_sets(x, "example and channel"), mask)
+    one, other = (
+        np.sqrt(batch + norm.eps),
+        _wide(params["v"]) * _wide(x) + np.sqrt(instance + norm.eps),
+    )
+    return _wide(x) / np.where(one.real > other.real, one, other)
+
+
+def _evo_s0(x, norm, params, mask=None):
+    _, group = _moments(x, element_sets(x, "example and group", norm.groups), mask)
+    z = _unchanged(x, norm, params, mask)
+    sigmoid = (1 + np.tanh(_wide(params["v"]) * z / 2)) / 2
+    return z * sigmoid / np.sqrt(group + norm.eps)
+
+
+def _newton(covariance, iterations):
+    trace, root = np.trace(covariance), np.eye(len(covariance))
+    for _ in range(iterations):
+        root = (3 * root - root @ root @ root @ (covariance / trace)) / 2
+    return root / np.sqrt(trace)
+
+
+def _inverse_root(covariance):
+    """By the iteration of Denman & Beavers, which a complex step goes through."""
+    y, z = covariance, np.eye(len(covariance))
+    for _ in range(40):
+        y, z = (y + np.linalg.inv(z)) / 2, (z + np.linalg.inv(y)) / 2
+    return z
+
+
+def _whitened(inverse_root):
+    def reference(x, norm, params, mask=None):
+        mean, _ = _channels(x, mask)
+        keep = _valid(x, mask).reshape(-1, x.shape[-1])
+        rows = np.where(keep, (_wide(x) - mean).reshape(-1, x.shape[-1]), 0)
+        out = np.zeros_like(rows)
+        for start in range(0, x.shape[-1], norm.group_size):
+            own = slice(start, start + norm.group_size)
+            scaled = rows[:, own] / np.sqrt(np.maximum(keep[:, own].sum(axis=0), 1))
+            covariance = scaled.T @ scaled + norm.eps * np.eye(norm.group_size)
+            out[:, own] = rows[:, own] @ inverse_root(covariance, norm)
+        return out.reshape(x.shape)
+
+    return reference
+
+
 REFERENCES: dict[str, Reference] = {
     "affine": _unchanged,
+    "batch_group_norm": _over_batch_and_group,
+    "batch_instance_norm": _batch_instance,
     "batch_norm": _by("channel"),
+    "batch_renorm": _renormalised,
+    "conditional_batch_norm": _by("channel"),
+    "decorrelated_batch_norm": _whitened(lambda covariance, norm: _inverse_root(covariance)),
+    "divisive_norm": _divisive,
     "dynamic_erf": _squashed(special.erf),
     "dynamic_tanh": _squashed(np.tanh),
+    "evo_norm_b0": _evo_b0,
+    "evo_norm_s0": _evo_s0,
+    "example_weighted_batch_norm": _by("channel"),
     "filter_response_norm": _by("example and channel", centre=False),
+    "frozen_batch_norm": _frozen,
     "global_response_norm": _response,
     "group_norm": _by("example and group"),
     "identity": _unchanged,
     "instance_norm": _by("example and channel"),
+    "iterative_norm": _whitened(lambda covariance, norm: _newton(covariance, norm.iterations)),
+    "l1_batch_norm": _by_distance,
     "layer_norm": _by("position"),
     "layer_norm_image": _by("example"),
+    "local_response_norm": _local_response,
+    "mixed_batch_group_norm": _batch_and_group,
+    "mode_norm": _modes,
+    "population_norm": _population,
+    "positional_norm": _by("position"),
     "rms_norm": _by("position", centre=False),
     "scale_norm": _length,
+    "split_batch_norm": _in_parts,
+    "switchable_norm": _switchable,
 }
 """name -> (x, description, parameters, mask) -> the output in training, before scale and bias."""
 
@@ -118,13 +329,23 @@ REFERENCES: dict[str, Reference] = {
 def expected(name, norm, params, x, mask=None) -> np.ndarray:
     """The output in training, with the scale and bias in `params`."""
     z = REFERENCES[name](x, norm, params, mask)
-    y = z * _wide(params.get("scale", 1.0)) + _wide(params.get("bias", 0.0))
+    y = z * per_example(name, params, "scale", 1.0, x) + per_example(name, params, "bias", 0.0, x)
     if name == "global_response_norm":
         y = y + _wide(x)
     if "threshold" in params:
         threshold = _wide(params["threshold"]) + np.zeros_like(y)
         y = np.where(y.real > threshold.real, y, threshold)
     return y if mask is None else np.where(np.broadcast_to(mask, x.shape), y, 0)
+
+
+def per_example(name, params, key, default, x):
+    """The scale or bias of each channel; where there are several, of each example too."""
+    values = _wide(params.get(key, default))
+    if values.ndim < 2:
+        return values
+    n = x.shape[0]
+    which = np.zeros(n, int) if "conditional" in name else np.arange(n) * len(values) // n
+    return values[which].reshape(n, *(1,) * (x.ndim - 2), -1)
 
 
 def gradient(loss: Callable, tree: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

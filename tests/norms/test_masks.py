@@ -64,7 +64,7 @@ def test_what_is_masked_reaches_no_output_no_state_and_no_gradient(norm, train):
 
 def test_padding_tokens_changes_nothing(norm):
     """Examples of different lengths, padded to one: each valid token as without the padding."""
-    x, longer = sample((3, 4, 16)), sample((3, 9, 16), mean=50)
+    x, longer = sample((4, 4, 16)), sample((4, 9, 16), mean=50)
     longer[:, :4] = x
     mask = jnp.asarray((np.arange(9) < 4).reshape(1, 9, 1))
     params = with_values(norm.init(16)[0])

@@ -2,8 +2,11 @@
 
 import pytest
 
+from normlab.catalogue import NORMS
 from normlab.runs.experiment import load_experiment
 from normlab.runs.yaml_source import ConfigError
+
+EVERY_NORMALISER = ", ".join(NORMS.entries())
 
 GOOD = {
     "data": "{name: shapes, train_examples: 100, test_examples: 50, size: 8}",

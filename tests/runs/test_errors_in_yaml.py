@@ -7,7 +7,7 @@ import pytest
 from normlab.errors import UserError
 from normlab.runs.experiment import load_experiment
 
-from .mistakes import problems_of, text
+from .mistakes import EVERY_NORMALISER, problems_of, text
 
 NOT_A_MAPPING = "an experiment is a mapping with keys such as data, model, norm, optimizer, train"
 LAUGHS = "".join(
@@ -53,7 +53,7 @@ MISTAKES = {
     # Letters.
     "a letter that looks Latin": (text(norm="bаtch_norm"), "{file}:3:7: no normaliser is called 'bаtch_norm'; did you mean 'batch_norm'?"),
     "columns are counted in letters": (text(question="'日本語'", train="{batch_size: 20, 'é日': 1}"), "{file}:5:25: train has no key 'é日'; allowed: accumulate, batch_size, clip, epochs, eval_batch_size, eval_every, label_smoothing, seed"),
-    "Windows line endings": (text(norm="x").replace("\n", "\r\n"), "{file}:3:7: no normaliser is called 'x'; allowed: affine, batch_norm, dynamic_erf, dynamic_tanh, filter_response_norm, global_response_norm, group_norm, identity, instance_norm, layer_norm, layer_norm_image, rms_norm, scale_norm"),
+    "Windows line endings": (text(norm="x").replace("\n", "\r\n"), "{file}:3:7: no normaliser is called 'x'; allowed: " + EVERY_NORMALISER),
     "a byte order mark": ("\ufeff" + text(data="shape"), "{file}:1:7: no dataset is called 'shape'; did you mean 'shapes'?"),
     "UTF-16": (text().encode("utf-16"), "{file}:1:1: this is not UTF-8 text (invalid start byte): save it as UTF-8"),
     "Latin-1": (text(question="naïve").encode("latin-1"), "{file}:6:1: this is not UTF-8 text (invalid continuation byte): save it as UTF-8"),

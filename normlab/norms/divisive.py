@@ -1,0 +1,103 @@
+"""Divisive normalisation: each position against its neighbours, as in models of visual cortex."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from normlab.core import Array, Facts, Params, State, normaliser
+from normlab.errors import require_field
+from normlab.norms.affine import affine_params, scale_and_shift, zero_masked
+from normlab.norms.moments import Sharing, centre, fit_mask
+
+
+def divisive_norm(
+    x: Array,
+    scale: Array | None = None,
+    bias: Array | None = None,
+    *,
+    sigma: Array | float = 1.0,
+    window: int = 5,
+    mask: Array | None = None,
+) -> Array:
+    """`v / sqrt(sigma^2 + mean(v^2))` with `v = x - mean(x)`, both means over a neighbourhood.
+
+    It holds all channels of the positions in a window around the element (Ren et al. 2017, with
+    equal weights); at the border it holds fewer. An input `(N, C)` has one position.
+
+    Args:
+        x: `(N, ..., C)`, any floating dtype; so is the result.
+        scale: `(C,)` or None for one.
+        bias: `(C,)` or None for zero.
+        sigma: one number for all channels, learnt in a network; what keeps weak signals weak.
+        window: positions along each axis, an odd number.
+        mask: True where an element counts; as many axes as `x`, broadcast to it.
+
+    Raises:
+        ShapeError: the whole example is one value, or a shape does not fit.
+
+    >>> import jax.numpy as jnp
+    >>> y = divisive_norm(jnp.array([[1.0, 3.0]]), sigma=0.75**0.5)
+    >>> [f"{value:.3f}" for value in y.ravel()]
+    ['-0.756', '0.756']
+    """
+    # The example's own mean has no part in the result; without it a large one costs no digits.
+    z, _ = centre(x, Sharing(axes=tuple(range(1, x.ndim))), mask=mask)
+    valid = jnp.ones(x.shape, bool) if mask is None else fit_mask(mask, x)
+    count = jnp.maximum(_around(valid.astype(z.dtype), window), 1)
+    v = zero_masked(z - _around(z, window) / count, mask)
+    energy = _around(v**2, window) / count
+    sigma = jnp.asarray(sigma).astype(z.dtype)
+    return scale_and_shift(v * lax.rsqrt(sigma**2 + energy), x, scale, bias, mask)
+
+
+def _around(values: Array, window: int) -> Array:
+    """The sum over all channels of the positions in the window about each, `(N, ..., 1)`."""
+    total = values.sum(axis=-1, keepdims=True)
+    size = (1, *(window,) * (values.ndim - 2), 1)
+    return lax.reduce_window(
+        total, np.zeros((), total.dtype)[()], lax.add, size, (1,) * total.ndim, "SAME"
+    )
+
+
+@normaliser(paper="arXiv:1611.04520", invariant_to=("example shift",))
+@dataclass(frozen=True, kw_only=True)
+class DivisiveNorm:
+    """Divisive normalisation over all channels of a window around each position.
+
+    Attributes:
+        sigma: what the learnt number that keeps weak signals weak begins at.
+        window: positions along each axis, an odd number.
+        use_scale: learn a scale for each channel; False fixes it at 1.
+        use_bias: learn a bias for each channel; False fixes it at 0.
+
+    >>> import jax.numpy as jnp
+    >>> norm = DivisiveNorm()
+    >>> params, state = norm.init(features=2)
+    >>> y, _ = norm.apply(params, state, jnp.array([[1.0, 3.0]]), train=True)
+    >>> [f"{value:.3f}" for value in y.ravel()], float(params["sigma"])
+    (['-0.707', '0.707'], 1.0)
+    """
+
+    facts: ClassVar[Facts]
+
+    sigma: float = 1.0
+    window: int = 5
+    use_scale: bool = True
+    use_bias: bool = True
+
+    def __post_init__(self) -> None:
+        require_field(self.sigma > 0, "sigma", self.sigma, "a positive number")
+        odd = self.window >= 1 and self.window % 2 == 1
+        require_field(odd, "window", self.window, "a positive odd number")
+
+    def init(self, features: int) -> tuple[Params, State]:
+        params = affine_params(features, self.use_scale, self.use_bias)
+        return {**params, "sigma": jnp.asarray(self.sigma, jnp.float32)}, {}
+
+    def apply(
+        self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
+    ) -> tuple[Array, State]:
+        return divisive_norm(x, **params, window=self.window, mask=mask), state

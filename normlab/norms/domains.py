@@ -1,0 +1,178 @@
+"""Batch normalisation for several domains: what they share, and what each has for itself.
+
+Conditional batch normalisation shares the statistics and has a scale and bias for each condition.
+Split batch normalisation has statistics, scale and bias for each domain. Both take whole numbers,
+one an example; a model that has none to give leaves them out, and their `apply` says what then.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jax import lax
+
+from normlab.core import Array, Params, State, normaliser
+from normlab.errors import require_field
+from normlab.norms.affine import per_channel, zero_masked
+from normlab.norms.moments import ShapeError, centre, fit_mask
+from normlab.norms.running import Running, less_running, over_batch
+
+
+@normaliser(
+    paper="arXiv:1707.00683, arXiv:1610.07629",
+    uses_batch=True,
+    invariant_to=("channel scale", "channel shift"),
+)
+@dataclass(frozen=True, kw_only=True)
+class ConditionalBatchNorm(Running):
+    """Batch normalisation with a scale and bias for each condition (a class, a style, a speaker).
+
+    Scale and bias have shape `(conditions, C)`; mean and variance, and their running values, are
+    of all examples together.
+
+    Attributes:
+        conditions: how many there are.
+
+    >>> import jax.numpy as jnp
+    >>> norm = ConditionalBatchNorm(conditions=2)
+    >>> params, state = norm.init(features=1)
+    >>> params["bias"] = jnp.array([[0.0], [10.0]])
+    >>> x = jnp.array([[1.0], [3.0]])
+    >>> y, _ = norm.apply(params, state, x, train=True, condition=jnp.array([0, 1]))
+    >>> [f"{value:.1f}" for value in y.ravel()]
+    ['-1.0', '11.0']
+    """
+
+    conditions: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_count("conditions", self.conditions)
+
+    def init(self, features: int) -> tuple[Params, State]:
+        params, state = super().init(features)
+        return _for_each(self.conditions, params), state
+
+    def apply(
+        self,
+        params: Params,
+        state: State,
+        x: Array,
+        *,
+        train: bool,
+        mask: Array | None = None,
+        condition: Array | None = None,
+    ) -> tuple[Array, State]:
+        """As every normaliser; `condition` is `(N,)`, and the first one for all without it."""
+        if condition is None:
+            condition = jnp.zeros(x.shape[0], jnp.int32)
+        if train:
+            centred, moments = centre(x, over_batch(x), mask=mask, axis_name=self.axis_name)
+            variance = moments.variance
+            state = self.moved(state, moments)
+        else:
+            centred = less_running(x, state["mean"], mask)
+            variance = per_channel("variance", state["variance"], centred)
+        z = centred * lax.rsqrt(variance + self.eps)
+        return _scale_and_shift_each(z, x, params, condition, mask), state
+
+
+@normaliser(
+    paper="arXiv:1911.09665, arXiv:1906.03950",
+    uses_batch=True,
+    invariant_to=("channel scale", "channel shift"),
+)
+@dataclass(frozen=True, kw_only=True)
+class SplitBatchNorm(Running):
+    """Batch normalisation of each domain by itself: own statistics, own scale and bias.
+
+    All have shape `(domains, C)`: clean and adversarial or augmented images (AdvProp), or the
+    domains of domain-specific batch normalisation.
+
+    Attributes:
+        domains: how many there are.
+
+    >>> import jax.numpy as jnp
+    >>> norm = SplitBatchNorm(domains=2)
+    >>> x = jnp.array([[1.0], [3.0], [10.0], [30.0]])
+    >>> y, state = norm.apply(*norm.init(features=1), x, train=True)
+    >>> [f"{value:.1f}" for value in y.ravel()]
+    ['-1.0', '1.0', '-1.0', '1.0']
+    """
+
+    domains: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_count("domains", self.domains)
+
+    def init(self, features: int) -> tuple[Params, State]:
+        params, state = super().init(features)
+        return _for_each(self.domains, params), _for_each(self.domains, state)
+
+    def apply(
+        self,
+        params: Params,
+        state: State,
+        x: Array,
+        *,
+        train: bool,
+        mask: Array | None = None,
+        domain: Array | None = None,
+    ) -> tuple[Array, State]:
+        """As every normaliser; `domain` is `(N,)`.
+
+        Without it a training batch is taken in equal consecutive parts, one a domain, and in
+        evaluation every example is of the first: what timm's class of this name does.
+
+        Raises:
+            ShapeError: no domain is given and the batch has no equal parts.
+        """
+        if domain is None:
+            domain = self._by_position(x.shape[0]) if train else jnp.zeros(x.shape[0], jnp.int32)
+        valid = fit_mask(jnp.ones((1,) * x.ndim, bool) if mask is None else mask, x)
+        z, each = 0.0, []
+        for number in range(self.domains):
+            own = valid & (_per_example(domain, x) == number)
+            here = {name: leaf[number] for name, leaf in state.items()}
+            if train:
+                centred, moments = centre(x, over_batch(x), mask=own, axis_name=self.axis_name)
+                variance = moments.variance
+                here = self.moved(here, moments)
+            else:
+                centred = jnp.where(own, less_running(x, here["mean"], valid), 0)
+                variance = per_channel("variance", here["variance"], centred)
+            z = z + centred * lax.rsqrt(variance + self.eps)
+            each.append(here)
+        state = {name: jnp.stack([here[name] for here in each]) for name in state}
+        return _scale_and_shift_each(jnp.asarray(z), x, params, domain, mask), state
+
+    def _by_position(self, examples: int) -> Array:
+        if examples % self.domains:
+            raise ShapeError(
+                f"{examples} examples cannot be split into {self.domains} equal parts, one a "
+                "domain: choose another batch size, or give each example's domain"
+            )
+        return jnp.arange(examples) // (examples // self.domains)
+
+
+def _require_count(name: str, value: int) -> None:
+    require_field(value >= 1, name, value, "a positive whole number")
+
+
+def _for_each(number: int, tree: Params) -> Params:
+    return {name: jnp.broadcast_to(leaf, (number, *leaf.shape)) for name, leaf in tree.items()}
+
+
+def _per_example(values: Array, x: Array) -> Array:
+    """`(N,)` or `(N, C)` made to broadcast to `(N, ..., C)`."""
+    return values.reshape(values.shape[0], *(1,) * (x.ndim - 2), -1)
+
+
+def _scale_and_shift_each(
+    z: Array, x: Array, params: Params, which: Array, mask: Array | None
+) -> Array:
+    if "scale" in params:
+        z = z * _per_example(params["scale"][which], z).astype(z.dtype)
+    if "bias" in params:
+        z = z + _per_example(params["bias"][which], z).astype(z.dtype)
+    return zero_masked(z.astype(x.dtype), mask)

@@ -1,0 +1,45 @@
+"""Frozen batch normalisation: given statistics, in training too."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jax import lax
+
+from normlab.core import Array, Params, State, normaliser
+from normlab.norms.affine import Standardiser, per_channel, scale_and_shift
+from normlab.norms.running import less_running
+
+
+@normaliser(paper="arXiv:1512.03385, appendix A (detectors trained on with fixed statistics)")
+@dataclass(frozen=True, kw_only=True)
+class FrozenBatchNorm(Standardiser):
+    """Batch normalisation whose statistics stay as they are, in training too.
+
+    The state is that of `BatchNorm`, `mean` and `variance`, zero and one until statistics are put
+    there. Scale and bias learn on; to hold them too, leave their gradients out of the optimiser
+    (`optax.masked`). What is called a batch norm with a frozen scale is `BatchNorm` with
+    `use_scale: false`.
+
+    >>> import jax.numpy as jnp
+    >>> norm = FrozenBatchNorm()
+    >>> params, _ = norm.init(features=1)
+    >>> state = {"mean": jnp.array([1.0]), "variance": jnp.array([4.0])}
+    >>> y, after = norm.apply(params, state, jnp.array([[1.0], [3.0]]), train=True)
+    >>> [f"{value:.2f}" for value in y.ravel()], after is state
+    (['0.00', '1.00'], True)
+    """
+
+    def init(self, features: int) -> tuple[Params, State]:
+        params, _ = super().init(features)
+        return params, {
+            "mean": jnp.zeros((features,), jnp.float32),
+            "variance": jnp.ones((features,), jnp.float32),
+        }
+
+    def apply(
+        self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
+    ) -> tuple[Array, State]:
+        centred = less_running(x, state["mean"], mask)
+        variance = per_channel("variance", state["variance"], centred)
+        z = centred * lax.rsqrt(variance + self.eps)
+        return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state

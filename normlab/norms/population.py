@@ -1,0 +1,70 @@
+"""Population normalisation: running statistics in training, as if they were given."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jax import lax
+
+from normlab.core import Array, Params, State, normaliser
+from normlab.norms.affine import per_channel, scale_and_shift, zero_masked
+from normlab.norms.moments import centre
+from normlab.norms.running import Running, less_running, move, over_batch
+
+
+@normaliser(paper="arXiv:1809.00846", uses_batch=True)
+@dataclass(frozen=True, kw_only=True)
+class PopulationNorm(Running):
+    """Batch normalisation by running statistics, through which no gradient goes.
+
+    What is left of batch normalisation without the noise of its batches: Luo et al. (2019) show
+    that, to first order, batch normalisation is this and a decay of the scale; give the decay by
+    `decay: {norm: ...}` in a config.
+
+    The statistics are those that the step's own batch has just moved. The first steps weigh all
+    batches alike (the old value has the weight `min(momentum, t / (t + 1))` at step t), so the
+    first is normalised by itself and not by zeros and ones.
+
+    >>> import jax.numpy as jnp
+    >>> norm = PopulationNorm()
+    >>> params, state = norm.init(features=1)
+    >>> _, state = norm.apply(params, state, jnp.array([[1.0], [3.0]]), train=True)
+    >>> _, state = norm.apply(params, state, jnp.array([[3.0], [5.0]]), train=True)
+    >>> state["mean"].tolist(), state["variance"].tolist()
+    ([3.0], [1.0])
+    """
+
+    def init(self, features: int) -> tuple[Params, State]:
+        params, state = super().init(features)
+        return params, {**state, "steps": jnp.zeros((), jnp.float32)}
+
+    def apply(
+        self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
+    ) -> tuple[Array, State]:
+        if train:
+            z, moments = centre(x, over_batch(x), mask=mask, axis_name=self.axis_name)
+            old = self._weight_of_old(state["steps"])
+            state = {
+                **state,
+                **move(state, moments.statistics, moments.count, old),
+                "steps": state["steps"] + 1,
+            }
+            # x less the new mean, through the batch's own, so that a large mean costs no digits;
+            # the last term is zero, and hands on the gradient that the rest does not have.
+            offset = moments.mean - per_channel("mean", state["mean"], z)
+            passing = zero_masked(x.astype(z.dtype), mask)
+            centred = lax.stop_gradient(z + offset) + (passing - lax.stop_gradient(passing))
+        else:
+            centred = less_running(x, state["mean"], mask)
+        variance = per_channel("variance", state["variance"], centred)
+        z = centred * lax.rsqrt(variance + self.eps)
+        return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state
+
+    def pool(self, states: State) -> State:
+        """As for `BatchNorm`, with the weight that the old values had in this step."""
+        new = 1 - self._weight_of_old(states["steps"][0] - 1)
+        pooled = {name: leaf.mean(axis=0) for name, leaf in states.items()}
+        spread = states["mean"].var(axis=0) / jnp.maximum(new, 1e-6)
+        return {**pooled, "variance": pooled["variance"] + spread}
+
+    def _weight_of_old(self, steps: Array) -> Array:
+        return jnp.minimum(self.momentum, steps / (steps + 1))

@@ -1,0 +1,66 @@
+"""Switchable normalisation: instance, layer and batch statistics, mixed by learnt weights."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from normlab.core import Array, Params, State, normaliser
+from normlab.norms.affine import per_channel, scale_and_shift
+from normlab.norms.moments import Sharing, centre
+from normlab.norms.running import Running, less_running, over_batch
+
+KINDS = 3
+"""Instance, layer (over the whole example) and batch statistics, in this order."""
+
+
+@normaliser(paper="arXiv:1806.10779", uses_batch=True)
+@dataclass(frozen=True, kw_only=True)
+class SwitchableNorm(Running):
+    """`(x - sum_k w_k mean_k) / sqrt(sum_k v_k variance_k + eps)` over instance, layer and batch.
+
+    `w` and `v` are softmaxes of the parameters `mean_weights` and `variance_weights`, `(3,)` each
+    and one for the whole layer; they begin alike (Luo et al. 2018). Evaluation has the running
+    statistics for the batch's. An input needs positions.
+
+    >>> import jax.numpy as jnp
+    >>> norm = SwitchableNorm()
+    >>> params, state = norm.init(features=1)
+    >>> y, _ = norm.apply(params, state, jnp.array([[[1.0], [3.0]]]), train=True)
+    >>> [f"{value:.2f}" for value in y.ravel()]
+    ['-1.00', '1.00']
+    """
+
+    def init(self, features: int) -> tuple[Params, State]:
+        params, state = super().init(features)
+        return {
+            **params,
+            "mean_weights": jnp.ones((KINDS,), jnp.float32),
+            "variance_weights": jnp.ones((KINDS,), jnp.float32),
+        }, state
+
+    def apply(
+        self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
+    ) -> tuple[Array, State]:
+        positions, example = tuple(range(1, x.ndim - 1)), tuple(range(1, x.ndim))
+        of_instance, instance = centre(x, Sharing(positions), mask=mask)
+        of_layer, layer = centre(x, Sharing(example), mask=mask)
+        if train:
+            of_batch, batch = centre(x, over_batch(x), mask=mask, axis_name=self.axis_name)
+            batch_variance = batch.variance
+            state = self.moved(state, batch)
+        else:
+            of_batch = less_running(x, state["mean"], mask)
+            batch_variance = per_channel("variance", state["variance"], of_batch)
+
+        dtype = of_instance.dtype
+        w, v = (
+            jax.nn.softmax(params[name].astype(dtype))
+            for name in ("mean_weights", "variance_weights")
+        )
+        # The weights sum to one, so x less the mixed mean is the mixture of x less each.
+        centred = w[0] * of_instance + w[1] * of_layer + w[2] * of_batch
+        variance = v[0] * instance.variance + v[1] * layer.variance + v[2] * batch_variance
+        z = centred * lax.rsqrt(variance + self.eps)
+        return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state
