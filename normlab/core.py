@@ -43,6 +43,7 @@ class Facts:
     uses_batch: bool = False
     fuses_activation: bool = False
     invariant_to: frozenset[str] = frozenset()
+    backward_state: frozenset[str] = frozenset()
 
 
 class Normaliser(Protocol):
@@ -82,6 +83,7 @@ def normaliser(
     uses_batch: bool = False,
     fuses_activation: bool = False,
     invariant_to: tuple[str, ...] = (),
+    backward_state: tuple[str, ...] = (),
 ) -> Callable[[Described], Described]:
     """Mark a frozen dataclass as an entry of the catalogue and attach its `Facts`.
 
@@ -97,7 +99,9 @@ def normaliser(
     unknown = set(invariant_to) - INVARIANCES
     if unknown:
         raise ValueError(f"unknown invariances {sorted(unknown)}; known: {sorted(INVARIANCES)}")
-    facts = Facts(paper, uses_batch, fuses_activation, frozenset(invariant_to))
+    facts = Facts(
+        paper, uses_batch, fuses_activation, frozenset(invariant_to), frozenset(backward_state)
+    )
 
     def mark(cls: Described) -> Described:
         cls.facts = facts

@@ -157,3 +157,23 @@ def pool_norm_states(normaliser: Normaliser, states: dict[str, Any]) -> dict[str
         }
 
     return at(states)
+
+
+def with_backward_state(
+    normaliser: Normaliser, state: dict[str, Any], gradient: dict[str, Any]
+) -> dict[str, Any]:
+    """A model's `norm_state` with what the backward pass left (`Facts.backward_state`).
+
+    `gradient` is that of the loss with respect to the `norm_state` before the step.
+    """
+    moved = normaliser.facts.backward_state
+
+    def at(tree: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: {name: (found[key] if name in moved else value)[name] for name in value}
+            if key == NORM
+            else at(value, found[key])
+            for key, value in tree.items()
+        }
+
+    return at(state, gradient)

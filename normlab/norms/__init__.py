@@ -34,8 +34,11 @@ if TYPE_CHECKING:
     from normlab.norms.layer import LayerNormImage as LayerNormImage
     from normlab.norms.local_response import LocalResponseNorm as LocalResponseNorm
     from normlab.norms.mode import ModeNorm as ModeNorm
+    from normlab.norms.online import OnlineNorm as OnlineNorm
     from normlab.norms.population import PopulationNorm as PopulationNorm
     from normlab.norms.positional import PositionalNorm as PositionalNorm
+    from normlab.norms.quadratic import MovingAverageBatchNorm as MovingAverageBatchNorm
+    from normlab.norms.quadratic import PowerNorm as PowerNorm
     from normlab.norms.renorm import BatchRenorm as BatchRenorm
     from normlab.norms.rms import RMSNorm as RMSNorm
     from normlab.norms.scale import ScaleNorm as ScaleNorm

@@ -19,7 +19,7 @@ from jax.stages import Lowered
 
 from normlab.core import Array, Normaliser
 from normlab.data.augment import Augmentation, apply_all
-from normlab.models.slots import NORM_STATE, pool_norm_states
+from normlab.models.slots import NORM_STATE, pool_norm_states, with_backward_state
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData, Meter, TrainState
 
@@ -117,7 +117,7 @@ class Program:
         normalised by its own statistics and starts from the same normaliser state, and the state
         that a step leaves is that of all of them together (`core.pool_states`).
         """
-        gradients = jax.value_and_grad(self._loss, has_aux=True)
+        gradients = self._value_and_grad
         parts = self.recipe.accumulate
         if parts == 1:
             return gradients(state.params, state.norm_state, images, labels)
@@ -134,6 +134,14 @@ class Program:
         norm_state = pool_norm_states(self._normaliser(), states)
         grads = jax.tree.map(lambda leaf: leaf / parts, total)
         return (loss.mean(), (norm_state, correct.sum())), grads
+
+    def _value_and_grad(self, params: Any, norm_state: Any, images: Array, labels: Array) -> Any:
+        if not self._normaliser().facts.backward_state:
+            return jax.value_and_grad(self._loss, has_aux=True)(params, norm_state, images, labels)
+        both = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)
+        (loss, (moved, correct)), (grads, left) = both(params, norm_state, images, labels)
+        moved = with_backward_state(self._normaliser(), moved, left)
+        return (loss, (moved, correct)), grads
 
     def _loss(self, params: Any, norm_state: Any, images: Array, labels: Array) -> Any:
         logits, norm_state = self.model.apply(

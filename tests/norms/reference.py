@@ -258,6 +258,23 @@ def _evo_s0(x, norm, params, mask=None):
     return z * sigmoid / np.sqrt(group + norm.eps)
 
 
+def _online(x, norm, params, mask=None):
+    z, keep, c = _unchanged(x, norm, params, mask), _valid(x, mask), x.shape[-1]
+    mean, variance, out = np.zeros(c), np.ones(c), np.zeros_like(z)
+    for i in range(x.shape[0]):
+        own, seen = z[i].reshape(-1, c), keep[i].reshape(-1, c)
+        out[i] = (z[i] - mean) / np.sqrt(variance + norm.eps)
+        out[i] = np.where(keep[i], out[i], 0)
+        for k in np.flatnonzero(seen.any(axis=0)):
+            values = own[seen[:, k], k].real
+            old, m = mean[k], norm.momentum
+            mean[k] = m * old + (1 - m) * values.mean()
+            spread = m * (1 - m) * (values.mean() - old) ** 2
+            variance[k] = m * variance[k] + (1 - m) * values.var() + spread
+        out[i] = out[i] / np.sqrt((out[i] ** 2).sum() / max(keep[i].sum(), 1) + norm.eps)
+    return out
+
+
 def _newton(covariance, iterations):
     trace, root = np.trace(covariance), np.eye(len(covariance))
     for _ in range(iterations):
@@ -316,8 +333,11 @@ REFERENCES: dict[str, Reference] = {
     "local_response_norm": _local_response,
     "mixed_batch_group_norm": _batch_and_group,
     "mode_norm": _modes,
+    "moving_average_batch_norm": _by("channel", centre=False),
+    "online_norm": _online,
     "population_norm": _population,
     "positional_norm": _by("position"),
+    "power_norm": _by("channel", centre=False),
     "rms_norm": _by("position", centre=False),
     "scale_norm": _length,
     "split_batch_norm": _in_parts,

@@ -116,6 +116,8 @@ def relative_error(found, true):
 @pytest.mark.parametrize("name", REFERENCES)
 def test_gradients_are_those_of_the_equation(name, mean):
     norm = make(name)
+    if name == "online_norm":
+        pytest.skip("its backward is not a derivative: see test_backward_state.py")
     if mean > 1 and name == "mode_norm":
         pytest.skip("its gates are decided by the mean, whose last digit then counts")
     params, state = norm.init(16)
@@ -136,6 +138,8 @@ def test_gradients_are_those_of_the_equation(name, mean):
 def test_second_derivatives_are_those_of_the_equation(name):
     """Hessian-vector products by both routes: what a probe of sharpness computes."""
     norm = make(name)
+    if norm.facts.backward_state:
+        pytest.skip("its backward holds statistics fixed: see test_backward_state.py")
     params, state = norm.init(16)
     params = with_values(params)
     x, v, w = sample(SMALL, 1, 2), sample(SMALL, seed=5), sample(SMALL, seed=6)
@@ -156,6 +160,8 @@ def test_second_derivatives_are_those_of_the_equation(name):
 
 
 def test_forward_and_reverse_derivatives_agree(norm, setup):
+    if norm.facts.backward_state:
+        pytest.skip("its backward is its own, and there is no forward derivative")
     params, state, xs = setup
     call = jax.jit(lambda x: apply(norm, params, state, x)[0])
     v, dy = jnp.asarray(sample(SHAPE, seed=5)), jnp.asarray(sample(SHAPE, seed=6))

@@ -1,0 +1,148 @@
+"""Online normalisation: one example after the other, forward and backward, without a batch."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from normlab.core import Array, Params, State, normaliser
+from normlab.errors import require_field
+from normlab.norms.affine import Standardiser, per_channel, scale_and_shift, zero_masked
+from normlab.norms.moments import fit_mask, statistics_dtype
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _streamed(
+    decay: float, x: Array, mean: Array, root: Array, along: Array, sum_: Array, keep: Array
+) -> Array:
+    """`(x - mean) / root`, all `(N, P, C)` or, for mean and root, `(N, C)`.
+
+    The gradients of `along` and `sum_`, `(C,)`, are their next values (`Facts.backward_state`).
+    """
+    return (x - mean[:, None]) / root[:, None]
+
+
+def _forward(decay, x, mean, root, along, sum_, keep):  # type: ignore[no-untyped-def]
+    y = (x - mean[:, None]) / root[:, None]
+    return y, (jnp.where(keep, y, 0), mean, root, along, sum_, keep)
+
+
+def _backward(decay, kept, g):  # type: ignore[no-untyped-def]
+    y, mean, root, along, sum_, keep = kept
+
+    def one(errors, example):  # type: ignore[no-untyped-def]
+        along, total = errors
+        g, y, root, keep = example
+        # Errors of a channel of which this example has nothing stay as they are.
+        g = jnp.where(keep, g - (1 - decay) * along[None] * y, 0)
+        along = along + _mean(g * y, keep)
+        g = jnp.where(keep, g / root[None] - (1 - decay) * total[None], 0)
+        return (along, total + _mean(g, keep)), g
+
+    start = (along.astype(y.dtype), sum_.astype(y.dtype))
+    (after_along, after_sum), gradient = lax.scan(one, start, (g, y, root, keep))
+    nothing = jnp.zeros(keep.shape, jax.dtypes.float0)
+    left = after_along.astype(along.dtype), after_sum.astype(sum_.dtype)
+    return gradient, jnp.zeros_like(mean), jnp.zeros_like(root), *left, nothing
+
+
+_streamed.defvjp(_forward, _backward)
+
+
+@normaliser(paper="arXiv:1905.05894", uses_batch=True, backward_state=("error_along", "error_sum"))
+@dataclass(frozen=True, kw_only=True)
+class OnlineNorm(Standardiser):
+    """Online normalisation: each example by the exponential averages of those before it.
+
+    An example's `(x - mean) / deviation` takes both from before it, then moves them; the examples
+    of a batch go one after the other. The gradient has the two components that a normaliser must
+    not let through taken out by two control processes, which also run from example to example.
+    What comes out is divided by the root of its mean square over the example's elements, which
+    keeps activations from growing with depth (Chiley et al. 2019, algorithm 1 and layer scaling).
+
+    Attributes:
+        momentum: the weight of the OLD mean and variance, per example; the paper's 0.999.
+        backward_momentum: the same of the control processes; the paper's 0.99.
+
+    >>> import jax.numpy as jnp
+    >>> norm = OnlineNorm(momentum=0.5)
+    >>> y, state = norm.apply(*norm.init(features=2), jnp.array([[2.0, -2.0]]), train=True)
+    >>> [f"{value:.2f}" for value in y.ravel()], state["mean"].tolist(), state["variance"].tolist()
+    (['1.00', '-1.00'], [1.0, -1.0], [1.5, 1.5])
+    """
+
+    momentum: float = 0.999
+    backward_momentum: float = 0.99
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("momentum", "backward_momentum"):
+            value = getattr(self, name)
+            require_field(0 <= value <= 1, name, value, "between 0 and 1")
+
+    def init(self, features: int) -> tuple[Params, State]:
+        params, _ = super().init(features)
+        return params, {
+            "mean": jnp.zeros((features,), jnp.float32),
+            "variance": jnp.ones((features,), jnp.float32),
+            "error_along": jnp.zeros((features,), jnp.float32),
+            "error_sum": jnp.zeros((features,), jnp.float32),
+        }
+
+    def apply(
+        self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
+    ) -> tuple[Array, State]:
+        z = zero_masked(x.astype(statistics_dtype(x)), mask)
+        if train:
+            rows = z.reshape(x.shape[0], -1, x.shape[-1])
+            valid = jnp.ones(x.shape, bool) if mask is None else fit_mask(mask, x)
+            keep = valid.reshape(rows.shape)
+            before, (means, variances) = self._averages(state, lax.stop_gradient(rows), keep)
+            roots = jnp.sqrt(variances + self.eps)
+            errors = state["error_along"], state["error_sum"]
+            y = jnp.asarray(_streamed(self.backward_momentum, rows, means, roots, *errors, keep))
+            y = y.reshape(x.shape)
+            state = {**state, **before}
+        else:
+            mean, variance = (per_channel(k, state[k], z) for k in ("mean", "variance"))
+            y = (z - mean) * lax.rsqrt(variance + self.eps)
+        y = self._scaled(zero_masked(y, mask), mask)
+        return scale_and_shift(y, x, params.get("scale"), params.get("bias"), mask), state
+
+    def _averages(
+        self, state: State, rows: Array, keep: Array
+    ) -> tuple[State, tuple[Array, Array]]:
+        """The state after the last example, and what each example is normalised by, `(N, C)`."""
+
+        def one(
+            before: tuple[Array, Array], example: tuple[Array, Array]
+        ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+            (mean, variance), (values, keep) = before, example
+            own = _mean(values, keep)
+            spread = _mean(jnp.where(keep, values - own[None], 0) ** 2, keep)
+            new = 1 - self.momentum
+            moved = (
+                mean + new * (own - mean),
+                self.momentum * variance + new * spread + self.momentum * new * (own - mean) ** 2,
+            )
+            seen = keep.any(axis=0)
+            return tuple(jnp.where(seen, a, b) for a, b in zip(moved, before, strict=True)), before  # type: ignore[return-value]
+
+        start = state["mean"].astype(rows.dtype), state["variance"].astype(rows.dtype)
+        (mean, variance), before = lax.scan(one, start, (rows, keep))
+        moved = {"mean": mean.astype(jnp.float32), "variance": variance.astype(jnp.float32)}
+        return moved, before
+
+    def _scaled(self, y: Array, mask: Array | None) -> Array:
+        axes = tuple(range(1, y.ndim))
+        total = jnp.sum(y**2, axis=axes, keepdims=True)
+        kept = jnp.ones_like(y) if mask is None else fit_mask(mask, y).astype(y.dtype)
+        count = jnp.maximum(kept.sum(axis=axes, keepdims=True), 1)
+        return y * lax.rsqrt(total / count + self.eps)
+
+
+def _mean(values: Array, keep: Array) -> Array:
+    """Over the positions of `(P, C)`; `values` are zero where not kept."""
+    return values.sum(axis=0) / jnp.maximum(keep.sum(axis=0).astype(values.dtype), 1)
