@@ -125,6 +125,8 @@ def _decorator_name(node: ast.expr) -> str | None:
 
 
 NORMS = Shelf("normaliser", "normlab.norms", "normaliser")
+KERNELS = Shelf("kernel transform", "normlab.weights", "kernel_transform")
+PROBES = Shelf("probe", "normlab.probes", "probe")
 MODELS = Shelf("model", "normlab.models", "model")
 DATA = Shelf("dataset", "normlab.data", "dataset")
 AUGMENTATIONS = Shelf("augmentation", "normlab.data", "augmentation")

@@ -111,6 +111,53 @@ def normaliser(
     return mark
 
 
+class KernelTransform(Protocol):
+    """What a model holds in its kernel slot: a frozen, hashable dataclass.
+
+    A kernel is `(..., in, out)`: HWIO for a convolution, `(in, out)` for a dense layer. The units
+    of the last axis are transformed each by itself unless the entry says otherwise.
+    """
+
+    facts: ClassVar["KernelFacts"]
+
+    def init(self, key: Array, kernel: Array) -> tuple[Params, State]:
+        """The parameters and the state for a kernel as it is initialised."""
+        ...
+
+    def apply(
+        self, params: Params, state: State, kernel: Array, *, train: bool
+    ) -> tuple[Array, State]:
+        """The kernel that the layer uses, in the kernel's dtype, and the next state."""
+        ...
+
+
+@dataclass(frozen=True)
+class KernelFacts:
+    """What is known of a kernel transform without running it.
+
+    Attributes:
+        paper: where it comes from.
+        invariant_to: changes of the kernel that leave the result alone (as eps goes to 0): a
+            positive factor ("scale") or an offset ("shift") of each output unit.
+    """
+
+    paper: str
+    invariant_to: frozenset[str] = frozenset()
+
+
+def kernel_transform(
+    *, paper: str, invariant_to: tuple[str, ...] = ()
+) -> Callable[[Described], Described]:
+    """Mark a frozen dataclass as a kernel transform of the catalogue."""
+
+    def mark(cls: Described) -> Described:
+        cls.facts = KernelFacts(paper, frozenset(invariant_to))
+        cls.catalogue_kind = "kernel_transform"
+        return cls
+
+    return mark
+
+
 def pool_states(normaliser: Normaliser, states: State) -> State:
     """The state after one step whose microbatches each ended in one of `states`.
 

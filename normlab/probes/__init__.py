@@ -1,0 +1,1 @@
+"""Probes: what a network does inside while it trains, each a pure function of one moment of it."""
