@@ -46,6 +46,7 @@ class Kind(StrEnum):
     """What `list` can list."""
 
     norms = "norms"
+    kernels = "kernels"
     models = "models"
     data = "data"
     augmentations = "augmentations"
@@ -160,6 +161,7 @@ def list_entries(kind: Annotated[Kind, typer.Argument(help="What to list.")]) ->
 
     shelves = {
         Kind.norms: catalogue.NORMS,
+        Kind.kernels: catalogue.KERNELS,
         Kind.models: catalogue.MODELS,
         Kind.data: catalogue.DATA,
         Kind.augmentations: catalogue.AUGMENTATIONS,

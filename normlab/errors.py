@@ -23,6 +23,10 @@ class FieldError(UserError, ValueError):
         self.field = field
 
 
+class KernelError(UserError, ValueError):
+    """A kernel has a shape that a kernel transform can make nothing of."""
+
+
 def require_field(condition: bool, field: str, value: object, allowed: str) -> None:
     """Raise `FieldError` unless `condition` holds; `allowed` completes "`field` must be ...".
 

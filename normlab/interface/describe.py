@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 from typing import Any
 
-from normlab.catalogue import AUGMENTATIONS, DATA, MODELS, NORMS, snake_case
+from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, snake_case
 from normlab.errors import UserError, did_you_mean
 from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
 from normlab.runs.schema import SETTINGS, describe_type, fields_model
@@ -12,6 +12,7 @@ from normlab.runs.yaml_source import flow
 
 SHELVES = {
     "norm": NORMS,
+    "kernel": KERNELS,
     "model": MODELS,
     "data": DATA,
     "augmentation": AUGMENTATIONS,
@@ -48,13 +49,26 @@ def describe_entry(name: str) -> str:
 
 
 def _find(name: str) -> tuple[str, Any]:
+    if ":" in name:
+        section = _section_of(name)
+        return section, SHELVES[section]
     for section, shelf in SHELVES.items():
-        if name in shelf.entries() or (":" in name and section == "norm"):
+        if name in shelf.entries():
             return section, shelf
     everything = [*SETTINGS, *(name for shelf in SHELVES.values() for name in shelf.entries())]
     close = did_you_mean(name, everything)
     hint = close if close.startswith("did") else "see `normlab list norms`, `models`, `data`, ..."
     raise UserError(f"nothing is called '{name}'; {hint}")
+
+
+def _section_of(name: str) -> str:
+    """Where a config would name `package.module:Class`: as a normaliser, if it does not say."""
+    try:
+        kind = getattr(NORMS.find(name).load(), "catalogue_kind", None)
+    except ImportError:
+        kind = None  # which is told by whoever loads it
+    own = [section for section, shelf in SHELVES.items() if getattr(shelf, "decorator", "") == kind]
+    return next(iter(own), "norm")
 
 
 def _function_of(name: str, called: Any) -> Any:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from normlab.interface.console import describe_plan
 from normlab.runs import build
-from normlab.runs.config import RunConfig
+from normlab.runs.config import SECTIONS, RunConfig
 from normlab.runs.experiment import Experiment
 from normlab.runs.plan import plan
 from normlab.runs.schema import LENGTHS
@@ -65,7 +65,8 @@ def print_preview(console: Console, experiment: Experiment, out: Path, jobs: int
 
 def _resolved(run: RunConfig) -> list[str]:
     lines: list[tuple[str, str]] = []
-    for section, values in run.sections.items():
+    for section in SECTIONS:
+        values = run.sections.get(section)
         if values is None:
             lines.append((f"{section}: null", "default"))
             continue

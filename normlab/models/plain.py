@@ -1,9 +1,8 @@
 """Networks without shortcuts: a perceptron and a stack of convolutions."""
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from normlab.core import Array, Normaliser
+from normlab.core import Array, KernelTransform, Normaliser
 from normlab.errors import require_field
 from normlab.models.slots import (
     ActivationName,
@@ -11,9 +10,8 @@ from normlab.models.slots import (
     NormAct,
     classify,
     conv,
-    he_normal,
+    dense,
     model,
-    needs_bias,
 )
 
 
@@ -24,6 +22,7 @@ class MLP(nn.Module):
     Attributes:
         norm: what stands in every normaliser slot.
         classes: the number of logits.
+        kernel: what every kernel but the head's passes through, or None.
         widths: units of each hidden layer.
         activation: the activation slot.
         dtype: the precision of activations.
@@ -31,6 +30,7 @@ class MLP(nn.Module):
 
     norm: Normaliser
     classes: int
+    kernel: KernelTransform | None = None
     widths: tuple[int, ...] = (100, 100, 100)
     activation: ActivationName = "sigmoid"
     dtype: Dtype = "float32"
@@ -44,13 +44,8 @@ class MLP(nn.Module):
         """Logits `(N, classes)` of images or vectors `(N, ...)`, which are flattened."""
         x = x.reshape(x.shape[0], -1).astype(self.dtype)
         for width in self.widths:
-            x = nn.Dense(
-                width,
-                use_bias=needs_bias(self.norm, width),
-                kernel_init=he_normal,
-                dtype=jnp.dtype(self.dtype),
-            )(x)
-            x = NormAct(self.norm, self.activation)(x, train=train)
+            layer = dense(self.norm, width, self.dtype, transform=self.kernel, train=train)
+            x = NormAct(self.norm, self.activation)(layer(x), train=train)
         return classify(x, self.classes)
 
 
@@ -61,6 +56,7 @@ class Convnet(nn.Module):
     Attributes:
         norm: what stands in every normaliser slot.
         classes: the number of logits.
+        kernel: what every kernel but the head's passes through, or None.
         widths: channels of each stage.
         layers: convolutions in each stage.
         activation: the activation slot.
@@ -69,6 +65,7 @@ class Convnet(nn.Module):
 
     norm: Normaliser
     classes: int
+    kernel: KernelTransform | None = None
     widths: tuple[int, ...] = (32, 64, 128)
     layers: int = 2
     activation: ActivationName = "relu"
@@ -90,8 +87,10 @@ class Convnet(nn.Module):
                 require_field(room, "widths", self.widths, allowed)
                 x = nn.max_pool(x, (2, 2), strides=(2, 2))
             for _ in range(self.layers):
-                x = conv(self.norm, width, 3, 1, self.dtype)(x)
-                x = NormAct(self.norm, self.activation)(x, train=train)
+                layer = conv(
+                    self.norm, width, 3, 1, self.dtype, transform=self.kernel, train=train
+                )
+                x = NormAct(self.norm, self.activation)(layer(x), train=train)
         return classify(x.mean(axis=(1, 2)), self.classes)
 
 

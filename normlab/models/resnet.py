@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from normlab.core import Array, Normaliser
+from normlab.core import Array, KernelTransform, Normaliser
 from normlab.errors import require_field
 from normlab.models.slots import (
     ACTIVATIONS,
@@ -25,6 +25,7 @@ class _ResidualNetwork(nn.Module):
 
     norm: Normaliser
     classes: int
+    kernel: KernelTransform | None = None
     depth: int = 20
     width: int = 16
     activation: ActivationName = "relu"
@@ -36,8 +37,16 @@ class _ResidualNetwork(nn.Module):
         require_field(self.width >= 1, "width", self.width, "a positive whole number")
         super().__post_init__()
 
-    def _stem(self, x: Array) -> Array:
-        return conv(self.norm, self.width, 3, 1, self.dtype)(x.astype(self.dtype))
+    def _stem(self, x: Array, train: bool) -> Array:
+        return self._conv(self.width, 3, 1, train)(x.astype(self.dtype))
+
+    def _conv(
+        self, features: int, size: int, stride: int, train: bool, bias: bool = True
+    ) -> nn.Conv:
+        return conv(
+            self.norm, features, size, stride, self.dtype,
+            transform=self.kernel, train=train, bias=bias,
+        )  # fmt: skip
 
     def _stages(self, x: Array, train: bool) -> Array:
         for stage in range(STAGES):
@@ -63,6 +72,7 @@ class Resnet(_ResidualNetwork):
     Attributes:
         norm: what stands in every normaliser slot.
         classes: the number of logits.
+        kernel: what every kernel but the head's passes through, or None.
         depth: layers with weights, 6n + 2.
         width: channels of the first stage; the others have two and four times as many.
         activation: the activation slot.
@@ -72,13 +82,13 @@ class Resnet(_ResidualNetwork):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Logits `(N, classes)` of images `(N, H, W, C)`."""
-        x = NormAct(self.norm, self.activation)(self._stem(x), train=train)
+        x = NormAct(self.norm, self.activation)(self._stem(x, train), train=train)
         return self._head(self._stages(x, train))
 
     def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
-        y = conv(self.norm, features, 3, stride, self.dtype)(x)
+        y = self._conv(features, 3, stride, train)(x)
         y = NormAct(self.norm, self.activation)(y, train=train)
-        y = conv(self.norm, features, 3, 1, self.dtype)(y)
+        y = self._conv(features, 3, 1, train)(y)
         y = Norm(self.norm)(y, train=train)
         shortcut = x[:, ::stride, ::stride]
         new_channels = features - x.shape[-1]
@@ -97,7 +107,7 @@ class ResnetV2(_ResidualNetwork):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Logits `(N, classes)` of images `(N, H, W, C)`."""
-        x = self._stages(self._stem(x), train)
+        x = self._stages(self._stem(x, train), train)
         return self._head(NormAct(self.norm, self.activation)(x, train=train))
 
     def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
@@ -105,7 +115,7 @@ class ResnetV2(_ResidualNetwork):
         changes = stride > 1 or features != x.shape[-1]
         shortcut = x
         if changes:
-            shortcut = conv(self.norm, features, 1, stride, self.dtype, bias=False)(y)
-        y = conv(self.norm, features, 3, stride, self.dtype)(y)
+            shortcut = self._conv(features, 1, stride, train, bias=False)(y)
+        y = self._conv(features, 3, stride, train)(y)
         y = NormAct(self.norm, self.activation)(y, train=train)
-        return shortcut + conv(self.norm, features, 3, 1, self.dtype)(y)
+        return shortcut + self._conv(features, 3, 1, train)(y)

@@ -1,19 +1,26 @@
-"""What every model is made of: the normaliser slot, the activation slot, and the weights' start."""
+"""What every model is made of: the slots for normaliser, activation and kernel transform, and the
+weights' start."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
-from normlab.core import Array, Normaliser, Params, State, pool_states
+from normlab.core import Array, KernelTransform, Normaliser, Params, State, pool_states
 
 NORM = "norm"
 """The key under which a slot keeps its normaliser's params and state, wherever it sits."""
 
+TRANSFORM = "transform"
+"""The key under which a layer keeps its kernel transform's params and state."""
+
 NORM_STATE = "norm_state"
-"""The variable collection that holds every normaliser's state."""
+"""The variable collection that holds the state of every normaliser and every kernel transform."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 """The precision of activations; parameters, statistics and logits are float32 in any case."""
@@ -47,7 +54,8 @@ def model(*, paper: str) -> Callable[[Described], Described]:
     """Mark a Flax module as an entry of the catalogue.
 
     Its fields are the schema of a config's `model:`, but for the slots that the config fills from
-    elsewhere: `norm`, a `Normaliser`, and `classes`, from the data. It is called as
+    elsewhere: `norm`, a `Normaliser`; `classes`, from the data; and `kernel`, a `KernelTransform`
+    or None, which a model without that slot does not have. It is called as
     `model.apply(variables, images, train=...)` and returns float32 logits.
     """
 
@@ -103,58 +111,139 @@ def needs_bias(normaliser: Normaliser, features: int) -> bool:
     return "bias" not in normaliser.init(features)[0]
 
 
+class Kernel(nn.Module):
+    """A kernel transform's place in a layer: between the kernel that is learnt and its use.
+
+    As of a normaliser, its state moves only when `train` is True and the collection is mutable,
+    never in `init`.
+    """
+
+    transform: KernelTransform
+
+    @nn.compact
+    def __call__(self, kernel: Array, *, train: bool) -> Array:
+        """The kernel that the layer uses, in its shape and dtype."""
+        key = self.make_rng("params") if self.is_initializing() else jax.random.key(0)
+        start = partial(self.transform.init, key, kernel)
+        params, state = jax.eval_shape(start)  # which there are; they are made in `init` alone
+        if params:
+            params = self.param(TRANSFORM, lambda _: start()[0])
+        if not state:
+            return self.transform.apply(params, state, kernel, train=train)[0]
+        variable = self.variable(NORM_STATE, TRANSFORM, lambda: start()[1])
+        used, moved = self.transform.apply(params, variable.value, kernel, train=train)
+        if train and not self.is_initializing() and self.is_mutable_collection(NORM_STATE):
+            variable.value = moved
+        return used
+
+
 def conv(
     normaliser: Normaliser,
     features: int,
-    kernel: int,
+    size: int,
     stride: int,
     dtype: Dtype,
     *,
+    transform: KernelTransform | None = None,
+    train: bool,
     bias: bool = True,
 ) -> nn.Conv:
     """A convolution that `normaliser` follows: padded to keep the size, He-normal.
 
-    With `bias=False` it has none in any case: its output is added to that of one which may.
+    Its kernel is learnt under `kernel` and passes through `transform`, if there is one, each time
+    it is used. With `bias=False` it has no bias in any case: its output is added to that of one
+    which may.
     """
     return nn.Conv(
         features,
-        kernel_size=(kernel, kernel),
+        kernel_size=(size, size),
         strides=(stride, stride),
-        padding=kernel // 2,
+        padding=size // 2,
         use_bias=bias and needs_bias(normaliser, features),
         kernel_init=he_normal,
         dtype=jnp.dtype(dtype),
+        promote_dtype=_transformed(transform, train),
     )
 
 
+def dense(
+    normaliser: Normaliser,
+    features: int,
+    dtype: Dtype,
+    *,
+    transform: KernelTransform | None = None,
+    train: bool,
+) -> nn.Dense:
+    """A linear layer that `normaliser` follows, He-normal; its kernel is as that of `conv`."""
+    return nn.Dense(
+        features,
+        use_bias=needs_bias(normaliser, features),
+        kernel_init=he_normal,
+        dtype=jnp.dtype(dtype),
+        promote_dtype=_transformed(transform, train),
+    )
+
+
+def _transformed(transform: KernelTransform | None, train: bool) -> Callable[..., Any]:
+    """What a flax layer calls on its input, kernel and bias before it uses them.
+
+    The kernel is transformed there as it is learnt, in float32, before it is rounded to the
+    precision of the activations.
+    """
+    if transform is None:
+        return promote_dtype
+
+    def transform_and_promote(x: Array, kernel: Array, bias: Array | None, *, dtype: Any) -> Any:
+        return promote_dtype(x, Kernel(transform)(kernel, train=train), bias, dtype=dtype)
+
+    return transform_and_promote
+
+
 def classify(features: Array, classes: int) -> Array:
-    """The linear head, in float32 whatever the precision of the network."""
+    """The linear head, in float32 whatever the precision of the network.
+
+    No kernel transform touches it, as is usual: a standardised or bounded kernel would fix the
+    scale of the logits, and with it how sure the network can be.
+    """
     return nn.Dense(classes, dtype=jnp.float32)(features.astype(jnp.float32))
 
 
 def parameter_role(path: tuple[Any, ...]) -> Literal["weight", "bias", "norm"]:
     """What a parameter is for, from its path in the tree: weight decay treats the three apart.
 
+    A kernel transform's own (a gain) has the role of a normaliser's: it is no weight. The kernel
+    that it transforms stays one. Where the transform takes the kernel's scale away, as weight
+    normalisation and standardisation do, decay of it changes no output; it keeps the kernel from
+    growing and so the effective learning rate from falling (van Laarhoven 2017, arXiv:1706.05350).
+
     >>> from jax.tree_util import DictKey
     >>> parameter_role((DictKey("Norm_0"), DictKey("norm"), DictKey("bias")))
     'norm'
     >>> parameter_role((DictKey("Conv_0"), DictKey("kernel")))
     'weight'
+    >>> parameter_role((DictKey("Conv_0"), DictKey("Kernel_0"), DictKey("transform"), DictKey("g")))
+    'norm'
     """
     keys = [str(getattr(part, "key", part)) for part in path]
-    if NORM in keys:
+    if NORM in keys or TRANSFORM in keys:
         return NORM
     return "bias" if keys[-1] == "bias" else "weight"
 
 
 def pool_norm_states(normaliser: Normaliser, states: dict[str, Any]) -> dict[str, Any]:
-    """`pool_states` at every slot of a model's `norm_state`; leaves have a leading axis."""
+    """`pool_states` at every slot of a model's `norm_state`; leaves have a leading axis.
+
+    A kernel transform sees no data, so its microbatches, which all started from one kernel and one
+    state, all ended in one: the first is taken.
+    """
 
     def at(tree: dict[str, Any]) -> State | Params | dict[str, Any]:
-        return {
-            key: pool_states(normaliser, value) if key == NORM else at(value)
-            for key, value in tree.items()
-        }
+        return {key: pooled(key, value) for key, value in tree.items()}
+
+    def pooled(key: str, value: Any) -> Any:
+        if key == TRANSFORM:
+            return jax.tree.map(lambda leaf: leaf[0], value)
+        return pool_states(normaliser, value) if key == NORM else at(value)
 
     return at(states)
 
@@ -164,16 +253,17 @@ def with_backward_state(
 ) -> dict[str, Any]:
     """A model's `norm_state` with what the backward pass left (`Facts.backward_state`).
 
-    `gradient` is that of the loss with respect to the `norm_state` before the step.
+    `gradient` is that of the loss with respect to the `norm_state` before the step. Kernel
+    transforms have no such state.
     """
     moved = normaliser.facts.backward_state
 
     def at(tree: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-        return {
-            key: {name: (found[key] if name in moved else value)[name] for name in value}
-            if key == NORM
-            else at(value, found[key])
-            for key, value in tree.items()
-        }
+        return {key: settled(key, value, found[key]) for key, value in tree.items()}
+
+    def settled(key: str, value: Any, left: Any) -> Any:
+        if key == NORM:
+            return {name: (left if name in moved else value)[name] for name in value}
+        return value if key == TRANSFORM else at(value, left)
 
     return at(state, gradient)

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from normlab.catalogue import AUGMENTATIONS, DATA, MODELS, NORMS
-from normlab.core import Normaliser
+from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS
+from normlab.core import KernelTransform, Normaliser
 from normlab.data.dataset import Dataset, Outline
-from normlab.errors import FieldError, UserError
+from normlab.errors import FieldError, KernelError, UserError
 from normlab.models.slots import NORM_STATE
 from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
 from normlab.runs.schema import COMMON_TO_DATA, as_argument
@@ -80,11 +80,25 @@ def normaliser(sections: dict[str, Any]) -> Normaliser:
     return NORMS.load(call.name)(**call.arguments)
 
 
+def kernel_transform(sections: dict[str, Any]) -> KernelTransform | None:
+    """The kernel transform, if there is one."""
+    if sections.get("kernel") is None:
+        return None
+    call = Call.of(sections["kernel"])
+    return KERNELS.load(call.name)(**call.arguments)
+
+
 def model(sections: dict[str, Any]) -> nn.Module:
-    """The network around it."""
+    """The network around them."""
     call = Call.of(sections["model"])
-    classes = outline(sections).classes
-    return MODELS.load(call.name)(norm=normaliser(sections), classes=classes, **call.arguments)
+    called, transform = MODELS.load(call.name), kernel_transform(sections)
+    slots: dict[str, Any] = {"norm": normaliser(sections), "classes": outline(sections).classes}
+    if transform is not None:
+        if "kernel" not in inspect.signature(called).parameters:
+            message = f"model {call.name} has no slot for a kernel transform; use null"
+            raise SectionError("kernel", None, message)
+        slots["kernel"] = transform
+    return called(**slots, **call.arguments)
 
 
 def optimizer(sections: dict[str, Any]) -> optax.GradientTransformation:
@@ -205,14 +219,17 @@ def _check_length(sections: dict[str, Any]) -> None:
 
 def _check_shapes(sections: dict[str, Any]) -> None:
     """Trace one training batch through the model."""
-    settings, norm, network = recipe(sections), normaliser(sections), model(sections)
+    settings, network = recipe(sections), model(sections)
+    slots = {"norm": normaliser(sections), "kernel": kernel_transform(sections)}
     images = _images(sections, settings.batch_size // settings.accumulate)
     try:
         variables = _variable_shapes(network, sections)
         jax.eval_shape(partial(network.apply, train=True, mutable=[NORM_STATE]), variables, images)
     except FieldError as error:
-        section = "norm" if hasattr(norm, error.field) else "model"
+        section = next((name for name in slots if hasattr(slots[name], error.field)), "model")
         raise SectionError(section, error.field, str(error)) from None
+    except KernelError as error:
+        raise SectionError("kernel", None, str(error)) from None
     except UserError as error:
         raise SectionError("norm", None, str(error)) from None
 
@@ -245,7 +262,8 @@ def failure_outside(name: str, error: BaseException) -> str:
 
 def _section_outside(sections: dict[str, Any], error: Exception) -> str | None:
     """The section with an entry outside normlab that an error comes from, if there is any."""
-    outside = [part for part in ("norm", "model", "data") if ":" in sections[part]["name"]]
+    parts = [part for part in ("norm", "kernel", "model", "data") if sections.get(part)]
+    outside = [part for part in parts if ":" in sections[part]["name"]]
     files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
     guilty = [part for part in outside if _file_of(sections[part]["name"]) in files]
     return next(iter([*guilty, *outside]), None)

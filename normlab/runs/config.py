@@ -13,6 +13,7 @@ from normlab.runs.labels import is_call, value_label
 from normlab.runs.schema import (
     CALLS,
     LENGTHS,
+    REQUIRED,
     SETTINGS,
     TOP_LEVEL,
     WORDS,
@@ -22,9 +23,12 @@ from normlab.runs.schema import (
 from normlab.runs.yaml_source import Document, Path, Problem, flow
 
 FOLDER_NAME = re.compile(r"\w[\w .=+-]{0,99}")
-REQUIRED = {"data", "model", "norm", "optimizer"}
-SECTIONS = ("data", "model", "norm", "optimizer", "schedule", "decay", "train")
+SECTIONS = ("data", "model", "norm", "kernel", "optimizer", "schedule", "decay", "train")
 """The sections of a resolved config, in the order in which they are shown."""
+
+ABSENT_IF_NULL = {"kernel"}
+"""Sections that a resolved config does not have unless they name something: they came later than
+others, and a config without them is to keep the hash, and so the runs, that it had before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +130,8 @@ def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None,
         problems += _check_together(document, sections)
     if problems:
         return None, problems
-    plain = {section: _plain(sections[section]) for section in SECTIONS}
+    kept = [s for s in SECTIONS if s not in ABSENT_IF_NULL or sections.get(s) is not None]
+    plain = {section: _plain(sections[section]) for section in kept}
     origins = {path: str(mark) for path, mark in document.marks.items()}
     return RunConfig(plain, origins, axes), []
 

@@ -5,7 +5,15 @@ from typing import Any
 from normlab.catalogue import AUGMENTATIONS
 from normlab.runs.claims_check import KEYS
 from normlab.runs.measures import MEASURES
-from normlab.runs.schema import CALLS, COMMON_TO_DATA, RANGE, SETTINGS, WORDS, fields_model
+from normlab.runs.schema import (
+    CALLS,
+    COMMON_TO_DATA,
+    RANGE,
+    REQUIRED,
+    SETTINGS,
+    WORDS,
+    fields_model,
+)
 from normlab.runs.tuning import DEFAULT_MEASURE
 
 ENTRY_BY_PATH = r"^[\w.]+:\w+$"
@@ -24,7 +32,8 @@ def json_schema() -> dict[str, Any]:
     for variant in properties["data"]["anyOf"]:
         if "properties" in variant:
             variant["properties"] |= {"augment": augment, "validation": validation}
-    properties["schedule"]["anyOf"].append({"type": "null"})
+    for section in CALLS.keys() - REQUIRED:
+        properties[section]["anyOf"].append({"type": "null"})
     for section, settings in SETTINGS.items():
         properties[section] = _fields(settings, "")
     properties |= {"sweep": _sweep(), "tune": _tune(), "claims": _claims()}

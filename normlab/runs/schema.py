@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from normlab.catalogue import DATA, MODELS, NORMS, Shelf
+from normlab.catalogue import DATA, KERNELS, MODELS, NORMS, Shelf
 from normlab.errors import FieldError, did_you_mean, require_field
 from normlab.models.slots import Dtype
 from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES, OptaxShelf
@@ -27,10 +27,14 @@ CALLS: dict[str, Shelf | OptaxShelf] = {
     "data": DATA,
     "model": MODELS,
     "norm": NORMS,
+    "kernel": KERNELS,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
 }
 """The sections that name something to call; their other keys are its arguments."""
+
+REQUIRED = {"data", "model", "norm", "optimizer"}
+"""Those that every experiment has; the others may be left out, or null."""
 
 COMMON_TO_DATA = {
     "augment": "augmentations of every training batch, in turn",
@@ -39,7 +43,7 @@ COMMON_TO_DATA = {
 """Keys of `data` that are not arguments of the dataset: every dataset has them."""
 
 FILLED_IN = {
-    "model": {"norm", "classes", "parent", "name"},
+    "model": {"norm", "classes", "kernel", "parent", "name"},
     "norm": {"axis_name"},
     "optimizer": {"mask", "weight_decay_mask", "trust_ratio_mask", "key", "dtype_momentum"},
 }
@@ -62,7 +66,8 @@ class Decay:
     Attributes:
         rate: `rate * parameter` is added to the gradient (L2, torch's meaning for SGD).
         roles: the parameters that any weight decay touches, this one and an optimiser's own
-            (`adamw`'s `weight_decay`): of "weight", "bias" and "norm" (a normaliser's own).
+            (`adamw`'s `weight_decay`): of "weight", "bias" and "norm" (a normaliser's own, and
+            what a kernel transform learns).
     """
 
     rate: float = 0.0
