@@ -24,6 +24,9 @@ State = dict[str, Array]
 
 UNITS = ("channel", "example", "position")
 INVARIANCES = frozenset(f"{unit} {change}" for unit in UNITS for change in ("scale", "shift"))
+KERNEL_INVARIANCES = frozenset(
+    f"{p} {change}" for p in ("unit", "kernel") for change in ("scale", "shift")
+)
 
 
 @dataclass(frozen=True)
@@ -114,20 +117,28 @@ def normaliser(
 class KernelTransform(Protocol):
     """What a model holds in its kernel slot: a frozen, hashable dataclass.
 
-    A kernel is `(..., in, out)`: HWIO for a convolution, `(in, out)` for a dense layer. The units
-    of the last axis are transformed each by itself unless the entry says otherwise.
+    A kernel is `(..., in, out)`: HWIO for a convolution, `(in, out)` for a dense layer. What makes
+    one output is a unit: the slice of all axes but the last at one place of it. Units are
+    transformed each by itself unless the entry says otherwise.
     """
 
     facts: ClassVar["KernelFacts"]
 
     def init(self, key: Array, kernel: Array) -> tuple[Params, State]:
-        """The parameters and the state for a kernel as it is initialised."""
+        """The parameters and the state for a kernel as it is initialised, float32 or wider.
+
+        Which there are, and their shapes, may depend on the fields and on the kernel's shape.
+        """
         ...
 
     def apply(
         self, params: Params, state: State, kernel: Array, *, train: bool
     ) -> tuple[Array, State]:
-        """The kernel that the layer uses, in the kernel's dtype, and the next state."""
+        """The kernel that the layer uses, in the kernel's shape and dtype, and the next state.
+
+        It sees no data: layers that hold the same kernel and state use the same one. With `train`
+        False the state is used as it is, and returned so.
+        """
         ...
 
 
@@ -138,7 +149,8 @@ class KernelFacts:
     Attributes:
         paper: where it comes from.
         invariant_to: changes of the kernel that leave the result alone (as eps goes to 0): a
-            positive factor ("scale") or an offset ("shift") of each output unit.
+            positive factor ("scale") or an offset ("shift") of each "unit" of its own, or one for
+            the whole "kernel" (which need not be said where the former is).
     """
 
     paper: str
@@ -148,7 +160,11 @@ class KernelFacts:
 def kernel_transform(
     *, paper: str, invariant_to: tuple[str, ...] = ()
 ) -> Callable[[Described], Described]:
-    """Mark a frozen dataclass as a kernel transform of the catalogue."""
+    """Mark a frozen dataclass as a kernel transform of the catalogue and attach its facts."""
+    unknown = set(invariant_to) - KERNEL_INVARIANCES
+    if unknown:
+        known = sorted(KERNEL_INVARIANCES)
+        raise ValueError(f"unknown invariances {sorted(unknown)}; known: {known}")
 
     def mark(cls: Described) -> Described:
         cls.facts = KernelFacts(paper, frozenset(invariant_to))

@@ -87,9 +87,7 @@ class Convnet(nn.Module):
                 require_field(room, "widths", self.widths, allowed)
                 x = nn.max_pool(x, (2, 2), strides=(2, 2))
             for _ in range(self.layers):
-                layer = conv(
-                    self.norm, width, 3, 1, self.dtype, transform=self.kernel, train=train
-                )
+                layer = conv(self.norm, width, 3, 1, self.dtype, transform=self.kernel, train=train)
                 x = NormAct(self.norm, self.activation)(layer(x), train=train)
         return classify(x.mean(axis=(1, 2)), self.classes)
 
