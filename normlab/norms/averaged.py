@@ -53,7 +53,11 @@ class AveragedBatchNorm(Running):
         old = jnp.where(several, jnp.where(steps > 0, self.momentum, 0), 1).astype(z.dtype)
         offset = old * (mean - batch.mean)  # of the new mean from the batch's own
         variance = old * variance + (1 - old) * batch.variance
-        new = {"mean": batch.mean + offset, "variance": variance, "steps": steps + several.astype(z.dtype)}
+        new = {
+            "mean": batch.mean + offset,
+            "variance": variance,
+            "steps": steps + several.astype(z.dtype),
+        }
         z = (z - offset) * lax.rsqrt(variance + self.eps)
         return scale_and_shift(z, x, scale, bias, mask), {n: _stored(new[n]) for n in state}
 
