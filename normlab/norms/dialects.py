@@ -100,6 +100,15 @@ def dialect(name: str) -> Dialect:
     return DIALECTS[name]
 
 
+def dialects_of(normaliser: str) -> list[Dialect]:
+    """The dialects that have a layer for a normaliser.
+
+    >>> [dialect.name for dialect in dialects_of("instance_norm")]
+    ['flax', 'haiku', 'timm', 'torch']
+    """
+    return [spoken for spoken in DIALECTS.values() if normaliser in spoken.layers]
+
+
 def _check(library: str, normaliser: str, layer: Layer, given: Mapping[str, Any]) -> None:
     own_name = {argument: name for name, argument in layer.arguments.items()}
     for name in given:
