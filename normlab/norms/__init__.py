@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from normlab.catalogue import NORMS
 
 if TYPE_CHECKING:
+    from normlab.norms.averaged import AveragedBatchNorm as AveragedBatchNorm
     from normlab.norms.batch import BatchNorm as BatchNorm
     from normlab.norms.batch_group import BatchGroupNorm as BatchGroupNorm
     from normlab.norms.batch_group import MixedBatchGroupNorm as MixedBatchGroupNorm
     from normlab.norms.batch_instance import BatchInstanceNorm as BatchInstanceNorm
     from normlab.norms.controls import Affine as Affine
     from normlab.norms.controls import Identity as Identity
+    from normlab.norms.debiased import DebiasedBatchNorm as DebiasedBatchNorm
     from normlab.norms.divisive import DivisiveNorm as DivisiveNorm
     from normlab.norms.domains import ConditionalBatchNorm as ConditionalBatchNorm
     from normlab.norms.domains import SplitBatchNorm as SplitBatchNorm

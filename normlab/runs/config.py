@@ -9,6 +9,7 @@ from typing import Any
 from normlab.catalogue import AUGMENTATIONS
 from normlab.errors import UserError, did_you_mean
 from normlab.runs import build
+from normlab.runs.dialects import translate_dialect
 from normlab.runs.labels import is_call, value_label
 from normlab.runs.schema import (
     CALLS,
@@ -113,7 +114,7 @@ def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None,
     Returns:
         The resolved config, or None and everything that is wrong.
     """
-    problems = _check_top_level(document)
+    problems = _check_top_level(document) + translate_dialect(document)
     sections: dict[str, Any] = {}
     for section in CALLS:
         if document.value.get(section) is not None or section in REQUIRED & document.value.keys():

@@ -3,7 +3,9 @@
 from typing import Any
 
 from normlab.catalogue import AUGMENTATIONS
+from normlab.norms.dialects import Dialect, dialects_of
 from normlab.runs.claims_check import KEYS
+from normlab.runs.dialects import KEY
 from normlab.runs.measures import MEASURES
 from normlab.runs.schema import (
     CALLS,
@@ -155,8 +157,22 @@ def _call_of(entries: dict[str, Any], kind: str, overrides: dict[str, Any]) -> d
         if entry.summary:
             schema["description"] = entry.summary
         variants.append({**schema, **overrides})
+        if kind == "norm" and (spoken := dialects_of(name)):
+            variants.append({**_in_dialect(schema, spoken), **overrides})
     free = {"type": "object", "properties": {"name": by_path}, "required": ["name"]}
     return {"anyOf": [*variants, free]}
+
+
+def _in_dialect(schema: dict[str, Any], spoken: list[Dialect]) -> dict[str, Any]:
+    """The same for a call with a `dialect`: with the keys that the libraries' layers have."""
+    name = schema["properties"]["name"]["const"]
+    arguments = {key for library in spoken for key in library.layers[name].arguments}
+    own = {key: value for key, value in schema["properties"].items() if key in arguments}
+    if "momentum" in own and any(library.rate_of_new for library in spoken):
+        own["momentum"] = {"anyOf": [{"type": "number"}, {"type": "null"}]}
+    about = "a library, whose defaults and meanings hold"
+    chosen = {"enum": [*(library.name for library in spoken), None], "description": about}
+    return {**schema, "properties": {"name": {"const": name}, KEY: chosen, **own}}
 
 
 def _fields(called: Any, kind: str) -> dict[str, Any]:

@@ -308,11 +308,13 @@ def _whitened(inverse_root):
 
 REFERENCES: dict[str, Reference] = {
     "affine": _unchanged,
+    "averaged_batch_norm": _by("channel"),  # at the first step
     "batch_group_norm": _over_batch_and_group,
     "batch_instance_norm": _batch_instance,
     "batch_norm": _by("channel"),
     "batch_renorm": _renormalised,
     "conditional_batch_norm": _by("channel"),
+    "debiased_batch_norm": _by("channel"),
     "decorrelated_batch_norm": _whitened(lambda covariance, norm: _inverse_root(covariance)),
     "divisive_norm": _divisive,
     "dynamic_erf": _squashed(special.erf),

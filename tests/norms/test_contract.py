@@ -150,6 +150,7 @@ def changed(x, change):
 
 
 UNDECLARED = {
+    "averaged_batch_norm": ("channel", "only the first step is normalised by its own statistics"),
     "mode_norm": ("channel", "its gates see the change, but mix modes that hardly differ at first"),
     "moving_average_batch_norm": ("channel", "only its warm-up uses the batch's own statistics"),
     "online_norm": ("scale", "its averages have hardly moved from zero and one at first"),

@@ -1,0 +1,66 @@
+"""The key `dialect` of the section `norm`: a library's layer, translated where the config is read.
+
+    norm: {name: batch_norm, dialect: torch, momentum: 0.1}
+
+Keys keep normlab's names and have the library's meaning; what is not given has the library's
+default. A resolved config holds what that amounts to, so it has the hash of the same written out.
+"""
+
+from normlab.errors import FieldError, UserError
+from normlab.norms.dialects import dialect
+from normlab.runs.schema import show
+from normlab.runs.yaml_source import Document, Mark, Problem
+
+KEY = "dialect"
+NORM = ("norm",)
+
+
+def translate_dialect(document: Document) -> list[Problem]:
+    """Put in place of a dialect's call the plain one that it stands for; or say what is wrong."""
+    norm = document.value.get("norm")
+    if not isinstance(norm, dict) or KEY not in norm:
+        return []
+    call = document.part(NORM)
+    spoken, name = norm[KEY], norm.get("name")
+    mark, place = document.mark((*NORM, KEY)), document.mark((*NORM, "name"))
+    given = {key: value for key, value in norm.items() if key not in ("name", KEY)}
+    call.value = {key: value for key, value in norm.items() if key != KEY}
+    document.replace(NORM, call)
+    if spoken is None or not isinstance(name, str):  # which is told where the call is checked
+        return []
+    if not isinstance(spoken, str):
+        message = f"norm: 'dialect' must be the name of a library, found {show(spoken)}"
+        return [Problem(mark, message)]
+    try:
+        library = dialect(spoken)
+    except UserError as error:
+        return [Problem(mark, f"norm: {error}")]
+    try:
+        library.layer(name)
+    except UserError as error:
+        return [Problem(place, f"norm: {error}")]
+    problems: list[Problem] = []
+    entry, fields = name, given
+    while given is fields:
+        try:
+            entry, fields = library.translate(name, given)
+        except FieldError as error:
+            where = (*NORM, error.field) if error.field in given else (*NORM, "name")
+            problems.append(Problem(document.key_mark(where), f"norm: {error}"))
+            if error.field not in given:
+                break
+            del given[error.field]  # so that the next mistake is heard
+    call.value = {"name": entry, **fields}
+    for field in fields:
+        said = f"dialect {spoken}" + (f": {show(norm[field])}" if field in norm else "")
+        if norm.get(field) != fields[field] or field not in norm:
+            call.marks[(field,)] = _noted(call.marks.get((field,), mark), said)
+    if entry != name:
+        call.marks[("name",)] = _noted(place, f"dialect {spoken}: {name}")
+    document.replace(NORM, call)
+    return problems
+
+
+def _noted(mark: Mark, said: str) -> Mark:
+    """A mark that says what made the value that stands for it."""
+    return Mark(f"{mark} ({said})")
