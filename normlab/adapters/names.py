@@ -1,8 +1,11 @@
 """What Flax calls the leaves of a normaliser, and the state that a backward pass leaves."""
 
 from functools import partial
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from normlab.core import Array, Normaliser, Params, State
 from normlab.errors import UserError
@@ -28,40 +31,54 @@ def require_names(normaliser: Normaliser, params: Params, state: State) -> None:
         )
 
 
-def backward_values(
-    normaliser: Normaliser, x: Array, state: State, how_to_train: str
-) -> tuple[Array, State]:
-    """`x` and `state`, watched so that a backward state cannot be left behind unnoticed.
+def wide_enough(x: Array, dtype: jax.typing.DTypeLike) -> Array:
+    """`x`, wider where a result of that dtype needs it, so that it is rounded once."""
+    with jax.numpy_dtype_promotion("standard"):
+        return x.astype(jnp.promote_types(x.dtype, dtype))
 
-    Whoever differentiates the output with respect to the parameters or the input, but not the
-    leaves of `Facts.backward_state`, would train with a memory that never moves: another
-    algorithm. They get a `UserError` that ends with `how_to_train`.
+
+def watch_backward_state(
+    normaliser: Normaliser, params: Params, state: State, x: Array, how_to_train: str
+) -> tuple[Params, State, Array]:
+    """The arguments as they are, watched so that a backward state cannot be forgotten.
+
+    Whoever differentiates with respect to the parameters or the input, but not the leaves of
+    `Facts.backward_state`, would train with a memory that never moves: another algorithm. They get
+    a `UserError` that ends with `how_to_train`.
     """
     names = sorted(normaliser.facts.backward_state)
     if not names:
-        return x, state
+        return params, state, x
     message = (
         f"{type(normaliser).__name__} keeps {' and '.join(names)} in its backward pass: the "
-        "gradient with respect to them is their next value, and they were left out of the "
+        "gradient with respect to that is its next value, and it was left out of the "
         f"differentiation. {how_to_train}"
     )
-    x, *leaves = _watched(message, x, *(state[name] for name in names))
-    return x, {**state, **dict(zip(names, leaves, strict=True))}
+    others, leaves = _watched(message, (params, x), {name: state[name] for name in names})
+    return others[0], {**state, **leaves}, others[1]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _watched(message: str, x: Array, *leaves: Array) -> tuple[Array, ...]:
-    return (x, *leaves)
+def _watched(message: str, others: Any, leaves: Any) -> Any:
+    return others, leaves
 
 
-def _watch(message, primals, tangents):  # type: ignore[no-untyped-def]
-    symbolic = [isinstance(t, jax.custom_derivatives.SymbolicZero) for t in tangents]
-    if not symbolic[0] and any(symbolic[1:]):
+def _watch(message: str, primals: Any, tangents: Any) -> Any:
+    zeros = [
+        [_is_symbolic(t) for t in jax.tree.leaves(part, is_leaf=_is_symbolic)] for part in tangents
+    ]
+    if any(zeros[1]) and not all(zeros[0]):
         raise UserError(message)
-    return primals, tuple(
-        jax.numpy.zeros(t.shape, t.dtype) if zero else t
-        for t, zero in zip(tangents, symbolic, strict=True)
+    dense = jax.tree.map(
+        lambda t: jnp.zeros(t.shape, t.dtype) if _is_symbolic(t) else t,
+        tangents,
+        is_leaf=_is_symbolic,
     )
+    return primals, dense
+
+
+def _is_symbolic(tangent: Any) -> bool:
+    return isinstance(tangent, SymbolicZero)
 
 
 _watched.defjvp(_watch, symbolic_zeros=True)

@@ -8,7 +8,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from normlab.adapters.names import backward_values, flax_name, require_names
+from normlab.adapters.names import (
+    flax_name,
+    require_names,
+    watch_backward_state,
+    wide_enough,
+)
 from normlab.adapters.swapping import New, Swapped, as_types, choose, refuse
 from normlab.core import Array, Normaliser, State
 from normlab.errors import UserError
@@ -111,10 +116,10 @@ class Norm(nnx.Module):
             )
         params = {name: getattr(self, name)[...] for name in self.param_names}
         state: State = {name: getattr(self, flax_name(name))[...] for name in self.state_names}
-        x = x.astype(jnp.promote_types(x.dtype, out))
+        x = wide_enough(x, out)
         train = not self._stands(use_running_average)
         if train:
-            x, state = backward_values(normaliser, x, state, HOW_TO_TRAIN)
+            params, state, x = watch_backward_state(normaliser, params, state, x, HOW_TO_TRAIN)
         y, moved = normaliser.apply(params, state, x, train=train, mask=mask, **given)
         if train:
             for name in set(state) - normaliser.facts.backward_state:
@@ -258,16 +263,17 @@ def _features(layer: Any) -> int:
 def _visit(holder: Any, at: Callable[[str, Any], Any], path: str, seen: set[int]) -> Any:
     """`holder`, with `at(path, part)` in the place of every part, in place where that can be."""
     if isinstance(holder, tuple):
-        places = [(f"{path}/{key}" if path else str(key), part) for key, part in enumerate(holder)]
-        parts = [_visit(at(name, part), at, name, seen) for name, part in places]
-        if all(new is part for new, part in zip(parts, holder, strict=True)):
+        as_list = list(holder)
+        _visit(as_list, at, path, seen)
+        if all(new is part for new, part in zip(as_list, holder, strict=True)):
             return holder
-        return type(holder)(*parts) if hasattr(holder, "_fields") else tuple(parts)
+        return type(holder)(*as_list) if hasattr(holder, "_fields") else tuple(as_list)
     if id(holder) in seen or not isinstance(holder, nnx.Pytree | MutableSequence | MutableMapping):
         return holder
     seen.add(id(holder))
+    parts: dict[Any, Any]
     if isinstance(holder, MutableMapping):
-        parts: dict[Any, Any] = dict(holder)
+        parts = dict(holder)
     elif isinstance(holder, MutableSequence):
         parts = dict(enumerate(holder))
     else:
