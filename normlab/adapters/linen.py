@@ -1,150 +1,187 @@
-"""Any normaliser as a Flax linen layer, and in the place of the layers of a linen model."""
+"""Any normaliser in the place of the layers of a linen model; `Norm` is one as a layer."""
 
-from collections.abc import Callable
+import inspect
+import itertools
+import types
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from flax.core import unfreeze
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from normlab.adapters.names import flax_name, require_forward_state
-from normlab.core import Array, Normaliser
+from normlab.adapters.linen_norm import Norm as Norm
+from normlab.adapters.swapping import New, Swapped, as_types, choose, refuse
+from normlab.core import Array
 from normlab.errors import UserError
 
-BATCH_STATS = "batch_stats"
+KEPT = ("dtype", "param_dtype", "scale_init", "bias_init")
+"""Fields of a layer that its replacement takes over."""
 
 
-class Norm(nn.Module):
-    """A normaliser with the habits of `flax.linen.BatchNorm`.
-
-    Its parameters stand under their own names (`scale`, `bias`), its state in the collection
-    `batch_stats` under Flax's (`mean`, `var`), so `mutable=["batch_stats"]` and checkpoints work as
-    with Flax's own layers. The state never moves in `init`.
-
-    Attributes:
-        normaliser: which one.
-        use_running_average: whether statistics come from the state; here or in the call, as in
-            Flax. A normaliser without a state needs neither.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from normlab.norms import BatchNorm
-    >>> layer = Norm(BatchNorm(momentum=0.5), use_running_average=False)
-    >>> x = jnp.array([[1.0], [3.0]])
-    >>> variables = layer.init(jax.random.key(0), x)
-    >>> y, moved = layer.apply(variables, x, mutable=["batch_stats"])
-    >>> [f"{value:.2f}" for value in y.ravel()], moved["batch_stats"]["mean"].tolist()
-    (['-1.00', '1.00'], [1.0])
-    """
-
-    normaliser: Normaliser
-    use_running_average: bool | None = None
-
-    @nn.compact
-    def __call__(
-        self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None
-    ) -> Array:
-        """`x` normalised, in its own shape and dtype; `mask` as in `normlab.core`."""
-        require_forward_state(self.normaliser)
-        params, state = self.normaliser.init(x.shape[-1])
-        params = {name: self.param(name, lambda _, v=leaf: v) for name, leaf in params.items()}
-        if not state:
-            return self.normaliser.apply(params, {}, x, train=True, mask=mask)[0]
-        stands = nn.merge_param(
-            "use_running_average", self.use_running_average, use_running_average
-        )
-        variables = {
-            name: self.variable(BATCH_STATS, flax_name(name), lambda v=leaf: v)
-            for name, leaf in state.items()
-        }
-        held = {name: variable.value for name, variable in variables.items()}
-        y, moved = self.normaliser.apply(params, held, x, train=not stands, mask=mask)
-        if not stands and not self.is_initializing() and self.is_mutable_collection(BATCH_STATS):
-            for name, variable in variables.items():
-                variable.value = moved[name]
-        return y
+class _Put(Norm):
+    """A layer that a swap has put in; it is not itself replaced."""
 
 
-class _Swapped(nn.Module):
+class SwappedModel(nn.Module):
+    """A linen model in whose calls layers of some types are replaced; `swap` makes it."""
+
     model: nn.Module
     old: tuple[type[nn.Module], ...]
-    new: Callable[[nn.Module], Normaliser | None]
+    new: New
 
     def setup(self) -> None:
+        """Variables stand where the model alone would have them."""
         nn.share_scope(self, self.model)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with nn.intercept_methods(self._instead):
-            return self.model(*args, **kwargs)
+        """The model's own call."""
+        return self._call("__call__", args, kwargs)
 
-    def changes(self, *args: Any, **kwargs: Any) -> dict[str, Normaliser]:
-        """The path of each layer that a call with these arguments replaces, and by what."""
-        found: dict[str, Normaliser] = {}
+    def __getattr__(self, name: str) -> Any:
+        """A method of the model, so that `apply(..., method="encode")` is swapped too."""
+        model = self.__dict__.get("model")
+        if name.startswith("_") or not callable(getattr(type(model), name, None)):
+            return super().__getattr__(name)
 
-        def note(layer: nn.Module) -> Normaliser | None:
-            normaliser = self.new(layer)
-            if normaliser is not None:
-                found["/".join(layer.path)] = normaliser
-            return normaliser
+        def method(self: SwappedModel, *args: Any, **kwargs: Any) -> Any:
+            return self._call(name, args, kwargs)
 
-        noting = self.clone(new=note)
-        jax.eval_shape(lambda: noting.init(jax.random.key(0), *args, **kwargs))
+        return types.MethodType(method, self)
+
+    def report(self, *args: Any, **kwargs: Any) -> Swapped:
+        """What a call with these arguments replaces, and what it leaves; nothing is computed.
+
+        Raises:
+            UserError: the call has no such layer, or one that cannot be replaced.
+        """
+        found, why = Swapped(), {}
+        with nn.intercept_methods(_replacing(self.old, self.new, found, why)):
+            jax.eval_shape(lambda: self.model.init(jax.random.key(0), *args, **kwargs))
+        refuse(why)
+        found.require_some(self.old, self.model)
         return found
 
-    def _instead(
-        self,
-        call: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        context: nn.module.InterceptorContext,
-    ) -> Any:
-        layer = context.module
-        if not isinstance(layer, self.old) or context.method_name != "__call__":
-            return call(*args, **kwargs)
-        normaliser = self.new(layer)
-        if normaliser is None:
-            return call(*args, **kwargs)
-        given = dict(zip(("x", "use_running_average"), args, strict=False)) | kwargs
-        stands = given.get("use_running_average")
-        stands = getattr(layer, "use_running_average", None) if stands is None else stands
-        if stands is None and normaliser.init(given["x"].shape[-1])[1]:
-            raise UserError(
-                f"{'/'.join(layer.path)}: {type(layer).__name__} does not know training from "
-                f"evaluation, which {type(normaliser).__name__} needs; swap layers that have "
-                "use_running_average, or take a normaliser without a state"
-            )
-        norm = Norm(normaliser, stands, parent=layer.scope)
-        return norm(given["x"], mask=given.get("mask"))
+    def carry(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+        """The variables of the swapped model, from (trained) ones of the model as it was.
+
+        In the layers that `report` calls changed, leaves of the same name and shape are kept, such
+        as scale, bias and running statistics; other leaves of theirs are left out, and what the new
+        normaliser has besides starts anew. Everything else stays as it is.
+
+        Args:
+            variables: of the model: `params`, `batch_stats` and whatever else it has.
+            *args, **kwargs: as for a call of the model; only their shapes matter.
+
+        Raises:
+            UserError: as `report`, or the variables are not those of the model.
+        """
+        changes = self.report(*args, **kwargs).changed
+        roots = [tuple(path.split("/")) if path else () for path in changes]
+
+        def changed(path: tuple[str, ...]) -> bool:
+            return any(path[1 : 1 + len(root)] == root for root in roots)
+
+        def init() -> dict[Any, Any]:
+            return flatten_dict(unfreeze(self.init(jax.random.key(0), *args, **kwargs)))
+
+        old, new = flatten_dict(unfreeze(variables)), jax.eval_shape(init)
+        lack = ["/".join(path) for path in new if path not in old and not changed(path)]
+        if lack:
+            raise UserError(f"these are not the model's variables: they lack {', '.join(lack)}")
+        kept = {
+            path: leaf
+            for path, leaf in old.items()
+            if not changed(path) or (path in new and _shapes(leaf) == _shapes(new[path]))
+        }
+        fresh = jax.jit(lambda: {p: leaf for p, leaf in init().items() if p not in kept})
+        return unflatten_dict(kept | fresh())
+
+    def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with nn.intercept_methods(_replacing(self.old, self.new)):
+            return getattr(self.model, name)(*args, **kwargs)
 
 
-def swap(
-    model: nn.Module,
-    old: type[nn.Module] | tuple[type[nn.Module], ...],
-    new: Normaliser | Callable[[nn.Module], Normaliser | None],
-) -> _Swapped:
+def swap(model: nn.Module, old: Any, new: New) -> SwappedModel:
     """A model that is `model` with every layer of a type replaced.
 
-    Layers are replaced as they are called, so it does not matter how the model makes them. The
-    variables have the paths that they had. What a call changes, `swapped.changes(*arguments)`
-    tells.
+    Layers are replaced as they are called, so it does not matter how the model makes them, nor
+    whether it does under `nn.scan`, `nn.remat` or `nn.vmap`. Paths of variables stay as they were;
+    so do the layers' `use_running_average`, masks, `dtype`, `param_dtype`, initialisers and
+    `axis_name`. What a call changes, `swapped.report(*arguments)` tells; a trained model's
+    variables become those of the swapped one by `swapped.carry(variables, *arguments)`.
 
     Args:
         model: any linen module; it stays as it is.
-        old: a type of layer, or several.
+        old: a type of layer, or a tuple of types.
         new: a normaliser, or a function of a layer that gives one, or None to leave it.
+
+    Raises:
+        UserError: from the calls: a layer cannot be replaced, with its path and the reason.
 
     >>> import jax, jax.numpy as jnp
     >>> from normlab.norms import GroupNorm
     >>> model = nn.Sequential([nn.Dense(8), nn.BatchNorm(use_running_average=False), nn.relu])
     >>> swapped = swap(model, nn.BatchNorm, GroupNorm(groups=2))
     >>> x = jnp.ones((2, 3))
-    >>> sorted(swapped.init(jax.random.key(0), x)), swapped.changes(x)
-    (['params'], {'layers_1': GroupNorm(eps=1e-05, use_scale=True, use_bias=True, groups=2)})
+    >>> print(swapped.report(x))
+    changed  layers_1: GroupNorm(eps=1e-05, use_scale=True, use_bias=True, groups=2)
+    >>> sorted(swapped.init(jax.random.key(0), x)), sorted(model.init(jax.random.key(0), x))
+    (['params'], ['batch_stats', 'params'])
     """
-    layers = old if isinstance(old, tuple) else (old,)
-    if hasattr(new, "apply") and not isinstance(new, type):
-        normaliser: Any = new
+    return SwappedModel(model, as_types(old), new)
 
-        def choose(layer: nn.Module) -> Normaliser | None:
-            return normaliser
 
-        return _Swapped(model, layers, choose)
-    return _Swapped(model, layers, new)  # type: ignore[arg-type]
+def _replacing(
+    old: tuple[type, ...], new: New, found: Swapped | None = None, why: dict[str, str] | None = None
+) -> Any:
+    """What `nn.intercept_methods` takes: layers of the types `old` are called as what `new` gives.
+
+    `found` is told what was done, and `why` what cannot be, which without it is an error.
+    """
+    found = found or Swapped()
+
+    def instead(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        layer, path = context.module, "/".join(context.module.path)
+        if context.method_name != "__call__" or isinstance(layer, _Put):
+            return call(*args, **kwargs)
+        if not isinstance(layer, old):
+            found.leave_unasked(path, layer)
+            return call(*args, **kwargs)
+        given = inspect.signature(type(layer).__call__).bind(layer, *args, **kwargs).arguments
+        _, x = itertools.islice(given.values(), 2)
+        try:
+            put = _put(layer, new, x, given.get("use_running_average"))
+        except UserError as error:
+            if why is None:
+                raise UserError(f"{path}: {error}") from error
+            why[path] = str(error)
+            return call(*args, **kwargs)
+        if put is None:
+            found.leave_unchosen(path)
+            return call(*args, **kwargs)
+        found.changed[path] = put.normaliser
+        return put(x, mask=given.get("mask"))
+
+    return instead
+
+
+def _put(layer: Any, new: New, x: Array, stands: bool | None) -> _Put | None:
+    normaliser = choose(new, layer, x.ndim)
+    if normaliser is None:
+        return None
+    if stands is None:
+        stands = getattr(layer, "use_running_average", None)
+    if normaliser.init(x.shape[-1])[1] and stands is None:
+        raise UserError(
+            f"{type(layer).__name__} does not know training from evaluation, which "
+            f"{type(normaliser).__name__} needs; swap layers that have use_running_average, or "
+            "take a normaliser without a state"
+        )
+    fields = {name: getattr(layer, name) for name in KEPT if hasattr(layer, name)}
+    return _Put(normaliser, stands, parent=layer.scope, **fields)
+
+
+def _shapes(leaf: Any) -> list[tuple[int, ...]]:  # a leaf may be boxed, with its partitioning
+    return [jnp.shape(array) for array in jax.tree.leaves(leaf)]

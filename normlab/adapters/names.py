@@ -1,6 +1,13 @@
-"""What Flax calls the leaves of a state, and which normalisers a layer can hold."""
+"""What Flax calls the leaves of a normaliser, and the state that a backward pass leaves."""
 
-from normlab.core import Normaliser
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from normlab.core import Array, Normaliser, Params, State
 from normlab.errors import UserError
 
 FLAX_NAMES = {"variance": "var"}
@@ -12,11 +19,66 @@ def flax_name(leaf: str) -> str:
     return FLAX_NAMES.get(leaf, leaf)
 
 
-def require_forward_state(normaliser: Normaliser) -> None:
-    """Raise `UserError` for a normaliser whose backward pass has a state, which no layer carries."""
-    if normaliser.facts.backward_state:
+def require_names(normaliser: Normaliser, params: Params, state: State) -> None:
+    """Raise `UserError` where two leaves of a normaliser would have one name in a Flax layer."""
+    names = [*params, *map(flax_name, state)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
         raise UserError(
-            f"{type(normaliser).__name__} keeps a state in its backward pass, which comes out of "
-            "the gradient with respect to its state; a Flax layer has no place for it. Train it "
-            "with normlab.fit, or call its apply yourself"
+            f"{type(normaliser).__name__} has two leaves that a Flax layer calls "
+            f"{' and '.join(twice)}, among its params {sorted(params)} and its state "
+            f"{sorted(state)} (where {FLAX_NAMES} are renamed); give them names of their own"
         )
+
+
+def wide_enough(x: Array, dtype: jax.typing.DTypeLike) -> Array:
+    """`x`, wider where a result of that dtype needs it, so that it is rounded once."""
+    with jax.numpy_dtype_promotion("standard"):
+        return x.astype(jnp.promote_types(x.dtype, dtype))
+
+
+def watch_backward_state(
+    normaliser: Normaliser, params: Params, state: State, x: Array, how_to_train: str
+) -> tuple[Params, State, Array]:
+    """The arguments as they are, watched so that a backward state cannot be forgotten.
+
+    Whoever differentiates with respect to the parameters or the input, but not the leaves of
+    `Facts.backward_state`, would train with a memory that never moves: another algorithm. They get
+    a `UserError` that ends with `how_to_train`.
+    """
+    names = sorted(normaliser.facts.backward_state)
+    if not names:
+        return params, state, x
+    message = (
+        f"{type(normaliser).__name__} keeps {' and '.join(names)} in its backward pass: the "
+        "gradient with respect to that is its next value, and it was left out of the "
+        f"differentiation. {how_to_train}"
+    )
+    others, leaves = _watched(message, (params, x), {name: state[name] for name in names})
+    return others[0], {**state, **leaves}, others[1]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _watched(message: str, others: Any, leaves: Any) -> Any:
+    return others, leaves
+
+
+def _watch(message: str, primals: Any, tangents: Any) -> Any:
+    zeros = [
+        [_is_symbolic(t) for t in jax.tree.leaves(part, is_leaf=_is_symbolic)] for part in tangents
+    ]
+    if any(zeros[1]) and not all(zeros[0]):
+        raise UserError(message)
+    dense = jax.tree.map(
+        lambda t: jnp.zeros(t.shape, t.dtype) if _is_symbolic(t) else t,
+        tangents,
+        is_leaf=_is_symbolic,
+    )
+    return primals, dense
+
+
+def _is_symbolic(tangent: Any) -> bool:
+    return isinstance(tangent, SymbolicZero)
+
+
+_watched.defjvp(_watch, symbolic_zeros=True)

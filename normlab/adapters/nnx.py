@@ -1,27 +1,53 @@
 """Any normaliser as a Flax NNX layer, and in the place of the layers of an NNX model."""
 
-from collections.abc import Callable, Iterator, MutableMapping, MutableSequence
-from dataclasses import dataclass, field
+import operator
+from collections.abc import Callable, MutableMapping, MutableSequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
-from normlab.adapters.names import flax_name, require_forward_state
-from normlab.core import Array, Normaliser
+from normlab.adapters.names import (
+    flax_name,
+    require_names,
+    watch_backward_state,
+    wide_enough,
+)
+from normlab.adapters.swapping import New, Swapped, as_types, choose, refuse
+from normlab.core import Array, Normaliser, State
 from normlab.errors import UserError
+
+
+class OverwriteWithGradient(nnx.Variable):
+    """State that a backward pass leaves: the gradient with respect to it is its next value."""
+
+
+HOW_TO_TRAIN = (
+    "Differentiate with respect to both, with argnums=nnx.DiffState(0, (nnx.Param, "
+    "OverwriteWithGradient)), split the result with nnx.split_state(grads, nnx.Param, "
+    "OverwriteWithGradient), give the first to the optimiser and the second to nnx.update"
+)
 
 
 class Norm(nnx.Module):
     """A normaliser with the habits of `flax.nnx.BatchNorm`.
 
-    Its parameters are `nnx.Param` under their own names (`scale`, `bias`), its state `nnx.BatchStat`
-    under Flax's (`mean`, `var`). `model.train()` and `model.eval()` reach it.
+    Its parameters are `nnx.Param` under their own names (`scale`, `bias`), its state
+    `nnx.BatchStat` under Flax's (`mean`, `var`), so that checkpoints work as with its own layers.
+    `model.train()`, `model.eval()` and `nnx.view` reach it. A state that the backward pass leaves
+    (`Facts.backward_state`: power norm, moving-average batch norm, online norm) is
+    `OverwriteWithGradient`: its gradient is its next value.
 
     Args:
         normaliser: which one.
         num_features: the channels of its input.
-        use_running_average: whether statistics come from the state.
-        rngs: taken and not used, as nothing here is drawn.
+        use_running_average: whether statistics come from the state; None leaves it to the call.
+        dtype: that of the result; None for the input's. Statistics are float32 or wider.
+        param_dtype: that of the parameters.
+        scale_init, bias_init: initialisers of those parameters; None for the normaliser's own.
+        rngs: one key is drawn for each parameter, as Flax does, so that the layers made after this
+            one start as they would after Flax's. Without it nothing is drawn.
 
     >>> import jax.numpy as jnp
     >>> from normlab.norms import BatchNorm
@@ -36,70 +62,111 @@ class Norm(nnx.Module):
         normaliser: Normaliser,
         num_features: int,
         *,
-        use_running_average: bool = False,
+        use_running_average: bool | None = False,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        scale_init: Callable[..., Array] | None = None,
+        bias_init: Callable[..., Array] | None = None,
         rngs: nnx.Rngs | None = None,
     ):
-        require_forward_state(normaliser)
         params, state = normaliser.init(num_features)
+        require_names(normaliser, params, state)
         for name, leaf in params.items():
-            setattr(self, name, nnx.Param(leaf))
+            key = jax.random.key(0) if rngs is None else rngs.params()
+            init = {"scale": scale_init, "bias": bias_init}.get(name)
+            value = leaf if init is None else init(key, leaf.shape, param_dtype)
+            setattr(self, name, nnx.Param(value.astype(param_dtype)))
         for name, leaf in state.items():
-            setattr(self, flax_name(name), nnx.BatchStat(leaf))
+            backward = name in normaliser.facts.backward_state
+            kind = OverwriteWithGradient if backward else nnx.BatchStat
+            setattr(self, flax_name(name), kind(leaf))
         self.normaliser = normaliser
         self.num_features = num_features
         self.use_running_average = use_running_average
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        self.param_names = tuple(params)
+        self.state_names = tuple(state)
 
     def __call__(
-        self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None
+        self,
+        x: Array,
+        use_running_average: bool | None = None,
+        *,
+        mask: Array | None = None,
+        **given: Any,
     ) -> Array:
-        """`x` normalised, in its own shape and dtype; `mask` as in `normlab.core`."""
-        stands = self.use_running_average if use_running_average is None else use_running_average
-        names, state_names = self.normaliser.init(self.num_features)
-        params = {name: getattr(self, name)[...] for name in names}
-        state = {name: getattr(self, flax_name(name))[...] for name in state_names}
-        y, moved = self.normaliser.apply(params, state, x, train=not stands, mask=mask)
-        if not stands:
-            for name in state:
+        """`x` normalised, in its own shape.
+
+        Args:
+            x: `(N, ..., C)`, any floating dtype.
+            use_running_average: as the attribute, which it overrides.
+            mask: True where an element counts, as in `normlab.core`.
+            **given: what this normaliser takes besides, such as a `condition`.
+
+        Raises:
+            UserError: neither the call nor the attribute says whether statistics come from the
+                state, or the input has another number of channels.
+        """
+        normaliser, out = self.normaliser, x.dtype if self.dtype is None else self.dtype
+        if x.shape[-1] != self.num_features:
+            raise UserError(
+                f"an input of shape {x.shape} has {x.shape[-1]} channels (last axis), and this "
+                f"layer num_features={self.num_features}"
+            )
+        params = {name: getattr(self, name)[...] for name in self.param_names}
+        state: State = {name: getattr(self, flax_name(name))[...] for name in self.state_names}
+        x = wide_enough(x, out)
+        train = not self._stands(use_running_average)
+        if train:
+            params, state, x = watch_backward_state(normaliser, params, state, x, HOW_TO_TRAIN)
+        y, moved = normaliser.apply(params, state, x, train=train, mask=mask, **given)
+        if train:
+            for name in set(state) - normaliser.facts.backward_state:
                 getattr(self, flax_name(name))[...] = moved[name]
-        return y
+        return y.astype(out)
+
+    def set_view(self, use_running_average: bool | None = None) -> None:
+        """For `nnx.view`.
+
+        Args:
+            use_running_average: whether statistics come from the state.
+        """
+        if use_running_average is not None:
+            self.use_running_average = use_running_average
+
+    def _stands(self, use_running_average: bool | None) -> bool:
+        stands = self.use_running_average if use_running_average is None else use_running_average
+        if stands is None and self.state_names:
+            raise UserError(
+                f"{type(self.normaliser).__name__} does not know whether its statistics come from "
+                "the batch or from the state: call model.train() or model.eval(), or give "
+                "use_running_average to the layer or to its call"
+            )
+        return bool(stands)
 
 
-@dataclass
-class Swapped:
-    """What `swap` did.
+def swap(model: nnx.Module, old: Any, new: New) -> Swapped:
+    """Replace every layer of a type in a model, in place, or none if one cannot be.
 
-    Attributes:
-        changed: path of each layer that was replaced -> the normaliser in its place.
-        left: path of each layer that stayed -> why.
-    """
+    Variables of the same name and shape are carried over, as they are: scale, bias and running
+    statistics. What the new normaliser has besides starts anew. Layers keep their
+    `use_running_average`, `dtype` and `axis_name`, and one that hangs in two places stays one. A
+    layer made by `nnx.vmap`, whose variables have a leading axis, gets its like.
 
-    changed: dict[str, Normaliser] = field(default_factory=dict)
-    left: dict[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        lines = [f"changed  {path}: {normaliser}" for path, normaliser in self.changed.items()]
-        return "\n".join(lines + [f"left     {path}: {why}" for path, why in self.left.items()])
-
-
-def swap(
-    model: nnx.Module,
-    old: type[nnx.Module] | tuple[type[nnx.Module], ...],
-    new: Normaliser | Callable[[Any], Normaliser | None],
-) -> Swapped:
-    """Replace every layer of a type in a model, in place.
-
-    A scale and bias of the same shape are carried over; running statistics are not.
+    Make the optimiser after it; `swap(nnx.clone(model), ...)` only reports. A function that was
+    compiled by `nnx.jit` compiles again by itself.
 
     Args:
-        model: any NNX module that holds such layers as attributes, in lists or in dictionaries.
-        old: a type of layer with `num_features`, or one of Flax's normalisers; or several.
+        model: any NNX module that holds such layers in attributes, lists, tuples or dictionaries.
+        old: a type of layer with `num_features`, or one of Flax's normalisers; or a tuple of types.
         new: a normaliser, or a function of a layer that gives one, or None to leave it.
 
     Returns:
-        Every layer that was changed, and every one that was left and why.
+        Every layer that was changed, and every normalisation layer that was left and why.
 
     Raises:
-        UserError: there is no such layer, or `model` itself is one.
+        UserError: there is no such layer, `model` itself is one, or one cannot be replaced.
 
     >>> from flax import nnx
     >>> from normlab.norms import GroupNorm
@@ -108,84 +175,114 @@ def swap(
     >>> print(swap(model, nnx.BatchNorm, GroupNorm(groups=2)))
     changed  layers/1: GroupNorm(eps=1e-05, use_scale=True, use_bias=True, groups=2)
     """
-    if isinstance(model, old):
+    types = as_types(old)
+    if isinstance(model, types):
         raise UserError(
             f"the model is itself a {type(model).__name__}: make a normlab.adapters.nnx.Norm"
         )
-    report, made = Swapped(), {}
-    for path, layer, put in list(_layers(model, old, (), set())):
-        name = "/".join(map(str, path))
-        normaliser: Any = new if hasattr(new, "apply") else new(layer)  # type: ignore[operator]
-        if normaliser is None:
-            report.left[name] = "the function that chooses gave none"
-            continue
+    report = Swapped()
+    made: dict[int, Norm] = {}
+    why: dict[str, str] = {}
+
+    def plan(path: str, layer: Any) -> Any:
+        if not isinstance(layer, types):
+            report.leave_unasked(path, layer)
+            return layer
         try:
+            normaliser = choose(new, layer)
+            if normaliser is None:
+                report.leave_unchosen(path)
+                return layer
             if id(layer) not in made:
                 made[id(layer)] = _like(layer, normaliser)
+            report.changed[path] = normaliser
         except UserError as error:
-            report.left[name] = str(error)
-            continue
-        put(made[id(layer)])
-        report.changed[name] = normaliser
-    if not report.changed and not report.left:
-        names = [one.__name__ for one in (old if isinstance(old, tuple) else (old,))]
-        raise UserError(f"the model holds no {' or '.join(names)}; it is:\n{model}")
+            why[path] = str(error)
+        return layer
+
+    _visit(model, plan, "", set())
+    refuse(why)
+    report.require_some(types, model)
+    _visit(model, lambda _, layer: made.get(id(layer), layer), "", set())
     return report
 
 
 def _like(layer: Any, normaliser: Normaliser) -> Norm:
+    """A `Norm` in the place of `layer`, with its variables where name and shape agree."""
     norm = Norm(
         normaliser,
         _features(layer),
         use_running_average=getattr(layer, "use_running_average", False),
+        dtype=getattr(layer, "dtype", None),
+        param_dtype=getattr(layer, "param_dtype", jnp.float32),
     )
-    for name in ("scale", "bias"):
-        values, place = getattr(layer, name, None), getattr(norm, name, None)
-        if values is not None and place is not None and values.shape == place.shape:
-            place[...] = values[...]
+    stack = _stack(layer)
+    for name in (*norm.param_names, *map(flax_name, norm.state_names)):
+        fresh: Any = getattr(norm, name)
+        held: Any = getattr(layer, name, None)
+        shape = (*stack, *fresh.shape)
+        if isinstance(held, nnx.Variable) and held.shape == shape:
+            setattr(norm, name, held)
+        elif stack:
+            fresh[...] = jnp.broadcast_to(fresh[...], shape)
     return norm
+
+
+def _variables(layer: Any) -> list[Any]:
+    found: list[Any] = [getattr(layer, name, None) for name in ("scale", "bias", "mean", "var")]
+    return [one for one in found if isinstance(one, nnx.Variable)]
+
+
+def _stack(layer: Any) -> tuple[int, ...]:
+    """The leading axes that `nnx.vmap` gave the variables of a layer.
+
+    Raises:
+        UserError: their last axis is not that of the channels.
+    """
+    for variable in _variables(layer):
+        if variable.shape[-1:] != (_features(layer),):
+            raise UserError(
+                f"its variables have shape {variable.shape}, whose last axis is not the "
+                f"{_features(layer)} channels"
+            )
+        return variable.shape[:-1]
+    return ()
 
 
 def _features(layer: Any) -> int:
     if hasattr(layer, "num_features"):
         return layer.num_features
-    for name in ("scale", "bias"):
-        values = getattr(layer, name, None)
-        if values is not None:
-            return values.shape[-1]
+    for variable in _variables(layer):
+        return variable.shape[-1]
     raise UserError(
         f"{type(layer).__name__} tells its number of channels neither by num_features nor by a "
         "scale or bias"
     )
 
 
-Put = Callable[[Any], None]
-
-
-def _layers(
-    holder: Any, old: Any, path: tuple[Any, ...], seen: set[int]
-) -> Iterator[tuple[tuple[Any, ...], Any, Put]]:
-    """Every place at which a layer of type `old` hangs, with a function that fills the place."""
-    if id(holder) in seen:
-        return
+def _visit(holder: Any, at: Callable[[str, Any], Any], path: str, seen: set[int]) -> Any:
+    """`holder`, with `at(path, part)` in the place of every part, in place where that can be."""
+    if isinstance(holder, tuple):
+        as_list = list(holder)
+        _visit(as_list, at, path, seen)
+        if all(new is part for new, part in zip(as_list, holder, strict=True)):
+            return holder
+        return type(holder)(*as_list) if hasattr(holder, "_fields") else tuple(as_list)
+    if id(holder) in seen or not isinstance(holder, nnx.Pytree | MutableSequence | MutableMapping):
+        return holder
     seen.add(id(holder))
-    for key, value, put in _items(holder):
-        if isinstance(value, old):
-            yield (*path, key), value, put
-        elif isinstance(value, nnx.Module | MutableSequence | MutableMapping | tuple):
-            yield from _layers(value, old, (*path, key), seen)
-
-
-def _items(holder: Any) -> list[tuple[Any, Any, Put]]:
-    def by_item(key: Any) -> Put:
-        return lambda value: holder.__setitem__(key, value)
-
-    def by_name(key: str) -> Put:
-        return lambda value: setattr(holder, key, value)
-
+    parts: dict[Any, Any]
     if isinstance(holder, MutableMapping):
-        return [(key, value, by_item(key)) for key, value in holder.items()]
-    if isinstance(holder, MutableSequence | tuple):
-        return [(key, value, by_item(key)) for key, value in enumerate(holder)]
-    names = [name for name in vars(holder) if not name.startswith("_")]
-    return [(name, getattr(holder, name), by_name(name)) for name in names]
+        parts = dict(holder)
+    elif isinstance(holder, MutableSequence):
+        parts = dict(enumerate(holder))
+    else:
+        parts = {k: part for k, part in vars(holder).items() if not k.startswith("_pytree__")}
+    by_key = isinstance(holder, MutableMapping | MutableSequence)
+    put: Any = operator.setitem if by_key else setattr
+    for key, part in parts.items():
+        name = f"{path}/{key}" if path else str(key)
+        new = _visit(at(name, part), at, name, seen)
+        if new is not part:
+            put(holder, key, new)
+    return holder
