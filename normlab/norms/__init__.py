@@ -12,7 +12,6 @@ from normlab.catalogue import NORMS
 if TYPE_CHECKING:
     from normlab.norms.batch import BatchNorm as BatchNorm
     from normlab.norms.batch_group import BatchGroupNorm as BatchGroupNorm
-    from normlab.norms.batch_group import MixedBatchGroupNorm as MixedBatchGroupNorm
     from normlab.norms.batch_instance import BatchInstanceNorm as BatchInstanceNorm
     from normlab.norms.controls import Affine as Affine
     from normlab.norms.controls import Identity as Identity
