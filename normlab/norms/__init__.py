@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from normlab.norms.averaged import AveragedBatchNorm as AveragedBatchNorm
     from normlab.norms.batch import BatchNorm as BatchNorm
     from normlab.norms.batch_group import BatchGroupNorm as BatchGroupNorm
-    from normlab.norms.batch_group import MixedBatchGroupNorm as MixedBatchGroupNorm
     from normlab.norms.batch_instance import BatchInstanceNorm as BatchInstanceNorm
     from normlab.norms.controls import Affine as Affine
     from normlab.norms.controls import Identity as Identity

@@ -153,7 +153,12 @@ class BatchNorm(Standardiser):
 
 
 def _standardise_batch(
-    x: Array, eps: float, mask: Array | None, norm_batch: int | None, axis_name: str | None
+    x: Array,
+    eps: float,
+    mask: Array | None,
+    norm_batch: int | None,
+    axis_name: str | None,
+    channel_groups: int | None = None,
 ) -> tuple[Array, Moments]:
     """The standardised batch, and the moments of the whole of it, shape `(1, ..., 1, C)`."""
     if x.ndim < 2:
@@ -162,7 +167,7 @@ def _standardise_batch(
             "over examples, leave the batch axis unmapped or give axis_name"
         )
     if norm_batch is None:
-        sharing = Sharing(axes=tuple(range(x.ndim - 1)))
+        sharing = Sharing(tuple(range(x.ndim - 1)), channel_groups)
         return standardise(x, sharing, eps=eps, mask=mask, axis_name=axis_name)
 
     if x.shape[0] % norm_batch:
@@ -176,7 +181,7 @@ def _standardise_batch(
 
     if mask is not None and mask.ndim == x.ndim:
         mask = in_groups(jnp.broadcast_to(mask, (x.shape[0], *mask.shape[1:])))
-    sharing = Sharing(axes=tuple(range(1, x.ndim)))
+    sharing = Sharing(tuple(range(1, x.ndim)), channel_groups)
     z, moments = standardise(in_groups(x), sharing, eps=eps, mask=mask)
     moments = pool(moments, axis=0)
     if axis_name is not None:

@@ -25,7 +25,9 @@ def divisive_norm(
     """`v / sqrt(sigma^2 + mean(v^2))` with `v = x - mean(x)`, both means over a neighbourhood.
 
     It holds all channels of the positions in a window around the element (Ren et al. 2017, with
-    equal weights); at the border it holds fewer. An input `(N, C)` has one position.
+    equal weights and one window for both means, where they allow two); at the border it holds
+    fewer, where their code counts zeros from beyond it. An input `(N, C)` has one position, so all
+    of its channels are neighbours; their code for dense layers takes a window of channels.
 
     Args:
         x: `(N, ..., C)`, any floating dtype; so is the result.

@@ -27,7 +27,8 @@ class ConditionalBatchNorm(Running):
     """Batch normalisation with a scale and bias for each condition (a class, a style, a speaker).
 
     Scale and bias have shape `(conditions, C)`; mean and variance, and their running values, are
-    of all examples together.
+    of all examples together. (Dumoulin et al. 2017 learn scale and bias so for each style, after
+    instance statistics; De Vries et al. 2017 predict them from a question.)
 
     Attributes:
         conditions: how many there are.
@@ -86,7 +87,8 @@ class SplitBatchNorm(Running):
     """Batch normalisation of each domain by itself: own statistics, own scale and bias.
 
     All have shape `(domains, C)`: clean and adversarial or augmented images (AdvProp), or the
-    domains of domain-specific batch normalisation.
+    domains of domain-specific batch normalisation. Groups of a batch that differ in nothing but
+    their statistics, with one scale and bias, are ghost batches: `BatchNorm(norm_batch=...)`.
 
     Attributes:
         domains: how many there are.

@@ -8,7 +8,6 @@ from jax import lax
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
 from normlab.norms.affine import per_channel, scale_and_shift
-from normlab.norms.batch_group import mixture
 from normlab.norms.moments import Sharing, centre, statistics_dtype
 from normlab.norms.running import Running, less_running, over_batch
 
@@ -26,7 +25,9 @@ class ExampleWeightedBatchNorm(Running):
     mean square are `weight` times the example's own and `1 - weight` times the running ones
     (Summers & Dinneen 2020). Nothing is trained differently: a trained `BatchNorm` of the same
     momentum may be evaluated so, with a weight chosen on held-out examples. An example without
-    positions is its own mean, and has a variance of zero.
+    positions is its own mean, and has a variance of zero. (The authors keep a running mean square;
+    here it is the running variance plus the square of the running mean, which leaves out how the
+    mean moved between steps.)
 
     Attributes:
         weight: the example's share, in [0, 1]; zero is batch normalisation.
@@ -56,7 +57,10 @@ class ExampleWeightedBatchNorm(Running):
             running = less_running(x, state["mean"], mask)
             variance = per_channel("variance", state["variance"], running)
             own, own_variance = _of_example(x, mask)
-            z = mixture(own, own_variance, running, variance, self.weight, self.eps)
+            # Pooling the mean squares leaves the distance of the means in the variance.
+            w, apart = self.weight, own - running
+            pooled = w * own_variance + (1 - w) * variance + w * (1 - w) * apart**2
+            z = (w * own + (1 - w) * running) * lax.rsqrt(pooled + self.eps)
         return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state
 
 

@@ -16,9 +16,12 @@ class FrozenBatchNorm(Standardiser):
     """Batch normalisation whose statistics stay as they are, in training too.
 
     The state is that of `BatchNorm`, `mean` and `variance`, zero and one until statistics are put
-    there. Scale and bias learn on; to hold them too, leave their gradients out of the optimiser
-    (`optax.masked`). What is called a batch norm with a frozen scale is `BatchNorm` with
-    `use_scale: false`.
+    there. Scale and bias learn on; to hold them too, as torchvision's `FrozenBatchNorm2d` does,
+    leave their gradients out of the optimiser (`optax.masked`).
+
+    "Frozen" is said of three things: of the statistics (this one); of the scale alone, held at one
+    while statistics are the batch's (`BatchNorm` with `use_scale: false`); and of statistics that
+    move no further but are not used either in training, which is `BatchNorm` with a momentum of 1.
 
     >>> import jax.numpy as jnp
     >>> norm = FrozenBatchNorm()

@@ -59,8 +59,9 @@ class OnlineNorm(Standardiser):
     An example's `(x - mean) / deviation` takes both from before it, then moves them; the examples
     of a batch go one after the other. The gradient has the two components that a normaliser must
     not let through taken out by two control processes, which also run from example to example.
-    What comes out is divided by the root of its mean square over the example's elements, which
-    keeps activations from growing with depth (Chiley et al. 2019, algorithm 1 and layer scaling).
+    What comes out, scale and bias included, is divided by the root of its mean square over the
+    example's elements, which keeps activations from growing with depth (Chiley et al. 2019,
+    algorithm 1 and layer scaling; the authors' code clamps activations to 5 unless told so).
 
     Attributes:
         momentum: the weight of the OLD mean and variance, per example; the paper's 0.999.
@@ -108,8 +109,8 @@ class OnlineNorm(Standardiser):
         else:
             mean, variance = (per_channel(k, state[k], z) for k in ("mean", "variance"))
             y = (z - mean) * lax.rsqrt(variance + self.eps)
-        y = self._scaled(zero_masked(y, mask), mask)
-        return scale_and_shift(y, x, params.get("scale"), params.get("bias"), mask), state
+        y = scale_and_shift(zero_masked(y, mask), z, params.get("scale"), params.get("bias"), mask)
+        return self._scaled(y, mask).astype(x.dtype), state
 
     def _averages(
         self, state: State, rows: Array, keep: Array

@@ -46,7 +46,7 @@ class PositionalNorm:
     """Positional normalisation: layer normalisation over channels, with nothing learnt after it.
 
     The slot of a model hands on the normalised input alone; the moments for a moment shortcut come
-    from the function `positional_norm`.
+    from the function `positional_norm`. Variances are biased, as in the paper.
 
     Attributes:
         eps: added to the variance.

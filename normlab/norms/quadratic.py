@@ -101,6 +101,10 @@ class PowerNorm(_Quadratic):
     step; backward takes `product`, a running estimate of `mean(g y)`, for the batch's own (Shen et
     al. 2020, algorithm 2). During the warm-up both are the batch's, and the gradient is exact.
 
+    The authors' code differs from their algorithm: it puts a root-mean-square normalisation of
+    each token before it, takes the running product during the warm-up too, and divides the
+    gradient by the batch's root always. Here is the algorithm. Their warm-up is 10,000 steps.
+
     Attributes:
         warm_up: steps that use the batch's own statistics.
 

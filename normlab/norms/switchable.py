@@ -22,7 +22,9 @@ class SwitchableNorm(Running):
 
     `w` and `v` are softmaxes of the parameters `mean_weights` and `variance_weights`, `(3,)` each
     and one for the whole layer; they begin alike (Luo et al. 2018). Evaluation has the running
-    statistics for the batch's. An input needs positions.
+    statistics for the batch's (the authors offer averages over batches afterwards instead). All
+    variances are biased, as in the paper; the authors' code divides the instance variance by one
+    less. An input needs positions.
 
     >>> import jax.numpy as jnp
     >>> norm = SwitchableNorm()

@@ -174,7 +174,8 @@ class IterativeNorm(_Whitening):
     et al. 2019). State, groups and masks are those of `DecorrelatedBatchNorm`.
 
     Attributes:
-        group_size: channels that are whitened together; a layer with fewer is one group.
+        group_size: channels that are whitened together; a layer with fewer is one group. The
+            authors' code whitens all channels of a layer together unless told otherwise.
         iterations: Newton's steps; the paper takes 5.
 
     >>> import jax.numpy as jnp

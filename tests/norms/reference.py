@@ -205,16 +205,6 @@ def _over_batch_and_group(x, norm, params, mask=None):
     return standardise(x, [group.ravel() for group in each], eps=norm.eps, mask=mask)
 
 
-def _batch_and_group(x, norm, params, mask=None):
-    """From the pooled first and second moments, as the paper has it."""
-    mean, variance = _channels(x, mask)
-    own_mean, own_variance = _moments(x, element_sets(x, "example and group", norm.groups), mask)
-    w = norm.weight
-    mixed = w * mean + (1 - w) * own_mean
-    square = w * (variance + mean**2) + (1 - w) * (own_variance + own_mean**2)
-    return (_wide(x) - mixed) / np.sqrt(square - mixed**2 + norm.eps)
-
-
 def _divisive(x, norm, params, mask=None):
     z, keep, r = _unchanged(x, norm, params, mask), _valid(x, mask), norm.window // 2
 
@@ -260,10 +250,11 @@ def _evo_s0(x, norm, params, mask=None):
 
 def _online(x, norm, params, mask=None):
     z, keep, c = _unchanged(x, norm, params, mask), _valid(x, mask), x.shape[-1]
+    scale, bias = (_wide(params.get(k, one)) for k, one in (("scale", 1.0), ("bias", 0.0)))
     mean, variance, out = np.zeros(c), np.ones(c), np.zeros_like(z)
     for i in range(x.shape[0]):
         own, seen = z[i].reshape(-1, c), keep[i].reshape(-1, c)
-        out[i] = (z[i] - mean) / np.sqrt(variance + norm.eps)
+        out[i] = (z[i] - mean) / np.sqrt(variance + norm.eps) * scale + bias
         out[i] = np.where(keep[i], out[i], 0)
         for k in np.flatnonzero(seen.any(axis=0)):
             values = own[seen[:, k], k].real
@@ -333,7 +324,6 @@ REFERENCES: dict[str, Reference] = {
     "layer_norm": _by("position"),
     "layer_norm_image": _by("example"),
     "local_response_norm": _local_response,
-    "mixed_batch_group_norm": _batch_and_group,
     "mode_norm": _modes,
     "moving_average_batch_norm": _by("channel", centre=False),
     "online_norm": _online,
@@ -351,6 +341,8 @@ REFERENCES: dict[str, Reference] = {
 def expected(name, norm, params, x, mask=None) -> np.ndarray:
     """The output in training, with the scale and bias in `params`."""
     z = REFERENCES[name](x, norm, params, mask)
+    if name == "online_norm":  # whose scale and bias lie before its last step
+        return z
     y = z * per_example(name, params, "scale", 1.0, x) + per_example(name, params, "bias", 0.0, x)
     if name == "global_response_norm":
         y = y + _wide(x)

@@ -75,6 +75,8 @@ def test_moving_average_batch_norm_follows_its_algorithm():
 def test_online_norm_follows_its_algorithm():
     norm = OnlineNorm(momentum=0.8, backward_momentum=0.7, eps=1e-6)
     params, state = norm.init(5)
+    params = with_values(params)
+    scale, bias = (np.asarray(params[k], np.float64) for k in ("scale", "bias"))
     mean, variance, along, total = np.zeros(5), np.ones(5), np.zeros(5), np.zeros(5)
     for x, dy in steps():
         y, d_x, state = one_step(norm, params, state, x, dy)
@@ -85,10 +87,11 @@ def test_online_norm_follows_its_algorithm():
             spread = 0.8 * 0.2 * (new - mean) ** 2
             variance = 0.8 * variance + 0.2 * values.var(axis=(0, 1)) + spread
             mean = 0.8 * mean + 0.2 * new
-            # Layer scaling has its exact gradient.
-            rms = np.sqrt((z**2).mean() + norm.eps)
-            np.testing.assert_allclose(y[i], z / rms, **CLOSE)
-            g = dy[i] / rms - z * (dy[i] * z).mean() / rms**3
+            # Scale, bias and layer scaling have their exact gradients.
+            out = z * scale + bias
+            rms = np.sqrt((out**2).mean() + norm.eps)
+            np.testing.assert_allclose(y[i], out / rms, **CLOSE)
+            g = (dy[i] / rms - out * (dy[i] * out).mean() / rms**3) * scale
             g = g - 0.3 * along * z
             along = along + (g * z).mean(axis=(0, 1))
             g = g / root - 0.3 * total
