@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from normlab.catalogue import AUGMENTATIONS
+from normlab.catalogue import AUGMENTATIONS, PROBES
 from normlab.runs.claims_check import KEYS
 from normlab.runs.measures import MEASURES
+from normlab.runs.probing import Probing
 from normlab.runs.schema import (
     CALLS,
     COMMON_TO_DATA,
@@ -36,6 +37,7 @@ def json_schema() -> dict[str, Any]:
         properties[section]["anyOf"].append({"type": "null"})
     for section, settings in SETTINGS.items():
         properties[section] = _fields(settings, "")
+    properties["probes"] = _probes()
     properties |= {"sweep": _sweep(), "tune": _tune(), "claims": _claims()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -44,6 +46,14 @@ def json_schema() -> dict[str, Any]:
         "properties": properties,
         "additionalProperties": False,
     }
+
+
+def _probes() -> dict[str, Any]:
+    schema = _fields(Probing, "probes")
+    measure = {"type": "array", "items": _call_of(PROBES.entries(), "probe", {}), "minItems": 1}
+    measure["description"] = "what looks inside the network"
+    schema["properties"] = {**schema["properties"], "measure": measure}
+    return {**schema, "type": ["object", "null"], "required": []}
 
 
 def _sweep() -> dict[str, Any]:
