@@ -12,8 +12,14 @@ from normlab.catalogue import PROBES
 
 if TYPE_CHECKING:
     from normlab.probes.activations import Activations as Activations
+    from normlab.probes.covariate_shift import CovariateShift as CovariateShift
     from normlab.probes.gradients import Gradients as Gradients
+    from normlab.probes.hessian import Hessian as Hessian
+    from normlab.probes.landscape import Landscape as Landscape
     from normlab.probes.looking import look as look
+    from normlab.probes.noise_scale import NoiseScale as NoiseScale
+    from normlab.probes.propagation import Propagation as Propagation
+    from normlab.probes.updates import Updates as Updates
 
 
 def __getattr__(name: str) -> Any:

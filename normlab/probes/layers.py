@@ -68,11 +68,11 @@ class _Watch:
         passing = context.method_name != "__call__" or path in self._within
         if passing or not self.wanted(module):
             return call(*args, **kwargs)
-        number = len(self.calls)
+        number, x = len(self.calls), None
         if args:
             x = self.before(number, args[0])
             args = (x, *args[1:])
-        else:
+        elif kwargs:
             first = next(iter(kwargs))
             x = self.before(number, kwargs[first])
             kwargs = {**kwargs, first: x}
@@ -115,6 +115,37 @@ def layers(subject: Subject, moment: Moment) -> tuple[tuple[str, ...], ...]:
             "traced, so the loss itself must not be jitted"
         )
     return paths
+
+
+def owners(subject: Subject, moment: Moment) -> Any:
+    """Which layer each parameter goes with: a tree of whole numbers, from 0, like the parameters.
+
+    A layer's own with it; those of a module without layers (a normaliser) with the layer called
+    last before it; a module's that contains layers, and is none, with the first of them.
+    """
+    watch = _Watch(lambda module: True)
+    with nn.intercept_methods(watch):
+        jax.eval_shape(loss_of(subject, moment), moment.params)
+    of: dict[tuple[str, ...], int] = {}
+    found: list[tuple[str, ...]] = []
+    for number, call in enumerate(watch.calls):
+        inner = (c for c in watch.calls[number + 1 :] if c.path[: len(call.path)] == call.path)
+        if call.path in of:
+            continue
+        if _is_layer(call.module):
+            found.append(call.path)
+            of[call.path] = len(found) - 1
+        elif any(_is_layer(c.module) for c in inner):
+            of[call.path] = len(found)
+        else:
+            of[call.path] = max(len(found) - 1, 0)
+
+    def owner(path: tuple[Any, ...], _: Array) -> int:
+        keys = tuple(str(getattr(part, "key", part)) for part in path)
+        longest = max((p for p in of if keys[: len(p)] == p), key=len, default=())
+        return of.get(longest, 0)
+
+    return jax.tree_util.tree_map_with_path(owner, moment.params)
 
 
 def names(paths: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:

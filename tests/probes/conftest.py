@@ -39,7 +39,7 @@ def subject(model, optimizer=None):
     return Subject(model, loss, optimizer or optax.sgd(0.1, momentum=0.9))
 
 
-def moment(subject, images=(8, 8, 8, 3), seed=0):
+def moment(subject, images=(16, 8, 8, 3), seed=0):
     """Before the first step, with images of noise."""
     if isinstance(images, tuple):
         images = np.random.default_rng(seed).standard_normal(images).astype(np.float32)
