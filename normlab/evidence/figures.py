@@ -47,10 +47,9 @@ def differences(comparison: "Comparison") -> Figure:
                   markersize=7)  # fmt: skip
     axes.set_yticks(range(len(arms)), [f"{arm.name}  (n = {len(arm.sample)})" for arm in arms])
     axes.set_ylim(len(arms) - 0.4, -0.6)
-    better = "right" if comparison.measure.higher_is_better else "left"
-    axes.set_xlabel(
-        f"{comparison.measure} less that of\n{comparison.baseline}  ({better} is better)"
-    )
+    higher = comparison.measure.higher_is_better
+    note = "" if higher is None else f"  ({'right' if higher else 'left'} is better)"
+    axes.set_xlabel(f"{comparison.measure} less that of\n{comparison.baseline}{note}")
     return figure
 
 

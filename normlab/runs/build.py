@@ -137,18 +137,13 @@ def program(sections: dict[str, Any]) -> Program:
 
 
 def probes(sections: dict[str, Any]) -> dict[str, Probe]:
-    """What looks inside the network, each by the name that its rows have; none without probes."""
-    section = sections.get("probes") or {"measure": []}
-    calls = [Call.of(call) for call in section["measure"]]
+    """What looks inside the network, each by the name that its rows have."""
+    calls = [Call.of(call) for call in sections["probes"]["measure"]]
     return {probe_name(call.name): PROBES.load(call.name)(**call.arguments) for call in calls}
 
 
 def probe_name(name: str) -> str:
-    """What the rows call a probe: its class in snake case, wherever it comes from.
-
-    >>> probe_name("hessian"), probe_name("my_file:MyProbe")
-    ('hessian', 'my_probe')
-    """
+    """What rows call a probe: its class in snake case, as `my_probe` of `my_file:MyProbe`."""
     return snake_case(name.partition(":")[2] or name)
 
 

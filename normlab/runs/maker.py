@@ -20,8 +20,8 @@ from normlab.runs.directory import (
     RunBusyError,
     write_atomically,
 )
-from normlab.runs.probing import look_at
 from normlab.runs.prober import Prober
+from normlab.runs.probing import look_at
 from normlab.training.fit import Fitted, Loop
 from normlab.training.program import Compiled
 from normlab.training.state import (

@@ -21,9 +21,8 @@ import jax.numpy as jnp
 from normlab.errors import UserError, require_field
 from normlab.probes.contract import Moment, PerLayer, Subject
 from normlab.runs import build
+from normlab.runs.probed import END
 from normlab.runs.yaml_source import Document, Path, Problem
-
-END = "end"
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Probing:
         require_field(self.examples >= 1, "examples", self.examples, "at least 1")
         some = bool(self.at) or self.every is not None
         require_field(
-            some, "at", list(self.at), "a list with a step in it, unless 'every' is given"
+            some, "at", list(self.at), "a list with a step, unless there is an 'every'"
         )
 
 

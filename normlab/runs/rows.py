@@ -1,4 +1,4 @@
-"""Lines of JSON, as a run's metrics and probes are kept: added one by one, and safe from a crash."""
+"""Lines of JSON, as a run's metrics and probes are kept: added one by one, safe from a crash."""
 
 import contextlib
 import json
