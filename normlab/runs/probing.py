@@ -45,9 +45,7 @@ class Probing:
         require_field(self.every is None or self.every >= 1, "every", self.every, "at least 1")
         require_field(self.examples >= 1, "examples", self.examples, "at least 1")
         some = bool(self.at) or self.every is not None
-        require_field(
-            some, "at", list(self.at), "a list with a step, unless there is an 'every'"
-        )
+        require_field(some, "at", list(self.at), "a list with a step, unless there is an 'every'")
 
 
 def in_order(at: tuple[int | str, ...]) -> list[int | str]:
