@@ -47,6 +47,7 @@ class Kind(StrEnum):
 
     norms = "norms"
     kernels = "kernels"
+    probes = "probes"
     models = "models"
     data = "data"
     augmentations = "augmentations"
@@ -162,6 +163,7 @@ def list_entries(kind: Annotated[Kind, typer.Argument(help="What to list.")]) ->
     shelves = {
         Kind.norms: catalogue.NORMS,
         Kind.kernels: catalogue.KERNELS,
+        Kind.probes: catalogue.PROBES,
         Kind.models: catalogue.MODELS,
         Kind.data: catalogue.DATA,
         Kind.augmentations: catalogue.AUGMENTATIONS,

@@ -109,6 +109,13 @@ def warnings(records: list[Record], measure_name: str, metrics: tuple[str, ...])
     if measure_name == "best" and any(metric.startswith("test") for metric in metrics):
         found.append("best(...) of a test metric chooses by the test set, so it is too good.")
     found += [f"{record.arm}: {text}." for record in records if (text := trouble(record))]
+    found += [
+        f"{record.arm}: seed {record.seed}, probe {row['probe']} failed at step {row['step']}: "
+        f"{row['error']}."
+        for record in records
+        for row in record.probes
+        if "error" in row
+    ]
     return found
 
 

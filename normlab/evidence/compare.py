@@ -23,6 +23,7 @@ from normlab.evidence.verdicts import Verdict, judge
 from normlab.runs.directory import Runs
 from normlab.runs.measures import PRICES, Measure
 from normlab.runs.record import Record
+from normlab.runs.values import NoValueError
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,6 +255,17 @@ def _check_metrics(measure: Measure, records: list[Record]) -> None:
     lacking = [m for m in measure.metrics if rows and not any(m in row for row in rows)]
     if lacking:
         raise UserError(f"{measure}: these runs have no '{lacking[0]}'")
+    if measure.name != "probe":
+        return
+    reasons = []
+    for record in records:
+        try:
+            if record.finished and measure.of(record) is not None:
+                return
+        except NoValueError as error:
+            reasons.append(f"{record.arm}, seed {record.seed}, {error}")
+    if reasons:
+        raise UserError(f"{measure}: {reasons[0]}")
 
 
 def _target_of(runs: Runs) -> float | None:

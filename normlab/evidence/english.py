@@ -60,17 +60,20 @@ def about_arm(comparison: "Comparison", arm: "Arm") -> str:
     counts = f"n = {found.n[0]} and {found.n[1]}"
     if not arm.distinguished:
         return f"{arm.name} is not distinguished from {base}{_so_far(found, counts)}"
-    better = (found.interval.low > 0) == measure.higher_is_better
-    of_runs = f"A run of it beats one of {base} with probability {arm.better:.2f}."
-    word = "better" if better else "worse"
+    larger = found.interval.low > 0
+    if measure.higher_is_better is None:
+        word, of_runs = "larger" if larger else "smaller", ""
+    else:
+        word = "better" if larger == measure.higher_is_better else "worse"
+        of_runs = f" A run of it beats one of {base} with probability {arm.better:.2f}."
     sure = f"95% interval of the difference {interval(found.interval)}; {counts}"
     if not math.isfinite(found.estimate):  # some runs never reached the target
-        return f"{arm.name} is {word} than {base} ({sure}). {of_runs}"
+        return f"{arm.name} is {word} than {base} ({sure}).{of_runs}"
     means = f"{number(arm.mean.estimate)} against {number(comparison.arm(base).mean.estimate)}"
     size = number(abs(found.estimate))
     if arm.sample.censored.any() or comparison.arm(base).sample.censored.any():
         means = "by ranks, as some runs never reached it"
-    return f"{arm.name} is {word} than {base} by {size} ({means}; {sure}). {of_runs}"
+    return f"{arm.name} is {word} than {base} by {size} ({means}; {sure}).{of_runs}"
 
 
 def _so_far(found: Contrast, counts: str) -> str:

@@ -11,9 +11,21 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from normlab.errors import UserError, did_you_mean
+from normlab.evidence.insides import probes
 from normlab.evidence.intervals import mean_interval
 from normlab.evidence.samples import sample
-from normlab.evidence.style import COLOURS, DASHES, FAINT, INK, MARKERS, blank, in_order, legend
+from normlab.evidence.style import (
+    COLOURS,
+    DASHES,
+    FAINT,
+    INK,
+    blank,
+    colour,
+    dash,
+    in_order,
+    legend,
+    marker,
+)
 from normlab.runs.measures import METRICS
 from normlab.runs.record import Record
 
@@ -33,24 +45,23 @@ def differences(comparison: "Comparison") -> Figure:
     for row, arm in enumerate(arms):
         found = arm.difference
         assert found is not None
-        colour = _colour(comparison, arm)
+        shade = colour(comparison, arm)
         low, high = found.interval
         if math.isfinite(low) and math.isfinite(high):
-            axes.plot([low, high], [row, row], color=colour, linewidth=2.4, solid_capstyle="butt")
+            axes.plot([low, high], [row, row], color=shade, linewidth=2.4, solid_capstyle="butt")
         if math.isfinite(found.estimate):
-            axes.plot(found.estimate, row, _marker(comparison, arm), color=colour, markersize=8)
+            axes.plot(found.estimate, row, marker(comparison, arm), color=shade, markersize=8)
         else:
             axes.text(0, row, "  no interval: too few runs, or a target not reached",
                       va="center", color=FAINT, fontsize=9)  # fmt: skip
         values = arm.sample.values[~arm.sample.censored] - base
-        axes.plot(values, np.full(len(values), row + 0.24), "|", color=colour, alpha=0.8,
+        axes.plot(values, np.full(len(values), row + 0.24), "|", color=shade, alpha=0.8,
                   markersize=7)  # fmt: skip
     axes.set_yticks(range(len(arms)), [f"{arm.name}  (n = {len(arm.sample)})" for arm in arms])
     axes.set_ylim(len(arms) - 0.4, -0.6)
-    better = "right" if comparison.measure.higher_is_better else "left"
-    axes.set_xlabel(
-        f"{comparison.measure} less that of\n{comparison.baseline}  ({better} is better)"
-    )
+    higher = comparison.measure.higher_is_better
+    note = "" if higher is None else f"  ({'right' if higher else 'left'} is better)"
+    axes.set_xlabel(f"{comparison.measure} less that of\n{comparison.baseline}{note}")
     return figure
 
 
@@ -58,16 +69,16 @@ def values(comparison: "Comparison") -> Figure:
     """Every run's value as a dot, by arm, with the mean and its 95% interval."""
     figure, axes = blank(0.75 + 0.42 * len(comparison.arms))
     for row, arm in enumerate(comparison.arms):
-        colour, own = _colour(comparison, arm), arm.sample
+        shade, own = colour(comparison, arm), arm.sample
         spots = row + 0.22 * (np.arange(len(own)) % 3 - 1) * (len(own) > 1)
         known = ~own.censored
-        axes.plot(own.values[known], spots[known], _marker(comparison, arm), color=colour,
+        axes.plot(own.values[known], spots[known], marker(comparison, arm), color=shade,
                   alpha=0.55, markersize=6)  # fmt: skip
-        axes.plot(own.values[own.censored], spots[own.censored], ">", color=colour,
+        axes.plot(own.values[own.censored], spots[own.censored], ">", color=shade,
                   markerfacecolor="none", markersize=7)  # fmt: skip
         low, high = arm.mean.interval
         if math.isfinite(low):
-            axes.plot([low, high], [row, row], color=colour, linewidth=2)
+            axes.plot([low, high], [row, row], color=shade, linewidth=2)
     axes.set_yticks(range(len(comparison.arms)), [_counted(arm) for arm in comparison.arms])
     axes.set_ylim(len(comparison.arms) - 0.4, -0.6)
     axes.set_xlabel(f"{comparison.measure}; an open arrow: not reached by then")
@@ -93,7 +104,7 @@ def curves(
         raise UserError(f"no metric is called '{metric}'; {did_you_mean(metric, METRICS)}")
     figure, axes = blank(3.6)
     for arm in comparison.arms:
-        style = {"color": _colour(comparison, arm), "linestyle": _dash(comparison, arm)}
+        style = {"color": colour(comparison, arm), "linestyle": dash(comparison, arm)}
         runs = [record for record in arm.records if record.rows]
         if every_seed:
             _every_run(axes, arm, runs, metric, x, style)
@@ -141,11 +152,11 @@ def price(comparison: "Comparison", price: str = "seconds_per_step") -> Figure:
     for arm in comparison.arms:
         if price not in arm.prices or not math.isfinite(arm.mean.estimate):
             continue
-        colour, across = _colour(comparison, arm), arm.prices[price]
+        shade, across = colour(comparison, arm), arm.prices[price]
         low, high = arm.mean.interval
         if math.isfinite(low):
-            axes.plot([across, across], [low, high], color=colour, linewidth=1.6)
-        axes.plot(across, arm.mean.estimate, _marker(comparison, arm), color=colour, markersize=9,
+            axes.plot([across, across], [low, high], color=shade, linewidth=1.6)
+        axes.plot(across, arm.mean.estimate, marker(comparison, arm), color=shade, markersize=9,
                   linestyle="none", label=arm.name)  # fmt: skip
     axes.set_xlabel(price.replace("_", " ") + {"peak_memory": " (MB)"}.get(price, ""))
     axes.set_xlim(left=0)
@@ -189,8 +200,8 @@ def heat(comparison: "Comparison", rows: str | None = None, columns: str | None 
             axes.add_patch(_hatched(i, j))
         text = (notes[i, j] or "missing") if missing else f"{grid[i, j]:.3g}\n{notes[i, j]}".strip()
         light = not missing and image.norm(grid[i, j]) > 0.55
-        colour = INK if missing else "#000000" if light else "#ffffff"
-        axes.text(j, i, text, ha="center", va="center", fontsize=9, color=colour)
+        shade = INK if missing else "#000000" if light else "#ffffff"
+        axes.text(j, i, text, ha="center", va="center", fontsize=9, color=shade)
     axes.set_xticks(range(grid.shape[1]), [str(v) for v in ticks[across]])
     axes.set_yticks(range(grid.shape[0]), [str(v) for v in ticks[down]])
     axes.set_xlabel(across)
@@ -234,10 +245,10 @@ def profile(comparison: "Comparison", axis: str = "data") -> Figure:
     thresholds = np.linspace(min(every), max(every), 101)
     figure, axes = blank(3.2)
     for index, (arm, own) in enumerate(scores.items()):
-        colour = COLOURS[index % len(COLOURS)]
+        shade = COLOURS[index % len(COLOURS)]
         low, high = profile_band(own, thresholds, resamples=500)
-        axes.fill_between(thresholds, low, high, color=colour, alpha=0.16, linewidth=0)
-        axes.plot(thresholds, performance_profile(own, thresholds), label=arm, color=colour,
+        axes.fill_between(thresholds, low, high, color=shade, alpha=0.16, linewidth=0)
+        axes.plot(thresholds, performance_profile(own, thresholds), label=arm, color=shade,
                   linestyle=DASHES[index % len(DASHES)], linewidth=2)  # fmt: skip
     axes.set_xlabel(f"{comparison.measure} of at least")
     axes.set_ylabel("share of runs")
@@ -252,27 +263,9 @@ KINDS: dict[str, Callable[..., Figure]] = {
     "price": price,
     "heat": heat,
     "profile": profile,
+    "probes": probes,
 }
 """What `Comparison.plot` can draw."""
-
-
-def _index(comparison: "Comparison", arm: "Arm") -> int:
-    return [one.name for one in comparison.arms].index(arm.name)
-
-
-def _colour(comparison: "Comparison", arm: "Arm") -> str:
-    return COLOURS[_index(comparison, arm) % len(COLOURS)]
-
-
-def _marker(comparison: "Comparison", arm: "Arm") -> str:
-    # Colours repeat from the ninth arm on, but not together with their markers.
-    index = _index(comparison, arm)
-    return MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
-
-
-def _dash(comparison: "Comparison", arm: "Arm") -> Any:
-    index = _index(comparison, arm)
-    return DASHES[(index + index // len(COLOURS)) % len(DASHES)]
 
 
 def _counted(arm: "Arm") -> str:

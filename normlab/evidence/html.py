@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from normlab.errors import UserError
-from normlab.evidence import figures
+from normlab.evidence import figures, insides
 from normlab.evidence.about import differing, made_with, tuning_lines
 from normlab.evidence.cells import table
 from normlab.evidence.english import about_arm, about_verdict, count_runs, number
@@ -43,6 +43,7 @@ def to_html(comparison: "Comparison", command: str) -> str:
         rows=rows,
         noise=None if comparison.test_noise is None else noise_sentence(comparison),
         pictures=_pictures(comparison),
+        insides=_insides(comparison),
         seeds=sorted({record.seed for record in comparison.records}),
         grid=_grid(comparison),
         differing=[
@@ -89,13 +90,19 @@ def _counts(comparison: "Comparison") -> str:
     return f"{count_runs(len(states))}: {each}"
 
 
-def _pictures(comparison: "Comparison") -> list[tuple[str, str, Markup, Markup | None]]:
-    """Heading, what it shows, the picture, and one more to open on demand."""
-    found: list[tuple[str, str, Markup, Markup | None]] = []
+Shown = tuple[str, str, Markup, tuple[str, str, Markup] | None]
+"""Heading, what it shows, the picture; and one more to open on demand, with its own words."""
+
+EVERY_SEED = ("every seed", "One line a run; a cross is where one diverged.")
+
+
+def _pictures(comparison: "Comparison") -> list[Shown]:
+    """All pictures but those of probes."""
+    found: list[Shown] = []
     base, measure = comparison.baseline, comparison.measure
 
     def add(heading: str, says: str, figure: Figure, more: Figure | None = None) -> None:
-        found.append((heading, says, _svg(figure), _svg(more) if more else None))
+        found.append((heading, says, _svg(figure), (*EVERY_SEED, _svg(more)) if more else None))
 
     if len(comparison.arms) > 1:
         says = (
@@ -123,6 +130,25 @@ def _pictures(comparison: "Comparison") -> list[tuple[str, str, Markup, Markup |
             add(f"Price in {words}", says, figures.price(comparison, name))
     found += _maps(comparison)
     return found
+
+
+def _insides(comparison: "Comparison") -> list[Shown]:
+    """A picture for each probe that was on, and one with all its quantities on demand."""
+    shown: list[Shown] = []
+    for probe, found in insides.seen(comparison).items():
+        says = "The mean over seeds; the band reaches from the lowest seed to the highest."
+        if any(own.layers and len(own.steps) > 1 for own in found.values()):
+            says += (
+                " Over steps: the median of the layers; the band reaches from the lowest layer to "
+                "the highest."
+            )
+        more = None
+        if insides.has_more(found, probe):
+            whole = _svg(insides.probes(comparison, probe, every=True))
+            more = ("every quantity", "As above.", whole)
+        figure = _svg(insides.probes(comparison, probe))
+        shown.append((probe.replace("_", " ").capitalize(), says, figure, more))
+    return shown
 
 
 def _has(comparison: "Comparison", metric: str) -> bool:

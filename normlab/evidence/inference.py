@@ -11,16 +11,16 @@ from normlab.evidence.samples import Sample
 RESAMPLES = 9_999
 
 
-def probability_better(left: Sample, right: Sample, higher_is_better: bool) -> float:
+def probability_better(left: Sample, right: Sample, higher_is_better: bool | None) -> float:
     """The chance that a run of the left arm beats one of the right; ties count half.
 
-    Two values that were never reached are a tie.
+    Two values that were never reached are a tie. NaN where neither more nor less is better.
 
     >>> def arm(*values): return Sample("", (), np.array(values), np.zeros(len(values), bool), 0)
     >>> probability_better(arm(0.5, 0.7), arm(0.4, 0.5), higher_is_better=True)
     0.875
     """
-    if not len(left) or not len(right):
+    if not len(left) or not len(right) or higher_is_better is None:
         return math.nan
     a, b = (np.where(s.censored, math.inf, s.values) for s in (left, right))
     wins, ties = (a[:, None] > b).mean(), (a[:, None] == b).mean()

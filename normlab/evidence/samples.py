@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from normlab.runs.measures import Measure, Value
+from normlab.runs.measures import Measure
 from normlab.runs.record import Record
+from normlab.runs.values import NoValueError, Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,11 @@ def sample(name: str, records: Iterable[Record], measure: Measure) -> Sample:
     for seed in sorted(by_seed):
         own = by_seed[seed]
         troubles += [text for record in own if (text := trouble(record))]
-        value = _value(own, measure)
+        try:
+            value = _value(own, measure)
+        except NoValueError as error:
+            troubles.append(f"seed {seed} {error}")
+            continue
         if value is not None:
             seeds.append(seed)
             values.append(value)

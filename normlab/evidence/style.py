@@ -5,9 +5,12 @@ a dash of its own besides.
 """
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from normlab.evidence.compare import Arm, Comparison
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a0882b", "#7f7f7f")
 MARKERS = "osD^vPX*"
@@ -35,7 +38,11 @@ class Picture(Figure):
 def blank(height: float) -> tuple[Figure, Any]:
     """An empty figure in the house's style."""
     figure = Picture(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.add_subplot()
+    return figure, framed(figure.add_subplot())
+
+
+def framed(axes: Any) -> Any:
+    """Axes in the house's style."""
     axes.spines[["top", "right"]].set_visible(False)
     for spine in axes.spines.values():
         spine.set_color(FAINT)
@@ -44,7 +51,7 @@ def blank(height: float) -> tuple[Figure, Any]:
     axes.yaxis.label.set(color=INK, fontsize=10)
     axes.grid(True, color=FAINT, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
-    return figure, axes
+    return axes
 
 
 def legend(axes: Any) -> None:
@@ -58,3 +65,25 @@ def in_order(found: list[Any]) -> list[Any]:
     distinct = list(dict.fromkeys(found))
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in distinct)
     return sorted(distinct) if numbers else distinct
+
+
+def colour(comparison: "Comparison", arm: "Arm") -> str:
+    """An arm's colour."""
+    return COLOURS[_index(comparison, arm) % len(COLOURS)]
+
+
+def marker(comparison: "Comparison", arm: "Arm") -> str:
+    """An arm's marker."""
+    # Colours repeat from the ninth arm on, but not together with their markers.
+    index = _index(comparison, arm)
+    return MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
+
+
+def dash(comparison: "Comparison", arm: "Arm") -> Any:
+    """An arm's way of drawing a line."""
+    index = _index(comparison, arm)
+    return DASHES[(index + index // len(COLOURS)) % len(DASHES)]
+
+
+def _index(comparison: "Comparison", arm: "Arm") -> int:
+    return [one.name for one in comparison.arms].index(arm.name)

@@ -1,5 +1,6 @@
 """A comparison as rows: for CSV, JSON and pandas."""
 
+import contextlib
 import csv
 import io
 import json
@@ -10,6 +11,7 @@ from normlab.evidence.about import differing, made_with
 from normlab.evidence.english import about_verdict
 from normlab.runs.measures import PRICES, Measure
 from normlab.runs.record import Record
+from normlab.runs.values import NoValueError
 
 if TYPE_CHECKING:
     from normlab.evidence.compare import Arm, Comparison
@@ -54,7 +56,8 @@ def run_row(record: Record, measure: Measure) -> dict[str, Any]:
     """One run: where it stands in the sweep, how it ended, and its last metrics."""
     value = None
     if record.finished and measure.axis is None:
-        value = measure.of(record)
+        with contextlib.suppress(NoValueError):
+            value = measure.of(record)
     last = record.rows[-1] if record.rows else {}
     row = {
         "arm": record.arm,

@@ -4,9 +4,10 @@ import dataclasses
 import inspect
 from typing import Any
 
-from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, snake_case
+from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES, snake_case
 from normlab.errors import UserError, did_you_mean
 from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
+from normlab.runs.probing import Probing
 from normlab.runs.schema import SETTINGS, describe_type, fields_model
 from normlab.runs.yaml_source import flow
 
@@ -18,7 +19,11 @@ SHELVES = {
     "augmentation": AUGMENTATIONS,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
+    "probe": PROBES,
 }
+
+SECTIONS = {**SETTINGS, "probes": Probing}
+"""What is told of whole."""
 
 
 def describe_entry(name: str) -> str:
@@ -30,9 +35,11 @@ def describe_entry(name: str) -> str:
     Raises:
         UserError: nothing has that name; the message has the nearest.
     """
-    if name in SETTINGS:
-        called = SETTINGS[name]
-        example = "\n".join(_arguments(name, called))
+    if name in SECTIONS:
+        called, lines = SECTIONS[name], _arguments(name, SECTIONS[name])
+        if name == "probes":
+            lines.append(f"measure: ...  # a list of {', '.join(PROBES.entries())}")
+        example = "\n".join(lines)
         yaml_text = f"In YAML, with every default:\n  {name}:\n{_indent(_indent(example))}"
         return "\n\n".join([f"{name} (section)", inspect.getdoc(called) or "", yaml_text])
     section, shelf = _find(name)
@@ -55,7 +62,7 @@ def _find(name: str) -> tuple[str, Any]:
     for section, shelf in SHELVES.items():
         if name in shelf.entries():
             return section, shelf
-    everything = [*SETTINGS, *(name for shelf in SHELVES.values() for name in shelf.entries())]
+    everything = [*SECTIONS, *(name for shelf in SHELVES.values() for name in shelf.entries())]
     close = did_you_mean(name, everything)
     hint = close if close.startswith("did") else "see `normlab list norms`, `models`, `data`, ..."
     raise UserError(f"nothing is called '{name}'; {hint}")
@@ -90,6 +97,8 @@ def _example(section: str, name: str, called: Any) -> str:
     lines = [f"name: {name}", *_arguments(section, called)]
     if section == "augmentation":
         return "data:\n  augment:\n    - " + "\n      ".join(lines)
+    if section == "probe":
+        return "probes:\n  measure:\n    - " + "\n      ".join(lines)
     return f"{section}:\n" + _indent("\n".join(lines))
 
 

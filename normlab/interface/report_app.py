@@ -66,18 +66,28 @@ def report(
 def plot(
     path: ExperimentPath,
     kind: Annotated[
-        str, typer.Argument(help="differences, curves, values, price, heat or profile.")
+        str, typer.Argument(help="differences, curves, values, price, heat, profile or probes.")
     ],
     baseline: Baseline = None,
     measure: MeasureText = "final(test_accuracy)",
     out: Annotated[
         Path | None, typer.Option(help="An .svg, .png or .pdf; KIND.svg in PATH if left out.")
     ] = None,
+    probe: Annotated[
+        str | None, typer.Option(help="Of probes: which; the first if left out.")
+    ] = None,
+    quantity: Annotated[
+        str | None, typer.Option(help="Of a probe: one of its quantities, drawn large.")
+    ] = None,
 ) -> None:
     """Draw one of the report's pictures into a file of its own."""
     from normlab.interface.reporting import draw
 
-    print(draw(path, kind, baseline, measure, out or path / f"{kind}.svg"))
+    options = {"probe": probe, "quantity": quantity}
+    given = {name: value for name, value in options.items() if value is not None}
+    if given and kind != "probes":
+        raise UserError(f"--{next(iter(given))} is for `normlab plot PATH probes` alone")
+    print(draw(path, kind, baseline, measure, out or path / f"{kind}.svg", **given))
 
 
 @app.command()

@@ -8,7 +8,9 @@ from normlab.evidence.compare import compare
 from normlab.runs.directory import load_runs
 
 
-def draw(path: Path, kind: str, baseline: str | None, measure: str, file: Path) -> Path:
+def draw(
+    path: Path, kind: str, baseline: str | None, measure: str, file: Path, **options: str
+) -> Path:
     """One picture of a comparison, as a file; the same runs give the same bytes.
 
     Raises:
@@ -19,7 +21,7 @@ def draw(path: Path, kind: str, baseline: str | None, measure: str, file: Path) 
     from normlab.evidence.style import SVG
 
     comparison = compare(load_runs(path), baseline=baseline, measure=measure)
-    figure = comparison.plot(kind)
+    figure = comparison.plot(kind, **options)
     metadata = {"Date": None, "Creator": None} if file.suffix == ".svg" else None
     try:
         with matplotlib.rc_context(SVG):

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS
+from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES, snake_case
 from normlab.core import KernelTransform, Normaliser
 from normlab.data.dataset import Dataset, Outline
 from normlab.errors import FieldError, KernelError, UserError
 from normlab.models.slots import NORM_STATE
+from normlab.probes.contract import Probe
 from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
 from normlab.runs.schema import COMMON_TO_DATA, as_argument
 from normlab.training.optimizer import RoleMask, clipped, decayed
@@ -135,6 +136,17 @@ def program(sections: dict[str, Any]) -> Program:
     return Program(model(sections), optimizer(sections), recipe(sections), augmentations)
 
 
+def probes(sections: dict[str, Any]) -> dict[str, Probe]:
+    """What looks inside the network, each by the name that its rows have."""
+    calls = [Call.of(call) for call in sections["probes"]["measure"]]
+    return {probe_name(call.name): PROBES.load(call.name)(**call.arguments) for call in calls}
+
+
+def probe_name(name: str) -> str:
+    """What rows call a probe: its class in snake case, as `my_probe` of `my_file:MyProbe`."""
+    return snake_case(name.partition(":")[2] or name)
+
+
 def needs_learning_rate(name: str) -> bool:
     """Whether an optimiser has no learning rate of its own."""
     parameter = inspect.signature(OPTIMIZERS.load(name)).parameters["learning_rate"]
@@ -162,11 +174,11 @@ def mismatches(sections: dict[str, Any]) -> tuple[SectionError, ...]:
     """
     # Seeds make no difference, and a sweep has many.
     blotted = {**sections, "train": {**sections["train"], "seed": 0}}
-    return _mismatches(_Keyed(repr(blotted), blotted))
+    return _mismatches(Keyed(repr(blotted), blotted))
 
 
 @dataclass(frozen=True)
-class _Keyed:
+class Keyed:
     """Sections as a key of a cache."""
 
     key: str
@@ -174,7 +186,7 @@ class _Keyed:
 
 
 @lru_cache(maxsize=256)
-def _mismatches(keyed: _Keyed) -> tuple[SectionError, ...]:
+def _mismatches(keyed: Keyed) -> tuple[SectionError, ...]:
     found = []
     for check in (_check_accumulation, _check_length, _check_shapes, _check_optimizer):
         if check is _check_optimizer and found:

@@ -4,9 +4,12 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from normlab.errors import UserError, did_you_mean
+from normlab.runs import probing
 from normlab.runs.claims import Claim, Expectation, Point, parse_floor, select
 from normlab.runs.measures import Measure
+from normlab.runs.probed import END, check_reduction, find
 from normlab.runs.schema import show
+from normlab.runs.values import NoValueError
 from normlab.runs.yaml_source import Document, Problem
 
 
@@ -16,6 +19,7 @@ class Planned(NamedTuple):
     arm: str
     seed: int
     axes: dict[str, Any]
+    inside: probing.Planned | None = None
 
 
 KEYS = {"says": True, "measure": True, "compare": True, "expect": True, "floor": False,
@@ -131,6 +135,8 @@ def check_measure(measure: Measure, points: Iterable[Point], metrics: Iterable[s
             "give data.validation their number"
         )
     axis = measure.axis
+    if measure.name == "probe":
+        check_probe(measure, points)
     if axis is None:
         return
     values = [point.axes.get(axis) for point in points]
@@ -140,3 +146,24 @@ def check_measure(measure: Measure, points: Iterable[Point], metrics: Iterable[s
             f"{measure}: '{axis}' must be an axis of the sweep whose values are positive numbers; "
             f"the axes are {', '.join(axes)}"
         )
+
+
+def check_probe(measure: Measure, points: Iterable[Point]) -> None:
+    """Whether runs like these will record what a measure of probes names.
+
+    Raises:
+        UserError: they will not.
+    """
+    quantity, step, *how = measure.arguments
+    for point in points:
+        inside = getattr(point, "inside", None)
+        try:
+            if inside is None:
+                raise NoValueError("is made without probes: give the section 'probes'")
+            every = {(q.probe, q.name): q for q in inside.quantities}
+            found = every[find(quantity, every)]
+            if (inside.total if step == END else step) not in inside.steps:
+                raise NoValueError(f"is not looked into before step {step}: add it to probes.at")
+            check_reduction(quantity, "".join(how), found.layers, found.shape)
+        except NoValueError as error:
+            raise UserError(f"{measure}: a run of '{point.arm}' {error}") from None

@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from normlab.catalogue import AUGMENTATIONS
-from normlab.errors import UserError, did_you_mean
-from normlab.runs import build
+from normlab.catalogue import AUGMENTATIONS, PROBES
+from normlab.errors import did_you_mean
+from normlab.runs import build, probing
 from normlab.runs.dialects import translate_dialect
 from normlab.runs.labels import is_call, value_label
+from normlab.runs.named import check_list, check_named
 from normlab.runs.schema import (
     CALLS,
     LENGTHS,
@@ -24,10 +25,10 @@ from normlab.runs.schema import (
 from normlab.runs.yaml_source import Document, Path, Problem, flow
 
 FOLDER_NAME = re.compile(r"\w[\w .=+-]{0,99}")
-SECTIONS = ("data", "model", "norm", "kernel", "optimizer", "schedule", "decay", "train")
+SECTIONS = ("data", "model", "norm", "kernel", "optimizer", "schedule", "decay", "train", "probes")
 """The sections of a resolved config, in the order in which they are shown."""
 
-ABSENT_IF_NULL = {"kernel"}
+ABSENT_IF_NULL = {"kernel", "probes"}
 """Sections that a resolved config does not have unless they name something: they came later than
 others, and a config without them is to keep the hash, and so the runs, that it had before."""
 
@@ -127,6 +128,9 @@ def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None,
             document.replace((section,), Document(document.source, {}))
         sections[section], found = _check_settings(document, section, settings)
         problems += found
+    if document.value.get("probes") is not None:
+        sections["probes"], found = _check_probes(document)
+        problems += found
     if not problems:
         problems += _check_together(document, sections)
     if problems:
@@ -175,7 +179,7 @@ def _check_call(document: Document, section: str) -> tuple[dict[str, Any] | None
         message = f"'{section}' must be a name or a mapping with a name, found {show(value)}"
         return None, [Problem(document.mark(path), message)]
     common, problems = _check_common(document) if section == "data" else ({}, [])
-    resolved, found = _check_named(document, path, CALLS[section], section, skip=tuple(common))
+    resolved, found = check_named(document, path, CALLS[section], section, skip=tuple(common))
     if resolved is None or problems or found:
         return None, problems + found
     return {**resolved, **common}, []
@@ -184,60 +188,15 @@ def _check_call(document: Document, section: str) -> tuple[dict[str, Any] | None
 def _check_common(document: Document) -> tuple[dict[str, Any], list[Problem]]:
     """The keys that the section `data` has whatever it names."""
     value = document.value["data"]
-    augment, problems = _check_augment(document, value.get("augment", []))
+    augment, problems = [], []
+    if "augment" in value:
+        path = ("data", "augment")
+        augment, problems = check_list(document, path, AUGMENTATIONS, "augmentation")
     held_out = value.get("validation")
     if held_out is not None and (not isinstance(held_out, int) or isinstance(held_out, bool)):
         message = f"data: 'validation' must be a whole number or null, found {show(held_out)}"
         problems.append(Problem(document.mark(("data", "validation")), message))
     return {"augment": augment, "validation": held_out}, problems
-
-
-def _check_augment(document: Document, given: Any) -> tuple[list[dict[str, Any]], list[Problem]]:
-    path = ("data", "augment")
-    if not isinstance(given, list):
-        message = f"'augment' must be a list of augmentations, found {show(given)}"
-        return [], [Problem(document.mark(path), message)]
-    calls, problems = [], []
-    for index, item in enumerate(given):
-        here = (*path, index)
-        if isinstance(item, str):
-            mark = document.mark(here)
-            named = Document(document.source, {"name": item}, {(): mark, ("name",): mark})
-            document.replace(here, named)
-        elif not isinstance(item, dict):
-            message = f"an augmentation is a name or a mapping with a name, found {show(item)}"
-            problems.append(Problem(document.mark(here), message))
-            continue
-        call, found = _check_named(document, here, AUGMENTATIONS, "augmentation")
-        problems += found
-        calls += [call] if call is not None else []
-    return calls, problems
-
-
-def _check_named(
-    document: Document, path: Path, shelf: Any, subject: str, skip: tuple[str, ...] = ()
-) -> tuple[dict[str, Any] | None, list[Problem]]:
-    """A mapping `{name: ..., arguments}` held against the signature of what it names."""
-    value = document.part(path).value
-    name = value.get("name")
-    if not isinstance(name, str):
-        names = ", ".join(shelf.entries())
-        found = f", found {show(name)}" if "name" in value else ""
-        message = f"'{subject}' needs a name: one of {names}{found}"
-        return None, [Problem(document.mark((*path, "name")), message)]
-    here = document.mark((*path, "name"))
-    arguments = document.part(path)
-    arguments.value = {k: v for k, v in value.items() if k not in ("name", *skip)}
-    label = f"{subject} {name}"
-    try:
-        fields, problems = check_arguments(shelf.load(name), subject, arguments, (), label)
-    except UserError as error:
-        return None, [Problem(here, str(error))]
-    except (Exception, SystemExit) as error:
-        if ":" not in name:
-            raise  # what lies in normlab's own folders is not the user's mistake
-        return None, [Problem(here, build.failure_outside(name, error))]
-    return (None if fields is None else {"name": name, **fields}), problems
 
 
 def _check_settings(
@@ -253,6 +212,31 @@ def _check_settings(
     return check_arguments(settings, section, document, path, section)
 
 
+def _check_probes(document: Document) -> tuple[dict[str, Any] | None, list[Problem]]:
+    value = document.value["probes"]
+    path = ("probes", "measure")
+    if not isinstance(value, dict):
+        return _check_settings(document, "probes", probing.Probing)
+    settings = document.part(("probes",))
+    settings.value = {key: given for key, given in value.items() if key != "measure"}
+    checked, problems = check_arguments(probing.Probing, "probes", settings, (), "probes")
+    calls, found = [], []
+    if not value.get("measure"):
+        message = f"probes needs the key 'measure': a list of {', '.join(PROBES.entries())}"
+        found = [Problem(document.mark(path), message)]
+    else:
+        calls, found = check_list(document, path, PROBES, "probe")
+    names = [build.probe_name(call["name"]) for call in calls]
+    for index, name in enumerate(names):
+        if not found and name in names[:index]:
+            message = f"the probe '{name}' is measured twice; keep one"
+            found.append(Problem(document.mark((*path, index)), message))
+    if checked is None or problems or found:
+        return None, problems + found
+    at = probing.in_order(checked["at"])
+    return {**checked, "at": at, "measure": calls}, []
+
+
 def _check_together(document: Document, sections: dict[str, Any]) -> list[Problem]:
     """What only shows when the sections meet: learning rate, lengths, shapes."""
     problems = _check_learning_rate(document, sections)
@@ -262,7 +246,7 @@ def _check_together(document: Document, sections: dict[str, Any]) -> list[Proble
     for error in build.mismatches(sections):
         path = (error.section, error.field) if error.field else (error.section,)
         problems.append(Problem(document.mark(path), f"{error.section}: {error}"))
-    return problems
+    return problems or probing.check_together(document, sections)
 
 
 def _check_learning_rate(document: Document, sections: dict[str, Any]) -> list[Problem]:

@@ -1,8 +1,9 @@
 """A run on disk, and the folder of an experiment's runs.
 
 A run's folder holds `config.yaml` (resolved; itself a config), `metrics.jsonl` (a row an
-evaluation), `status.json`, `provenance.json` (one record for each time it was worked on),
-`checkpoints/`, and `error.txt` if it failed. Everything here reads and writes without jax.
+evaluation), `probes.jsonl` (a row for each quantity at each step looked at, if probes were on),
+`status.json`, `provenance.json` (one record for each time it was worked on), `checkpoints/`, and
+`error.txt` if it failed. Everything here reads and writes without jax.
 """
 
 import contextlib
@@ -18,8 +19,10 @@ import filelock
 import yaml
 
 from normlab.errors import UserError
+from normlab.runs.rows import append_rows, keep_rows, read_rows, write_atomically
 
 CONFIG, METRICS, STATUS = "config.yaml", "metrics.jsonl", "status.json"
+PROBES = "probes.jsonl"
 PROVENANCE, CHECKPOINTS, ERROR, LOCK = "provenance.json", "checkpoints", "error.txt", "lock"
 EXPERIMENT, CLAIMS = "experiment.json", "claims.json"
 
@@ -56,12 +59,17 @@ class Run:
     @property
     def metrics(self) -> list[dict[str, float | int]]:
         """The rows of metrics in order; a last line torn by a crash is left out."""
-        file = self.path / METRICS
-        rows = []
-        for line in _text(file).splitlines() if file.exists() else ():
-            with contextlib.suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
-        return rows
+        return read_rows(self.path / METRICS)
+
+    @property
+    def probes(self) -> list[dict[str, Any]]:
+        """What probes saw: `step`, `probe`, `quantity`, `layers`, `values`, in order.
+
+        With `layers` (their names, from input to output) there is a value for each; without them
+        `values` is a number, or a list. null stands for what was not finite. A row with an `error`
+        says why a probe has nothing of that step.
+        """
+        return read_rows(self.path / PROBES)
 
     @property
     def provenance(self) -> list[dict[str, Any]]:
@@ -120,15 +128,20 @@ class Run:
 
     def append_metrics(self, row: dict[str, float | int]) -> None:
         """Add a row, on disk before this returns."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_rows(self.path / METRICS, [row])
 
-    def keep_metrics_to(self, step: int) -> None:
-        """Drop the rows after `step`: the steps from there on are about to be made again."""
-        kept = [json.dumps(row) + "\n" for row in self.metrics if row["step"] <= step]
-        write_atomically(self.path / METRICS, "".join(kept))
+    def append_probes(self, rows: list[dict[str, Any]]) -> None:
+        """Add what probes saw at one step, on disk before this returns."""
+        append_rows(self.path / PROBES, rows)
+
+    def keep_rows_to(self, step: int) -> None:
+        """Drop the rows after `step`: the steps from there on are about to be made again.
+
+        A row of metrics tells of the steps before it; what probes see at a step is seen again.
+        """
+        keep_rows(self.path / METRICS, lambda row: row["step"] <= step)
+        if (self.path / PROBES).exists():
+            keep_rows(self.path / PROBES, lambda row: row["step"] < step)
 
 
 @dataclass(frozen=True)
@@ -185,6 +198,12 @@ class Runs:
         from normlab.runs import notebook
 
         return notebook.to_frame(notebook.all_rows(self))
+
+    def probes(self) -> Any:
+        """As `frame`, with a row for every number that probes saw in every run."""
+        from normlab.runs import notebook
+
+        return notebook.to_frame(notebook.probe_rows(self))
 
     def _repr_html_(self) -> str:
         from normlab.runs import notebook
@@ -258,16 +277,6 @@ def load_runs(path: str | Path) -> Runs:
             f"{path} is a single run; give the experiment's folder, {found.path.parent}"
         )
     return found
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write a whole file or nothing: a reader or a crash never sees half of it."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    draft.replace(file)
 
 
 def _text(file: Path) -> str:

@@ -11,6 +11,7 @@ from normlab.runs.claims import Claim
 from normlab.runs.claims_check import Planned, check_measure, read_claims
 from normlab.runs.config import RunConfig
 from normlab.runs.measures import METRICS, Measure
+from normlab.runs.probing import planned
 from normlab.runs.schema import Target, show
 from normlab.runs.source import COMMAND_LINE, full_path, read
 from normlab.runs.sweep import expand, is_tied
@@ -73,7 +74,7 @@ def load_experiment(file: FilePath, overrides: tuple[str, ...] = ()) -> Experime
         first = tuning.candidates[0].point
         runs = [candidate.config for candidate in tuning.candidates if candidate.point == first]
     metrics = _metrics(document)
-    points = [Planned(run.arm, run.seed, run.labels) for run in runs] if not problems else []
+    points = [] if problems else [_planned(run, document) for run in runs]
     claims, found = read_claims(document, points, metrics, lenient=bool(overrides))
     problems += found
     unread = {problem.mark for problem in document.problems}
@@ -93,6 +94,12 @@ def load_experiment(file: FilePath, overrides: tuple[str, ...] = ()) -> Experime
         tuning=tuning,
         tied=is_tied(document),
     )
+
+
+def _planned(run: RunConfig, document: Document) -> Planned:
+    """A run as the claims see it; its inside is traced only where a claim may speak of it."""
+    inside = planned(run.sections) if document.value.get("claims") else None
+    return Planned(run.arm, run.seed, run.labels, inside)
 
 
 def _metrics(document: Document) -> list[str]:
@@ -178,6 +185,8 @@ def _read_measure(document: Document) -> tuple[Measure, list[Problem]]:
             raise UserError(
                 f"{measure} would choose by the test split; choose by val_accuracy or val_loss"
             )
+        if measure.higher_is_better is None:
+            raise UserError(f"{measure} does not say whether more or less of it is better")
         check_measure(measure, [], _metrics(document))
     except UserError as error:
         return Measure.parse(DEFAULT_MEASURE), [Problem(mark, f"tune: {error}")]

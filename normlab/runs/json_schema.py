@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from normlab.catalogue import AUGMENTATIONS
+from normlab.catalogue import AUGMENTATIONS, PROBES
 from normlab.norms.dialects import Dialect, dialects_of
 from normlab.runs.claims_check import KEYS
 from normlab.runs.dialects import KEY
 from normlab.runs.measures import MEASURES
+from normlab.runs.probing import Probing
 from normlab.runs.schema import (
     CALLS,
     COMMON_TO_DATA,
@@ -38,6 +39,7 @@ def json_schema() -> dict[str, Any]:
         properties[section]["anyOf"].append({"type": "null"})
     for section, settings in SETTINGS.items():
         properties[section] = _fields(settings, "")
+    properties["probes"] = _probes()
     properties |= {"sweep": _sweep(), "tune": _tune(), "claims": _claims()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -46,6 +48,14 @@ def json_schema() -> dict[str, Any]:
         "properties": properties,
         "additionalProperties": False,
     }
+
+
+def _probes() -> dict[str, Any]:
+    schema = _fields(Probing, "probes")
+    measure = {"type": "array", "items": _call_of(PROBES.entries(), "probe", {}), "minItems": 1}
+    measure["description"] = "what looks inside the network"
+    schema["properties"] = {**schema["properties"], "measure": measure}
+    return {**schema, "type": ["object", "null"], "required": []}
 
 
 def _sweep() -> dict[str, Any]:

@@ -20,9 +20,19 @@ from normlab.runs.directory import (
     RunBusyError,
     write_atomically,
 )
+from normlab.runs.prober import Prober
+from normlab.runs.probing import look_at
 from normlab.training.fit import Fitted, Loop
 from normlab.training.program import Compiled
-from normlab.training.state import Clock, DeviceData, Event, Progress, Row, Saveable
+from normlab.training.state import (
+    Clock,
+    DeviceData,
+    Event,
+    Lookable,
+    Progress,
+    Row,
+    Saveable,
+)
 
 SECONDS_BETWEEN_NOTES = 1.0
 """How often a running run's status says where it is."""
@@ -72,6 +82,7 @@ class Maker:
     tell: Callable[[RunStarted | Event], None] = lambda event: None
     _data: dict[str, tuple[Dataset, DeviceData]] = field(default_factory=dict)
     _compiled: dict[str, Compiled] = field(default_factory=dict)
+    _probers: dict[str, Prober] = field(default_factory=dict)
 
     def attempt(self, task: Task) -> tuple[str, str]:
         """One run, and whatever may go wrong with it: how it ended, and a word on that."""
@@ -92,6 +103,7 @@ class Maker:
 
     def _make(self, task: Task) -> tuple[str, str]:
         config, run, began = task.config, task.run, time.monotonic()
+        spent = run.status.get("probe_seconds", 0.0)
         about: dict[str, Any] = {"arm": config.arm, "seed": config.seed}
         run.write_config(config.sections)
         run.write_status("running", **about)
@@ -107,6 +119,9 @@ class Maker:
             "compile_seconds": compiled.seconds,
             "peak_bytes": compiled.peak_bytes,
         }
+        prober = self._prober(config, compiled)
+        if prober is not None:
+            about |= {"probe_seconds": spent, "probe_compile_seconds": prober.compile_seconds}
 
         checkpoints = Checkpoints(run.path / CHECKPOINTS)
         try:
@@ -115,11 +130,12 @@ class Maker:
             if restored is not None:
                 state, clock = restored
             step = int(state.step)
-            run.keep_metrics_to(step if restored is not None else -1)
+            run.keep_rows_to(step if restored is not None else -1)
             run.write_status("running", **about, step=step)
             self.tell(RunStarted(config, task.index, "training", step))
-            saver = _Saver(run, about, checkpoints, self.tell, self.checkpoint_seconds)
-            loop = Loop(compiled, config.seed, saver, self.should_stop, saver.is_due)
+            saver = _Saver(run, about, checkpoints, self.tell, self.checkpoint_seconds, prober)
+            steps = look_at(config.sections)
+            loop = Loop(compiled, config.seed, saver, self.should_stop, saver.is_due, steps)
             fitted = loop.run(state, clock, compile_seconds)
         finally:
             checkpoints.close()
@@ -161,6 +177,17 @@ class Maker:
         self._compiled[key] = compiled
         return compiled, compiled.seconds
 
+    def _prober(self, config: RunConfig, compiled: Compiled) -> Prober | None:
+        """The probes of a run, compiled; None where it has none."""
+        probing = config.sections.get("probes")
+        if probing is None:
+            return None
+        key = config.program_hash
+        if key not in self._probers:
+            probes = build.probes(config.sections)
+            self._probers[key] = Prober(compiled, probes, probing["examples"])
+        return self._probers[key]
+
     def _check_same_data(self, run: Run, data: Dataset) -> None:
         for record in run.provenance:
             if record["data"]["fingerprint"] != data.fingerprint:
@@ -192,7 +219,7 @@ def _maker_of_worker(checkpoint_seconds: float) -> Maker:
 
 
 class _Saver:
-    """Writes what the loop says: rows at once, checkpoints when the loop offers a state."""
+    """Writes what the loop says: rows at once, checkpoints and probes when it offers a state."""
 
     def __init__(
         self,
@@ -201,9 +228,10 @@ class _Saver:
         checkpoints: Checkpoints,
         tell: Callable[[Event], None],
         seconds: float,
+        prober: Prober | None,
     ):
         self._run, self._about, self._checkpoints, self._tell = run, about, checkpoints, tell
-        self._seconds = seconds
+        self._seconds, self._prober = seconds, prober
         self._last = time.monotonic()
         self._first: tuple[float, int] | None = None
         self._noted = 0.0
@@ -211,6 +239,10 @@ class _Saver:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Row):
             self._run.append_metrics(event.metrics)
+        if isinstance(event, Lookable) and self._prober is not None:
+            rows, seconds = self._prober.look(event.state)
+            self._run.append_probes(rows)
+            self._about["probe_seconds"] += seconds
         if isinstance(event, Progress):
             self._note(event.step)
         if isinstance(event, Saveable):

@@ -13,22 +13,18 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from normlab.errors import UserError, did_you_mean
+from normlab.runs.prices import compile_seconds, parameters, peak_memory, seconds_per_step
+from normlab.runs.probed import as_quantity, as_step, probe
 from normlab.runs.record import Record
+from normlab.runs.values import Value
 
 METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "val_loss", "val_accuracy")
 """Columns of the rows of metrics that a measure can name; val_... need `data.validation`."""
-
-
-class Value(NamedTuple):
-    """What a measure gives: a number, or with `censored` the number that it is known to exceed."""
-
-    number: float
-    censored: bool = False
 
 
 def _higher(arguments: tuple[Any, ...]) -> bool:
@@ -104,32 +100,6 @@ def diverged(record: Record) -> Value:
     return Value(float(record.state == "diverged"))
 
 
-def seconds_per_step(record: Record) -> Value | None:
-    """Seconds of training an optimiser step."""
-    step = record.status["step"]
-    return Value(record.status["train_seconds"] / step) if step else None
-
-
-def peak_memory(record: Record) -> Value | None:
-    """Megabytes (10^6) that a training step needs beyond its inputs, as the compiler tells."""
-    return _of_status(record, "peak_bytes", 1e6)
-
-
-def parameters(record: Record) -> Value | None:
-    """Numbers in the model's parameters."""
-    return _of_status(record, "parameters")
-
-
-def compile_seconds(record: Record) -> Value | None:
-    """Seconds of tracing and compiling the run's program, which runs of other seeds share."""
-    return _of_status(record, "compile_seconds")
-
-
-def _of_status(record: Record, key: str, unit: float = 1.0) -> Value | None:
-    found = record.status.get(key)
-    return None if found is None else Value(found / unit)
-
-
 def largest_stable(points: dict[Any, Record]) -> Value:
     """The largest value of the axis whose run learned; 0 if none did.
 
@@ -154,17 +124,21 @@ class Kind:
     """One measure of the language.
 
     Attributes:
-        takes: what its arguments are: "metric", "number" or "axis".
+        takes: what its arguments are: "metric", "number", "axis", "quantity" (that a probe
+            records) or "step".
         compute: from one record and the arguments; where it takes an axis, from the records by
             their value on it.
-        higher_is_better: whether, or a function of the arguments that tells.
+        higher_is_better: whether, or a function of the arguments that tells; None where neither
+            more nor less is better.
         unit: what the number counts, where it is not the metric's own unit.
+        may_take: what may follow: "how" many values become one, or which of them it is.
     """
 
     takes: tuple[str, ...]
     compute: Callable[..., Value | None]
-    higher_is_better: bool | Callable[[tuple[Any, ...]], bool]
+    higher_is_better: bool | Callable[[tuple[Any, ...]], bool] | None
     unit: str = ""
+    may_take: tuple[str, ...] = ()
 
 
 MEASURES = {
@@ -181,6 +155,7 @@ MEASURES = {
     "compile_seconds": Kind((), compile_seconds, False, "s"),
     "largest_stable": Kind(("axis",), largest_stable, True),
     "slope": Kind(("metric", "axis"), slope, True),
+    "probe": Kind(("quantity", "step"), probe, None, may_take=("how",)),
 }
 """Every measure, by name."""
 
@@ -201,8 +176,9 @@ def described() -> dict[str, str]:
 
 
 def _form(name: str) -> str:
-    takes = MEASURES[name].takes
-    return f"{name}({', '.join(takes)})" if takes else name
+    takes = ", ".join(MEASURES[name].takes)
+    more = "".join(f"[, {one}]" for one in MEASURES[name].may_take)
+    return f"{name}({takes}{more})" if takes else name
 
 
 _TOKENS = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:\((.*)\))?\s*", re.DOTALL)
@@ -238,7 +214,8 @@ class Measure:
         if name not in MEASURES:
             raise UserError(f"there is no measure '{name}'; {did_you_mean(name, MEASURES)}")
         words = [word.strip() for word in (inner or "").split(",")] if (inner or "").strip() else []
-        takes = MEASURES[name].takes
+        kind = MEASURES[name]
+        takes = (*kind.takes, *kind.may_take)[: max(len(words), len(kind.takes))]
         if len(words) != len(takes):
             form, count = _form(name), len(words)
             raise UserError(
@@ -264,17 +241,21 @@ class Measure:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics it names."""
-        pairs = zip(self.kind.takes, self.arguments, strict=True)
+        pairs = zip(self.kind.takes, self.arguments, strict=False)
         return tuple(argument for kind, argument in pairs if kind == "metric")
 
     @property
-    def higher_is_better(self) -> bool:
-        """Whether more of it is better."""
+    def higher_is_better(self) -> bool | None:
+        """Whether more of it is better; None where neither is."""
         higher = self.kind.higher_is_better
         return higher(self.arguments) if callable(higher) else higher
 
     def of(self, record: Record) -> Value | None:
-        """Its value for one finished run, or None where it has none."""
+        """Its value for one finished run, or None where it has none.
+
+        Raises:
+            NoValueError: it has none, and there is more to say of that.
+        """
         if record.rows and any(metric not in record.rows[-1] for metric in self.metrics):
             return None  # runs of one sweep may hold examples out or not
         return self.kind.compute(record, *self.arguments)
@@ -288,6 +269,8 @@ class Measure:
 def _argument(kind: str, word: str) -> Any:
     if kind == "metric" and word not in METRICS:
         raise UserError(f"no metric is called '{word}'; {did_you_mean(word, METRICS)}")
+    if kind in ("quantity", "step"):
+        return as_quantity(word) if kind == "quantity" else as_step(word)
     if kind != "number":
         return word
     try:

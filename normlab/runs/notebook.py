@@ -44,6 +44,38 @@ def all_rows(runs: "Runs") -> list[dict[str, Any]]:
     ]
 
 
+def probe_rows(runs: "Runs") -> list[dict[str, Any]]:
+    """Every number that probes saw: arm, seed, axes, step, probe, quantity, layer, index, value."""
+    return [
+        {"arm": entry.arm, "seed": entry.seed, **entry.axes, **number}
+        for entry in runs.entries
+        for row in entry.run.probes
+        for number in numbers(row)
+    ]
+
+
+def numbers(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The numbers of one row of probes, each with its layer and its place in a list, if any.
+
+    >>> row = {"step": 0, "probe": "p", "quantity": "q", "layers": ["a", "b"], "values": [1, 2]}
+    >>> numbers(row)[1]
+    {'step': 0, 'probe': 'p', 'quantity': 'q', 'layer': 'b', 'index': None, 'value': 2}
+    """
+    if "values" not in row:
+        return []
+    layers, values = row["layers"] or [None], row["values"]
+    return [
+        {
+            **{key: row[key] for key in ("step", "probe", "quantity")},
+            "layer": layer,
+            "index": index if isinstance(own, list) else None,
+            "value": value,
+        }
+        for layer, own in zip(layers, values if row["layers"] else [values], strict=True)
+        for index, value in enumerate(own if isinstance(own, list) else [own])
+    ]
+
+
 def to_html(runs: "Runs") -> str:
     """One line a run: arm, seed, state, test accuracy as a curve and at last."""
     lines = []

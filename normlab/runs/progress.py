@@ -144,7 +144,8 @@ def _read(entry: Entry, changed: float) -> Snapshot:
 
 def _pace(status: dict[str, Any]) -> float | None:
     if "train_seconds" in status and status.get("step"):
-        return (status["train_seconds"] + status["evaluate_seconds"]) / status["step"]
+        parts = ("train_seconds", "evaluate_seconds", "probe_seconds")
+        return sum(status.get(part, 0.0) for part in parts) / status["step"]
     return status.get("seconds_per_step")
 
 

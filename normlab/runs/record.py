@@ -53,6 +53,11 @@ class Record:
         run = self.entry.run
         return run.config if (run.path / CONFIG).exists() else {}
 
+    @cached_property
+    def probes(self) -> list[dict[str, Any]]:
+        """What probes saw, as `Run.probes`; read when it is first asked for."""
+        return self.entry.run.probes
+
     @property
     def finished(self) -> bool:
         """Whether the run has its result: done, or diverged."""

@@ -103,7 +103,7 @@ WORDS = {
 }
 """The keys that are text."""
 
-TOP_LEVEL = (*WORDS, *CALLS, *SETTINGS, "sweep", "tune", "claims")
+TOP_LEVEL = (*WORDS, *CALLS, *SETTINGS, "probes", "sweep", "tune", "claims")
 
 RANGE = re.compile(r"([0-9]{1,10})\.\.([0-9]{1,10})")
 """An axis in short: from the first number to the last, both included."""

@@ -161,7 +161,7 @@ def _merge(parent: Document, child: Document) -> list[Problem]:
     given: dict[Path, Mark] = {}
     for key, value in child.value.items():
         old = parent.value.get(key)
-        mergeable = key in (*CALLS, *SETTINGS, "sweep")
+        mergeable = key in (*CALLS, *SETTINGS, "probes", "sweep")
         both = mergeable and isinstance(old, dict) and isinstance(value, dict)
         merged = both and value.get("name", old.get("name")) == old.get("name")
         for path in [(key, inner) for inner in value] if merged else [(key,)]:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from normlab.training.state import (
     DeviceData,
     Diverged,
     Emit,
+    Lookable,
     Meter,
     Progress,
     Row,
@@ -68,6 +69,7 @@ def fit(
     recipe: Recipe | None = None,
     *,
     augmentations: tuple[Augmentation, ...] = (),
+    look_at: Collection[int] = (),
     emit: Emit = lambda event: None,
 ) -> Fitted:
     """Train a model from scratch and evaluate it on the test split as it goes.
@@ -79,6 +81,8 @@ def fit(
         optimizer: any optax transformation. (`recipe.clip` is applied before it.)
         recipe: epochs, batch size, seed and the like.
         augmentations: functions of (key, float images in 0..255), applied in turn.
+        look_at: steps before which there is a `Lookable` event (the number of all steps: after
+            the last one); `normlab.Watch` can be given as it and as `emit`.
         emit: called with every `Event`.
 
     Raises:
@@ -101,7 +105,7 @@ def fit(
     _check_classes(model, data)
     program = Program(model, clipped(optimizer, recipe.clip), recipe, augmentations)
     compiled = Compiled(program, DeviceData.put(data))
-    loop = Loop(compiled, recipe.seed, emit=emit)
+    loop = Loop(compiled, recipe.seed, emit=emit, look_at=look_at)
     return loop.run(compiled.init(recipe.seed), Clock(), compile_seconds=compiled.seconds)
 
 
@@ -135,6 +139,8 @@ class Loop:
         should_stop: asked before every step; True ends the run as "interrupted", resumable.
         should_save: asked before every step; True makes a `Saveable` event there. There is one
             at the end of the run and of an interrupted one in any case.
+        look_at: the steps before which there is a `Lookable` event; what is done with it is in
+            nobody's seconds. The number of all steps stands for the end.
     """
 
     compiled: Compiled
@@ -142,6 +148,7 @@ class Loop:
     emit: Emit = lambda event: None
     should_stop: Callable[[], bool] = never
     should_save: Callable[[], bool] = never
+    look_at: Collection[int] = ()
     _history: list[dict[str, float | int]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -161,6 +168,8 @@ class Loop:
                 return self._ended("interrupted", state, clock, compile_seconds)
             state, clock = self._measure(state, clock)
         status = "diverged" if bool(state.diverged) else "done"
+        if status == "done" and self._steps in self.look_at:
+            self.emit(Lookable(state, self.compiled))
         return self._ended(status, state, clock, compile_seconds)
 
     def _train_to(self, target: int, state: TrainState, clock: Clock) -> tuple[TrainState, Clock]:
@@ -180,6 +189,12 @@ class Loop:
                 now = Clock(clock.train + time.perf_counter() - started, clock.evaluate)
                 self.emit(Saveable(state, now))
                 clock, started = now, time.perf_counter()
+            if step in self.look_at:
+                jax.block_until_ready(state)
+                clock = Clock(clock.train + time.perf_counter() - started, clock.evaluate)
+                if not bool(state.diverged):
+                    self.emit(Lookable(state, self.compiled))
+                started = time.perf_counter()
             state, loss = self.compiled.step(state, order, self.seed)
             step += 1
             if step % self._per_epoch == 0 and step < target:

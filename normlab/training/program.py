@@ -108,7 +108,7 @@ class Program:
         images = data.train.images[chosen].astype(jnp.float32)
         key = jax.random.fold_in(stream_key(seed, "augment"), step)
         images = apply_all(self.augmentations, key, images)
-        return _standardised(images, data), data.train.labels[chosen]
+        return data.standardised(images), data.train.labels[chosen]
 
     def _gradients(self, state: TrainState, images: Array, labels: Array) -> Any:
         """Loss, normaliser state, correct predictions and gradients of a batch.
@@ -143,6 +143,11 @@ class Program:
         moved = with_backward_state(self._normaliser(), moved, left)
         return (loss, (moved, correct)), grads
 
+    def loss(self, params: Any, norm_state: Any, images: Array, labels: Array) -> tuple[Array, Any]:
+        """The mean training loss of a batch taken whole, and the normalisers' state after it."""
+        loss, (norm_state, _) = self._loss(params, norm_state, images, labels)
+        return loss, norm_state
+
     def _loss(self, params: Any, norm_state: Any, images: Array, labels: Array) -> Any:
         logits, norm_state = self.model.apply(
             {"params": params, NORM_STATE: norm_state}, images, train=True, mutable=[NORM_STATE]
@@ -165,7 +170,7 @@ class Program:
     ) -> Meter:
         """Sums over a part's examples at `index`; `counts` is 1 for each, and 0 for padding."""
         split = getattr(data, part)
-        images = _standardised(split.images[index].astype(jnp.float32), data)
+        images = data.standardised(split.images[index])
         labels = split.labels[index]
         variables = {"params": params, NORM_STATE: norm_state}
         logits = cast(Array, self.model.apply(variables, images, train=False))
@@ -233,6 +238,11 @@ class Compiled:
         """The order of the training examples in one epoch."""
         return self._order(_seed(seed), jnp.asarray(epoch, jnp.int32))
 
+    def first_examples(self, count: int) -> tuple[Array, Array]:
+        """The first training images, unaugmented, as the model takes them; and their labels."""
+        images, labels = self._data.train
+        return self._data.standardised(images[:count]), labels[:count]
+
     def step(self, state: TrainState, order: Array, seed: int) -> tuple[TrainState, Array]:
         """One step; `state` is used up."""
         return self._step(state, self._data, order, _seed(seed))
@@ -255,11 +265,6 @@ def _seed(seed: int) -> Array:
 def _all_finite(tree: Any) -> Array:
     # Number by number: the norm of large but finite gradients would overflow.
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
-def _standardised(images: Array, data: DeviceData) -> Array:
-    channels = (1, 1, 1, -1)
-    return (images - data.mean.reshape(channels)) / data.std.reshape(channels)
 
 
 def _cross_entropy(logits: Array, labels: Array, label_smoothing: float) -> Array:

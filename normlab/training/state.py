@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from normlab.core import Array
 from normlab.data.dataset import Dataset, Split
+
+if TYPE_CHECKING:
+    from normlab.training.program import Compiled
 
 
 class Meter(NamedTuple):
@@ -79,6 +82,12 @@ class DeviceData(NamedTuple):
             split(data.train), split(data.test), validation, jnp.asarray(mean), jnp.asarray(std)
         )
 
+    def standardised(self, images: Array) -> Array:
+        """Images in 0..255 units as a model takes them: float32, `(N, H, W, C)`."""
+        channels = (1, 1, 1, -1)
+        centred = images.astype(jnp.float32) - self.mean.reshape(channels)
+        return centred / self.std.reshape(channels)
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -113,6 +122,21 @@ class Saveable:
 
 
 @dataclass(frozen=True)
+class Lookable:
+    """The state before a step that somebody wants to look at, or after the last.
+
+    It is donated to the next step, so look at once.
+
+    Attributes:
+        state: as it is then.
+        compiled: the program that it belongs to, on its data.
+    """
+
+    state: TrainState
+    compiled: "Compiled"
+
+
+@dataclass(frozen=True)
 class Diverged:
     """The run ended because a loss, a gradient or the new parameters were not finite.
 
@@ -127,5 +151,5 @@ class Diverged:
     norm: float
 
 
-Event = Progress | Row | Saveable | Diverged
+Event = Progress | Row | Saveable | Lookable | Diverged
 Emit = Callable[[Event], None]

@@ -37,7 +37,7 @@ class Unit(nn.Module):
 
 
 class Network(nn.Module):
-    """A residual network as flax's examples write them: layers made by partial, `train` in the call."""
+    """A residual network in the manner of flax's examples: layers by partial, `train` in the call."""
 
     widths: tuple[int, ...] = (8, 16)
     classes: int = 3

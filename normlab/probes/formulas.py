@@ -1,0 +1,66 @@
+"""The few formulas that several probes share."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from normlab.core import Array
+
+SMALLEST = 1.1754944e-38
+"""The smallest normal float32: what stands for zero where a logarithm is taken."""
+
+
+def norm(tree: Any) -> Array:
+    """The Euclidean norm of all the numbers in a tree, float32.
+
+    >>> norm({"a": jnp.array([3.0]), "b": jnp.array([[4.0]])}).item()
+    5.0
+    """
+    leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
+    # Relative to the largest, so that squares neither overflow nor vanish.
+    top = jnp.stack([jnp.abs(leaf).max() for leaf in leaves]).max()
+    top = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
+    return top * jnp.sqrt(jnp.stack([jnp.sum((leaf / top) ** 2) for leaf in leaves]).sum())
+
+
+def dot(one: Any, other: Any) -> Array:
+    """The inner product of two trees of one structure, float32."""
+    products = jax.tree.map(
+        lambda a, b: jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32)), one, other
+    )
+    return jnp.stack(jax.tree.leaves(products)).sum()
+
+
+def ratio(above: Array, below: Array) -> Array:
+    """`above / below`, and zero where below is."""
+    return jnp.where(below == 0, 0, above / jnp.where(below == 0, 1, below))
+
+
+def cosine(one: Any, other: Any) -> Array:
+    """The cosine of the angle between two trees; zero where one of them is zero.
+
+    >>> f"{cosine([jnp.array([1.0, 0.0])], [jnp.array([1.0, 1.0])]):.3f}"
+    '0.707'
+    """
+    size_one, size_other = norm(one), norm(other)
+    one = jax.tree.map(lambda leaf: ratio(leaf.astype(jnp.float32), size_one), one)
+    other = jax.tree.map(lambda leaf: ratio(leaf.astype(jnp.float32), size_other), other)
+    return dot(one, other)
+
+
+def spread(values: Array) -> Array:
+    """The standard deviation of log10: by how many powers of ten positive numbers differ.
+
+    0 where they are all alike; 1 where they typically lie a factor of ten from their geometric
+    mean. Unlike the largest over the smallest it does not grow with how many there are, so
+    networks of different depth compare. A zero counts as the smallest float32 (1e-38), which no
+    other can hide: what stands still learns infinitely more slowly.
+
+    Args:
+        values: `(L,)`, not negative.
+
+    >>> spread(jnp.array([0.1, 10.0])).item(), spread(jnp.array([2.0, 2.0])).item()
+    (1.0, 0.0)
+    """
+    return jnp.std(jnp.log10(jnp.maximum(values, SMALLEST)))

@@ -1,0 +1,138 @@
+"""The sharpest directions of the loss: extreme eigenvalues of its Hessian, without the Hessian."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+from normlab.core import Array
+from normlab.errors import UserError, require_field
+from normlab.probes.contract import Moment, Readings, Subject, probe
+from normlab.probes.formulas import SMALLEST
+from normlab.probes.layers import loss_of, require_true_gradient
+
+
+class Spectrum(NamedTuple):
+    """Ritz values in descending order, `(k,)`; the largest and the smallest are known best.
+
+    Attributes:
+        values: each lies within `error` of an eigenvalue.
+        error: the norm of the residual of each.
+    """
+
+    values: Array
+    error: Array
+
+
+def hessian_vector_product(loss: Callable[[Any], Array], params: Any) -> Callable[[Any], Any]:
+    """The function `v -> H v` of the loss's Hessian at `params`: forward over reverse.
+
+    >>> product = hessian_vector_product(lambda w: jnp.sum(w**4), jnp.array([1.0, 2.0]))
+    >>> product(jnp.array([1.0, 0.0])).tolist()
+    [12.0, 0.0]
+    """
+    return lambda v: jax.jvp(jax.grad(loss), (params,), (v,))[1]
+
+
+def lanczos(product: Callable[[Array], Array], start: Array, iterations: int) -> Spectrum:
+    """Eigenvalues of a symmetric map by Lanczos' method, every vector kept orthogonal to all.
+
+    Without that, rounding makes copies of the eigenvalues found first. It needs a memory of
+    `iterations` vectors, and as many products. An eigenvalue that is there several times is found
+    once: a Krylov space holds one direction of each eigenspace.
+
+    Args:
+        product: `v -> A v` of vectors `(n,)`.
+        start: any vector that is not orthogonal to what is sought, `(n,)`; a random one.
+        iterations: the size of the Krylov space; what is beyond `n`, or beyond the number of
+            different eigenvalues, adds nothing.
+
+    Returns:
+        As many Ritz values as iterations. Where the space was used up sooner, the last ones repeat
+        the smallest.
+
+    >>> diagonal = jnp.array([4.0, 1.0, -2.0])
+    >>> found = lanczos(lambda v: diagonal * v, jnp.ones(3), iterations=3)
+    >>> [f"{value:.2f}" for value in found.values]
+    ['4.00', '1.00', '-2.00']
+    """
+
+    def one(carry: tuple[Array, Array, Array], number: Array) -> tuple[Any, tuple[Array, ...]]:
+        basis, v, alive = carry
+        basis = basis.at[number].set(v)
+        w = product(v)
+        alpha = jnp.vdot(v, w)
+        size = jnp.linalg.norm(w)
+        for _ in range(2):  # twice is enough (Parlett): once leaves what rounding put back
+            w = w - basis.T @ (basis @ w)
+        beta = jnp.linalg.norm(w)
+        goes_on = alive & (beta > 10 * jnp.finfo(w.dtype).eps * jnp.maximum(size, SMALLEST))
+        v = jnp.where(goes_on, w / jnp.where(goes_on, beta, 1), jnp.zeros_like(w))
+        return (basis, v, goes_on), (alpha, jnp.where(goes_on, beta, 0), alive)
+
+    v = start / jnp.linalg.norm(start)
+    basis = jnp.zeros((iterations, start.size), start.dtype)
+    begin = (basis, v, jnp.ones((), bool))
+    _, (alpha, beta, alive) = lax.scan(one, begin, jnp.arange(iterations))
+    # What the space no longer had room for stands apart, below all others.
+    bound = jnp.abs(alpha).max() + 2 * beta.max() + 1
+    diagonal = jnp.where(alive, alpha, -4 * bound)
+    matrix = jnp.diag(diagonal) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
+    values, vectors = jnp.linalg.eigh(matrix)
+    error = jnp.abs(beta[-1] * vectors[-1])
+    values, error = values[::-1], error[::-1]
+    last = alive.sum() - 1
+    found = jnp.arange(iterations) <= last
+    return Spectrum(jnp.where(found, values, values[last]), jnp.where(found, error, error[last]))
+
+
+@probe(paper="Lanczos 1950; arXiv:1901.10159")
+@dataclass(frozen=True, kw_only=True)
+class Hessian:
+    """The extreme eigenvalues of the Hessian of the training loss, by Lanczos' method.
+
+    The loss is that of training: of this batch, with the batch's statistics where the normaliser
+    takes them. largest: the eigenvalues from above; one that is there several times comes once.
+    smallest: the most negative. error: within which each of largest lies of an eigenvalue.
+    trace is not among them: these are the edges of the spectrum, not its bulk.
+
+    It costs about two training steps for each iteration and keeps as many copies of the
+    parameters. A normaliser whose backward pass has a memory has no Hessian: UserError.
+
+    Attributes:
+        count: how many of the largest.
+        iterations: the size of the Krylov space; more of them make the error smaller.
+        seed: of the vector that it starts from.
+
+    >>> Hessian(count=1, iterations=10)
+    Hessian(count=1, iterations=10, seed=0)
+    """
+
+    count: int = 3
+    iterations: int = 40
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_field(self.count >= 1, "count", self.count, "a positive whole number")
+        enough = self.iterations >= self.count
+        require_field(enough, "iterations", self.iterations, f"at least count={self.count}")
+
+    def measure(self, subject: Subject, moment: Moment) -> Readings:
+        """A vector of `count` eigenvalues and one of their errors, and the smallest."""
+        require_true_gradient(subject, moment, "the Hessian")
+        flat, unravel = ravel_pytree(moment.params)
+        if flat.dtype != jnp.float32:
+            raise UserError(f"the Hessian needs float32 parameters, got {flat.dtype}")
+        product = hessian_vector_product(lambda flat: loss_of(subject, moment)(unravel(flat)), flat)
+        start = jax.random.normal(jax.random.key(self.seed), flat.shape)
+        found = lanczos(product, start, min(self.iterations, flat.size))
+        count = min(self.count, flat.size)
+        return {
+            "largest": found.values[:count],
+            "smallest": found.values[-1],
+            "error": found.error[:count],
+        }

@@ -1,0 +1,97 @@
+"""Whether the gradient still holds a little further on: the loss along it, and how it changes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from normlab.core import Array
+from normlab.errors import require_field
+from normlab.probes.contract import Moment, Readings, Subject, probe
+from normlab.probes.formulas import norm, ratio
+from normlab.probes.layers import loss_of
+
+
+class Slice(NamedTuple):
+    """The loss along the gradient; arrays have one element for each step, `(S,)`.
+
+    Attributes:
+        loss: after the step.
+        gradient_change: the norm of the difference between the gradient there and here.
+        smoothness: that change over the distance moved.
+        start: the loss here.
+        gradient_norm: the gradient's norm here.
+    """
+
+    loss: Array
+    gradient_change: Array
+    smoothness: Array
+    start: Array
+    gradient_norm: Array
+
+
+def along_gradient(loss: Callable[[Any], Array], params: Any, steps: Array) -> Slice:
+    """Loss and gradient at `params - step * gradient`, for each of `steps` (Santurkar et al. 2018).
+
+    >>> def quadratic(w):
+    ...     return jnp.sum(jnp.array([1.0, 3.0]) * w**2) / 2
+    >>> found = along_gradient(quadratic, jnp.array([0.0, 1.0]), jnp.array([0.1, 0.2]))
+    >>> [[f"{value:.2f}" for value in row] for row in (found.gradient_change, found.smoothness)]
+    [['0.90', '1.80'], ['3.00', '3.00']]
+    """
+    start, gradient = jax.value_and_grad(loss)(params)
+    size = norm(gradient)
+
+    def at(step: Array) -> tuple[Array, Array]:
+        moved = jax.tree.map(lambda w, g: w - step.astype(w.dtype) * g, params, gradient)
+        value, there = jax.value_and_grad(loss)(moved)
+        return value, norm(jax.tree.map(jnp.subtract, there, gradient))
+
+    losses, changes = lax.map(at, steps)
+    return Slice(losses, changes, ratio(changes, steps * size), start, size)
+
+
+@probe(paper="arXiv:1805.11604, section 3.2 and figure 4")
+@dataclass(frozen=True, kw_only=True)
+class Landscape:
+    """The loss along the gradient, and how far the gradient can be trusted (Santurkar et al. 2018).
+
+    step: the multiples of the gradient that are taken away from the parameters. loss: after each;
+    start: before; lowest, highest: of those after. gradient_change: how far the gradient there is
+    from the one here, in norm; the smaller, the more predictive is the gradient. smoothness: that
+    change over the distance moved. beta: the largest smoothness, the paper's effective
+    beta-smoothness. gradient_norm: here.
+
+    The normalisers' state stands still, and the batch is the same at every step.
+
+    Attributes:
+        steps: the multiples of the gradient. Take a range around the learning rates in question.
+
+    >>> Landscape(steps=(0.1, 0.2)).steps
+    (0.1, 0.2)
+    """
+
+    steps: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
+
+    def __post_init__(self) -> None:
+        valid = len(self.steps) > 0 and all(step > 0 for step in self.steps)
+        require_field(valid, "steps", self.steps, "a list of positive numbers")
+
+    def measure(self, subject: Subject, moment: Moment) -> Readings:
+        """Vectors of one number for each step, and their extremes."""
+        steps = jnp.asarray(self.steps, jnp.float32)
+        found = along_gradient(loss_of(subject, moment), moment.params, steps)
+        return {
+            "step": steps,
+            "loss": found.loss,
+            "gradient_change": found.gradient_change,
+            "smoothness": found.smoothness,
+            "start": found.start,
+            "lowest": found.loss.min(),
+            "highest": found.loss.max(),
+            "beta": found.smoothness.max(),
+            "gradient_norm": found.gradient_norm,
+        }

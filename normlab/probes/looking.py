@@ -1,0 +1,88 @@
+"""Probes without a config: any linen network, looked at as it stands."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import optax
+
+from normlab.catalogue import snake_case
+from normlab.core import Array
+from normlab.errors import UserError
+from normlab.probes.contract import Moment, Probe, Readings, Subject
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """The mean over the batch; `(N, K)` and whole numbers `(N,)`."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def _no_optimizer(*_: Any) -> Any:
+    raise UserError(
+        "this probe asks what a step would do and has no optimiser: give look(..., "
+        "optimizer=optax.sgd(0.1)), and opt_state= if it has already been used"
+    )
+
+
+NO_OPTIMIZER = optax.GradientTransformation(lambda params: (), _no_optimizer)
+
+
+def look(
+    model: nn.Module,
+    variables: Any,
+    images: Array,
+    labels: Array,
+    probes: Iterable[Probe],
+    *,
+    optimizer: optax.GradientTransformation = NO_OPTIMIZER,
+    opt_state: Any = None,
+    loss: Callable[[Any, Array], Array] = cross_entropy,
+    **call: Any,
+) -> dict[str, Readings]:
+    """What probes find in a linen network, normlab's or your own, at one moment.
+
+    Args:
+        model: the network, called as `model(images, **call)`.
+        variables: as `model.init` made them or training left them: `params` and whatever other
+            collections there are (`batch_stats`). They are not changed.
+        images: `(N, ...)`, as the model takes them.
+        labels: `(N, ...)`, as the loss takes them.
+        probes: which, as `[Activations(), Hessian(count=3)]`.
+        optimizer: for the probes that ask what a step would do.
+        opt_state: the optimiser's; left out, as it is before its first step.
+        loss: of the model's output and the labels; the mean over the batch.
+        call: further arguments of the model's call, as `train=True` or `rngs={"dropout": key}`:
+            those with which it is trained.
+
+    Returns:
+        The readings of each probe, under its name in a config: `found["hessian"]["largest"]`.
+
+    Raises:
+        UserError: a probe cannot see what it needs; the message says what.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> from normlab.probes import Gradients, look
+    >>> model = nn.Sequential([nn.Dense(8), nn.BatchNorm(use_running_average=False), nn.relu,
+    ...                        nn.Dense(2)])
+    >>> x, labels = jax.random.normal(jax.random.key(0), (16, 5)), jnp.arange(16) % 2
+    >>> found = look(model, model.init(jax.random.key(1), x), x, labels, [Gradients()])
+    >>> found["gradients"]["norm"].layers
+    ('layers_0', 'layers_3')
+    """
+    params = variables["params"]
+    rest = {name: value for name, value in variables.items() if name != "params"}
+
+    def training_loss(params: Any, rest: Any, images: Array, labels: Array) -> tuple[Array, Any]:
+        output, moved = model.apply({"params": params, **rest}, images, mutable=[*rest], **call)
+        return loss(output, labels), moved
+
+    if opt_state is None:
+        opt_state = optimizer.init(params)
+    subject = Subject(model, training_loss, optimizer)
+    moment = Moment(params, rest, opt_state, images, labels)
+    chosen = {snake_case(type(probe).__name__): probe for probe in probes}
+    return {
+        name: jax.jit(partial(probe.measure, subject))(moment) for name, probe in chosen.items()
+    }

@@ -1,0 +1,60 @@
+"""Small networks, as the tests of probes share them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from normlab.models.plain import MLP, Convnet
+from normlab.models.resnet import Resnet, ResnetV2
+from normlab.models.slots import NORM_STATE
+from normlab.norms import BatchNorm, GroupNorm, Identity
+from normlab.probes.contract import Moment, Subject
+
+MODELS = {
+    "mlp": lambda norm, **more: MLP(norm=norm, classes=3, widths=(8, 8), **more),
+    "convnet": lambda norm, **more: Convnet(norm=norm, classes=3, widths=(4, 8), layers=1, **more),
+    "resnet": lambda norm, **more: Resnet(norm=norm, classes=3, depth=8, width=4, **more),
+    "resnet_v2": lambda norm, **more: ResnetV2(norm=norm, classes=3, depth=8, width=4, **more),
+}
+NORMS = {"batch_norm": BatchNorm(), "group_norm": GroupNorm(groups=2), "identity": Identity()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Compiles in half the time; what these tests claim does not hang on XLA's optimisations."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def subject(model, optimizer=None):
+    def loss(params, norm_state, images, labels):
+        variables = {"params": params, NORM_STATE: norm_state}
+        logits, moved = model.apply(variables, images, train=True, mutable=[NORM_STATE])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean(), moved.get(NORM_STATE, {})
+
+    return Subject(model, loss, optimizer or optax.sgd(0.1, momentum=0.9))
+
+
+def moment(subject, images=(16, 8, 8, 3), seed=0):
+    """Before the first step, with images of noise."""
+    if isinstance(images, tuple):
+        images = np.random.default_rng(seed).standard_normal(images).astype(np.float32)
+    images = jnp.asarray(images)
+    labels = jnp.arange(len(images), dtype=jnp.int32) % 3
+    variables = subject.model.init(jax.random.key(seed), images, train=False)
+    opt_state = subject.optimizer.init(variables["params"])
+    state = variables.get(NORM_STATE, {})
+    return Moment(variables["params"], state, opt_state, images, labels)
+
+
+def function_of(loss, params, optimizer=None, images=None):
+    """A subject without a network: the loss is a function of the parameters alone."""
+    chosen = optimizer or optax.sgd(0.1)
+    made = Subject(None, lambda p, state, x, y: (loss(p), state), chosen)
+    images = jnp.zeros((4, 1)) if images is None else images
+    labels = jnp.zeros(len(images), jnp.int32)
+    return made, Moment(params, {}, chosen.init(params), images, labels)

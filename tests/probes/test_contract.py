@@ -1,0 +1,90 @@
+"""What every probe of the shelf keeps; a new file in normlab/probes is held to it by itself."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from normlab.catalogue import PROBES
+from normlab.norms import BatchNorm
+from normlab.probes.contract import PerLayer, ProbeFacts
+
+from .conftest import MODELS, NORMS, moment, subject
+
+NAMES = list(PROBES.entries())
+LAYERS = {
+    "mlp": ["Dense_0", "Dense_1", "Dense_2"],
+    "convnet": ["Conv_0", "Conv_1", "Dense_0"],
+    "resnet": [*(f"Conv_{i}" for i in range(7)), "Dense_0"],
+    "resnet_v2": [*(f"Conv_{i}" for i in range(9)), "Dense_0"],
+}
+
+
+def make(name):
+    return PROBES.load(name)()
+
+
+def measured(probe, who, when):
+    return jax.jit(partial(probe.measure, who))(when)
+
+
+def numbers(found):
+    return {key: getattr(value, "values", value) for key, value in found.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_probe_is_a_value_with_facts(name):
+    probe = make(name)
+    assert dataclasses.replace(probe) == probe and hash(probe) == hash(dataclasses.replace(probe))
+    assert isinstance(probe.facts, ProbeFacts) and probe.facts.paper
+    for field in dataclasses.fields(probe):
+        assert f"{field.name}:" in type(probe).__doc__
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(probe, field.name, None)
+
+
+@pytest.mark.parametrize(
+    ("model", "norm"),
+    [("mlp", "identity"), ("convnet", "batch_norm"), ("resnet_v2", "group_norm")],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_it_finds_finite_numbers_for_layers_in_the_order_of_the_calls(name, norm, model):
+    who = subject(MODELS[model](NORMS[norm]))
+    when = moment(who)
+    found = measured(make(name), who, when)
+    assert found
+    for key, value in found.items():
+        if isinstance(value, PerLayer):
+            assert isinstance(value.layers, tuple) and len(value.layers) == len(value.values)
+            assert list(value.layers) in (LAYERS[model], LAYERS[model][1:]), key
+            value = value.values
+        assert isinstance(value, jax.Array) and value.dtype == jnp.float32, key
+        assert bool(jnp.isfinite(value).all()), (key, value)
+        assert key in type(make(name)).__doc__, "each quantity is described"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_jitted_is_eager_and_again_the_same(name):
+    who = subject(MODELS["mlp"](BatchNorm()))
+    when = moment(who)
+    before = jax.tree.map(np.array, when)
+    eager, jitted = (numbers(f(make(name), who, when)) for f in (run_eagerly, measured))
+    again = numbers(measured(make(name), who, when))
+    for key, value in eager.items():
+        np.testing.assert_allclose(jitted[key], value, rtol=2e-3, atol=1e-6, err_msg=key)
+        np.testing.assert_array_equal(jitted[key], again[key])
+    jax.tree.map(np.testing.assert_array_equal, when, before)
+
+
+def run_eagerly(probe, who, when):
+    return probe.measure(who, when)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_works_in_bfloat16(name):
+    who = subject(MODELS["mlp"](BatchNorm(), dtype="bfloat16"))
+    for key, value in numbers(measured(make(name), who, moment(who))).items():
+        assert value.dtype == jnp.float32 and bool(jnp.isfinite(value).all()), key
