@@ -50,10 +50,13 @@ def power_iteration(kernel: Array, u: Array, v: Array, iterations: int) -> tuple
     [1.0, 0.0]
     """
     w = lax.stop_gradient(_as_matrix(widened(kernel)))
-    for _ in range(iterations):
-        v = _direction(w @ u.astype(w.dtype), v)
-        u = _direction(v @ w, u)
-    return u, v
+
+    def once(_: int, vectors: tuple[Array, Array]) -> tuple[Array, Array]:
+        u, v = vectors
+        v = _direction(w @ u, v)
+        return _direction(v @ w, u), v
+
+    return lax.fori_loop(0, iterations, once, (u.astype(w.dtype), v.astype(w.dtype)))
 
 
 @kernel_transform(paper="arXiv:1802.05957", invariant_to=("kernel scale",))
@@ -110,4 +113,4 @@ def _as_matrix(kernel: Array) -> Array:
 def _direction(vector: Array, old: Array) -> Array:
     """The vector over its length, or the old one for a vector of zeros."""
     found = unit_length(vector[:, None])[:, 0]
-    return jnp.where(jnp.any(found != 0), found, old.astype(found.dtype))
+    return jnp.where(jnp.any(found != 0), found, old)
