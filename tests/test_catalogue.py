@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from normlab import catalogue
-from normlab.catalogue import AUGMENTATIONS, DATA, MODELS, NORMS, Shelf
+from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, Shelf
 from normlab.errors import UserError
 
 ENTRY = '''
@@ -36,10 +36,12 @@ def shelf(tmp_path, monkeypatch):
 def test_the_shelves_hold_what_the_folders_do():
     assert {"identity", "affine", "batch_norm", "layer_norm", "layer_norm_image", "group_norm",
             "instance_norm", "rms_norm"} <= set(NORMS.entries())  # fmt: skip
+    assert {"weight_norm", "weight_standardisation", "scaled_weight_standardisation",
+            "centred_weight_norm", "spectral_norm"} <= set(KERNELS.entries())  # fmt: skip
     assert {"resnet", "resnet_v2", "convnet", "mlp"} <= set(MODELS.entries())
     assert {"cifar10", "cifar100", "shapes"} <= set(DATA.entries())
     assert {"flip", "crop", "cutout", "brightness", "contrast"} <= set(AUGMENTATIONS.entries())
-    for each in (NORMS, MODELS, DATA, AUGMENTATIONS):
+    for each in (NORMS, KERNELS, MODELS, DATA, AUGMENTATIONS):
         for name, entry in each.entries().items():
             assert entry.summary.endswith("."), f"{name} has no summary in one sentence"
             assert each.load(name).catalogue_kind == each.decorator

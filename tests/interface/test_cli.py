@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from normlab.catalogue import AUGMENTATIONS, DATA, MODELS, NORMS
+from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS
 from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
 
 from .command_line import normlab
@@ -32,8 +32,8 @@ def config(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--help"], ["list", "norms"], ["list", "models"], ["list", "data"],
-     ["list", "augmentations"], ["list", "optimizers"], ["list", "schedules"]],
+    [["--help"], ["run", "--help"], ["list", "norms"], ["list", "kernels"],
+     ["list", "models"], ["list", "data"], ["list", "augmentations"], ["list", "optimizers"], ["list", "schedules"]],
     ids=" ".join,
 )  # fmt: skip
 def test_help_and_list_answer_without_importing_jax(arguments, tmp_path):
@@ -109,7 +109,7 @@ def test_missing_data_are_told_before_anything_is_trained(config, tmp_path):
     assert "normlab data fetch cifar10" in done.stdout
 
 
-SHELVES = (NORMS, MODELS, DATA, AUGMENTATIONS, OPTIMIZERS, SCHEDULES)
+SHELVES = (NORMS, KERNELS, MODELS, DATA, AUGMENTATIONS, OPTIMIZERS, SCHEDULES)
 
 
 def test_every_entry_can_be_described():

@@ -13,7 +13,7 @@ import pytest
 from normlab.core import KERNEL_INVARIANCES, KernelFacts, kernel_transform
 from normlab.errors import KernelError
 
-from .conftest import NAMES, make, sample, started
+from .conftest import NAMES, SHAPES, make, sample, started
 from .reference import REFERENCES, expected, gradient, gradient_along
 
 CENTRING = [name for name in NAMES if "unit shift" in make(name).facts.invariant_to]
@@ -21,6 +21,9 @@ SCALES = {"unit scale", "kernel scale"}
 SCALE_FREE = [name for name in NAMES if SCALES & make(name).facts.invariant_to]
 HAS_EPS = {"weight_standardisation", "scaled_weight_standardisation"}
 """They lose their kernel where it is small, which is what eps is for."""
+
+
+KERNEL = jnp.asarray(sample(SHAPES[-1]))
 
 
 def used(transform, params, state, kernel, train=False):
@@ -129,7 +132,8 @@ def test_evaluation_leaves_the_state_alone_and_training_keeps_its_structure(tran
     assert jax.tree.map(jnp.shape, moved) == jax.tree.map(jnp.shape, state)
 
 
-def test_jit_vmap_and_scan_give_the_eager_result(transform, kernel):
+def test_jit_vmap_and_scan_give_the_eager_result(transform):
+    kernel = KERNEL
     params, state = started(transform, kernel)
     kernels = jnp.stack([kernel, kernel * 2 + 1, kernel[..., ::-1]])
 
@@ -150,7 +154,8 @@ def test_jit_vmap_and_scan_give_the_eager_result(transform, kernel):
     np.testing.assert_allclose(jax.vmap(step)(stacked, kernels)[1], jnp.stack(eager), **close)
 
 
-def test_state_and_kernel_can_be_donated(transform, kernel):
+def test_state_and_kernel_can_be_donated(transform):
+    kernel = KERNEL
     params, state = started(transform, kernel)
     wanted, moved = transform.apply(params, state, kernel, train=True)
     donating = jax.jit(
@@ -161,35 +166,38 @@ def test_state_and_kernel_can_be_donated(transform, kernel):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6), kept, moved)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_a_narrow_kernel_is_transformed_in_float32_and_rounded_once(transform, kernel, dtype):
-    narrow = kernel.astype(dtype)
+def test_a_bfloat16_kernel_is_transformed_in_float32_and_rounded_once(transform):
+    narrow = KERNEL.astype("bfloat16")
     params, state = started(transform, narrow)
     assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} <= {jnp.dtype("float32")}
     found, moved = transform.apply(params, state, narrow, train=True)
     wanted, _ = transform.apply(params, state, narrow.astype(jnp.float32), train=True)
-    assert found.dtype == jnp.dtype(dtype)
-    np.testing.assert_array_equal(found, wanted.astype(dtype))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found, wanted.astype("bfloat16"))
     assert {leaf.dtype for leaf in jax.tree.leaves(moved)} <= {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("value", [0.0, 3.7, -1e8])
-@pytest.mark.parametrize("train", [True, False])
-def test_a_constant_kernel_gives_numbers_and_so_does_its_gradient(name, transform, value, train):
+@pytest.mark.parametrize("value", [0.0, -3.7e7])
+def test_a_constant_kernel_gives_numbers_and_so_does_its_gradient(name, transform, value):
     kernel = jnp.full((3, 3, 4, 5), value)
     params, state = transform.init(jax.random.key(0), kernel)
 
-    def loss(k, p):
-        y, moved = transform.apply(p, state, k, train=train)
-        return (y * sample(y.shape)).sum(), (y, moved)
+    @jax.jit
+    def both(k, p):
+        def loss(k, p):
+            y, moved = transform.apply(p, state, k, train=True)
+            return (y * sample(y.shape)).sum(), (y, moved)
 
-    grads, (y, moved) = jax.grad(loss, argnums=(0, 1), has_aux=True)(kernel, params)
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(k, p)
+
+    grads, (y, moved) = both(kernel, params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((grads, y, moved)))
     if value == 0 or name in CENTRING:
         np.testing.assert_array_equal(y, np.zeros_like(y))
 
 
-def test_a_transform_goes_on_after_a_kernel_of_zeros(transform, kernel):
+def test_a_transform_goes_on_after_a_kernel_of_zeros(transform):
+    kernel = KERNEL
     params, state = started(transform, kernel)
     _, after = transform.apply(params, state, jnp.zeros_like(kernel), train=True)
     y, _ = transform.apply(params, after, kernel, train=True)
