@@ -33,7 +33,8 @@ def config(tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["run", "--help"], ["list", "norms"], ["list", "kernels"],
-     ["list", "models"], ["list", "data"], ["list", "augmentations"], ["list", "optimizers"], ["list", "schedules"]],
+     ["list", "models"], ["list", "data"], ["list", "augmentations"],
+     ["list", "optimizers"], ["list", "schedules"]],
     ids=" ".join,
 )  # fmt: skip
 def test_help_and_list_answer_without_importing_jax(arguments, tmp_path):
