@@ -143,7 +143,7 @@ def test_dynamic_functions_have_the_slope_that_paper_and_pencil_give():
         (norms.DynamicTanh(), {}, [[LN9]], 0.18),
         (norms.DynamicErf(), {"shift": 0.5}, [[1]], 0.207554),
     ):
-        params, state, x = prepared(norm, changed, x)
+        params, _, x = prepared(norm, changed, x)
         found = jax.grad(lambda x, n=norm, p=params: n.apply(p, {}, x, train=True)[0].sum())(x)
         np.testing.assert_allclose(found, [[slope]], rtol=1e-5)
 
