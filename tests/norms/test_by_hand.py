@@ -198,3 +198,15 @@ def test_moving_average_batch_norm_averages_two_batches():
     y, d_x = two_steps(norm, column(1, -1), column(3, -3))
     np.testing.assert_allclose(y, column(1.341641, -1.341641), rtol=1e-6)
     np.testing.assert_allclose(d_x, column(0.095967, 0.351246), rtol=1e-5)
+
+
+def test_a_mode_without_examples_keeps_its_statistics_and_passes_finite_gradients():
+    """Logits of 1000 and 0: the second mode has exp(-1000) of each example, which is nothing."""
+    norm = norms.ModeNorm(momentum=0.5, **TINY)
+    params, state, x = prepared(norm, {"gate_bias": [1000, 0]}, column(1, 3))
+    y, moved = norm.apply(params, state, x, train=True)
+    np.testing.assert_allclose(y, column(-1, 1), rtol=1e-6)
+    np.testing.assert_allclose(moved["mean"], [[1], [0]], rtol=1e-6)
+    np.testing.assert_allclose(moved["variance"], [[1], [1]], rtol=1e-6)
+    slopes = jax.grad(lambda p, x: norm.apply(p, state, x, train=True)[0][0, 0], (0, 1))(params, x)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(slopes))
