@@ -12,6 +12,9 @@ from normlab.norms.affine import per_channel, scale_and_shift, zero_masked
 from normlab.norms.moments import Sharing, centre, shared_mean, statistics_dtype
 from normlab.norms.running import Running, move, over_batch
 
+EMPTY = 1e-12
+"""A mode with less of the batch than this has no statistics of it, and adds nothing that shows."""
+
 
 @normaliser(paper="arXiv:1810.05466", uses_batch=True)
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,8 @@ class ModeNorm(Running):
     A gate gives every example a weight for each mode: the softmax of a linear function of the
     example's channel means. A mode's mean and variance weigh the examples by it, and the output is
     the mixture of the example normalised by each (Deecke et al. 2019). The state is the running
-    `mean` and `variance` of each mode, `(modes, C)`.
+    `mean` and `variance` of each mode, `(modes, C)`; a mode that no example of a batch belongs to
+    keeps its own.
 
     The gate must not begin with its modes alike, or they would stay so: its `(C, modes)` weights
     are drawn normally over the root of C, from a key that is the same for every layer and run.
@@ -56,30 +60,35 @@ class ModeNorm(Running):
         over = over_batch(x)
         if train:
             centred, moments = centre(x, over, mask=mask, axis_name=self.axis_name)
-            origin = moments.mean
+            origin, count = moments.mean, moments.count
         else:
-            centred, origin, moments = zero_masked(x.astype(statistics_dtype(x)), mask), 0.0, None
+            centred, origin, count = zero_masked(x.astype(statistics_dtype(x)), mask), 0.0, 0
 
-        mixed, batch = 0.0, []
+        mixed, batch, counts = 0.0, [], []
         for mode in range(self.modes):
             gate = zero_masked(jnp.broadcast_to(gates[..., mode : mode + 1], x.shape), mask)
             if train:
                 share = shared_mean(gate, over, mask=mask, axis_name=self.axis_name)
+                held = share > EMPTY
+                share = jnp.where(held, share, 1)
 
-                def weighted(values: Array, gate: Array = gate, share: Array = share) -> Array:
+                def weighted(
+                    values: Array, gate: Array = gate, share: Array = share, held: Array = held
+                ) -> Array:
                     mean = shared_mean(gate * values, over, mask=mask, axis_name=self.axis_name)
-                    return mean / jnp.maximum(share, 1e-30)
+                    return jnp.where(held, mean / share, 0)
 
                 mean = weighted(centred)
                 variance = weighted((centred - mean) ** 2)
                 batch.append({"mean": origin + mean, "variance": variance})
+                counts.append(jnp.where(held, count, 0))
             else:
                 mean = per_channel("mean", state["mean"][mode], centred)
                 variance = per_channel("variance", state["variance"][mode], centred)
             mixed = mixed + gate * (centred - mean) * lax.rsqrt(variance + self.eps)
-        if moments is not None:
+        if train:
             new = {k: jnp.concatenate([one[k].reshape(1, -1) for one in batch]) for k in state}
-            count = jnp.broadcast_to(moments.count.reshape(1, -1), new["mean"].shape)
+            count = jnp.concatenate([one.reshape(1, -1) for one in counts])
             state = _moved(state, new, count, self.momentum)
         z = jnp.asarray(mixed)
         return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state

@@ -18,8 +18,8 @@ class PopulationNorm(Running):
 
     What is left of batch normalisation without the noise of its batches: Luo et al. (2019) show
     that, to first order, batch normalisation is this and a decay of the scale; give the decay by
-    `decay: {norm: ...}` in a config. `FrozenBatchNorm` also normalises by given statistics, which
-    never move.
+    `decay: {rate: ..., roles: [norm]}` in a config (the bias then decays too). `FrozenBatchNorm`
+    also normalises by given statistics, which never move.
 
     The statistics are those that the step's own batch has just moved. The first steps weigh all
     batches alike (the old value has the weight `min(momentum, t / (t + 1))` at step t), so the

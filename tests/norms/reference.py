@@ -138,8 +138,10 @@ def _renormalised(x, norm, params, mask=None):
 
 
 def _population(x, norm, params, mask=None):
-    """At the first step the statistics are the batch's own."""
+    """At the first step the statistics are the batch's own, or 0 and 1 where it has one value."""
     mean, variance = _channels(x, mask)
+    several = _valid(x, mask).reshape(-1, x.shape[-1]).sum(axis=0) > 1
+    mean, variance = np.where(several, mean, 0), np.where(several, variance, 1)
     return (_wide(x) - _real(mean)) / np.sqrt(_real(variance) + norm.eps)
 
 

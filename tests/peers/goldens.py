@@ -1,7 +1,7 @@
 """Small files of numbers that other libraries gave, for machines on which these are not installed.
 
 Each `goldens/NAME.npz` holds arrays, and the versions of what made them. `python -m
-tests.peers.make` makes them anew, where the libraries are.
+tests.peers.norms` (and its like) makes them anew, where the libraries are.
 """
 
 import json

@@ -1,0 +1,212 @@
+"""What no other library has, on numbers small enough to check on paper; eps is next to nothing.
+
+The entries that another library does have are in tests/peers.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from normlab import norms
+
+TINY = {"eps": 1e-12}
+LN2, LN3, LN9 = math.log(2), math.log(3), math.log(9)
+
+
+def column(*values):
+    """One channel, an example a value."""
+    return [[value] for value in values]
+
+
+# Two examples of two positions, one channel. Each example has the variance 1, its mean 2 or 6; all
+# four have the mean 4 and the variance (9 + 1 + 1 + 9) / 4 = 5.
+PAIRS = [[[1], [3]], [[5], [7]]]
+# Four examples of two uncorrelated channels with the mean 0 and the variances 8 / 4 and 2 / 4.
+CROSS = [[2, 0], [-2, 0], [0, 1], [0, -1]]
+
+HAND = {
+    "identity": (norms.Identity(), {}, [[2]], [[2]]),
+    # 3 * 2 + 1
+    "affine": (norms.Affine(), {"scale": [3], "bias": [1]}, [[2]], [[7]]),
+    # Of 1 1 3 3: mean 2, deviation 1. Of 10 20 20 30: mean 20, variance (100 + 100) / 4 = 50.
+    "batch group, two examples at a time": (
+        norms.BatchGroupNorm(groups=1, norm_batch=2, **TINY),
+        {},
+        [[1, 1], [3, 3], [10, 20], [20, 30]],
+        [[-1, -1], [1, 1], [-math.sqrt(2), 0], [0, math.sqrt(2)]],
+    ),
+    # 1/4 of (-3 -1 1 3) / sqrt 5 and 3/4 of (-1 1 -1 1)
+    "batch instance": (
+        norms.BatchInstanceNorm(**TINY),
+        {"gate": [0.25]},
+        PAIRS,
+        [[[-1.08541], [0.63820]], [[-0.63820], [1.08541]]],
+    ),
+    # Standardised as -1 and 1, both of the first condition: 2 z + 5.
+    "conditional batch": (
+        norms.ConditionalBatchNorm(**TINY),
+        {"scale": [[2], [3]], "bias": [[5], [7]]},
+        column(1, 3),
+        column(3, 7),
+    ),
+    # diag(2, 1/2)^(-1/2) = diag(1 / sqrt 2, sqrt 2)
+    "decorrelated batch": (
+        norms.DecorrelatedBatchNorm(**TINY),
+        {},
+        CROSS,
+        [[math.sqrt(2), 0], [-math.sqrt(2), 0], [0, math.sqrt(2)], [0, -math.sqrt(2)]],
+    ),
+    # One step from the identity: (3 - diag(2, 1/2) / 2.5) / 2 = diag(1.1, 1.4), over sqrt 2.5.
+    "iterative": (
+        norms.IterativeNorm(iterations=1, **TINY),
+        {},
+        CROSS,
+        [[1.391402, 0], [-1.391402, 0], [0, 0.885438], [0, -0.885438]],
+    ),
+    # Means of two or three neighbours: 0 1 1 3/2, so v = 0 -1 2 -3/2; their mean squares: 1/2 5/3
+    # 7.25/3 6.25/2; and v / sqrt(1 + those).
+    "divisive": (
+        norms.DivisiveNorm(window=3),
+        {},
+        [[[0], [0], [3], [0]]],
+        [[[0], [-0.612372], [1.081998], [-0.738549]]],
+    ),
+    # tanh(ln 3) = (3 - 1/3) / (3 + 1/3) = 0.8, twice that and one.
+    "dynamic tanh": (norms.DynamicTanh(), {"scale": [2], "bias": [1]}, [[LN9]], [[2.6]]),
+    # erf(1 / 2 + 1 / 2)
+    "dynamic erf": (norms.DynamicErf(), {"shift": 0.5}, [[1]], [[0.842701]]),
+    # Mean 1, distances 1 1 1 3 of mean 3/2, times sqrt(pi / 2) = 1.253314.
+    "L1 batch": (
+        norms.L1BatchNorm(**TINY),
+        {},
+        column(0, 0, 0, 4),
+        column(-0.531923, -0.531923, -0.531923, 1.595769),
+    ),
+    # Example 0 is half of each mode; of example 1, whose logits are ln 3 and 0, the first has 3/4.
+    # Mode 1: weights 1/2 3/4, mean 0.6, variance 0.24. Mode 2: 1/2 1/4, mean 1/3, variance 2/9.
+    # 0 -> (-0.6 / 0.489898 - 0.333333 / 0.471405) / 2; 1 -> 3/4 * 0.4 / ... + 1/4 * 0.666667 / ...
+    "mode": (
+        norms.ModeNorm(**TINY),
+        {"gate": [[LN3, 0]]},
+        column(0, 1),
+        column(-0.965926, 0.965926),
+    ),
+    # By 0 and 1: 2 -2, over its root mean square 2. Then the means are 1 -1, the variances
+    # 1/2 + 4/4 = 1.5: 0 and 1 / sqrt 1.5, over the root of the mean of their squares, sqrt(1/3).
+    "online": (
+        norms.OnlineNorm(momentum=0.5, **TINY),
+        {},
+        [[2, -2], [1, 0]],
+        [[1, -1], [0, math.sqrt(2)]],
+    ),
+    # Scale and bias come before the layer's scaling: 2 * 2 + 1 = 5 and 2 * -2 + 3 = -1, over
+    # sqrt((25 + 1) / 2).
+    "online, scaled": (
+        norms.OnlineNorm(**TINY),
+        {"scale": [2, 2], "bias": [1, 3]},
+        [[2, -2]],
+        [[5 / math.sqrt(13), -1 / math.sqrt(13)]],
+    ),
+    "positional": (norms.PositionalNorm(**TINY), {}, [[1, 3]], [[-1, 1]]),
+    # Weights of the means 1/2 1/4 1/4: 2.5 and 5.5. Of the variances a third each: (1 + 1 + 5) / 3.
+    "switchable": (
+        norms.SwitchableNorm(**TINY),
+        {"mean_weights": [LN2, 0, 0]},
+        PAIRS,
+        [[[-0.981981], [0.327327]], [[-0.327327], [0.981981]]],
+    ),
+}
+
+
+def prepared(norm, changed, x):
+    x = jnp.asarray(x, jnp.float32)
+    params, state = norm.init(x.shape[-1])
+    given = {name: jnp.asarray(value, jnp.float32) for name, value in changed.items()}
+    assert set(given) <= set(params)
+    return {**params, **given}, state, x
+
+
+@pytest.mark.parametrize("case", HAND)
+def test_output_is_what_paper_and_pencil_give(case):
+    norm, changed, x, wanted = HAND[case]
+    params, state, x = prepared(norm, changed, x)
+    y, _ = norm.apply(params, state, x, train=True)
+    np.testing.assert_allclose(y, wanted, rtol=3e-6, atol=3e-6)
+
+
+def test_dynamic_functions_have_the_slope_that_paper_and_pencil_give():
+    """alpha (1 - tanh^2) = 0.5 * 0.36; alpha 2 / sqrt(pi) exp(-1) = 0.207554."""
+    for norm, changed, x, slope in (
+        (norms.DynamicTanh(), {}, [[LN9]], 0.18),
+        (norms.DynamicErf(), {"shift": 0.5}, [[1]], 0.207554),
+    ):
+        params, _, x = prepared(norm, changed, x)
+        found = jax.grad(lambda x, n=norm, p=params: n.apply(p, {}, x, train=True)[0].sum())(x)
+        np.testing.assert_allclose(found, [[slope]], rtol=1e-5)
+
+
+def test_example_weighted_batch_norm_pools_mean_squares():
+    """Own: mean 2, mean square 5. Running: 0 and 1. Half of each: 1 and 3, the variance 2."""
+    norm = norms.ExampleWeightedBatchNorm(weight=0.5, **TINY)
+    y, _ = norm.apply(*norm.init(1), jnp.array([[[1.0], [3.0]]]), train=False)
+    np.testing.assert_allclose(y, [[[0], [math.sqrt(2)]]], rtol=1e-6)
+
+
+def test_population_norm_uses_its_running_statistics_and_passes_the_gradient():
+    """Means 2 and 4, variances 1 and 1: after two steps 3 and 1, so 3 and 5 come out as 0 and 2."""
+    norm = norms.PopulationNorm(**TINY)
+    params, state = norm.init(1)
+    _, state = norm.apply(params, state, jnp.array([[1.0], [3.0]]), train=True)
+    y, vjp = jax.vjp(
+        lambda x: norm.apply(params, state, x, train=True)[0], jnp.array([[3.0], [5.0]])
+    )
+    np.testing.assert_allclose(y, [[0], [2]], atol=1e-6)
+    np.testing.assert_allclose(vjp(jnp.array([[3.0], [-1.0]]))[0], [[3], [-1]], rtol=1e-6)
+
+
+def two_steps(norm, first, second):
+    """Output and input gradient of the second step, of a cotangent of 1 and 0 in both."""
+    params, state = norm.init(1)
+    for x in (first, second):
+
+        def loss(state, x):
+            y, moved = norm.apply(params, state, x, train=True)
+            return y[0, 0], (y, moved)
+
+        gradients = jax.grad(loss, argnums=(0, 1), has_aux=True)
+        (left, d_x), (y, moved) = gradients(state, jnp.asarray(x, jnp.float32))
+        state = {**moved, **{name: left[name] for name in norm.facts.backward_state}}
+    return y, d_x
+
+
+def test_power_norm_takes_the_running_square_and_the_running_product():
+    """First by 1: 2 -2, mean(g y) = 1, so the product becomes 1/2 and the square (1 + 4) / 2 =
+    5/2. Then sqrt 2.5 comes out as 1, with the gradients (1 - 1/2) and (0 + 1/2) over sqrt 2.5."""
+    norm, root = norms.PowerNorm(warm_up=0, momentum=0.5, **TINY), math.sqrt(2.5)
+    y, d_x = two_steps(norm, column(2, -2), column(root, -root))
+    np.testing.assert_allclose(y, column(1, -1), rtol=1e-6)
+    np.testing.assert_allclose(d_x, column(0.5 / root, 0.5 / root), rtol=1e-5)
+
+
+def test_moving_average_batch_norm_averages_two_batches():
+    """Squares 1 and 9, mean 5: 3 comes out as 3 / sqrt 5 = 1.341641. Products 1/2 and 0.670820,
+    mean 0.585410: the gradients (1 - 0.585410 * 1.341641) and 0.585410 * 1.341641, over sqrt 5."""
+    norm = norms.MovingAverageBatchNorm(memory=2, warm_up=0, **TINY)
+    y, d_x = two_steps(norm, column(1, -1), column(3, -3))
+    np.testing.assert_allclose(y, column(1.341641, -1.341641), rtol=1e-6)
+    np.testing.assert_allclose(d_x, column(0.095967, 0.351246), rtol=1e-5)
+
+
+def test_a_mode_without_examples_keeps_its_statistics_and_passes_finite_gradients():
+    """Logits of 1000 and 0: the second mode has exp(-1000) of each example, which is nothing."""
+    norm = norms.ModeNorm(momentum=0.5, **TINY)
+    params, state, x = prepared(norm, {"gate_bias": [1000, 0]}, column(1, 3))
+    y, moved = norm.apply(params, state, x, train=True)
+    np.testing.assert_allclose(y, column(-1, 1), rtol=1e-6)
+    np.testing.assert_allclose(moved["mean"], [[1], [0]], rtol=1e-6)
+    np.testing.assert_allclose(moved["variance"], [[1], [1]], rtol=1e-6)
+    slopes = jax.grad(lambda p, x: norm.apply(p, state, x, train=True)[0][0, 0], (0, 1))(params, x)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(slopes))
