@@ -224,13 +224,8 @@ def _like(layer: Any, normaliser: Normaliser) -> Norm:
         if isinstance(held, nnx.Variable) and held.shape == shape:
             setattr(norm, name, held)
         elif stack:
-            fresh[...] = jnp.broadcast_to(fresh[...], shape)
+            setattr(norm, name, type(fresh)(jnp.broadcast_to(fresh[...], shape)))
     return norm
-
-
-def _variables(layer: Any) -> list[Any]:
-    found: list[Any] = [getattr(layer, name, None) for name in ("scale", "bias", "mean", "var")]
-    return [one for one in found if isinstance(one, nnx.Variable)]
 
 
 def _stack(layer: Any) -> tuple[int, ...]:
@@ -239,24 +234,28 @@ def _stack(layer: Any) -> tuple[int, ...]:
     Raises:
         UserError: their last axis is not that of the channels.
     """
-    for variable in _variables(layer):
-        if variable.shape[-1:] != (_features(layer),):
+    features = _features(layer)
+    for name in ("scale", "bias", "mean", "var"):
+        held: Any = getattr(layer, name, None)
+        if not isinstance(held, nnx.Variable):
+            continue
+        if held.shape[-1:] != (features,):
             raise UserError(
-                f"its variables have shape {variable.shape}, whose last axis is not the "
-                f"{_features(layer)} channels"
+                f"its {name} has shape {held.shape}, whose last axis is not its {features} channels"
             )
-        return variable.shape[:-1]
+        return held.shape[:-1]
     return ()
 
 
 def _features(layer: Any) -> int:
     if hasattr(layer, "num_features"):
         return layer.num_features
-    for variable in _variables(layer):
-        return variable.shape[-1]
+    scale: Any = getattr(layer, "scale", None)
+    if isinstance(scale, nnx.Variable) and scale.ndim:
+        return scale.shape[-1]
     raise UserError(
         f"{type(layer).__name__} tells its number of channels neither by num_features nor by a "
-        "scale or bias"
+        "scale"
     )
 
 
