@@ -6,13 +6,17 @@ Keys keep normlab's names and have the library's meaning; what is not given has 
 default. A resolved config holds what that amounts to, so it has the hash of the same written out.
 """
 
+import re
+
 from normlab.errors import FieldError, UserError
 from normlab.norms.dialects import dialect
 from normlab.runs.schema import show
-from normlab.runs.yaml_source import Document, Mark, Problem
+from normlab.runs.yaml_source import Document, Mark, Path, Problem
 
 KEY = "dialect"
 NORM = ("norm",)
+SAID = re.compile(r"\(dialect (\w+)(?:: (\w+))?")
+"""As an origin says it, and what was asked for."""
 
 
 def translate_dialect(document: Document) -> list[Problem]:
@@ -64,3 +68,17 @@ def translate_dialect(document: Document) -> list[Problem]:
 def _noted(mark: Mark, said: str) -> Mark:
     """A mark that says what made the value that stands for it."""
     return Mark(f"{mark} ({said})")
+
+
+def spoken_in(origins: dict[Path, str]) -> tuple[str, str | None] | None:
+    """The dialect that a resolved `norm` was written in, and the name there if it has another now.
+
+    >>> spoken_in({("norm", "eps"): "a.yaml:3:9 (dialect torch)"})
+    ('torch', None)
+    """
+    for path, origin in origins.items():
+        found = SAID.search(origin) if path[:1] == NORM else None
+        if found is not None:
+            name = SAID.search(origins.get((*NORM, "name"), ""))
+            return found[1], name[2] if name is not None else None
+    return None
