@@ -33,6 +33,8 @@ def of_field(field: str, normaliser: str) -> str:
     >>> of_field("eps", "rms_norm"), of_field("momentum", "batch_norm")
     ('S4', 'S1')
     """
+    if normaliser.startswith(("weight_", "scaled_weight_")):
+        return "S16" if normaliser == "weight_norm" else "S15"
     if field == "eps":
         return {"rms_norm": "S4", "evo_norm_b0": "S17", "evo_norm_s0": "S17"}.get(normaliser, "S3")
     numbers = {"momentum": "S1", "average": "S1", "unbiased_running_variance": "S2", "groups": "S8"}

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from normlab.catalogue import NORMS
+from normlab.catalogue import KERNELS, NORMS
 from normlab.errors import UserError
 from normlab.evidence.columns import columns
 from normlab.interface.differences import DIFFERENCES, DOCS, of_field
 from normlab.interface.semantics import FOR_ALL, semantics
-from normlab.norms.dialects import Dialect, Layer, dialect
+from normlab.norms.dialects import Dialect, Layer, dialect, entry_class
 from normlab.runs import build
 from normlab.runs.config import RunConfig
 from normlab.runs.dialects import spoken_in
@@ -39,6 +39,9 @@ def explain_file(file: Path, overrides: Iterable[str]) -> list[Block]:
         rows = semantics(norm)
         if rows["parameters"] != "none":
             rows["weight decay"] = _decay(run)
+        transform = build.kernel_transform(run.sections)
+        if transform is not None:
+            rows["kernels"] = f"through {transform!r}"
         title = f"{run.arm}: {norm!r}"
         spoken = spoken_in(run.origins)
         name = run.sections["norm"]["name"]
@@ -174,10 +177,11 @@ def _settled(spoken: Dialect, name: str) -> dict[str, str]:
     stand_ins = {"momentum": 0.5, "groups": 1}
     given = {key: stand_ins[key] for key in layer.required}
     entry, fields = spoken.translate(name, given)
-    cls = NORMS.load(entry)
+    cls = entry_class(entry)
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
     wanted = [f for f in (*layer.arguments, *layer.defaults) if f != "axis_name"]
     wanted += ["unbiased_running_variance"] if name == "batch_norm" else []
-    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+    wanted += defaults if name in KERNELS.entries() else []
     values = {}
     for key in dict.fromkeys(wanted):
         value = {**defaults, **fields}[key]

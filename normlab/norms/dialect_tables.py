@@ -104,6 +104,7 @@ _TORCH = {
         {"eps": 2.0**-23},  # finfo(float32).eps, of float32 and narrower input
         notes=_PIXEL,
     ),
+    "weight_norm": Layer("parametrizations.weight_norm", {}),
 }
 _TIMM = {
     **_TORCH,
@@ -138,6 +139,12 @@ _TIMM = {
         "EvoNorm2dS0", {"eps": "eps", "groups": "groups"}, {"eps": 1e-5, "groups": 32}
     ),
     "filter_response_norm": Layer("FilterResponseNormTlu2d", {"eps": "eps"}, {"eps": 1e-5}),
+    "weight_standardisation": Layer(
+        "StdConv2d", {"eps": "eps"}, {"eps": 1e-6, "unbiased": False, "eps_in_variance": True}
+    ),
+    "scaled_weight_standardisation": Layer(
+        "ScaledStdConv2d", {"eps": "eps", "gamma": "gamma"}, {"eps": 1e-6, "floor": 0.0}
+    ),
 }
 _FLAX = {
     "batch_norm": Layer(
@@ -171,6 +178,7 @@ _FLAX = {
         notes={**_LAST, **_SILENT_ONE},
     ),
     "rms_norm": Layer("RMSNorm", _named("epsilon", "use_scale", None), {"eps": 1e-6}, notes=_PIXEL),
+    "weight_norm": Layer("WeightNorm", {"use_gain": "use_scale"}, {"start": 1.0}),
 }
 _HAIKU_AFFINE = ("create_scale", "create_offset")
 _HAIKU = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from normlab.catalogue import NORMS
+from normlab.catalogue import KERNELS, NORMS
 from normlab.errors import UserError
 from normlab.interface.differences import DIFFERENCES
 from normlab.interface.explain import explain_difference, explain_file, explain_norm
@@ -85,6 +85,8 @@ def test_two_libraries_differ_in_what_the_table_says():
     batch, _ = explain_difference("haiku", "keras", "batch_norm")
     assert rows(batch)["average"] == ["debiased", "from zero and one", "S1"]
     assert rows(batch)["momentum"][0] == "must be given"
+    kernels, _ = explain_difference("torch", "flax", "weight_norm")
+    assert rows(kernels)["start"] == ["null", "1", "S16"]
     with pytest.raises(UserError, match="keras has no instance_norm"):
         explain_difference("torch", "keras", "instance_norm")
 
@@ -102,7 +104,8 @@ def test_every_difference_has_its_paragraph():
     assert set(re.findall(r"\*\*(S\d+)\b", text)) == set(DIFFERENCES)
     noted = {n for spoken in DIALECTS.values() for l in spoken.layers.values() for n in l.notes}  # noqa: E741
     assert noted <= set(DIFFERENCES)
-    assert {layer for name in DIALECTS for layer in dialect(name).layers} <= set(NORMS.entries())
+    entries = {*NORMS.entries(), *KERNELS.entries()}
+    assert {layer for name in DIALECTS for layer in dialect(name).layers} <= entries
 
 
 def test_the_command_prints_plain_text_where_there_is_no_terminal(tmp_path):
