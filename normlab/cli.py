@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from normlab.errors import UserError
+from normlab.interface.explain_app import app as explain_app
 from normlab.interface.report_app import app as report_app
 from normlab.interface.runs_app import app as runs_app
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Datasets on this machine.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(runs_app, name="runs")
+app.add_typer(explain_app)
 app.add_typer(report_app)  # its commands are commands of normlab's own
 
 BAD_INPUT, RUN_FAILED, INTERRUPTED = 2, 1, 130

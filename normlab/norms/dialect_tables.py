@@ -40,12 +40,13 @@ def _named(eps: str, scale: str, bias: str | None, **others: str) -> dict[str, s
 
 _BATCH = {"momentum": "momentum"}
 _TORCH_AXES = {"S7": "channels on axis 1 (NCHW)"}
-_TORCH_ONE = {"S9": "one value a channel is an error in training, a batch of one pixel too"}
+_TORCH_ONE = {"S9": "one value a statistic is an error in training"}
 _SILENT_ONE = {"S9": "one value a statistic gives zero without a word"}
 _FLAX_DTYPE = {"S13": "dtype is the output's in linen, the arithmetic's in nnx"}
 _ELEMENTWISE = {"S5": "over an image: a scale and bias for each element"}
 _PER_CHANNEL = {"S5": "over an image: a scale and bias for each channel"}
 _PIXEL = {"S6": "the channels of one position"}
+_LAST = {"S7": "channels last"}
 
 _TORCH = {
     "batch_norm": Layer(
@@ -57,7 +58,7 @@ _TORCH = {
             **_TORCH_AXES,
             **_TORCH_ONE,
             "S11": "training mode moves the running statistics even where parameters are frozen",
-            "S12": "track_running_stats=False evaluates by the batch",
+            "S12": "by the batch without track_running_stats",
             "S13": "narrow input has float32 statistics",
             "S18": "checkpointing runs the forward pass, and its update, twice",
         },
@@ -75,8 +76,7 @@ _TORCH = {
         {"eps": 1e-5},
         bias_needs_scale=True,
         notes={
-            "S5": "a scale and bias for each channel; LayerNorm over (C, H, W) has one for each "
-            "element",
+            "S5": "a scale and bias for each channel (LayerNorm of (C, H, W): for each element)",
             **_TORCH_AXES,
         },
     ),
@@ -95,7 +95,7 @@ _TORCH = {
         notes={
             **_TORCH_AXES,
             **_TORCH_ONE,
-            "S12": "track_running_stats=True: by averages",
+            "S12": "by averages with track_running_stats",
         },
     ),
     "rms_norm": Layer(
@@ -104,6 +104,7 @@ _TORCH = {
         {"eps": 2.0**-23},  # finfo(float32).eps, of float32 and narrower input
         notes=_PIXEL,
     ),
+    "weight_norm": Layer("parametrizations.weight_norm", {}),
 }
 _TIMM = {
     **_TORCH,
@@ -138,13 +139,19 @@ _TIMM = {
         "EvoNorm2dS0", {"eps": "eps", "groups": "groups"}, {"eps": 1e-5, "groups": 32}
     ),
     "filter_response_norm": Layer("FilterResponseNormTlu2d", {"eps": "eps"}, {"eps": 1e-5}),
+    "weight_standardisation": Layer(
+        "StdConv2d", {"eps": "eps"}, {"eps": 1e-6, "unbiased": False, "eps_in_variance": True}
+    ),
+    "scaled_weight_standardisation": Layer(
+        "ScaledStdConv2d", {"eps": "eps", "gamma": "gamma"}, {"eps": 1e-6, "floor": 0.0}
+    ),
 }
 _FLAX = {
     "batch_norm": Layer(
         "BatchNorm",
         _named("epsilon", "use_scale", "use_bias", **_BATCH, axis_name="axis_name"),
         {"momentum": 0.99, "eps": 1e-5},
-        notes={"S7": "channels last", **_SILENT_ONE, **_FLAX_DTYPE, "S18": "nn.remat updates once"},
+        notes={**_LAST, **_SILENT_ONE, **_FLAX_DTYPE, "S18": "nn.remat updates once"},
     ),
     "layer_norm": Layer(
         "LayerNorm",
@@ -156,21 +163,22 @@ _FLAX = {
         "LayerNorm(reduction_axes=(1, 2, 3), feature_axes=-1)",
         _named("epsilon", "use_scale", "use_bias"),
         {"eps": 1e-6},
-        notes=_PER_CHANNEL,
+        notes={**_PER_CHANNEL, **_LAST},
     ),
     "group_norm": Layer(
         "GroupNorm",
         _named("epsilon", "use_scale", "use_bias", groups="num_groups"),
         {"eps": 1e-6, "groups": 32},
-        notes={"S7": "channels last", **_SILENT_ONE},
+        notes={**_LAST, **_SILENT_ONE},
     ),
     "instance_norm": Layer(
         "InstanceNorm",
         _named("epsilon", "use_scale", "use_bias"),
         {"eps": 1e-6},
-        notes={"S7": "channels last", **_SILENT_ONE},
+        notes={**_LAST, **_SILENT_ONE},
     ),
     "rms_norm": Layer("RMSNorm", _named("epsilon", "use_scale", None), {"eps": 1e-6}, notes=_PIXEL),
+    "weight_norm": Layer("WeightNorm", {"use_gain": "use_scale"}, {"start": 1.0}),
 }
 _HAIKU_AFFINE = ("create_scale", "create_offset")
 _HAIKU = {

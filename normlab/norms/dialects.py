@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from normlab.catalogue import NORMS
-from normlab.core import Normaliser
+from normlab.catalogue import KERNELS, NORMS
+from normlab.core import KernelTransform, Normaliser
 from normlab.errors import FieldError, UserError, did_you_mean
 from normlab.norms.dialect_tables import LAYERS, Layer
 
@@ -72,13 +72,13 @@ class Dialect:
                 fields["momentum"] = float(1 - Decimal(str(rate)))  # 0.3 is 0.7, not 0.699...
         return entry, fields
 
-    def __getattr__(self, normaliser: str) -> Callable[..., Normaliser]:
+    def __getattr__(self, normaliser: str) -> Callable[..., Normaliser | KernelTransform]:
         if normaliser not in self.layers:
             raise AttributeError(f"the dialect {self.name} has no {normaliser}")
 
-        def make(**given: Any) -> Normaliser:
+        def make(**given: Any) -> Normaliser | KernelTransform:
             entry, fields = self.translate(normaliser, given)
-            return NORMS.load(entry)(**fields)
+            return entry_class(entry)(**fields)
 
         return make
 
@@ -98,6 +98,11 @@ def dialect(name: str) -> Dialect:
     if name not in DIALECTS:
         raise UserError(f"no dialect is called '{name}'; {did_you_mean(name, DIALECTS)}")
     return DIALECTS[name]
+
+
+def entry_class(name: str) -> Any:
+    """The normaliser or kernel transform of the catalogue that is called `name`."""
+    return (KERNELS if name in KERNELS.entries() else NORMS).load(name)
 
 
 def dialects_of(normaliser: str) -> list[Dialect]:

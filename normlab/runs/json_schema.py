@@ -5,7 +5,7 @@ from typing import Any
 from normlab.catalogue import AUGMENTATIONS, PROBES
 from normlab.norms.dialects import Dialect, dialects_of
 from normlab.runs.claims_check import KEYS
-from normlab.runs.dialects import KEY
+from normlab.runs.dialects import KEY, SECTIONS
 from normlab.runs.measures import MEASURES
 from normlab.runs.probing import Probing
 from normlab.runs.schema import (
@@ -167,7 +167,7 @@ def _call_of(entries: dict[str, Any], kind: str, overrides: dict[str, Any]) -> d
         if entry.summary:
             schema["description"] = entry.summary
         variants.append({**schema, **overrides})
-        if kind == "norm" and (spoken := dialects_of(name)):
+        if kind in SECTIONS and (spoken := dialects_of(name)):
             variants.append({**_in_dialect(schema, spoken), **overrides})
     free = {"type": "object", "properties": {"name": by_path}, "required": ["name"]}
     return {"anyOf": [*variants, free]}

@@ -4,6 +4,8 @@ Live where the library is installed, and everywhere from the numbers that it gav
 (tests/peers/goldens/dialects.npz; `python -m tests.peers.dialects` makes them).
 """
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from normlab.catalogue import NORMS, snake_case
 from normlab.errors import FieldError, UserError
 from normlab.norms.dialects import DIALECTS, dialect
 from tests.peers import goldens
-from tests.peers.dialects import CASES, affine, batches, plain
+from tests.peers.dialects import CASES, KERNELS, affine, batches, kernel, plain
 from tests.peers.layers import through_jax
 
 NEEDS = {"timm": "timm", "torch": "torch", "flax": "flax"}
@@ -66,9 +68,31 @@ def test_a_dialect_s_layer_is_the_installed_library_s(case):
     compare(case, theirs)
 
 
+def compare_kernel(name, transform, theirs):
+    ours = getattr(dialect(name), transform)()
+    given, dy = map(jnp.asarray, kernel())
+    params, state = ours.init(jax.random.key(0), given)
+    used, vjp = jax.vjp(lambda k: ours.apply(params, state, k, train=True)[0], given)
+    for key, found in {"kernel": used, "gradient": vjp(dy)[0]}.items():
+        size = np.abs(theirs[key]).max((0, 1, 2))  # of each unit
+        error = (np.abs(np.asarray(found) - theirs[key]).max((0, 1, 2)) / size).max()
+        assert error < 2e-5, f"{name} {transform}: {key} is off by {error:.1e}"
+
+
+@pytest.mark.parametrize(("name", "transform", "run"), KERNELS, ids=str)
+def test_a_dialect_s_kernel_transform_is_the_library_s(name, transform, run):
+    prefix, arrays = f"{name} {transform}/", goldens.load("dialects")
+    compare_kernel(name, transform, {k: arrays[prefix + k] for k in ("kernel", "gradient")})
+    if name == "flax" or (importlib.util.find_spec("timm") and importlib.util.find_spec("torch")):
+        with jax.numpy_rank_promotion("allow"):
+            theirs = run(*kernel())
+        compare_kernel(name, transform, theirs)
+
+
 def test_the_table_has_every_layer_of_every_dialect():
     written = {(name, layer) for name, spoken in DIALECTS.items() for layer in spoken.layers}
-    assert {(case.dialect, case.normaliser) for case in CASES} == written
+    table = {(case.dialect, case.normaliser) for case in CASES}
+    assert table | {(name, transform) for name, transform, _ in KERNELS} == written
 
 
 def test_the_golden_file_is_small_and_names_what_made_it():
@@ -85,7 +109,7 @@ def test_every_layer_is_an_entry_of_the_catalogue_with_these_fields(name):
         given = {key: needed[key] for key in layer.required}
         norm = getattr(dialect(name), normaliser)(**given)
         assert snake_case(type(norm).__name__) == (layer.entry or normaliser)
-        fields = NORMS.load(layer.entry or normaliser).__dataclass_fields__
+        fields = type(norm).__dataclass_fields__
         assert {*layer.arguments, *layer.defaults} <= set(fields)
 
 

@@ -130,9 +130,27 @@ CASES = [
 ]  # fmt: skip
 
 
+KERNELS = [
+    ("timm", "weight_standardisation", layers.torch_kernel("StdConv2d")),
+    ("timm", "scaled_weight_standardisation", layers.torch_kernel("ScaledStdConv2d")),
+    ("timm", "weight_norm", layers.torch_weight_norm),
+    ("torch", "weight_norm", layers.torch_weight_norm),
+    ("flax", "weight_norm", layers.flax_weight_norm),
+]
+"""Dialect, kernel transform, and the library's: (HWIO kernel, gradient) -> both, as arrays."""
+
+
+def kernel() -> tuple[np.ndarray, np.ndarray]:
+    """A kernel, units of different sizes, and the gradient of what it becomes."""
+    drawn = np.random.default_rng(5).standard_normal((2, 3, 3, 2, 3)).astype(np.float32)
+    return drawn[0] * np.array([1.0, 0.03, 0.002], np.float32) + 0.001, drawn[1]
+
+
 def main() -> None:
     """Write the golden file."""
     found = {}
+    for dialect, name, run in KERNELS:
+        found.update({f"{dialect} {name}/{key}": v for key, v in run(*kernel()).items()})
     for case in CASES:
         arrays = case.run(batches(), **affine())
         found.update({f"{case.name}/{key}": value for key, value in arrays.items()})

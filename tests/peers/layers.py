@@ -199,3 +199,57 @@ def keras_layer(name: str, **kwargs: Any) -> Run:
         return through_jax(step, state, params, batches, kept)
 
     return run
+
+
+def torch_kernel(name: str) -> Callable[..., dict[str, np.ndarray]]:
+    """The kernel that a convolution of timm uses, seen by images that are one number each."""
+
+    def run(kernel, dy):
+        torch, home = importlib.import_module("torch"), importlib.import_module("timm.layers")
+        height, width, inputs, units = kernel.shape
+        layer = getattr(home, name)(inputs, units, height, padding=0, bias=False)
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor(kernel).permute(3, 2, 0, 1))
+        size = height * width * inputs
+        images = torch.eye(size).reshape(size, height, width, inputs).permute(0, 3, 1, 2)
+        used = layer(images).reshape(height, width, inputs, units)
+        used.backward(torch.tensor(dy))
+        gradient = layer.weight.grad.permute(2, 3, 1, 0)
+        return {"kernel": used.detach().numpy(), "gradient": gradient.numpy()}
+
+    return run
+
+
+def torch_weight_norm(kernel, dy):
+    """Torch's parametrization of a dense layer with the kernel's units."""
+    torch = importlib.import_module("torch")
+    flat = kernel.reshape(-1, kernel.shape[-1])
+    layer = torch.nn.Linear(*flat.shape, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(flat.T))
+    torch.nn.utils.parametrizations.weight_norm(layer)
+    used = layer.weight
+    used.backward(torch.tensor(dy.reshape(flat.shape).T))
+    gradient = layer.parametrizations.weight.original1.grad.numpy().T.reshape(kernel.shape)
+    return {"kernel": used.detach().numpy().T.reshape(kernel.shape), "gradient": gradient}
+
+
+def flax_weight_norm(kernel, dy):
+    """Flax's wrapper around a dense layer with the kernel's units."""
+    import flax.linen as nn
+
+    flat = kernel.reshape(-1, kernel.shape[-1])
+    layer = nn.WeightNorm(nn.Dense(flat.shape[1], use_bias=False, name="dense"))
+    x = jnp.eye(flat.shape[0])
+    variables = layer.init(jax.random.key(0), x)
+
+    def used(raw):
+        params = jax.tree.map(lambda leaf: raw if leaf.ndim == 2 else leaf, variables["params"])
+        return layer.apply({**variables, "params": params}, x)
+
+    y, vjp = jax.vjp(used, jnp.asarray(flat))
+    (gradient,) = vjp(jnp.asarray(dy.reshape(flat.shape)))
+    return {
+        "kernel": np.asarray(y).reshape(kernel.shape),
+        "gradient": np.asarray(gradient).reshape(kernel.shape),
+    }

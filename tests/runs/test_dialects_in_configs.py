@@ -48,6 +48,17 @@ def test_a_dialect_resolves_to_the_same_run_as_what_it_stands_for(config, case):
     assert "dialect" not in spoken.sections["norm"]
 
 
+def test_kernel_transforms_have_dialects_too(config):
+    spoken, plain = (
+        runs(config, "identity", kernel=kernel)[0]
+        for kernel in (
+            "{name: weight_standardisation, dialect: timm}",
+            "{name: weight_standardisation, unbiased: false, eps_in_variance: true, eps: 1e-6}",
+        )
+    )
+    assert spoken.hash == plain.hash
+
+
 def test_a_config_without_a_dialect_keeps_its_hash(config):
     """Golden: the hash of this config before there were dialects."""
     (run,) = runs(config, "batch_norm")

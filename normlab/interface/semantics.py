@@ -1,0 +1,172 @@
+"""What a normaliser does, in words: read from its fields, and seen by running it on a little."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from normlab.core import Array, Normaliser, State
+from normlab.norms.moments import ShapeError
+
+BIAS_CORRECTED = ("DebiasedBatchNorm", "AveragedBatchNorm", "PopulationNorm")
+"""Those whose first batch replaces what the state begins with."""
+
+NONE = "none: every value by itself"
+
+FOR_ALL = (
+    "Channels are last. Statistics are float32 or wider whatever the input, which the output has "
+    "the dtype of. Masked elements count for nothing and come out as zero."
+)
+"""What the contract promises of every normaliser, so that no row need say it."""
+
+
+def semantics(norm: Normaliser) -> dict[str, str]:
+    """Aspect -> what holds, for people; aspects that a normaliser does not have are left out.
+
+    >>> from normlab.norms import LayerNorm
+    >>> semantics(LayerNorm())["statistics"]
+    'all channels together, at each position by itself'
+    """
+    fields = {f.name: getattr(norm, f.name) for f in dataclasses.fields(norm)}  # type: ignore
+    rows: dict[str, str] = {}
+    _, state = norm.init(_features(fields))
+    training, evaluating = _reach(norm, fields, True), _reach(norm, fields, False)
+    rows["statistics"] = training
+    moving = {key: leaf for key, leaf in state.items() if key not in ("steps", "step")}
+    rows["in evaluation"] = "the same" if training == evaluating and not moving else evaluating
+    if moving:
+        rows["in evaluation"] = f"the running {' and '.join(moving)}"
+    if norm.facts.invariant_to:
+        rows["unchanged by"] = ", ".join(sorted(norm.facts.invariant_to))
+    if "eps" in fields:
+        rows["eps"] = _eps(type(norm).__name__, fields["eps"])
+    if "momentum" in fields:
+        debiased = type(norm).__name__ == "DebiasedBatchNorm"
+        rows["momentum"] = horizon(fields["momentum"], debiased)
+    if moving:
+        rows["state at first"] = _first(type(norm).__name__, moving)
+    if "unbiased_running_variance" in fields:
+        over = "count - 1" if fields["unbiased_running_variance"] else "count"
+        rows["running variance"] = f"divided by {over}; the normalising one by count"
+    rows["parameters"] = _parameters(norm, fields)
+    if "norm_batch" in fields:
+        size = fields["norm_batch"]
+        rows["norm batch"] = "all examples of a call" if size is None else f"{size} examples"
+    if training != NONE:
+        rows["one value"] = _one_value(norm, fields)
+    return rows
+
+
+def horizon(momentum: float, debiased: bool = False) -> str:
+    """What a momentum means in steps.
+
+    >>> horizon(0.9)
+    '0.9 of the old value stays: 63% of a change is in after 10 steps'
+    """
+    if momentum == 1:
+        return "1: every batch weighs alike" if debiased else "1: the state never moves"
+    if momentum == 0:
+        return "0: the last batch alone"
+    steps = math.ceil(-1 / math.log(momentum) - 1e-9)
+    unit = "step" if steps == 1 else "steps"
+    return f"{momentum:g} of the old value stays: 63% of a change is in after {steps} {unit}"
+
+
+def _eps(kind: str, eps: float) -> str:
+    if kind == "ScaleNorm":
+        return f"{eps:g}, the least length that is divided by"
+    if kind in ("GlobalResponseNorm", "L1BatchNorm"):
+        return f"{eps:g}, added to what is divided by, outside any root"
+    return f"{eps:g}, inside the root: a deviation of {math.sqrt(eps):.2g} comes out as 0.71"
+
+
+def _first(kind: str, state: State) -> str:
+    begin = []
+    for name, leaf in state.items():
+        values = np.unique(np.asarray(leaf))
+        begin.append(f"{name} {values[0]:g}" if len(values) == 1 else name)
+    replaced = "; the first batch replaces them" if kind in BIAS_CORRECTED else ""
+    return ", ".join(begin) + replaced
+
+
+def _features(fields: dict[str, Any]) -> int:
+    """Channels that groups of them divide, more than one in each."""
+    return math.lcm(16, 2 * (fields.get("groups") or 1), 2 * (fields.get("group_size") or 1))
+
+
+def _examples(fields: dict[str, Any]) -> int:
+    return 2 * max(fields.get("norm_batch") or 1, fields.get("domains") or 1, 2)
+
+
+def _parameters(norm: Normaliser, fields: dict[str, Any]) -> str:
+    """The shapes, with C for what grows with the number of channels."""
+    features = _features(fields)
+    small, large = (norm.init(size)[0] for size in (features, 2 * features))
+    if not small:
+        return "none"
+
+    def shape(name: str) -> str:
+        pairs = zip(small[name].shape, large[name].shape, strict=True)
+        return ", ".join(str(a) if a == b else "C" if a == features else "..." for a, b in pairs)
+
+    return ", ".join(f"{name} ({shape(name)})" for name in small)
+
+
+def _reach(norm: Normaliser, fields: dict[str, Any], train: bool) -> str:
+    """Which other values an output depends on, found by changing them."""
+    features = _features(fields)
+    x = np.random.default_rng(0).standard_normal((_examples(fields), 3, 3, features)) + 1
+    variants = []
+    for where in ("example", "position", *range(1, features)):
+        other = x.copy()
+        if where == "example":
+            other[1:] = 2 * other[1:] + 1
+        elif where == "position":
+            other[0, 1:] = 2 * other[0, 1:] + 1
+        else:
+            other[..., where] = 2 * other[..., where] + 1
+        variants.append(other)
+    stack = jnp.asarray(np.stack([x, *variants]), jnp.float32)
+    params, state = norm.init(features)
+    if not train:
+        _, state = jax.jit(norm.apply, static_argnames="train")(params, state, stack[0], train=True)
+
+    def one(x: Array) -> Array:
+        return norm.apply(params, state, x, train=train)[0][0, 0, 0, 0]
+
+    y = np.asarray(jax.jit(jax.vmap(one))(stack))
+    moved = np.abs(y[1:] - y[0]) > 1e-6 * max(1, abs(y[0]))
+    example, position, channels = moved[0], moved[1], 1 + int(moved[2:].sum())
+    if not moved.any():
+        return NONE
+    if channels == 1:
+        of = "each channel by itself"
+    elif channels == features:
+        of = "all channels together"
+    elif "groups" in fields:
+        of = f"the channels of each of {fields['groups']} groups together"
+    else:
+        of = f"{channels} of {features} channels together"
+    over = {
+        (True, True): "over the examples and positions",
+        (True, False): "over the examples",
+        (False, True): "over the positions of each example",
+        (False, False): "at each position by itself",
+    }[bool(example), bool(position)]
+    return f"{of}, {over}"
+
+
+def _one_value(norm: Normaliser, fields: dict[str, Any]) -> str:
+    """A batch of one example of one position."""
+    features = _features(fields)
+    params, state = norm.init(features)
+    x = jnp.arange(1.0, features + 1).reshape(1, 1, 1, features)
+    try:
+        y, _ = jax.jit(norm.apply, static_argnames="train")(params, state, x, train=True)
+    except ShapeError:
+        return "of one example of one position: refused in training"
+    zero = bool((jnp.abs(y) < 1e-6).all())
+    return f"of one example of one position: {'zero' if zero else 'normalised'} in training"
