@@ -61,9 +61,11 @@ class Fixup(_ResidualNetwork):
         scaled = nn.initializers.variance_scaling(2.0 / branches, "fan_out", "normal")
         moved = Shift()(x)
         y = self._plain_conv(features, stride, scaled)(moved)
-        y = Shift()(act(Shift()(y)))
+        y = act(Shift()(y))
+        y = Shift()(y)
         y = self._plain_conv(features, 1, zeros)(y)
-        y = Shift()(Multiplier(start=1.0)(y))
+        y = Multiplier(start=1.0)(y)
+        y = Shift()(y)
         shortcut = x
         if stride > 1:
             new_channels = features - x.shape[-1]

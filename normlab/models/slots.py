@@ -175,7 +175,7 @@ def dense(
     train: bool,
     start: nn.initializers.Initializer = he_normal,
 ) -> nn.Dense:
-    """A linear layer that `normaliser` follows; its kernel is as that of `conv`, but for its start."""
+    """A linear layer that `normaliser` follows; its kernel is as that of `conv`, from `start`."""
     return nn.Dense(
         features,
         use_bias=needs_bias(normaliser, features),
