@@ -32,17 +32,18 @@ QK_NORMALISERS = {"layer_norm": LayerNorm(use_bias=False), "rms_norm": RMSNorm()
 xavier = nn.initializers.xavier_uniform()
 
 
-@model(paper="arXiv:2010.11929; the head on the mean: arXiv:2205.01580; qk_norm: arXiv:2302.05442")
+@model(paper="arXiv:2010.11929; qk_norm: arXiv:2302.05442, arXiv:2010.04245")
 class Vit(nn.Module):
     """A pre-norm vision transformer: `x + attention(norm(x))`, `x + mlp(norm(x))`, a last norm.
 
-    Dosovitskiy et al. 2021, small enough for images of 16x16 to 32x32. The head reads the mean of
-    the tokens instead of a class token: it does as well (Beyer et al. 2022), and every token is
-    then a patch, so that statistics over tokens are statistics over the image.
+    Dosovitskiy et al. 2021, small enough for images of 16x16 to 32x32. The head reads a class
+    token, as there, and not the mean over tokens: behind a normaliser that takes the mean over
+    tokens away, as instance normalisation does, that would be the same for every image. The class
+    token is nothing but the learnt vector of its place.
 
-    Normalisers see tokens `(N, T, C)`, T patches. No activation follows them: one that contains
-    its non-linearity brings it to where there was none, before the attention, the MLP and the
-    head, and the MLP keeps its own.
+    Normalisers see tokens `(N, T, C)`, T the patches and the class token. No activation follows
+    them: one that contains its non-linearity brings it to where there was none, before the
+    attention, the MLP and the head, and the MLP keeps its own.
 
     `qk_norm` says what is done to the queries and keys of each head before their products:
 
@@ -103,16 +104,17 @@ class Vit(nn.Module):
         for _ in range(self.depth):
             x = x + self._attention(Norm(self.norm)(x, train=train), train)
             x = x + self._mlp(Norm(self.norm)(x, train=train), train)
-        return classify(Norm(self.norm)(x, train=train).mean(axis=1), self.classes)
+        return classify(Norm(self.norm)(x, train=train)[:, 0], self.classes)
 
     def _embed(self, x: Array, train: bool) -> Array:
-        """Patches as tokens, row by row, with a learnt vector for each place added."""
+        """The class token and the patches row by row, a learnt vector for each place added."""
         n, height, width, channels = x.shape
         p = self.patch
         fills = height % p == 0 and width % p == 0
         require_field(fills, "patch", p, f"a divisor of the image's sides {height} and {width}")
         x = x.reshape(n, height // p, p, width // p, p, channels).swapaxes(2, 3)
         x = self._linear(self.width, train)(x.reshape(n, -1, p * p * channels))
+        x = jnp.pad(x, ((0, 0), (1, 0), (0, 0)))
         places = self.param("embedding", nn.initializers.normal(0.02), x.shape[1:], jnp.float32)
         return x + places[None].astype(x.dtype)
 

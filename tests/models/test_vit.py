@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from normlab.catalogue import NORMS
 from normlab.errors import FieldError
 from normlab.models.slots import parameter_role
 from normlab.models.vit import Vit
-from normlab.norms import FilterResponseNorm, Identity, LayerNorm, RMSNorm
+from normlab.norms import FilterResponseNorm, Identity, InstanceNorm, LayerNorm, RMSNorm
 from normlab.weights.scaled_weight_standardisation import ScaledWeightStandardisation
 
 SMALL = {"classes": 3, "width": 16, "depth": 2, "heads": 4, "mlp_ratio": 2}
@@ -39,6 +40,7 @@ class Linen(nn.Module):
     def __call__(self, x):
         x = nn.Conv(16, (4, 4), (4, 4), padding="VALID", name="patches")(x)
         x = x.reshape(x.shape[0], -1, 16)
+        x = jnp.concatenate([self.param("token", nn.initializers.zeros, (2, 1, 16)), x], axis=1)
         x = x + self.param("places", nn.initializers.zeros, x.shape[1:])[None]
         for block in range(2):
             y = nn.LayerNorm(epsilon=1e-5, name=f"first_{block}")(x)
@@ -49,7 +51,7 @@ class Linen(nn.Module):
             y = nn.LayerNorm(epsilon=1e-5, name=f"second_{block}")(x)
             y = nn.gelu(nn.Dense(32, name=f"wide_{block}")(y))
             x = x + nn.Dense(16, name=f"narrow_{block}")(y)
-        x = nn.LayerNorm(epsilon=1e-5, name="last")(x).mean(axis=1)
+        x = nn.LayerNorm(epsilon=1e-5, name="last")(x)[:, 0]
         return nn.Dense(3, name="head")(x)
 
 
@@ -62,6 +64,7 @@ def as_linen(params, qk):
 
     theirs = {
         "patches": {"kernel": dense(0)["kernel"].reshape(4, 4, 3, 16), "bias": dense(0)["bias"]},
+        "token": jnp.zeros((2, 1, 16)),
         "places": params["embedding"],
         "last": norms(2 * a_block),
         "head": dense(13),
@@ -100,6 +103,7 @@ def test_equals_flax_attention_and_modules_with_the_same_weights(qk_norm):
 
 def test_a_block_of_attention_equals_torch():
     torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
     x = images()
     made = Vit(norm=Identity(), **{**SMALL, "depth": 1})
     params = stirred(made, x)
@@ -120,10 +124,11 @@ def test_a_block_of_attention_equals_torch():
         attention.out_proj.bias.copy_(tensor(params["Dense_4"]["bias"]))
         patches = tensor(x).unfold(1, 4, 4).unfold(2, 4, 4).permute(0, 1, 2, 4, 5, 3)
         tokens = patches.reshape(2, 16, 48) @ tensor(params["Dense_0"]["kernel"])
-        tokens = tokens + tensor(params["Dense_0"]["bias"]) + tensor(params["embedding"])
+        tokens = tokens + tensor(params["Dense_0"]["bias"])
+        tokens = functional.pad(tokens, (0, 0, 1, 0)) + tensor(params["embedding"])
         tokens = tokens + attention(tokens, tokens, tokens)[0]
         head = params["Dense_7"]
-        expected = tokens.mean(dim=1) @ tensor(head["kernel"]) + tensor(head["bias"])
+        expected = tokens[:, 0] @ tensor(head["kernel"]) + tensor(head["bias"])
     found = made.apply({"params": params}, x, train=False)
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-5)
 
@@ -145,9 +150,9 @@ def largest_logit(qk_norm, factor):
 
 @pytest.mark.parametrize(
     # Vectors of 4 features and root mean square 1 have a product of at most 4, over sqrt(4);
-    # 16 tokens: log2(16^2 - 16).
+    # 16 patches and the class token: log2(17^2 - 17).
     ("qk_norm", "bound"),
-    [("layer_norm", 2.0), ("rms_norm", 2.0), ("unit_length", np.log2(240))],
+    [("layer_norm", 2.0), ("rms_norm", 2.0), ("unit_length", np.log2(272))],
 )
 def test_qk_norm_bounds_the_logits_however_large_the_weights(qk_norm, bound):
     for factor in (1.0, 1e3):
@@ -171,15 +176,15 @@ def test_qk_norm_adds_a_scale_of_the_heads_features_with_the_role_of_a_norm(qk_n
     )
 
 
-def test_vit_base_has_the_published_size_less_its_class_token():
-    """ViT-B/16 at 224x224 with 1000 classes: 86,567,656, where a class token and its place are."""
+def test_vit_base_has_the_published_size_less_the_vector_of_its_class_token():
+    """ViT-B/16 at 224x224 with 1000 classes has 86,567,656, 768 of them to be added to others."""
     made = Vit(norm=LayerNorm(), classes=1000, patch=16, width=768, depth=12, heads=12)
     shapes = jax.eval_shape(lambda: made.init(jax.random.key(0), images(1, 224), train=False))
     found = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
-    c, tokens = 768, 196
+    c, tokens = 768, 197
     block = 4 * (c * c + c) + (4 * c * c + 4 * c) + (4 * c * c + c) + 2 * 2 * c
     by_hand = (16 * 16 * 3 * c + c) + tokens * c + 12 * block + 2 * c + (1000 * c + 1000)
-    assert found == by_hand == 86_567_656 - 2 * 768
+    assert found == by_hand == 86_567_656 - 768
 
 
 def test_a_patch_is_a_square_of_the_image_and_tokens_go_row_by_row():
@@ -194,8 +199,8 @@ def test_a_patch_is_a_square_of_the_image_and_tokens_go_row_by_row():
         made.apply({"params": params}, x, train=False)
     red = np.arange(48.0).reshape(4, 4, 3)[..., 0]
     expected = [red[i : i + 2, j : j + 2].mean() for i in (0, 2) for j in (0, 2)]
-    tokens = next(a[0] for a in seen if a and getattr(a[0], "shape", ()) == (1, 4, 1))
-    np.testing.assert_allclose(tokens[0, :, 0], expected)
+    tokens = next(a[0] for a in seen if a and getattr(a[0], "shape", ()) == (1, 5, 1))
+    np.testing.assert_allclose(tokens[0, :, 0], [0, *expected])
 
 
 @pytest.mark.parametrize("qk_norm", ["none", "layer_norm", "rms_norm", "unit_length"])
@@ -251,3 +256,18 @@ def test_a_field_that_cannot_work_is_named(fields, field):
     with pytest.raises(FieldError, match=field) as caught:
         Vit(norm=Identity(), **{**SMALL, **fields}).init(jax.random.key(0), images(), train=False)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("norm", NORMS.entries())
+def test_every_normaliser_of_the_catalogue_holds_tokens(norm):
+    made = Vit(norm=NORMS.load(norm)(), **{**SMALL, "depth": 1})
+    shapes = jax.eval_shape(
+        lambda x: made.init_with_output(jax.random.key(0), x, train=True), images()
+    )
+    assert shapes[0].shape == (2, 3)
+
+
+def test_a_normaliser_without_a_mean_over_tokens_leaves_the_head_something():
+    made, x = Vit(norm=InstanceNorm(), **{**SMALL, "depth": 1}), images()
+    logits = made.apply({"params": stirred(made, x)}, x, train=False)
+    assert float(jnp.abs(logits[0] - logits[1]).max()) > 0.01

@@ -35,7 +35,7 @@ def loss(made, params, x):
 
 
 def gradient_norm(made, params, x):
-    return optax.global_norm(jax.grad(lambda p: loss(made, p, x))(params))
+    return optax.tree.norm(jax.grad(lambda p: loss(made, p, x))(params))
 
 
 def narrow(cls, depth):
@@ -78,7 +78,7 @@ def slopes():
 
     With Fixup's kernels, and with the scaling of the first ones undone; the mean of three seeds.
     """
-    x, rate, depths, changes = images(), 1e-3, (8, 14, 32), []
+    x, rate, depths, changes = images(4), 1e-3, (8, 14, 26), []
     for depth in depths:
         made = narrow(Fixup, depth)
 
