@@ -173,12 +173,13 @@ def dense(
     *,
     transform: KernelTransform | None = None,
     train: bool,
+    start: nn.initializers.Initializer = he_normal,
 ) -> nn.Dense:
-    """A linear layer that `normaliser` follows, He-normal; its kernel is as that of `conv`."""
+    """A linear layer that `normaliser` follows; its kernel is as that of `conv`, from `start`."""
     return nn.Dense(
         features,
         use_bias=needs_bias(normaliser, features),
-        kernel_init=he_normal,
+        kernel_init=start,
         dtype=jnp.dtype(dtype),
         promote_dtype=_transformed(transform, train),
     )

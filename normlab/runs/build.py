@@ -21,7 +21,7 @@ from normlab.models.slots import NORM_STATE
 from normlab.probes.contract import Probe
 from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
 from normlab.runs.schema import COMMON_TO_DATA, as_argument
-from normlab.training.optimizer import RoleMask, clipped, decayed
+from normlab.training.optimizer import RoleMask, as_told, decayed
 from normlab.training.program import Program
 from normlab.training.recipe import Recipe
 
@@ -103,7 +103,7 @@ def model(sections: dict[str, Any]) -> nn.Module:
 
 
 def optimizer(sections: dict[str, Any]) -> optax.GradientTransformation:
-    """The optimiser, with its schedule, the weight decay and the clip."""
+    """The optimiser, with its schedule, the weight decay and what the recipe adds."""
     call = Call.of(sections["optimizer"])
     function = OPTIMIZERS.load(call.name)
     accepted = inspect.signature(function).parameters
@@ -115,7 +115,7 @@ def optimizer(sections: dict[str, Any]) -> optax.GradientTransformation:
     for mask in MASKS:
         if mask in accepted:
             arguments[mask] = RoleMask(roles)
-    return clipped(decayed(function(**arguments), decay["rate"], roles), recipe(sections).clip)
+    return as_told(decayed(function(**arguments), decay["rate"], roles), recipe(sections))
 
 
 def schedule(sections: dict[str, Any]) -> optax.Schedule:

@@ -28,9 +28,14 @@ FOLDER_NAME = re.compile(r"\w[\w .=+-]{0,99}")
 SECTIONS = ("data", "model", "norm", "kernel", "optimizer", "schedule", "decay", "train", "probes")
 """The sections of a resolved config, in the order in which they are shown."""
 
-ABSENT_IF_NULL = {"kernel", "probes"}
-"""Sections that a resolved config does not have unless they name something: they came later than
-others, and a config without them is to keep the hash, and so the runs, that it had before."""
+ABSENT_IF_NULL: set[Path] = {
+    ("kernel",),
+    ("probes",),
+    ("train", "adaptive_clip"),
+    ("train", "scalar_rate"),
+}
+"""What a resolved config does not have unless it says something: these came later than others, and
+a config without them is to keep the hash, and so the runs, that it had before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,10 +140,17 @@ def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None,
         problems += _check_together(document, sections)
     if problems:
         return None, problems
-    kept = [s for s in SECTIONS if s not in ABSENT_IF_NULL or sections.get(s) is not None]
-    plain = {section: _plain(sections[section]) for section in kept}
+    plain = _without_absent({section: _plain(sections.get(section)) for section in SECTIONS})
     origins = {path: str(mark) for path, mark in document.marks.items()}
     return RunConfig(plain, origins, axes), []
+
+
+def _without_absent(value: dict[str, Any], path: Path = ()) -> dict[str, Any]:
+    return {
+        key: _without_absent(inner, (*path, key)) if isinstance(inner, dict) else inner
+        for key, inner in value.items()
+        if inner is not None or (*path, key) not in ABSENT_IF_NULL
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from normlab.core import Array
 from normlab.data.augment import Augmentation
 from normlab.data.dataset import Dataset
 from normlab.errors import UserError
-from normlab.training.optimizer import clipped
+from normlab.training.optimizer import as_told
 from normlab.training.program import Compiled, Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import (
@@ -78,7 +78,7 @@ def fit(
         model: from `normlab.models`, or any linen module that is called as
             `module(images, train=...)`, returns logits, and has a field `norm`.
         data: uint8 images and labels.
-        optimizer: any optax transformation. (`recipe.clip` is applied before it.)
+        optimizer: any optax transformation. (What the recipe says of clips and rates is added.)
         recipe: epochs, batch size, seed and the like.
         augmentations: functions of (key, float images in 0..255), applied in turn.
         look_at: steps before which there is a `Lookable` event (the number of all steps: after
@@ -103,7 +103,7 @@ def fit(
     """
     recipe = recipe or Recipe()
     _check_classes(model, data)
-    program = Program(model, clipped(optimizer, recipe.clip), recipe, augmentations)
+    program = Program(model, as_told(optimizer, recipe), recipe, augmentations)
     compiled = Compiled(program, DeviceData.put(data))
     loop = Loop(compiled, recipe.seed, emit=emit, look_at=look_at)
     return loop.run(compiled.init(recipe.seed), Clock(), compile_seconds=compiled.seconds)

@@ -1,13 +1,25 @@
-"""What stands before any optax optimiser: a clip of the gradient, and weight decay by role."""
+"""What stands around any optax optimiser: clips of the gradient, weight decay by role."""
 
+import re
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from normlab.errors import UserError
 from normlab.models.slots import parameter_role
+from normlab.training.recipe import Recipe
 
 Role = Literal["weight", "bias", "norm"]
+
+
+def as_told(
+    optimizer: optax.GradientTransformation, recipe: Recipe
+) -> optax.GradientTransformation:
+    """The optimiser with what a recipe says of gradients and updates."""
+    optimizer = with_scalar_rate(optimizer, recipe.scalar_rate)
+    return adaptively_clipped(clipped(optimizer, recipe.clip), recipe.adaptive_clip)
 
 
 def clipped(
@@ -15,6 +27,57 @@ def clipped(
 ) -> optax.GradientTransformation:
     """The optimiser behind a clip of the gradient's global norm, or as it is for None."""
     return optimizer if clip is None else optax.chain(optax.clip_by_global_norm(clip), optimizer)
+
+
+def adaptively_clipped(
+    optimizer: optax.GradientTransformation, share: float | None
+) -> optax.GradientTransformation:
+    """The optimiser behind `optax.adaptive_grad_clip` of all but the head, or as it is for None.
+
+    A unit is what makes one output: a kernel's last axis tells them apart, and a vector or a
+    single number is one unit. (Optax takes a kernel with three axes for one of attention, whose
+    inputs are the first axis alone, as those of a convolution in one dimension are not. No model
+    here has a kernel with three axes.)
+    """
+    if share is None:
+        return optimizer
+    return optax.chain(optax.masked(optax.adaptive_grad_clip(share), outside_head), optimizer)
+
+
+def with_scalar_rate(
+    optimizer: optax.GradientTransformation, rate: float | None
+) -> optax.GradientTransformation:
+    """The optimiser with its updates of single numbers times `rate`, or as it is for None.
+
+    So it is their learning rate over that of the others, whatever the optimiser.
+    """
+    if rate is None:
+        return optimizer
+    return optax.chain(optimizer, optax.masked(optax.scale(rate), is_scalar))
+
+
+def outside_head(params: dict[str, Any]) -> Any:
+    """Which parameters are not the head's: False for the last `Dense_` of the outermost level.
+
+    Raises:
+        UserError: there is none, so it cannot be told which layer is the head.
+
+    >>> outside_head({"Dense_0": {"kernel": 1.0}, "Dense_1": {"kernel": 2.0, "bias": 3.0}})
+    {'Dense_0': {'kernel': True}, 'Dense_1': {'bias': False, 'kernel': False}}
+    """
+    numbers = [int(name[6:]) for name in params if re.fullmatch(r"Dense_\d+", name)]
+    if not numbers:
+        raise UserError(
+            "adaptive_clip leaves out the head, and this model has none: make it by "
+            "normlab.models.slots.classify, or use clip"
+        )
+    head = f"Dense_{max(numbers)}"
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: path[0].key != head, params)
+
+
+def is_scalar(params: Any) -> Any:
+    """Which parameters are single numbers, as a tree of booleans."""
+    return jax.tree.map(lambda leaf: jnp.ndim(leaf) == 0, params)
 
 
 def decayed(

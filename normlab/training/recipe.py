@@ -16,6 +16,11 @@ class Recipe:
         seed: of the initial weights, the order and the augmentation.
         label_smoothing: the share of each target that is spread over all classes.
         clip: scale the gradient down to this global norm where it is larger; null for never.
+        adaptive_clip: scale each unit's gradient down to this share of the length of its weights
+            where it is larger, but in the head (adaptive gradient clipping, Brock et al. 2021,
+            arXiv:2102.06171; 0.01 there); null for never.
+        scalar_rate: the learning rate of parameters that are single numbers, over that of the
+            others (Fixup's authors take 0.1); null for the same.
         accumulate: take each batch in this many microbatches, one after the other. Each is
             normalised by its own statistics, so for a normaliser that uses the batch the result
             stays the same only where `norm_batch` divides the microbatch.
@@ -29,6 +34,8 @@ class Recipe:
     seed: int = 0
     label_smoothing: float = 0.0
     clip: float | None = None
+    adaptive_clip: float | None = None
+    scalar_rate: float | None = None
     accumulate: int = 1
     eval_every: int | None = None
     eval_batch_size: int = 500
@@ -43,8 +50,9 @@ class Recipe:
         require_field(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 2^32 - 1")
         smoothing = self.label_smoothing
         require_field(0 <= smoothing < 1, "label_smoothing", smoothing, "at least 0 and below 1")
-        clip = self.clip
-        require_field(clip is None or clip > 0, "clip", clip, "a positive number or null")
+        for field in ("clip", "adaptive_clip", "scalar_rate"):
+            value = getattr(self, field)
+            require_field(value is None or value > 0, field, value, "a positive number or null")
         divides = self.batch_size % self.accumulate == 0
         allowed = f"a divisor of batch_size={self.batch_size}"
         require_field(divides, "accumulate", self.accumulate, allowed)

@@ -18,8 +18,21 @@ SMALL = {
     "convnet": {"widths": (8, 8), "layers": 1},
     "resnet": {"depth": 8, "width": 8},
     "resnet_v2": {"depth": 8, "width": 8},
+    "fixup": {"depth": 8, "width": 8},
+    "skipinit": {"depth": 8, "width": 8},
+    "normaliser_free": {"depth": 8, "width": 8},
+    "vit": {"depth": 1, "width": 8, "heads": 2, "mlp_ratio": 2, "qk_norm": "layer_norm"},
 }
 """Settings that make a model cheap; one that is not here is tested with its own defaults."""
+
+NO_NORM = {"fixup", "normaliser_free"}
+"""Models in which only `identity` may stand."""
+
+SOME_NORMS = {"identity", "batch_norm", "instance_norm", "filter_response_norm", "evo_norm_b0"}
+"""Enough for models whose slots are those that others are tried with all in."""
+
+OWN_NORM = {"fixup", "skipinit", "normaliser_free", "vit"}
+"""Models with parameters of the role "norm" whatever stands in the slots."""
 
 CLASSES = 3
 
@@ -29,6 +42,11 @@ def build(model, norm, **settings):
     return MODELS.load(model)(norm=NORMS.load(norm)(), classes=CLASSES, **fields)
 
 
+def usual(model, **settings):
+    """With batch normalisation, which has parameters and a state, where it may be."""
+    return build(model, "identity" if model in NO_NORM else "batch_norm", **settings)
+
+
 def images(seed=0, n=4):
     return jax.random.normal(jax.random.key(seed), (n, 8, 8, 3))
 
@@ -36,7 +54,12 @@ def images(seed=0, n=4):
 @cache
 def fits(norm, model):
     """Some normalisers need more than one position, which the vectors of an MLP do not have."""
-    x = jnp.ones((4, 8) if model == "mlp" else (4, 2, 2, 8))
+    if model in NO_NORM and norm != "identity":
+        return False
+    if model in ("skipinit", "vit") and norm not in SOME_NORMS:
+        return False
+    shapes = {"mlp": (4, 8), "vit": (4, 5, 8)}
+    x = jnp.ones(shapes.get(model, (4, 2, 2, 8)))
     made = NORMS.load(norm)()
     try:
         made.apply(*made.init(8), x, train=True)
@@ -85,7 +108,7 @@ def logits(made, variables):
 
 def test_all_pairs_but_those_without_positions_are_here():
     missing = {(m, n) for m in MODELS.entries() for n in NORMS.entries()} - set(PAIRS)
-    assert {model for model, _ in missing} <= {"mlp"}
+    assert {model for model, _ in missing} <= {"mlp", "skipinit", "vit", *NO_NORM}
     assert ("mlp", "instance_norm") in missing
     assert {"batch_norm", "identity", "layer_norm"} <= {n for m, n in PAIRS if m == "mlp"}
 
@@ -114,9 +137,9 @@ def test_logits_are_finite_and_differ_between_examples(made, variables, train):
 @models
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_narrow_dtype_changes_the_logits_a_little_and_only_that(model, dtype):
-    variables = initialised(build(model, "batch_norm"))
-    wide = build(model, "batch_norm").apply(variables, images(), train=False)
-    narrow = build(model, "batch_norm", dtype=dtype).apply(variables, images(), train=False)
+    variables = initialised(usual(model))
+    wide = usual(model).apply(variables, images(), train=False)
+    narrow = usual(model, dtype=dtype).apply(variables, images(), train=False)
     assert not np.array_equal(wide, narrow)  # it is really computed in that precision
     np.testing.assert_allclose(narrow, wide, atol=0.1 * float(jnp.abs(wide).max()))
 
@@ -159,23 +182,23 @@ def test_training_uses_the_batch_just_where_the_facts_say_so(made, variables):
     assert same != made.norm.facts.uses_batch
 
 
-def test_parameters_have_the_role_that_their_place_gives_them(made, variables):
+def test_parameters_have_the_role_that_their_place_gives_them(pair, made, variables):
     found = {"weight": 0, "bias": 0, "norm": 0}
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
         role = parameter_role(path)
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        assert role == (
-            "norm" if "/norm/" in name else name.rpartition("/")[2].replace("kernel", "weight")
-        )
+        own = {"kernel": "weight", "embedding": "weight", "bias": "bias"}
+        assert role == ("norm" if "/norm/" in name else own[name.rpartition("/")[2]])
         assert role == "norm" or (leaf.ndim >= 2) == (role == "weight")
         found[role] += 1
     assert found["weight"] >= 2 and found["bias"] >= 1  # the head has one in any case
-    assert (found["norm"] > 0) == bool(made.norm.init(8)[0])
+    has_own = pair[0] in OWN_NORM
+    assert (found["norm"] > 0) == (has_own or bool(made.norm.init(8)[0]))
 
 
 @models
 def test_jit_equals_eager(model):
-    made = build(model, "batch_norm")
+    made = usual(model)
     variables = initialised(made)
 
     def apply(x):
@@ -202,7 +225,7 @@ def test_init_under_vmap_over_seeds_equals_one_seed_after_another():
 
 @models
 def test_apply_under_vmap_over_seeds_equals_one_seed_after_another(model):
-    made = build(model, "batch_norm")
+    made = usual(model)
     seeds = [initialised(made, seed) for seed in range(2)]
 
     def apply(variables):
@@ -218,12 +241,11 @@ def test_apply_under_vmap_over_seeds_equals_one_seed_after_another(model):
 
 @models
 def test_remat_has_the_same_gradient_and_every_parameter_gets_one(model):
-    made = build(model, "batch_norm")
+    made = usual(model)
     variables = initialised(made)
 
     def loss(params):
-        state = {NORM_STATE: variables[NORM_STATE]}
-        logits = made.apply({"params": params, **state}, images(), train=True)
+        logits = made.apply({**variables, "params": params}, images(), train=True)
         return (logits**2).mean()
 
     @jax.jit

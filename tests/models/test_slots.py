@@ -75,7 +75,7 @@ def test_no_activation_follows_a_fused_normaliser(name):
     )
 
 
-@pytest.mark.parametrize("model", sorted(set(MODELS.entries()) - {"resnet"}))
+@pytest.mark.parametrize("model", ["mlp", "convnet", "resnet_v2", "skipinit"])
 def test_a_model_around_a_fused_normaliser_has_no_activation_of_its_own(model):
     x = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
     made = MODELS.load(model)(norm=Clip(), classes=3, activation="relu")

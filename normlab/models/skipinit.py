@@ -1,0 +1,44 @@
+"""SkipInit: a learnt number that starts at zero closes every branch of a residual network."""
+
+import flax.linen as nn
+
+from normlab.core import Array
+from normlab.models.resnet import _ResidualNetwork
+from normlab.models.scalars import Multiplier
+from normlab.models.slots import NormAct, model
+
+
+@model(paper="arXiv:2002.10444")
+class Skipinit(_ResidualNetwork):
+    """The pre-activation ResNet with SkipInit: `x + alpha * branch(x)`, alpha learnt from 0.
+
+    De & Smith 2020: what a normaliser does for a deep residual network at the start of training is
+    to make its branches small beside their shortcuts, and one number a branch does it too. The
+    paper has no normaliser beside it (`identity`; convolutions then have biases, as there), but
+    any may stand in the slots, which are those of `ResnetV2`; so do the fields.
+
+    Where the shape changes the shortcut is a 1x1 convolution of the activated input; up to those
+    the network starts as the identity function of its stem.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from normlab.norms import Identity
+    >>> network = Skipinit(norm=Identity(), classes=2, depth=8)
+    >>> start = network.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)), train=False)
+    >>> start["params"]["Multiplier_0"]
+    {'norm': {'scale': Array(0., dtype=float32)}}
+    """
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Logits `(N, classes)` of images `(N, H, W, C)`."""
+        x = self._stages(self._stem(x, train), train)
+        return self._head(NormAct(self.norm, self.activation)(x, train=train))
+
+    def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
+        y = NormAct(self.norm, self.activation)(x, train=train)
+        changes = stride > 1 or features != x.shape[-1]
+        shortcut = self._conv(features, 1, stride, train, bias=False)(y) if changes else x
+        y = self._conv(features, 3, stride, train)(y)
+        y = NormAct(self.norm, self.activation)(y, train=train)
+        return shortcut + Multiplier(start=0.0)(self._conv(features, 3, 1, train)(y))

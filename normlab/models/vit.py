@@ -1,0 +1,146 @@
+"""A small vision transformer, with a normaliser on its tokens and one on queries and keys."""
+
+import math
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from normlab.core import Array, KernelTransform, Normaliser
+from normlab.errors import require_field
+from normlab.models.scalars import Multiplier
+from normlab.models.slots import (
+    ACTIVATIONS,
+    ActivationName,
+    Dtype,
+    Norm,
+    classify,
+    dense,
+    model,
+)
+from normlab.norms.controls import Identity
+from normlab.norms.layer import LayerNorm
+from normlab.norms.rms import RMSNorm
+from normlab.norms.scale import scale_norm
+
+QKNorm = Literal["none", "layer_norm", "rms_norm", "unit_length"]
+
+QK_NORMALISERS = {"layer_norm": LayerNorm(use_bias=False), "rms_norm": RMSNorm()}
+"""Without a bias, as in Dehghani et al. 2023 and in flax's `normalize_qk`."""
+
+xavier = nn.initializers.xavier_uniform()
+
+
+@model(paper="arXiv:2010.11929; qk_norm: arXiv:2302.05442, arXiv:2010.04245")
+class Vit(nn.Module):
+    """A pre-norm vision transformer: `x + attention(norm(x))`, `x + mlp(norm(x))`, a last norm.
+
+    Dosovitskiy et al. 2021, small enough for images of 16x16 to 32x32. The head reads a class
+    token, as there, and not the mean over tokens: behind a normaliser that takes the mean over
+    tokens away, as instance normalisation does, that would be the same for every image. The class
+    token is nothing but the learnt vector of its place.
+
+    Normalisers see tokens `(N, T, C)`, T the patches and the class token. No activation follows
+    them: one that contains its non-linearity brings it to where there was none, before the
+    attention, the MLP and the head, and the MLP keeps its own.
+
+    `qk_norm` says what is done to the queries and keys of each head before their products:
+
+    * `none`: nothing; the logits are `q . k / sqrt(d)`, d the features of a head.
+    * `layer_norm`, `rms_norm`: that over the d features, with a learnt scale `(d,)` which heads
+      share (Dehghani et al. 2023, of a layer normalisation). So at the start no logit is beyond
+      `sqrt(d)`.
+    * `unit_length`: both are divided by their length and the logits are `g * q . k`, with one
+      learnt g that starts at `log2(T^2 - T)` (Henry et al. 2020, arXiv:2010.04245).
+
+    Attributes:
+        norm: what stands in every normaliser slot.
+        classes: the number of logits.
+        kernel: what every kernel but the head's passes through, or None.
+        patch: the side of a patch in pixels; it divides the image's.
+        width: features of a token.
+        depth: blocks.
+        heads: of each attention; they divide `width`.
+        mlp_ratio: hidden units of an MLP over `width`.
+        qk_norm: see above.
+        activation: the activation in the MLP.
+        dtype: the precision of activations; the softmax is in float32 in any case.
+
+    >>> from normlab.norms import LayerNorm
+    >>> vit, x = Vit(norm=LayerNorm(), classes=10, width=8, depth=1), jnp.ones((2, 16, 16, 3))
+    >>> vit.apply(vit.init(jax.random.key(0), x, train=False), x, train=False).shape
+    (2, 10)
+    """
+
+    norm: Normaliser
+    classes: int
+    kernel: KernelTransform | None = None
+    patch: int = 4
+    width: int = 64
+    depth: int = 4
+    heads: int = 4
+    mlp_ratio: int = 4
+    qk_norm: QKNorm = "none"
+    activation: ActivationName = "gelu"
+    dtype: Dtype = "float32"
+
+    def __post_init__(self):
+        for field in ("patch", "width", "depth", "heads", "mlp_ratio"):
+            value = getattr(self, field)
+            require_field(value >= 1, field, value, "a positive whole number")
+        divides = self.width % self.heads == 0
+        require_field(divides, "heads", self.heads, f"a divisor of width={self.width}")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Logits `(N, classes)` of images `(N, H, W, C)`.
+
+        Raises:
+            FieldError: the patches do not fill the image.
+        """
+        x = self._embed(x.astype(self.dtype), train)
+        for _ in range(self.depth):
+            x = x + self._attention(Norm(self.norm)(x, train=train), train)
+            x = x + self._mlp(Norm(self.norm)(x, train=train), train)
+        return classify(Norm(self.norm)(x, train=train)[:, 0], self.classes)
+
+    def _embed(self, x: Array, train: bool) -> Array:
+        """The class token and the patches row by row, a learnt vector for each place added."""
+        n, height, width, channels = x.shape
+        p = self.patch
+        fills = height % p == 0 and width % p == 0
+        require_field(fills, "patch", p, f"a divisor of the image's sides {height} and {width}")
+        x = x.reshape(n, height // p, p, width // p, p, channels).swapaxes(2, 3)
+        x = self._linear(self.width, train)(x.reshape(n, -1, p * p * channels))
+        x = jnp.pad(x, ((0, 0), (1, 0), (0, 0)))
+        places = self.param("embedding", nn.initializers.normal(0.02), x.shape[1:], jnp.float32)
+        return x + places[None].astype(x.dtype)
+
+    def _attention(self, x: Array, train: bool) -> Array:
+        n, tokens, width = x.shape
+        heads = (n, tokens, self.heads, width // self.heads)
+        q, k, v = (self._linear(width, train)(x).reshape(heads) for _ in range(3))
+        if self.qk_norm == "unit_length":
+            q, k = scale_norm(q, 1.0), scale_norm(k, 1.0)
+        elif self.qk_norm != "none":
+            q, k = (Norm(QK_NORMALISERS[self.qk_norm])(one, train=train) for one in (q, k))
+        logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32)
+        if self.qk_norm == "unit_length":
+            logits = Multiplier(math.log2(max(tokens**2 - tokens, 2)))(logits)
+        else:
+            logits = logits / math.sqrt(heads[-1])
+        weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
+        y = jnp.einsum("nhqk,nkhd->nqhd", weights, v)
+        return self._linear(width, train)(y.reshape(x.shape))
+
+    def _mlp(self, x: Array, train: bool) -> Array:
+        y = self._linear(self.mlp_ratio * self.width, train)(x)
+        return self._linear(self.width, train)(ACTIVATIONS[self.activation](y))
+
+    def _linear(self, features: int, train: bool) -> nn.Dense:
+        # All have a bias, as in the paper: none stands right before a normaliser.
+        return dense(
+            Identity(), features, self.dtype, transform=self.kernel, train=train, start=xavier
+        )
