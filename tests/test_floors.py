@@ -7,8 +7,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors", "catalogue", "core"},
     {"norms", "weights", "data"},
-    {"models", "adapters"},
-    {"training", "probes"},
+    {"models"},
+    {"training", "probes", "adapters"},
     {"runs"},
     {"evidence"},
     {"interface", "cli", "__init__"},

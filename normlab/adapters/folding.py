@@ -1,0 +1,289 @@
+"""Batch norm folded into the layer before it, for inference."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import Var, jaxprs_in_params
+
+from normlab.adapters.places import (
+    Path,
+    Place,
+    Variables,
+    at,
+    evaluation,
+    held,
+    input_of,
+    place_of,
+    put,
+)
+from normlab.core import Array
+from normlab.errors import UserError
+from normlab.models.slots import NORM_STATE
+from normlab.norms.batch import BatchNorm
+from normlab.norms.batch_group import BatchGroupNorm
+from normlab.norms.controls import Affine, Identity
+from normlab.norms.frozen import FrozenBatchNorm
+from normlab.norms.l1 import L1BatchNorm
+from normlab.norms.population import PopulationNorm
+from normlab.norms.quadratic import MovingAverageBatchNorm, PowerNorm
+from normlab.norms.renorm import BatchRenorm
+
+FOLDABLE = (
+    Affine,
+    BatchGroupNorm,
+    BatchNorm,
+    BatchRenorm,
+    FrozenBatchNorm,
+    L1BatchNorm,
+    MovingAverageBatchNorm,
+    PopulationNorm,
+    PowerNorm,
+)
+"""What is, in evaluation, a factor and an offset for each channel."""
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A network for inference, and what became of each of its normalisers.
+
+    Attributes:
+        model: called as the one before, in evaluation.
+        variables: its variables.
+        folded: path of each normaliser that is gone -> path of the layer that holds it now.
+        left: path of each that stayed -> why.
+    """
+
+    model: nn.Module
+    variables: Variables
+    folded: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"folded  {norm} into {layer}" for norm, layer in self.folded.items()]
+        return "\n".join(lines + [f"left    {norm}: {why}" for norm, why in self.left.items()])
+
+
+def fold(model: nn.Module, variables: Variables, images: Array, **call: Any) -> Folded:
+    """Each batch norm folded into the convolution or dense layer whose output it alone takes.
+
+    The layer's kernel is multiplied by the normaliser's factor for each of its channels, and its
+    bias takes the offset, so the outputs in evaluation are equal but for rounding. What follows
+    what is read from a trace of the model, not from names. In a model of this library of which
+    nothing is left, the result is that model with `norm=Identity()`; otherwise it is the model
+    without its folded normalisers, which passes over them as it is called.
+
+    Args:
+        model: of this library, or any linen module.
+        variables: with the statistics that inference has.
+        images: an example of its input; only shape and dtype count.
+        **call: other arguments of the model's call in evaluation.
+
+    Raises:
+        UserError: there is nothing that could be folded; the message says why for each.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from normlab.models.plain import Convnet
+    >>> model = Convnet(norm=BatchNorm(), classes=2, widths=(4,), layers=1)
+    >>> x = jnp.ones((1, 4, 4, 3))
+    >>> folded = fold(model, model.init(jax.random.key(0), x, train=False), x)
+    >>> print(folded)
+    folded  NormAct_0/Norm_0 into Conv_0
+    >>> sorted(folded.variables["params"]), folded.model.norm
+    (['Conv_0', 'Dense_0'], Identity())
+    """
+    pairs, left = _structure(model, variables, images, call)
+    if not pairs:
+        why = "".join(f"\n  {path}: {reason}" for path, reason in left.items())
+        raise UserError(f"there is no normaliser that can be folded{why or ': the model has none'}")
+    layers: dict[Path, bool] = {}
+    for place, layer in pairs:
+        layers[layer] = "bias" in at(variables, ("params", *layer))
+        variables = _folded(variables, place, layer)
+    report = {str(place): "/".join(layer) for place, layer in pairs}
+    if not left and getattr(model, "catalogue_kind", None) == "model":
+        plain = model.clone(norm=Identity())
+        variables = {name: tree for name, tree in variables.items() if name != NORM_STATE}
+        return Folded(plain, variables, report)
+    without_bias = tuple(path for path, had in layers.items() if not had)
+    norms = tuple(place.path for place, _ in pairs)
+    return Folded(_PassingOver(model, norms, without_bias), variables, report, left)
+
+
+def _folded(variables: Variables, place: Place, layer: Path) -> Variables:
+    weights = at(variables, ("params", *layer))
+    kernel = weights["kernel"]
+    bias = weights.get("bias", jnp.zeros(kernel.shape[-1:], kernel.dtype))
+
+    def normalised(values: Array) -> Array:
+        params, state = place.params(variables), place.state(variables)
+        return place.normaliser.apply(params, state, values[None], train=False)[0][0]
+
+    offset, factor = jax.jvp(
+        normalised, (bias.astype(jnp.float32),), (jnp.ones(bias.shape, jnp.float32),)
+    )
+    factor = factor.reshape((1,) * (kernel.ndim - 1) + (-1,))
+    new = {"kernel": (kernel * factor).astype(kernel.dtype), "bias": offset.astype(bias.dtype)}
+    variables = put(variables, ("params", *layer), new)
+    for collection in ("params", place.collection):
+        if collection in variables:
+            variables = {**variables, collection: _without(variables[collection], place.path)}
+    return variables
+
+
+def _without(tree: Any, path: Path) -> dict[str, Any]:
+    """`tree` without a branch, nor the branches that it leaves empty."""
+    rest = {key: value for key, value in tree.items() if key != path[0]}
+    if len(path) > 1 and path[0] in tree:
+        inner = _without(tree[path[0]], path[1:])
+        rest = {**rest, path[0]: inner} if inner else rest
+    return rest
+
+
+class _PassingOver(nn.Module):
+    """A model whose folded normalisers are passed over, and whose layers have got a bias."""
+
+    model: nn.Module
+    norms: tuple[Path, ...]
+    biases: tuple[Path, ...]
+
+    def setup(self) -> None:
+        nn.share_scope(self, self.model)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with nn.intercept_methods(self._meet):
+            return self.model(*args, **kwargs)
+
+    def _meet(
+        self,
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: nn.module.InterceptorContext,
+    ) -> Any:
+        module = context.module
+        path = () if module.scope is None else module.scope.path
+        if context.method_name == "__call__" and path in self.norms and place_of(module):
+            return input_of(args, kwargs)[0]
+        y = call(*args, **kwargs)
+        if context.method_name == "__call__" and path in self.biases and _bears(module):
+            bias = module.get_variable("params", "bias").astype(y.dtype)
+            y = y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+        return y
+
+
+def _bears(module: nn.Module) -> bool:
+    """Whether a module is a layer into whose kernel and bias a normaliser can go."""
+    return type(module) in (nn.Conv, nn.Dense)
+
+
+MARK = "normlab:"
+
+
+def _structure(
+    model: nn.Module, variables: Variables, images: Array, call: dict[str, Any]
+) -> tuple[list[tuple[Place, Path]], dict[str, str]]:
+    """Which normaliser takes the output of which layer and is alone in that; and of others, why.
+
+    Outputs of layers and inputs of normalisers are marked in the trace: two marks with the same
+    value between them, which nothing else uses, are a pair.
+    """
+    places: dict[Path, Place] = {}
+    transformed: set[Path] = set()
+    calls: Counter[Path] = Counter()
+
+    def mark(
+        then: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: nn.module.InterceptorContext,
+    ) -> Any:
+        module = context.module
+        if context.method_name != "__call__" or module.scope is None:
+            return then(*args, **kwargs)
+        path = module.scope.path
+        if _bears(module):
+            calls[path] += 1
+            if getattr(module, "promote_dtype", promote_dtype) is not promote_dtype:
+                transformed.add(path)
+            return checkpoint_name(then(*args, **kwargs), MARK + "out:" + "/".join(path))
+        place = place_of(module)
+        if place is None or not (place.params({"params": model_params}) or held(module, place)):
+            return then(*args, **kwargs)
+        calls[path] += 1
+        places[path] = place
+        x, _ = input_of(args, kwargs)
+        x = checkpoint_name(x, MARK + "in:" + "/".join(path))
+        return then(x, *args[1:], **{name: v for name, v in kwargs.items() if name != "x"})
+
+    model_params = variables.get("params", {})
+    with nn.intercept_methods(mark):
+        settings = evaluation(model, call)
+        traced = jax.make_jaxpr(lambda v, x: model.apply(v, x, **settings))(variables, images)
+    found = _Links()
+    found.read(traced.jaxpr)
+
+    pairs, left = [], {}
+    for path, place in places.items():
+        name, layer = "/".join(path), found.layer_before.get("/".join(path))
+        kind = type(place.normaliser).__name__
+        if not isinstance(place.normaliser, FOLDABLE):
+            left[name] = f"{kind} is more than a factor and an offset in evaluation"
+        elif layer is None:
+            left[name] = "what it takes in is not the output of a convolution or dense layer"
+        elif tuple(layer.split("/")) in transformed:
+            left[name] = f"the kernel of {layer} is transformed before it is used"
+        elif found.uses[layer] > 1:
+            left[name] = f"the output of {layer} goes elsewhere too"
+        elif calls[path] > 1 or calls[tuple(layer.split("/"))] > 1:
+            left[name] = f"it or {layer} is called several times"
+        elif not _fits(variables, place, tuple(layer.split("/"))):
+            left[name] = f"{layer} stands for several layers (nn.scan, nn.vmap)"
+        else:
+            pairs.append((place, tuple(layer.split("/"))))
+    return pairs, left
+
+
+def _fits(variables: Variables, place: Place, layer: Path) -> bool:
+    """Whether the layer's bias would be one vector, and the normaliser's leaves be for it."""
+    weights = at(variables, ("params", *layer)) or {}
+    width = weights["kernel"].shape[-1:] if "kernel" in weights else None
+    own = place.normaliser.init(width[0]) if width else ({}, {})
+    found = place.params(variables), place.state(variables)
+    return width is not None and all(
+        leaf.shape == given.get(name, leaf).shape
+        for made, given in zip(own, found, strict=True)
+        for name, leaf in made.items()
+    )
+
+
+class _Links:
+    """What a trace says: the layer before each normaliser, and how often each output is used."""
+
+    def __init__(self) -> None:
+        self.layer_before: dict[str, str] = {}
+        self.uses: Counter[str] = Counter()
+
+    def read(self, jaxpr: Any) -> None:
+        """Note what stands in a trace and in the traces inside it."""
+        made: dict[Any, str] = {}
+        for equation in jaxpr.eqns:
+            for value in equation.invars:
+                if isinstance(value, Var) and value in made:
+                    self.uses[made[value]] += 1
+            name = equation.params.get("name", "") if equation.primitive.name == "name" else ""
+            if name.startswith(MARK + "out:"):
+                made[equation.outvars[0]] = name.removeprefix(MARK + "out:")
+            elif name.startswith(MARK + "in:") and equation.invars[0] in made:
+                self.layer_before[name.removeprefix(MARK + "in:")] = made[equation.invars[0]]
+            for inner in jaxprs_in_params(equation.params):
+                self.read(inner)
+        for value in jaxpr.outvars:
+            if isinstance(value, Var) and value in made:
+                self.uses[made[value]] += 1

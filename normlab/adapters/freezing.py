@@ -1,0 +1,76 @@
+"""Batch norm with its statistics as they stand, in training too."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+
+from normlab.adapters.places import evaluate, held, input_of, place_of
+from normlab.core import Normaliser
+from normlab.errors import UserError
+from normlab.norms.batch import BatchNorm
+from normlab.norms.batch_group import BatchGroupNorm
+from normlab.norms.frozen import FrozenBatchNorm
+
+
+def freeze(model: Any) -> Any:
+    """The same model, or the same normaliser, whose statistics no training step moves.
+
+    Parameters and statistics stay where they are: the variables of the model are those of the
+    frozen one. Scale and bias learn on; to hold them too, leave them out of the optimiser. Unlike
+    in Keras, nothing here makes a layer frozen because its parameters are.
+
+    Args:
+        model: a normaliser, which gives its frozen counterpart; a model of this library, which has
+            that in every slot; or a linen module, in which every batch norm of Flax and every
+            `normlab.adapters.linen.Norm` with a state is as in evaluation, whatever the call says.
+
+    Raises:
+        UserError: the normaliser has no frozen counterpart.
+
+    >>> freeze(BatchNorm(momentum=0.99, eps=1e-3))
+    FrozenBatchNorm(eps=0.001, use_scale=True, use_bias=True)
+    """
+    if not isinstance(model, nn.Module):
+        return _frozen(model)
+    if getattr(model, "catalogue_kind", None) == "model":
+        norm: Any = getattr(model, "norm", None)
+        return model.clone(norm=_frozen(norm))
+    return _Frozen(model)
+
+
+def _frozen(normaliser: Any) -> Normaliser:
+    if isinstance(normaliser, FrozenBatchNorm):
+        return normaliser
+    if type(normaliser) not in (BatchNorm, BatchGroupNorm):
+        raise UserError(
+            f"{type(normaliser).__name__} has no frozen counterpart: BatchNorm and BatchGroupNorm "
+            "have, whose evaluation a mean and a variance of each channel give"
+        )
+    return FrozenBatchNorm(
+        eps=normaliser.eps, use_scale=normaliser.use_scale, use_bias=normaliser.use_bias
+    )
+
+
+class _Frozen(nn.Module):
+    model: nn.Module
+
+    def setup(self) -> None:
+        nn.share_scope(self, self.model)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with nn.intercept_methods(_stand):
+            return self.model(*args, **kwargs)
+
+
+def _stand(
+    call: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    context: nn.module.InterceptorContext,
+) -> Any:
+    module = context.module
+    place = place_of(module) if context.method_name == "__call__" else None
+    if place is None or not (held(module, place) or module.is_initializing()):
+        return call(*args, **kwargs)
+    return evaluate(module, call, *input_of(args, kwargs))

@@ -1,0 +1,141 @@
+"""Where the normalisers of a linen model are: this library's slots and layers, and Flax's own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+
+from normlab.adapters.like_flax import like_flax
+from normlab.adapters.linen import BATCH_STATS
+from normlab.adapters.linen import Norm as Layer
+from normlab.adapters.names import flax_name
+from normlab.core import Array, Normaliser, Params, State
+from normlab.errors import UserError
+from normlab.models.slots import NORM, NORM_STATE, Norm
+
+COLLECTIONS = (NORM_STATE, BATCH_STATS)
+"""Where states are kept: by the models of this library, and by linen layers."""
+
+MOMENTS = "moments"
+"""The name under which a layer's call can leave the moments of its input, beside its state."""
+
+OUR_NAMES = {flax_name(name): name for name in ("mean", "variance")}
+
+Variables = dict[str, Any]
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A layer that normalises: where its variables stand, and what it computes.
+
+    Attributes:
+        path: where its variables stand in each collection.
+        normaliser: what it computes.
+        collection: which of `COLLECTIONS` has its state.
+    """
+
+    path: Path
+    normaliser: Normaliser
+    collection: str
+
+    def __str__(self) -> str:
+        return "/".join(self.path)
+
+    @property
+    def in_slot(self) -> bool:
+        """Whether it is a slot of a model of this library, which keeps its leaves together."""
+        return self.collection == NORM_STATE
+
+    def params(self, variables: Variables) -> Params:
+        """Its parameters, under the normaliser's names."""
+        return dict(at(variables, ("params", *self.path, *((NORM,) if self.in_slot else ()))) or {})
+
+    def state(self, variables: Variables) -> State:
+        """Its state, under the normaliser's names; empty if it has none."""
+        if self.in_slot:
+            return dict(at(variables, (NORM_STATE, *self.path, NORM)) or {})
+        leaves = at(variables, (BATCH_STATS, *self.path)) or {}
+        return {OUR_NAMES.get(name, name): v for name, v in leaves.items() if name != MOMENTS}
+
+    def with_state(self, variables: Variables, state: State) -> Variables:
+        """`variables` with another state at this place."""
+        if self.in_slot:
+            return put(variables, (NORM_STATE, *self.path, NORM), state)
+        theirs = {flax_name(name): leaf for name, leaf in state.items()}
+        return put(variables, (BATCH_STATS, *self.path), theirs)
+
+
+def place_of(module: nn.Module) -> Place | None:
+    """The place that a bound module is, or None if it is not of a kind that can keep statistics.
+
+    Raises:
+        UserError: a batch norm of Flax whose settings have no counterpart.
+    """
+    if not isinstance(module, Norm | Layer | nn.BatchNorm) or module.scope is None:
+        return None
+    path = module.scope.path
+    if isinstance(module, Norm):
+        return Place(path, module.normaliser, NORM_STATE)
+    if isinstance(module, Layer):
+        return Place(path, module.normaliser, BATCH_STATS)
+    try:
+        return Place(path, like_flax(module), BATCH_STATS)
+    except UserError as error:
+        raise UserError(f"{'/'.join(path)}: {error}") from error
+
+
+def held(module: nn.Module, place: Place) -> State:
+    """The state that a bound module has now."""
+    if place.in_slot:
+        return dict(module.get_variable(NORM_STATE, NORM, {}))
+    return Place((), place.normaliser, BATCH_STATS).state(dict(module.variables))
+
+
+def hold(module: nn.Module, place: Place, state: State) -> None:
+    """Let `state` be a bound module's for the rest of the call."""
+    if place.in_slot:
+        module.put_variable(NORM_STATE, NORM, state)
+    else:
+        for name, leaf in state.items():
+            module.put_variable(BATCH_STATS, flax_name(name), leaf)
+
+
+def evaluate(module: nn.Module, call: Callable[..., Any], x: Array, mask: Array | None) -> Any:
+    """The module's output as in evaluation, whatever it is asked for."""
+    if isinstance(module, Norm):
+        return call(x, train=False)
+    asked = getattr(module, "use_running_average", None)
+    object.__setattr__(module, "use_running_average", True)
+    try:
+        return call(x, mask=mask)
+    finally:
+        object.__setattr__(module, "use_running_average", asked)
+
+
+def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Array, Array | None]:
+    """The array and the mask that a normalising layer is called with."""
+    return args[0] if args else kwargs["x"], kwargs.get("mask")
+
+
+def evaluation(model: nn.Module, call: dict[str, Any]) -> dict[str, Any]:
+    """How a model is called in evaluation: as `call` says, and with `train=False` for ours."""
+    ours = getattr(model, "catalogue_kind", None) == "model"
+    return {"train": False, **call} if ours else call
+
+
+def at(tree: Any, path: Path) -> Any:
+    """What stands at a path of nested dictionaries, or None."""
+    for key in path:
+        if not hasattr(tree, "get") or key not in tree:
+            return None
+        tree = tree[key]
+    return tree
+
+
+def put(tree: Any, path: Path, value: Any) -> Any:
+    """`tree` with `value` at a path; nothing is changed in place."""
+    if not path:
+        return value
+    return {**tree, path[0]: put(tree.get(path[0], {}), path[1:], value)}

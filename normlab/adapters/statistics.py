@@ -1,0 +1,269 @@
+"""The statistics of a trained model, taken anew: from data (exactly), or from a test batch.
+
+All work on the models of this library, and on any linen model whose batch norms are Flax's own or
+`normlab.adapters.linen.Norm`. They call the model as in evaluation, so dropout is off, and change
+variables, never parameters. Arguments of the model's call other than its input are passed on:
+`recalibrate(model, variables, batches, training=False)`. The models of this library need none.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from normlab.adapters.kept import (
+    mean_and_variance,
+    of_batch,
+    of_population,
+    require_renewable,
+    with_mean_and_variance,
+)
+from normlab.adapters.places import (
+    COLLECTIONS,
+    MOMENTS,
+    Path,
+    Place,
+    Variables,
+    at,
+    evaluate,
+    evaluation,
+    held,
+    hold,
+    input_of,
+    place_of,
+)
+from normlab.core import Array, State
+from normlab.errors import UserError
+from normlab.norms.moments import Moments, centre, pool
+from normlab.norms.running import over_batch
+
+
+def recalibrate(
+    model: nn.Module, variables: Variables, batches: Iterable[Array], **call: Any
+) -> Variables:
+    """Exact population statistics in place of running averages ("PreciseBN").
+
+    Every layer normalises each batch by that batch's own statistics, as in training, and the
+    moments of what each layer took in are pooled over all batches: counts weigh, so batches may
+    differ in size, and the variance of the whole is the mean of the variances plus the variance of
+    the means (Wu & Johnson 2021, arXiv:2105.07576, section 3). "Exact" is said of the pooling: what
+    a layer behind the first takes in depends, in training, on the batches. The size of `batches` is
+    therefore the size of the norm batch. See `recalibrate_layer_by_layer` for the other meaning.
+
+    Args:
+        model: its layers are of the kinds above.
+        variables: as `model.init` or training made them; they stay as they are.
+        batches: arrays that the model takes, `(N, ...)`; tuples for a model of several inputs.
+        **call: other arguments of the model's call in evaluation.
+
+    Returns:
+        The variables with new statistics.
+
+    Raises:
+        UserError: there are no batches, no such layer, or one whose statistics are others.
+
+    >>> import jax, jax.numpy as jnp
+    >>> model = nn.Sequential([nn.BatchNorm(use_running_average=True)])
+    >>> batches = [jnp.array([[1.0], [3.0]]), jnp.array([[4.0], [4.0], [4.0], [2.0]])]
+    >>> variables = model.init(jax.random.key(0), batches[0])
+    >>> new = recalibrate(model, variables, batches)["batch_stats"]["layers_0"]
+    >>> f"{new['mean'][0]:.3f} {new['var'][0]:.3f}"  # of 1, 3, 4, 4, 4, 2
+    '3.000 1.333'
+    """
+    step = _Step(model, call, own_statistics=True)
+    for place, moments in step.over(variables, batches):
+        variables = _renewed(variables, place, moments)
+    return variables
+
+
+def recalibrate_layer_by_layer(
+    model: nn.Module, variables: Variables, batches: Iterable[Array], **call: Any
+) -> Variables:
+    """Statistics of what each layer takes in when those before it have their new statistics.
+
+    One pass over all batches for each layer, in the order in which they are called. Then every
+    layer's statistics are those of its input in evaluation, whatever the batches' size; that is no
+    longer what training saw. Arguments, result and errors are those of `recalibrate`, but `batches`
+    must be there to be read again: a list, or an object whose `iter` begins anew.
+
+    >>> import jax, jax.numpy as jnp
+    >>> norms = [nn.BatchNorm(use_running_average=True) for _ in range(2)]
+    >>> model = nn.Sequential([norms[0], nn.relu, norms[1]])
+    >>> batches = [jnp.array([[1.0], [3.0]]), jnp.array([[5.0], [7.0]])]
+    >>> variables = model.init(jax.random.key(0), batches[0])
+    >>> for renew in (recalibrate, recalibrate_layer_by_layer):
+    ...     new = renew(model, variables, batches)["batch_stats"]["layers_2"]
+    ...     print(f"{float(new['mean'][0]):.3f} {float(new['var'][0]):.3f}")
+    0.500 0.250
+    0.447 0.300
+    """
+    if isinstance(batches, Iterator):
+        raise UserError(
+            "recalibrate_layer_by_layer reads the batches once for each layer, and an iterator can "
+            "be read once only: give a list of them"
+        )
+    step = _Step(model, call, own_statistics=False)
+    first = step.over(variables, batches)
+    for index, (place, moments) in enumerate(first):
+        if index > 0:
+            moments = step.over(variables, batches)[index][1]
+        variables = _renewed(variables, place, moments)
+    return variables
+
+
+def adapt(
+    model: nn.Module, variables: Variables, images: Array, *, prior: float, **call: Any
+) -> Variables:
+    """Statistics of a test batch, mixed with those of training (test-time adaptation).
+
+    With n examples each layer has `N / (N + n)` of its own mean and variance and `n / (N + n)` of
+    those of the batch, N being the `prior`: as if the source had been seen with N examples
+    (Schneider et al. 2020, arXiv:2006.16971). The distance between the two means does not enter the
+    variance, as in the paper. `prior=0` has those of the batch alone (Nado et al. 2020,
+    arXiv:2006.10963), `math.inf` leaves the variables as they are. Layers are adapted in one pass,
+    each on what the adapted ones before it give: `model.apply` with the new variables on the same
+    images gives the paper's predictions.
+
+    Args:
+        model: its layers are of the kinds that the module's text names.
+        variables: of the trained model; they stay as they are.
+        images: the test batch, `(N, ...)`; labels are not needed.
+        prior: the weight of the source, in examples.
+        **call: other arguments of the model's call in evaluation.
+
+    Raises:
+        UserError: the prior is negative, or there is no layer that can be adapted.
+
+    >>> import jax, jax.numpy as jnp
+    >>> model = nn.Sequential([nn.BatchNorm(use_running_average=True)])
+    >>> x = jnp.array([[4.0], [8.0]])
+    >>> variables = model.init(jax.random.key(0), x)  # mean 0, variance 1
+    >>> new = adapt(model, variables, x, prior=2)["batch_stats"]["layers_0"]
+    >>> f"{new['mean'][0]:.1f} {new['var'][0]:.1f}"
+    '3.0 2.5'
+    """
+    if not prior >= 0:
+        raise UserError(f"prior={prior}: a number of examples, 0 or more")
+    weight = 1.0 if math.isinf(prior) else prior / (prior + images.shape[0])
+
+    def mixed(place: Place, state: State, moments: Moments) -> State:
+        source = mean_and_variance(place.normaliser, state)
+        test = of_population(place.normaliser, moments)
+        mean, variance = (
+            weight * old + (1 - weight) * new.astype(old.dtype)
+            for old, new in zip(source, test, strict=True)
+        )
+        return with_mean_and_variance(place.normaliser, state, mean, variance)
+
+    if math.isinf(prior):
+        return variables
+    weight = prior / (prior + images.shape[0])
+    meeting = _Meeting(mixed)
+    moved = jax.jit(lambda v, x: meeting.apply(model, v, (x,), call))(variables, images)
+    for place in meeting.places():
+        variables = place.with_state(variables, place.state(moved))
+    return variables
+
+
+def _renewed(variables: Variables, place: Place, moments: Moments) -> Variables:
+    population = of_population(place.normaliser, moments)
+    state = with_mean_and_variance(place.normaliser, place.state(variables), *population)
+    return place.with_state(variables, state)
+
+
+class _Meeting:
+    """An interceptor that gives each place a state by the moments of its input, and notes both.
+
+    The moments are left beside the state, in its collection, so that they come out of whatever the
+    model puts around its layers (`nn.scan`, `nn.remat`).
+    """
+
+    def __init__(self, change: Callable[[Place, State, Moments], State]):
+        self.change = change
+        self.met: dict[Path, Place] = {}
+        self.inside: list[Path] = []
+
+    def apply(
+        self, model: nn.Module, variables: Variables, inputs: tuple[Array, ...], call: Any
+    ) -> Variables:
+        """The collections of states after a call of the model."""
+        with nn.intercept_methods(self):
+            settings = evaluation(model, call)
+            return model.apply(variables, *inputs, mutable=list(COLLECTIONS), **settings)[1]
+
+    def places(self) -> list[Place]:
+        """In the order in which they were called."""
+        if not self.met:
+            raise UserError(
+                "the model keeps no statistics of batches: none of its layers is a batch norm of "
+                "flax.linen, or a normaliser of normlab with a state"
+            )
+        return list(self.met.values())
+
+    def __call__(
+        self,
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: nn.module.InterceptorContext,
+    ) -> Any:
+        module = context.module
+        place = place_of(module) if context.method_name == "__call__" else None
+        state = {} if place is None else held(module, place)
+        if place is None or not state:
+            return call(*args, **kwargs)
+        require_renewable(place)
+        x, mask = input_of(args, kwargs)
+        _, moments = centre(x, over_batch(x), mask=mask)
+        moments = jax.tree.map(lambda leaf: leaf.reshape(-1), moments)
+        hold(module, place, self.change(place, state, moments))
+        # A layer that is called again pools; one that stands in another's place is the same call.
+        before = module.get_variable(place.collection, MOMENTS, None)
+        if before is not None and place.path not in self.inside:
+            moments = _pool([Moments(*before), moments])
+        module.put_variable(place.collection, MOMENTS, tuple(moments))
+        self.met[place.path] = place
+        self.inside.append(place.path)
+        y = evaluate(module, call, x, mask)
+        self.inside.pop()
+        return y
+
+
+class _Step:
+    """The moments of what each place takes in, over batches; compiled once.
+
+    With `own_statistics` each batch is normalised by its own, else by those of the state.
+    """
+
+    def __init__(self, model: nn.Module, call: dict[str, Any], own_statistics: bool):
+        def change(place: Place, state: State, moments: Moments) -> State:
+            if not own_statistics:
+                return state
+            batch = of_batch(place.normaliser, moments)
+            return with_mean_and_variance(place.normaliser, state, *batch)
+
+        self.meeting = _Meeting(change)
+        self.run = jax.jit(lambda v, inputs: self.meeting.apply(model, v, inputs, call))
+
+    def over(self, variables: Variables, batches: Iterable[Array]) -> list[tuple[Place, Moments]]:
+        """Each place in the order of calls, and its moments over all batches."""
+        seen = [
+            self.run(variables, batch if isinstance(batch, tuple) else (batch,))
+            for batch in batches
+        ]
+        if not seen:
+            raise UserError("there are no batches: give one at least (was an iterator used up?)")
+
+        def pooled(place: Place) -> Moments:
+            where = (place.collection, *place.path, MOMENTS)
+            return _pool([Moments(*at(moved, where)) for moved in seen])
+
+        return [(place, pooled(place)) for place in self.meeting.places()]
+
+
+def _pool(several: list[Moments]) -> Moments:
+    stacked = Moments(*(jnp.stack(leaves) for leaves in zip(*several, strict=True)))
+    return jax.tree.map(lambda leaf: leaf[0], pool(stacked, axis=0))
