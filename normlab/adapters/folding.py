@@ -157,25 +157,31 @@ class _PassingOver(nn.Module):
         nn.share_scope(self, self.model)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with nn.intercept_methods(self._meet):
+        with nn.intercept_methods(_passing_over(self.norms, self.biases)):
             return self.model(*args, **kwargs)
 
-    def _meet(
-        self,
+
+def _passing_over(norms: tuple[Path, ...], biases: tuple[Path, ...]) -> Callable[..., Any]:
+    # No method of the module, as those are intercepted themselves.
+    def meet(
         call: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         context: nn.module.InterceptorContext,
     ) -> Any:
         module = context.module
-        path = () if module.scope is None else module.scope.path
-        if context.method_name == "__call__" and path in self.norms and place_of(module):
+        if context.method_name != "__call__" or module.scope is None:
+            return call(*args, **kwargs)
+        path = module.scope.path
+        if path in norms and place_of(module) is not None:
             return input_of(args, kwargs)[0]
         y = call(*args, **kwargs)
-        if context.method_name == "__call__" and path in self.biases and _bears(module):
+        if path in biases and _bears(module):
             bias = module.get_variable("params", "bias").astype(y.dtype)
             y = y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
         return y
+
+    return meet
 
 
 def _bears(module: nn.Module) -> bool:
@@ -239,12 +245,12 @@ def _structure(
             left[name] = "what it takes in is not the output of a convolution or dense layer"
         elif tuple(layer.split("/")) in transformed:
             left[name] = f"the kernel of {layer} is transformed before it is used"
-        elif found.uses[layer] > 1:
-            left[name] = f"the output of {layer} goes elsewhere too"
-        elif calls[path] > 1 or calls[tuple(layer.split("/"))] > 1:
-            left[name] = f"it or {layer} is called several times"
         elif not _fits(variables, place, tuple(layer.split("/"))):
             left[name] = f"{layer} stands for several layers (nn.scan, nn.vmap)"
+        elif calls[path] > 1 or calls[tuple(layer.split("/"))] > 1:
+            left[name] = f"it or {layer} is called several times"
+        elif found.uses[layer] > 1:
+            left[name] = f"the output of {layer} goes elsewhere too"
         else:
             pairs.append((place, tuple(layer.split("/"))))
     return pairs, left
