@@ -1,0 +1,243 @@
+"""The variables of a linen model, ours or any other, as a side of `interchange.carry`."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import Var, jaxprs_in_params
+
+from normlab.adapters.interchange import Leaf, Unit, unchanged
+from normlab.adapters.places import OUR_NAMES, Path, Place, Variables, at, evaluation, place_of
+from normlab.core import Array
+from normlab.errors import UserError
+from normlab.models.slots import NORM
+from normlab.norms.evo import EvoNormB0
+
+MARK = "normlab:"
+
+REORDERED = "its inputs are in another order: (C, H, W) flattened, in Flax (H, W, C)"
+
+
+class LinenWeights:
+    """A linen model and its variables.
+
+    Layers are in the order in which the model calls them, which a trace tells: names do not
+    (`Norm_0` comes after `NormAct_1` in a residual block). A dense layer, or a normaliser, behind a
+    flattened image has its inputs reordered, as torch flattens channels first.
+
+    Args:
+        model: of this library, or any linen module whose layers are Flax's own.
+        images: an example of its input; only shape and dtype count.
+        variables: needed in a source; in a target, what the source does not have stays as there.
+        **call: other arguments of the model's call in evaluation.
+
+    >>> from normlab.models.plain import MLP
+    >>> from normlab.norms import BatchNorm
+    >>> model = MLP(norm=BatchNorm(), classes=2, widths=(8,))
+    >>> [unit.name for unit in LinenWeights(model, np.zeros((1, 3), np.float32)).units()]
+    ['Dense_0', 'NormAct_0/Norm_0', 'Dense_1']
+    """
+
+    def __init__(
+        self, model: nn.Module, images: Any, variables: Variables | None = None, **call: Any
+    ):
+        self.variables = variables
+        self._trace = _Trace(model, call)
+        images = jax.ShapeDtypeStruct(images.shape, images.dtype)
+        self._init = lambda x: model.init(jax.random.key(0), x, **evaluation(model, call))
+        self._images = images
+        self.shapes = self._trace.run(self._init, images)
+        for path, shape in flatten_dict(self.shapes).items():
+            given = None if variables is None else at(variables, path)
+            if variables is not None and getattr(given, "shape", None) != shape.shape:
+                raise UserError(
+                    f"the variables are not the model's: {'/'.join(path)} should be an array "
+                    f"{shape.shape}, found {getattr(given, 'shape', 'none')}"
+                )
+
+    def units(self) -> list[Unit]:
+        """Its layers in the order of calls."""
+        layers: dict[Path, dict[str, Path]] = {}
+        for key in flatten_dict(self.shapes):
+            collection, *path, name = key
+            if path and path[-1] == NORM:
+                path = path[:-1]
+            name = OUR_NAMES.get(name, name) if collection != "params" else name
+            layers.setdefault(tuple(path), {})[name] = key
+        order = {path: place for place, path in enumerate(self._trace.calls)}
+        return [
+            self._unit(path, layers[path])
+            for path in sorted(layers, key=lambda path: (order.get(path, len(order)), path))
+        ]
+
+    def _unit(self, path: Path, keys: dict[str, Path]) -> Unit:
+        flat = self._trace.flattened.get(path)
+        leaves = {}
+        for name, key in keys.items():
+            shape = at(self.shapes, key).shape
+            if name == "embedding":
+                leaves["kernel"] = Leaf(key, shape[::-1], np.transpose, np.transpose)
+            elif name == "kernel" and len(shape) > 2:
+                leaves[name] = self._convolution(path, key, shape)
+            elif name == "kernel" or (flat and "kernel" not in keys and math.prod(flat) in shape):
+                leaves[name] = Leaf(key, shape, *_reordering(flat))
+            else:
+                leaves[name] = Leaf(key, shape, optional=self._optional(path, name, key))
+        kind = "layer" if "kernel" in leaves else "norm"
+        name = "/".join(path) or type(self._trace.model).__name__
+        return Unit(name, kind, leaves, REORDERED if flat else "")
+
+    def _convolution(self, path: Path, key: Path, shape: tuple[int, ...]) -> Leaf:
+        module = self._trace.transposed.get(path)
+        if module is None:
+            return Leaf(key, shape)
+        spatial = tuple(range(len(shape) - 2))
+        if module.transpose_kernel:  # (..., out, in), as torch's (in, out, ...) becomes
+            return Leaf(key, shape)
+
+        def turned(values: np.ndarray) -> np.ndarray:
+            return np.flip(values, spatial).swapaxes(-1, -2)
+
+        return Leaf(key, (*shape[:-2], shape[-1], shape[-2]), turned, turned)
+
+    def _optional(self, path: Path, name: str, key: Path) -> bool:
+        place = self._trace.places.get(path)
+        unused = name == "mean" and place is not None and isinstance(place.normaliser, EvoNormB0)
+        return unused or (key[0] != "params" and name not in ("mean", "variance"))
+
+    def read(self, leaf: Leaf) -> np.ndarray:
+        """An array of the variables."""
+        if self.variables is None:
+            raise UserError("a source needs its values: LinenWeights(model, images, variables)")
+        return np.asarray(at(self.variables, leaf.key))
+
+    def write(self, arrays: list[tuple[Leaf, np.ndarray]]) -> Variables:
+        """The variables, in the model's dtypes."""
+        flat = flatten_dict(self.shapes)
+        new = {leaf.key: jnp.asarray(v, flat[leaf.key].dtype) for leaf, v in arrays}
+        if len(new) < len(flat):
+            start = self.variables or jax.jit(self._init)(
+                jnp.zeros(self._images.shape, self._images.dtype)
+            )
+            new = {key: new.get(key, at(start, key)) for key in flat}
+        return unflatten_dict({key: new[key] for key in flat})
+
+    def remarks(self) -> list[str]:
+        """The normalisers that will read the numbers."""
+        found = {repr(place.normaliser) for place in self._trace.places.values()}
+        return [f"the model of Flax has {normaliser}" for normaliser in sorted(found)]
+
+
+def _reordering(flat: tuple[int, ...] | None) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """To rows in the order (C, ...) from (..., C), and back; `flat` is the shape before."""
+    if flat is None:
+        return unchanged, unchanged
+    *spatial, channels = flat
+
+    def there(values: np.ndarray) -> np.ndarray:
+        apart = values.reshape(*flat, *values.shape[1:])
+        return np.moveaxis(apart, len(spatial), 0).reshape(values.shape)
+
+    def back(values: np.ndarray) -> np.ndarray:
+        apart = values.reshape(channels, *spatial, *values.shape[1:])
+        return np.moveaxis(apart, 0, len(spatial)).reshape(values.shape)
+
+    return there, back
+
+
+class _Trace:
+    """What a call of the model shows: the order of its layers, and which see a flattened image.
+
+    Attributes:
+        calls: paths in the order of the first call of each module.
+        places: those that normalise.
+        transposed: those that are transposed convolutions.
+        flattened: path of what takes a flattened image in -> the image's shape.
+    """
+
+    def __init__(self, model: nn.Module, call: dict[str, Any]):
+        self.model = model
+        self.calls: list[Path] = []
+        self.places: dict[Path, Place] = {}
+        self.transposed: dict[Path, nn.ConvTranspose] = {}
+        self.flattened: dict[Path, tuple[int, ...]] = {}
+
+    def run(self, init: Callable[[Array], Variables], images: Any) -> Variables:
+        """The shapes of the variables."""
+        with nn.intercept_methods(self._meet):
+            traced, shapes = jax.make_jaxpr(init, return_shape=True)(images)
+        self._follow(traced.jaxpr, {})
+        return shapes
+
+    def _meet(
+        self,
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: nn.module.InterceptorContext,
+    ) -> Any:
+        module = context.module
+        if context.method_name != "__call__" or module.scope is None:
+            return call(*args, **kwargs)
+        path = module.scope.path
+        if path not in self.calls:
+            self.calls.append(path)
+        if isinstance(module, nn.ConvTranspose):
+            self.transposed[path] = module
+        place = place_of(module)
+        if place is not None:
+            self.places[path] = place
+        if args and hasattr(args[0], "ndim") and args[0].ndim == 2:
+            args = (checkpoint_name(args[0], MARK + "/".join(path)), *args[1:])
+        return call(*args, **kwargs)
+
+    def _follow(self, jaxpr: Any, flat: dict[Any, tuple[int, ...]]) -> None:
+        """Note which marked arrays are flattened images, element by element the same or not."""
+        for equation in jaxpr.eqns:
+            name = equation.primitive.name
+            known = [
+                (value, flat[value])
+                for value in equation.invars
+                if isinstance(value, Var) and value in flat
+            ]
+            if name == "reshape" and _flattens(equation):
+                flat[equation.outvars[0]] = tuple(equation.invars[0].aval.shape[1:])
+            elif name == "name" and known:
+                mark = equation.params["name"]
+                if mark.startswith(MARK):
+                    path = tuple(mark.removeprefix(MARK).split("/"))
+                    self.flattened[path] = known[0][1]
+                flat[equation.outvars[0]] = known[0][1]
+            elif inner := list(jaxprs_in_params(equation.params)):
+                for one in inner:
+                    if len(one.invars) == len(equation.invars):
+                        pairs = zip(one.invars, equation.invars, strict=True)
+                        within = {a: flat[b] for a, b in pairs if isinstance(b, Var) and b in flat}
+                        self._follow(one, within)
+                        outs = zip(equation.outvars, one.outvars, strict=False)
+                        flat |= {
+                            a: within[b] for a, b in outs if isinstance(b, Var) and b in within
+                        }
+                    else:
+                        self._follow(one, {})
+            elif name not in REARRANGING:
+                for out in equation.outvars:
+                    for value, shape in known:
+                        if value.aval.shape == out.aval.shape:
+                            flat[out] = shape
+
+
+REARRANGING = {"dot_general", "conv_general_dilated", "reshape", "transpose", "sort", "gather"}
+"""What may give an array of the shape that it takes, with other elements in each place."""
+
+
+def _flattens(equation: Any) -> bool:
+    before, after = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    several = len(before) > 2 and math.prod(before[1:-1]) > 1 and before[-1] > 1
+    return several and len(after) == 2 and after[0] == before[0]
