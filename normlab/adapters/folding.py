@@ -102,18 +102,22 @@ def fold(model: nn.Module, variables: Variables, images: Array, **call: Any) -> 
     if not pairs:
         why = "".join(f"\n  {path}: {reason}" for path, reason in left.items())
         raise UserError(f"there is no normaliser that can be folded{why or ': the model has none'}")
-    layers: dict[Path, bool] = {}
-    for place, layer in pairs:
-        layers[layer] = "bias" in at(variables, ("params", *layer))
-        variables = _folded(variables, place, layer)
+    layers = [layer for _, layer in pairs]
+    without_bias = tuple(p for p in layers if "bias" not in at(variables, ("params", *p)))
+    variables = jax.jit(lambda v: _all_folded(v, pairs))(variables)
     report = {str(place): "/".join(layer) for place, layer in pairs}
     if not left and getattr(model, "catalogue_kind", None) == "model":
         plain = model.clone(norm=Identity())
         variables = {name: tree for name, tree in variables.items() if name != NORM_STATE}
         return Folded(plain, variables, report)
-    without_bias = tuple(path for path, had in layers.items() if not had)
     norms = tuple(place.path for place, _ in pairs)
     return Folded(_PassingOver(model, norms, without_bias), variables, report, left)
+
+
+def _all_folded(variables: Variables, pairs: list[tuple[Place, Path]]) -> Variables:
+    for place, layer in pairs:
+        variables = _folded(variables, place, layer)
+    return variables
 
 
 def _folded(variables: Variables, place: Place, layer: Path) -> Variables:

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Var, jaxprs_in_params
@@ -53,13 +54,8 @@ class LinenWeights:
         self._init = lambda x: model.init(jax.random.key(0), x, **evaluation(model, call))
         self._images = images
         self.shapes = self._trace.run(self._init, images)
-        for path, shape in flatten_dict(self.shapes).items():
-            given = None if variables is None else at(variables, path)
-            if variables is not None and getattr(given, "shape", None) != shape.shape:
-                raise UserError(
-                    f"the variables are not the model's: {'/'.join(path)} should be an array "
-                    f"{shape.shape}, found {getattr(given, 'shape', 'none')}"
-                )
+        if variables is not None:
+            _require_same(flatten_dict(self.shapes), flatten_dict(unfreeze(variables)))
 
     def units(self) -> list[Unit]:
         """Its layers in the order of calls."""
@@ -68,7 +64,8 @@ class LinenWeights:
             collection, *path, name = key
             if path and path[-1] == NORM:
                 path = path[:-1]
-            name = OUR_NAMES.get(name, name) if collection != "params" else name
+            if collection != "params":
+                name = OUR_NAMES.get(name, name)
             layers.setdefault(tuple(path), {})[name] = key
         order = {path: place for place, path in enumerate(self._trace.calls)}
         return [
@@ -119,7 +116,7 @@ class LinenWeights:
 
     def write(self, arrays: list[tuple[Leaf, np.ndarray]]) -> Variables:
         """The variables, in the model's dtypes."""
-        flat = flatten_dict(self.shapes)
+        flat: dict[Any, Any] = flatten_dict(self.shapes)
         new = {leaf.key: jnp.asarray(v, flat[leaf.key].dtype) for leaf, v in arrays}
         if len(new) < len(flat):
             start = self.variables or jax.jit(self._init)(
@@ -132,6 +129,19 @@ class LinenWeights:
         """The normalisers that will read the numbers."""
         found = {repr(place.normaliser) for place in self._trace.places.values()}
         return [f"the model of Flax has {normaliser}" for normaliser in sorted(found)]
+
+
+def _require_same(shapes: dict[Path, Any], given: dict[Path, Any]) -> None:
+    for path, shape in shapes.items():
+        found = getattr(given.get(path), "shape", "none")
+        if found != shape.shape:
+            raise UserError(
+                f"the variables are not the model's: {'/'.join(path)} should be an array "
+                f"{shape.shape}, found {found}"
+            )
+    more = ["/".join(path) for path in given if path not in shapes]
+    if more:
+        raise UserError(f"the variables are not the model's: it has no {', '.join(more)}")
 
 
 def _reordering(flat: tuple[int, ...] | None) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -238,6 +248,6 @@ REARRANGING = {"dot_general", "conv_general_dilated", "reshape", "transpose", "s
 
 
 def _flattens(equation: Any) -> bool:
-    before, after = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    before, after = (value.aval.shape for value in (equation.invars[0], equation.outvars[0]))
     several = len(before) > 2 and math.prod(before[1:-1]) > 1 and before[-1] > 1
     return several and len(after) == 2 and after[0] == before[0]

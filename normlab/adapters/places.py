@@ -20,7 +20,7 @@ COLLECTIONS = (NORM_STATE, BATCH_STATS)
 MOMENTS = "moments"
 """The name under which a layer's call can leave the moments of its input, beside its state."""
 
-OUR_NAMES = {flax_name(name): name for name in ("mean", "variance")}
+OUR_NAMES: dict[str, str] = {flax_name(name): name for name in ("mean", "variance")}
 
 Variables = dict[str, Any]
 Path = tuple[str, ...]
@@ -56,7 +56,7 @@ class Place:
         """Its state, under the normaliser's names; empty if it has none."""
         if self.in_slot:
             return dict(at(variables, (NORM_STATE, *self.path, NORM)) or {})
-        leaves = at(variables, (BATCH_STATS, *self.path)) or {}
+        leaves: dict[str, Any] = at(variables, (BATCH_STATS, *self.path)) or {}
         return {OUR_NAMES.get(name, name): v for name, v in leaves.items() if name != MOMENTS}
 
     def with_state(self, variables: Variables, state: State) -> Variables:

@@ -192,7 +192,8 @@ class _Meeting:
         """The collections of states after a call of the model."""
         with nn.intercept_methods(self):
             settings = evaluation(model, call)
-            return model.apply(variables, *inputs, mutable=list(COLLECTIONS), **settings)[1]
+            states: Any = model.apply(variables, *inputs, mutable=list(COLLECTIONS), **settings)[1]
+            return states
 
     def places(self) -> list[Place]:
         """In the order in which they were called."""

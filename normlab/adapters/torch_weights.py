@@ -154,7 +154,7 @@ def load_state_dict(path: str | Path) -> dict[str, Any]:
     if path.suffix not in (".pt", ".pth", ".bin"):
         raise UserError(f"{path}: a file's name ends in .safetensors, .pt, .pth or .bin")
     try:
-        import torch
+        import torch  # type: ignore[import-not-found]
     except ImportError as error:
         raise UserError(
             f"{path}: torch's own files are read by torch, which is not installed; install it, or "
@@ -189,7 +189,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 def _safetensors() -> Any:
     try:
-        from safetensors import numpy
+        from safetensors import numpy  # type: ignore[import-not-found]
     except ImportError as error:
         raise UserError(
             "safetensors is not installed: pip install 'normlab[safetensors]'"

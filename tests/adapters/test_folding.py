@@ -17,26 +17,25 @@ from normlab.norms import BatchNorm, GroupNorm, Identity, InstanceNorm
 X = jnp.asarray(np.random.default_rng(0).normal(0, 1, (4, 8, 8, 3)), jnp.float32)
 
 
-def hostile(variables, seed=0):
-    """Nothing at its start: means many deviations away, tiny and large variances, both signs."""
-    draw = np.random.default_rng(seed)
+def hostile(shapes):
+    """Means many deviations away, variances from tiny to large, scales of both signs."""
+    draw = np.random.default_rng(0)
 
     def one(path, leaf):
         name, values = path[-1].key, draw.standard_normal(leaf.shape)
         if name in ("variance", "var"):
-            return jnp.asarray(10.0 ** draw.uniform(-4, 1, leaf.shape), jnp.float32)
-        if name == "mean":
-            return jnp.asarray(5 * values, jnp.float32)
-        if name in ("scale", "bias"):
-            return jnp.asarray(values, jnp.float32)
-        return leaf
+            values = 10.0 ** draw.uniform(-4, 1, leaf.shape)
+        elif name == "mean":
+            values = 5 * values
+        elif name == "kernel":
+            values = values / np.sqrt(np.prod(leaf.shape[:-1]))
+        return jnp.asarray(values, jnp.float32)
 
-    return jax.tree_util.tree_map_with_path(one, variables)
+    return jax.tree_util.tree_map_with_path(one, shapes)
 
 
 def given(model, x=X, **call):
-    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, **call))(x)
-    return hostile(variables)
+    return hostile(jax.eval_shape(lambda: model.init(jax.random.key(0), x, **call)))
 
 
 def assert_same_logits(model, variables, folded, x=X, **call):
@@ -126,15 +125,20 @@ def test_foldable_is_just_what_is_a_factor_and_an_offset_a_channel(name):
     )
     x, change = (jnp.asarray(draw.normal(1, 1, (3, 2, 2, 16)), jnp.float32) for _ in range(2))
 
-    def evaluated(x):
-        return norm.apply(params, state, x, train=False)[0]
-
     if any(word in name for word in ("split", "conditional")) or not (params or state):
         pytest.skip("its parameters are not one a channel, or it has none")
-    y, pushed = jax.jvp(evaluated, (x,), (change,))
-    factor = jax.jvp(evaluated, (x,), (jnp.ones_like(x),))[1][:1, :1, :1]
+
+    @jax.jit
+    def around(x):
+        def evaluated(x):
+            return norm.apply(params, state, x, train=False)[0]
+
+        y, push = jax.linearize(evaluated, x)
+        return y, evaluated(x + change), push(change), push(jnp.ones_like(x))[:1, :1, :1]
+
+    y, further, pushed, factor = around(x)
     affine = np.allclose(pushed, factor * change, rtol=1e-4, atol=1e-4)
-    affine = affine and np.allclose(evaluated(x + change), y + pushed, rtol=1e-3, atol=1e-2)
+    affine = affine and np.allclose(further, y + pushed, rtol=1e-3, atol=1e-2)
     assert affine == issubclass(type(norm), FOLDABLE)
 
 
@@ -168,6 +172,24 @@ def test_layers_that_stand_for_several_or_are_called_several_times_stay():
     for model, reason in ((Shared(), "several times"), (Scanned(), "several layers")):
         with pytest.raises(UserError, match=reason):
             fold(model, given(model), X)
+
+
+def test_a_layer_that_transforms_its_kernel_stays():
+    """A standardised kernel would be standardised again."""
+
+    def promote(*arrays, dtype=None, inexact=True):
+        x, kernel, bias = arrays
+        return nn.dtypes.promote_dtype(x, 2 * kernel, bias, dtype=dtype, inexact=inexact)
+
+    class Transformed(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.BatchNorm(use_running_average=True)(nn.Conv(3, (1, 1), promote_dtype=promote)(x))
+            return nn.BatchNorm(use_running_average=True)(nn.Conv(3, (1, 1))(x))
+
+    folded = fold(Transformed(), given(Transformed()), X)
+    assert folded.folded == {"BatchNorm_1": "Conv_1"}
+    assert folded.left == {"BatchNorm_0": "the kernel of Conv_0 is transformed before it is used"}
 
 
 def test_what_does_not_fold_is_refused_with_the_reason():
