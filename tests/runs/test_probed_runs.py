@@ -5,17 +5,21 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from normlab.data import Shapes
 from normlab.evidence.compare import compare
 from normlab.runs import prober
 from normlab.runs.directory import load
-from normlab.training.state import Lookable, Row
+from normlab.runs.engine import Engine
+from normlab.runs.experiment import load_experiment
+from normlab.training.state import Lookable
 
-from .conftest import child
+from .conftest import TINY, child
 from .test_interruption import WORKER
 
 PROBES = "probes: {{at: [{}], every: 4, examples: 50, measure: ['my_probes:Sizes']}}\n"
@@ -32,13 +36,25 @@ def without_seconds(rows):
     return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
 
 
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """A run with probes, made once; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    file = folder / "tiny.yaml"
+    file.write_text(TINY + PROBES.format("2, end"))
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.syspath_prepend(str(Path(__file__).parent))
+        outcome = Engine(load_experiment(file), folder / "runs").run_all()
+    return outcome.runs.runs[0]
+
+
 @pytest.fixture
 def probed(tiny):
     return tiny(PROBES.format("2, end"))
 
 
-def test_parameters_and_metrics_are_bitwise_those_of_a_run_without(tiny, probed, make):
-    looked = make(probed).runs.runs[0]
+def test_parameters_and_metrics_are_bitwise_those_of_a_run_without(tiny, unbroken, make):
+    looked = unbroken
     plain = make(tiny(name="plain.yaml")).runs.runs[0]
     jax.tree.map(np.testing.assert_array_equal, looked.params(), plain.params())
     assert without_seconds(looked.metrics) == without_seconds(plain.metrics)
@@ -46,8 +62,8 @@ def test_parameters_and_metrics_are_bitwise_those_of_a_run_without(tiny, probed,
     assert "probe_seconds" not in plain.status
 
 
-def test_what_they_saw_is_kept_as_strict_json_with_what_is_not_finite_as_null(probed, make):
-    run = make(probed).runs.runs[0]
+def test_what_they_saw_is_kept_as_strict_json_with_what_is_not_finite_as_null(unbroken):
+    run = unbroken
     assert steps_of(run) == ALL
     lines = (run.path / "probes.jsonl").read_text().splitlines()
     rows = [json.loads(line, parse_constant=pytest.fail) for line in lines]
@@ -62,14 +78,11 @@ def test_what_they_saw_is_kept_as_strict_json_with_what_is_not_finite_as_null(pr
     np.testing.assert_allclose(last, final, rtol=1e-6)
 
 
-def test_they_look_at_the_first_training_images_standardised(probed, make):
-    from normlab.data import Shapes
-
-    run = make(probed).runs.runs[0]
+def test_they_look_at_the_first_training_images_standardised(unbroken):
     data = Shapes(train_examples=120, test_examples=50, size=8).load()
     mean, std = data.channel_statistics()
     images = (data.train.images[:50] - mean) / std
-    (found, *_) = [row["values"] for row in run.probes if row["quantity"] == "sum"]
+    (found, *_) = [row["values"] for row in unbroken.probes if row["quantity"] == "sum"]
     assert found == pytest.approx(float(images.sum()), rel=1e-3, abs=1e-2)
 
 
@@ -97,8 +110,7 @@ def test_seeds_share_what_is_compiled(tiny, make, monkeypatch):
     assert outcome.states == ["done"] * 3 and len(made) == 1
 
 
-def test_kill_9_leaves_every_row_once_in_the_end(probed, tmp_path, make):
-    unbroken = make(probed, out=tmp_path / "unbroken").runs.runs[0]
+def test_kill_9_leaves_every_row_once_in_the_end(unbroken, probed, tmp_path, make):
     process = child(WORKER, probed, tmp_path / "killed", 0.05)
     steps = 0
     assert process.stdout is not None
@@ -119,13 +131,10 @@ def test_kill_9_leaves_every_row_once_in_the_end(probed, tmp_path, make):
     jax.tree.map(np.testing.assert_array_equal, broken.params(), unbroken.params())
 
 
-@pytest.mark.parametrize("at", [4, 6, 18])  # where it is looked before, where not, at the end
-def test_an_interrupted_run_looks_at_each_step_once(probed, tmp_path, make, at):
-    unbroken = make(probed, out=tmp_path / "unbroken").runs.runs[0]
-
+@pytest.mark.parametrize("at", [4, 18])  # in the middle, and after the last step
+def test_an_interrupted_run_looks_at_each_step_once(unbroken, probed, make, at):
     def interrupt(event):
-        looked = isinstance(event, Lookable) and int(event.state.step) == at
-        if looked or (isinstance(event, Row) and event.metrics["step"] == at):
+        if isinstance(event, Lookable) and int(event.state.step) == at:
             signal.raise_signal(signal.SIGINT)
 
     make(probed, tell=interrupt)
@@ -170,9 +179,9 @@ def test_a_probe_that_fails_while_training_is_noted_and_the_run_goes_on(probed, 
     assert f"batch_norm: seed 0, probe greedy failed at step 0: {told}." in warnings
 
 
-def test_the_rows_as_a_frame(probed, make):
+def test_the_rows_as_a_frame(unbroken):
     pytest.importorskip("pandas")
-    frame = make(probed, "epochs=1").runs.probes()
+    frame = load(unbroken.path.parent).probes()
     assert list(frame.columns[:2]) == ["arm", "seed"]
     chosen = frame[(frame.quantity == "size") & (frame.step == 0)]
     assert list(chosen.layer) == [f"array_{i}" for i in range(5)]
