@@ -224,7 +224,7 @@ class Measure:
         return cls(name, tuple(map(_argument, takes, words)))
 
     def __str__(self) -> str:
-        inner = ", ".join(a if isinstance(a, str) else f"{a:g}" for a in self.arguments)
+        inner = ", ".join(f"{a:g}" if isinstance(a, float) else str(a) for a in self.arguments)
         return f"{self.name}({inner})" if self.arguments else self.name
 
     @property

@@ -95,7 +95,7 @@ def check_reduction(
     """
     known = list(layers or ())
     allowed = ", ".join(REDUCTIONS)
-    if not shape:
+    if len(shape) == 0:
         if how:
             raise NoValueError(f"has one number for '{quantity}', which needs no '{how}'")
     elif len(shape) > 1:

@@ -108,8 +108,8 @@ def _planned(keyed: build.Keyed) -> Planned:
     sections = keyed.sections
     program, outline = build.program(sections), build.outline(sections)
     count = sections["probes"]["examples"]
-    images = jax.ShapeDtypeStruct((count, *outline.image_shape), jnp.float32)
-    labels = jax.ShapeDtypeStruct((count,), jnp.int32)
+    images: Any = jax.ShapeDtypeStruct((count, *outline.image_shape), jnp.float32)
+    labels: Any = jax.ShapeDtypeStruct((count,), jnp.int32)
     state = jax.eval_shape(partial(program.init, image_shape=outline.image_shape), 0)
     moment = Moment(state.params, state.norm_state, state.opt_state, images, labels)
     subject = Subject(program.model, program.loss, program.optimizer)

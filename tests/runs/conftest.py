@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -57,6 +59,14 @@ def make(tmp_path):
         return Engine(load_experiment(file, overrides), out, tell, **settings).run_all()
 
     return run
+
+
+@pytest.fixture
+def own_probes(monkeypatch):
+    """The folder of `my_probes.py` is where Python looks, here and in processes begun from here."""
+    folder = str(Path(__file__).parent)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]))
 
 
 def child(code, *arguments):

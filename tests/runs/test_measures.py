@@ -115,13 +115,17 @@ ARGUMENTS = {
     "metric": st.sampled_from(METRICS),
     "number": st.floats(1e-5, 1e5).map(lambda x: float(f"{x:g}")),
     "axis": st.sampled_from(["learning_rate", "optimizer.momentum"]),
+    "quantity": st.sampled_from(["spread", "updates.spread"]),
+    "step": st.integers(0, 10**7) | st.just("end"),
+    "how": st.sampled_from(["mean", "spread", "Block_0/Conv_1"]),
 }
 
 
 @given(st.data())
 def test_a_measure_is_written_as_it_is_read(data):
     name = data.draw(st.sampled_from(list(MEASURES)))
-    arguments = tuple(data.draw(ARGUMENTS[kind]) for kind in MEASURES[name].takes)
+    kinds = MEASURES[name].takes + MEASURES[name].may_take * data.draw(st.booleans())
+    arguments = tuple(data.draw(ARGUMENTS[kind]) for kind in kinds)
     measure = Measure(name, arguments)
     assert Measure.parse(str(measure)) == measure
-    assert isinstance(measure.higher_is_better, bool)
+    assert isinstance(measure.higher_is_better, bool) or name == "probe"
