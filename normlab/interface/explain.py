@@ -84,8 +84,9 @@ def explain_difference(left: str, right: str, only: str | None) -> list[Block]:
         UserError: there is no such dialect, or one of them lacks the normaliser asked for.
     """
     first, second = dialect(left), dialect(right)
-    for spoken in (first, second) if only is not None else ():
-        spoken.layer(only)
+    if only is not None:
+        for spoken in (first, second):
+            spoken.layer(only)
     shared = [only] if only else [name for name in first.layers if name in second.layers]
     blocks, met = [], []
     for name in shared:
