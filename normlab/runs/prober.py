@@ -85,12 +85,13 @@ class Watch:
     >>> from normlab.data import Shapes
     >>> from normlab.models.plain import MLP
     >>> from normlab.norms import BatchNorm
-    >>> data, model = Shapes(train_examples=64, size=8).load(), MLP(BatchNorm(), classes=4)
-    >>> watch = Watch([], examples=32)
+    >>> data, model = Shapes(train_examples=64, size=8).load(), MLP(BatchNorm(), classes=10)
+    >>> from normlab.probes import Gradients
+    >>> watch = Watch([Gradients()], examples=32)
     >>> recipe = normlab.Recipe(epochs=1, batch_size=32)
     >>> fitted = normlab.fit(model, data, optax.sgd(0.1), recipe, look_at=[0, 2], emit=watch)
-    >>> watch.rows
-    []
+    >>> [row["step"] for row in watch.rows if row["quantity"] == "norm"]
+    [0, 2]
     """
 
     def __init__(self, probes: Iterable[Probe], *, examples: int = 256):
