@@ -12,7 +12,8 @@ from normlab import norms
 from tests.norms.conftest import sample, with_values
 
 from . import goldens
-from .norms import CASES, IMAGE, SHAPE, C, our_record, parameters
+from .libraries import SHAPE, C
+from .norms import CASES, IMAGE, our_record, parameters
 
 CLOSE = {"rtol": 1e-4, "atol": 5e-5}
 MODULE = {"dm-haiku": "haiku"}
