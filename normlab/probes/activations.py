@@ -1,8 +1,10 @@
 """What passes through the layers: how large, how skewed, how much dead, in how many directions."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import get_args
 
+import jax
 import jax.numpy as jnp
 
 from normlab.core import Array
@@ -123,6 +125,7 @@ class Activations:
         ):
             require_field(value in allowed, name, value, f"one of {', '.join(map(str, allowed))}")
 
+    @partial(jax.jit, static_argnums=(0, 1))
     def measure(self, subject: Subject, moment: Moment) -> Readings:
         """Each quantity for each layer."""
         values = seen(subject, moment, self.at)

@@ -1,8 +1,12 @@
 """The contract that every probe keeps.
 
 A probe looks at one moment of training: the parameters, the state, and a batch that stays the same
-from moment to moment, so that what changes is the network. It is pure, can be jitted, and changes
-nothing; where it asks what a step would do, it takes that step on paper.
+from moment to moment, so that what changes is the network. It is pure and changes nothing; where it
+asks what a step would do, it takes that step on paper.
+
+`measure` compiles what it needs by itself, once for each subject: call it as it is. Within `jit` it
+works too, but what it repeats (a gradient for each layer, a product for each Lanczos vector) is
+then a loop inside one program, where XLA's convolutions on a CPU are some thirty times slower.
 """
 
 from collections.abc import Callable
@@ -20,13 +24,15 @@ Loss = Callable[[Any, Any, Array, Array], tuple[Array, Any]]
 """(params, norm_state, images, labels) -> (mean training loss, the norm_state after it)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """What stays the same over a run: the network, its loss and its optimiser.
 
+    Each is itself and equal to no other, so keep one for a run: what is compiled hangs on it.
+
     Attributes:
         model: any linen module that is called as `module(images, train=...)`.
-        loss: of a batch, in training mode.
+        loss: of a batch, in training mode; not jitted, for probes look into it as it is traced.
         optimizer: any optax transformation.
     """
 
@@ -85,7 +91,7 @@ class Probe(Protocol):
     facts: ClassVar[ProbeFacts]
 
     def measure(self, subject: Subject, moment: Moment) -> Readings:
-        """What there is to see at this moment."""
+        """What there is to see at this moment; see the module on `jit`."""
         ...
 
 

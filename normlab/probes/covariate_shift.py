@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from normlab.core import Array
 from normlab.probes.contract import Moment, PerLayer, Readings, Subject, probe
-from normlab.probes.formulas import cosine, norm, ratio
-from normlab.probes.layers import kernels, layers, loss_of, names, owners, seen
+from normlab.probes.formulas import cosine, norm, ratio, scan
+from normlab.probes.layers import gradient_at, kernels, layers, names, owners, seen
 from normlab.probes.updates import one_step
 
 
@@ -82,14 +82,20 @@ def gradient_shift(
     """
     now = weights(gradient(before))
 
-    def at(layer: Array) -> tuple[Array, Array]:
+    def at(carry: tuple[()], layer: Array) -> tuple[tuple[()], tuple[Array, Array]]:
         mixed = jax.tree.map(lambda i, a, b: jnp.where(i < layer, b, a), owner, before, after)
         then = weights(gradient(mixed))
         pairs = list(zip(now, then, strict=True))
         distances = jnp.stack([norm(a.astype(jnp.float32) - b) for a, b in pairs])
-        return distances[layer], jnp.stack([cosine(a, b) for a, b in pairs])[layer]
+        cosines = jnp.stack([cosine(a, b) for a, b in pairs])
+        return carry, (distances[layer], cosines[layer])
 
-    return GradientShift(*lax.map(at, jnp.arange(len(now))))
+    return GradientShift(*scan(at, (), jnp.arange(len(now)))[1])
+
+
+@partial(jax.jit, static_argnums=0)
+def _inputs(subject: Subject, moment: Moment) -> dict[str, Array]:
+    return seen(subject, moment, "inputs")
 
 
 @probe(paper="input: arXiv:1502.03167; gradient: arXiv:1805.11604, definition 2.1")
@@ -116,7 +122,9 @@ class CovariateShift:
         """Each quantity for each layer."""
         gradient, update = one_step(subject, moment)
         after = optax.apply_updates(moment.params, update)
-        before, later = (seen(subject, moment._replace(params=p)) for p in (moment.params, after))
+        before, later = (
+            _inputs(subject, moment._replace(params=p)) for p in (moment.params, after)
+        )
         moved = [distribution_shift(before[name], later[name]) for name in before]
 
         def of_input(values: list[Array]) -> PerLayer:
@@ -124,7 +132,7 @@ class CovariateShift:
 
         paths = layers(subject, moment)
         shift = gradient_shift(
-            jax.grad(loss_of(subject, moment)),
+            lambda params: gradient_at(subject, moment)(params)[1],
             moment.params,
             after,
             owners(subject, moment),

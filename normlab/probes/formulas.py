@@ -1,11 +1,15 @@
 """The few formulas that several probes share."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from normlab.core import Array
+
+Carry = TypeVar("Carry")
 
 SMALLEST = 1.1754944e-38
 """The smallest normal float32: what stands for zero where a logarithm is taken."""
@@ -64,3 +68,24 @@ def spread(values: Array) -> Array:
     (1.0, 0.0)
     """
     return jnp.std(jnp.log10(jnp.maximum(values, SMALLEST)))
+
+
+def scan(
+    one: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, rows: Any
+) -> tuple[Carry, Any]:
+    """`lax.scan` within `jit`; outside of it a plain loop, so that `one` may call what is jitted.
+
+    XLA compiles a loop's body once, but on a CPU convolutions inside a loop do not use its fast
+    ones. A gradient that is compiled by itself and called again costs what it costs in training.
+
+    >>> total, squares = scan(lambda t, x: (t + x, x**2), jnp.zeros(()), jnp.arange(1.0, 4.0))
+    >>> total.item(), squares.tolist()
+    (6.0, [1.0, 4.0, 9.0])
+    """
+    if isinstance(jnp.zeros(()), jax.core.Tracer):
+        return lax.scan(one, carry, rows)
+    found = []
+    for number in range(len(jax.tree.leaves(rows)[0])):
+        carry, result = one(carry, jax.tree.map(lambda leaf: leaf[number], rows))  # noqa: B023
+        found.append(result)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 
 from normlab.probes.contract import Moment, Readings, Subject, probe
 from normlab.probes.formulas import norm, spread
-from normlab.probes.layers import kernels, layers, loss_of, per_layer
+from normlab.probes.layers import kernels, layers, loss_and_gradient, per_layer
 
 
 @probe(paper="Glorot & Bengio 2010")
@@ -26,7 +25,7 @@ class Gradients:
     def measure(self, subject: Subject, moment: Moment) -> Readings:
         """Each quantity for each layer, and two numbers of the whole network."""
         paths = layers(subject, moment)
-        gradient = jax.grad(loss_of(subject, moment))(moment.params)
+        _, gradient = loss_and_gradient(subject, moment)
         found = kernels(gradient, paths)
         sizes = per_layer(paths, [norm(g) for g in found])
         rms = per_layer(paths, [norm(g) / jnp.sqrt(float(g.size)) for g in found])

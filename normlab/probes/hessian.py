@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from normlab.core import Array
 from normlab.errors import UserError, require_field
 from normlab.probes.contract import Moment, Readings, Subject, probe
-from normlab.probes.formulas import SMALLEST
+from normlab.probes.formulas import SMALLEST, scan
 from normlab.probes.layers import loss_of, require_true_gradient
 
 
@@ -77,7 +77,7 @@ def lanczos(product: Callable[[Array], Array], start: Array, iterations: int) ->
     v = start / jnp.linalg.norm(start)
     basis = jnp.zeros((iterations, start.size), start.dtype)
     begin = (basis, v, jnp.ones((), bool))
-    _, (alpha, beta, alive) = lax.scan(one, begin, jnp.arange(iterations))
+    _, (alpha, beta, alive) = scan(one, begin, jnp.arange(iterations))
     # What the space no longer had room for stands apart, below all others.
     bound = jnp.abs(alpha).max() + 2 * beta.max() + 1
     diagonal = jnp.where(alive, alpha, -4 * bound)
@@ -88,6 +88,13 @@ def lanczos(product: Callable[[Array], Array], start: Array, iterations: int) ->
     last = alive.sum() - 1
     found = jnp.arange(iterations) <= last
     return Spectrum(jnp.where(found, values, values[last]), jnp.where(found, error, error[last]))
+
+
+@partial(jax.jit, static_argnums=0)
+def _product(subject: Subject, moment: Moment, flat: Array) -> Array:
+    point, unravel = ravel_pytree(moment.params)
+    loss = loss_of(subject, moment)
+    return hessian_vector_product(lambda flat: loss(unravel(flat)), point)(flat)
 
 
 @probe(paper="Lanczos 1950; arXiv:1901.10159")
@@ -124,10 +131,10 @@ class Hessian:
     def measure(self, subject: Subject, moment: Moment) -> Readings:
         """A vector of `count` eigenvalues and one of their errors, and the smallest."""
         require_true_gradient(subject, moment, "the Hessian")
-        flat, unravel = ravel_pytree(moment.params)
+        flat, _ = ravel_pytree(moment.params)
         if flat.dtype != jnp.float32:
             raise UserError(f"the Hessian needs float32 parameters, got {flat.dtype}")
-        product = hessian_vector_product(lambda flat: loss_of(subject, moment)(unravel(flat)), flat)
+        product = partial(_product, subject, moment)
         start = jax.random.normal(jax.random.key(self.seed), flat.shape)
         found = lanczos(product, start, min(self.iterations, flat.size))
         count = min(self.count, flat.size)

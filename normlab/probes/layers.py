@@ -7,6 +7,7 @@ it gives is the pre-activation. Layers are found by tracing the loss once, which
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
 import flax.linen as nn
@@ -96,6 +97,17 @@ def loss_of(subject: Subject, moment: Moment) -> Callable[[Any], Array]:
     """The training loss as a function of the parameters alone, at this moment's state and batch."""
     state, images, labels = moment.norm_state, moment.images, moment.labels
     return lambda params: subject.loss(params, state, images, labels)[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def loss_and_gradient(subject: Subject, moment: Moment) -> tuple[Array, Any]:
+    """The training loss and its gradient with respect to the parameters."""
+    return jax.value_and_grad(loss_of(subject, moment))(moment.params)
+
+
+def gradient_at(subject: Subject, moment: Moment) -> Callable[[Any], tuple[Array, Any]]:
+    """`loss_and_gradient` as a function of the parameters; compiled once for each subject."""
+    return lambda params: loss_and_gradient(subject, moment._replace(params=params))
 
 
 def layers(subject: Subject, moment: Moment) -> tuple[tuple[str, ...], ...]:
@@ -189,7 +201,8 @@ def seen(subject: Subject, moment: Moment, at: Place = "inputs") -> dict[str, Ar
     watch = _Watch(_is_norm if at == "norms" else _is_layer)
     with nn.intercept_methods(watch):
         loss_of(subject, moment)(moment.params)
-    calls = watch.calls[1:] if at == "inputs" else watch.calls
+    first = 1 if at == "inputs" else 0
+    calls, called = watch.calls[first:], names(tuple(call.path for call in watch.calls))[first:]
     if not calls:
         raise UserError(
             f"there are no {at} to look at in this network: it has {len(watch.calls)} "
@@ -198,14 +211,14 @@ def seen(subject: Subject, moment: Moment, at: Place = "inputs") -> dict[str, Ar
         )
     found = [call.x if at == "inputs" else call.y for call in calls]
     try:
-        found = [value.astype(jnp.float32) for value in found]
+        found = [jnp.positive(value.astype(jnp.float32)) for value in found]  # used: a leak shows
     except jax.errors.UnexpectedTracerError as error:
         raise UserError(
-            f"the layers {', '.join(names(tuple(call.path for call in calls)))} stand inside "
+            f"of the layers {', '.join(called)} some stand inside "
             "nn.remat, nn.scan, nn.vmap or nn.jit, where their activations cannot be looked at; "
             "take the transformation away for the probe (its gradients and updates can be seen)"
         ) from error
-    return dict(zip(names(tuple(call.path for call in calls)), found, strict=True))
+    return dict(zip(called, found, strict=True))
 
 
 def seen_gradients(subject: Subject, moment: Moment) -> dict[str, tuple[Array, Array]]:

@@ -1,11 +1,9 @@
 """Probes without a config: any linen network, looked at as it stands."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import optax
 
 from normlab.catalogue import snake_case
@@ -83,6 +81,4 @@ def look(
     subject = Subject(model, training_loss, optimizer)
     moment = Moment(params, rest, opt_state, images, labels)
     chosen = {snake_case(type(probe).__name__): probe for probe in probes}
-    return {
-        name: jax.jit(partial(probe.measure, subject))(moment) for name, probe in chosen.items()
-    }
+    return {name: probe.measure(subject, moment) for name, probe in chosen.items()}

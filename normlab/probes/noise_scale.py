@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from normlab.core import Array
 from normlab.errors import UserError, require_field
 from normlab.probes.contract import Moment, Readings, Subject, probe
-from normlab.probes.formulas import norm
+from normlab.probes.formulas import norm, scan
+from normlab.probes.layers import loss_and_gradient
 
 
 class Noise(NamedTuple):
@@ -65,7 +65,7 @@ def noise_scale(gradient: Callable[[Any], Any], batch: Any, parts: int) -> Noise
 
     shape = jax.eval_shape(gradient, jax.tree.map(lambda leaf: leaf[0], split))
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
-    total, squares = lax.scan(one, nothing, split)
+    total, squares = scan(one, nothing, split)
     small, large = squares.mean(), norm(jax.tree.map(lambda leaf: leaf / parts, total)) ** 2
     per_part = size // parts
     square = (size * large - per_part * small) / (size - per_part)
@@ -104,7 +104,8 @@ class NoiseScale:
         """Three numbers of the whole network."""
 
         def gradient(batch: tuple[Array, Array]) -> Any:
-            return jax.grad(lambda p: subject.loss(p, moment.norm_state, *batch)[0])(moment.params)
+            part = moment._replace(images=batch[0], labels=batch[1])
+            return loss_and_gradient(subject, part)[1]
 
         found = noise_scale(gradient, (moment.images, moment.labels), self.parts)
         return {"noise_scale": found.scale, "trace": found.trace, "square": found.square}

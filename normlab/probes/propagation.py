@@ -1,7 +1,9 @@
 """What becomes of a signal on its way through the network, and of the gradient on its way back."""
 
 from dataclasses import dataclass
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 
 from normlab.core import Array
@@ -55,6 +57,7 @@ class Propagation:
     Propagation()
     """
 
+    @partial(jax.jit, static_argnums=(0, 1))
     def measure(self, subject: Subject, moment: Moment) -> Readings:
         """Each quantity for each layer, and two numbers of the whole network."""
         found = seen_gradients(subject, moment)

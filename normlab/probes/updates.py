@@ -3,18 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from normlab.core import Array
 from normlab.probes.contract import Moment, Readings, Subject, probe
 from normlab.probes.formulas import cosine, dot, norm, ratio, spread
-from normlab.probes.layers import kernels, layers, loss_of, per_layer
+from normlab.probes.layers import kernels, layers, loss_and_gradient, per_layer
 
 
 def one_step(subject: Subject, moment: Moment) -> tuple[Any, Any]:
     """The gradient, and the update that the optimiser would add to the parameters; on paper."""
-    gradient = jax.grad(loss_of(subject, moment))(moment.params)
+    _, gradient = loss_and_gradient(subject, moment)
     update, _ = subject.optimizer.update(gradient, moment.opt_state, moment.params)
     return gradient, update
 
