@@ -45,6 +45,7 @@ class Call(NamedTuple):
     module: nn.Module
     x: Any
     y: Any
+    trace: Any
 
 
 @dataclass
@@ -77,12 +78,17 @@ class _Watch:
             first = next(iter(kwargs))
             x = self.before(number, kwargs[first])
             kwargs = {**kwargs, first: x}
-        self.calls.append(Call(path, module, x, None))
+        self.calls.append(Call(path, module, x, None, _trace()))
         self._within.add(path)
         y = self.after(number, call(*args, **kwargs))
         self._within.remove(path)
         self.calls[number] = self.calls[number]._replace(y=y)
         return y
+
+
+def _trace() -> Any:
+    """The innermost trace: another one inside of nn.remat and its like, whose values stay there."""
+    return getattr(jnp.zeros(()), "_trace", None)
 
 
 def _is_layer(module: nn.Module) -> bool:
@@ -210,14 +216,13 @@ def seen(subject: Subject, moment: Moment, at: Place = "inputs") -> dict[str, Ar
             "(and the first layer's input are the images)"
         )
     found = [call.x if at == "inputs" else call.y for call in calls]
-    try:
-        found = [jnp.positive(value.astype(jnp.float32)) for value in found]  # used: a leak shows
-    except jax.errors.UnexpectedTracerError as error:
+    if any(call.trace is not _trace() for call in calls):
         raise UserError(
-            f"of the layers {', '.join(called)} some stand inside "
-            "nn.remat, nn.scan, nn.vmap or nn.jit, where their activations cannot be looked at; "
-            "take the transformation away for the probe (its gradients and updates can be seen)"
-        ) from error
+            f"of the layers {', '.join(called)} some stand inside nn.remat, nn.scan, nn.vmap or "
+            "nn.jit, where their activations cannot be looked at; take the transformation away "
+            "for the probe (its gradients and updates can be seen)"
+        )
+    found = [value.astype(jnp.float32) for value in found]
     return dict(zip(called, found, strict=True))
 
 
