@@ -17,7 +17,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-def _no_optimizer(*_: Any) -> Any:
+def _no_optimizer(updates: Any, state: Any, params: Any = None) -> Any:
     raise UserError(
         "this probe asks what a step would do and has no optimiser: give look(..., "
         "optimizer=optax.sgd(0.1)), and opt_state= if it has already been used"
