@@ -121,7 +121,7 @@ class Maker:
         }
         prober = self._prober(config, compiled)
         if prober is not None:
-            about |= {"probe_seconds": spent, "probe_compile_seconds": prober.compile_seconds}
+            about |= {"probe_seconds": spent}
 
         checkpoints = Checkpoints(run.path / CHECKPOINTS)
         try:

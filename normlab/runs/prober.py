@@ -1,8 +1,7 @@
-"""Probes put to a run: compiled once for a program, and what they see as rows."""
+"""Probes put to a run, and what they see as rows."""
 
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,9 @@ from normlab.training.state import Lookable, TrainState
 
 
 class Prober:
-    """Probes compiled for one program and the first of its training examples.
+    """Probes of one program and the first of its training examples.
+
+    A probe compiles what it needs when it first looks; keep one prober for all runs of a program.
 
     Args:
         compiled: the program on its data.
@@ -26,39 +27,31 @@ class Prober:
 
     Raises:
         UserError: a probe cannot look into this model.
-
-    Attributes:
-        compile_seconds: how long tracing and compiling took.
     """
 
     def __init__(self, compiled: Compiled, probes: Mapping[str, Probe], examples: int):
-        started = time.perf_counter()
         self._images, self._labels = compiled.first_examples(examples)
-        state = jax.eval_shape(lambda: compiled.program.init(0, self._images.shape[1:]))
-        moment = self._moment(state)
-        program = compiled.program
-        subject = Subject(program.model, program.loss, program.optimizer)
-        lowered = {}
+        program, self._probes = compiled.program, dict(probes)
+        self._subject = Subject(program.model, program.loss, program.optimizer)
+        state = jax.eval_shape(lambda: program.init(0, self._images.shape[1:]))
         for name, probe in probes.items():
             try:
-                lowered[name] = jax.jit(partial(probe.measure, subject)).lower(moment)
+                jax.eval_shape(partial(probe.measure, self._subject), self._moment(state))
             except UserError as error:
                 raise UserError(f"probe {name}: {error}") from error
-        with ThreadPoolExecutor() as pool:
-            programs = pool.map(lambda one: one.compile(), lowered.values())
-            self._programs = dict(zip(lowered, programs, strict=True))
-        self.compile_seconds = time.perf_counter() - started
 
     def look(self, state: TrainState) -> tuple[list[dict[str, Any]], float]:
         """The rows of all probes at this state, and the seconds that they took.
+
+        Those of the first look have the compilation in them.
 
         A probe that fails here (for want of memory, say) leaves a row with its `error`: it is not
         worth the training that it looks at.
         """
         started, step, rows = time.perf_counter(), int(state.step), []
-        for name, program in self._programs.items():
+        for name, probe in self._probes.items():
             try:
-                found = jax.device_get(program(self._moment(state)))
+                found = jax.device_get(probe.measure(self._subject, self._moment(state)))
             except jax.errors.JaxRuntimeError as error:
                 rows.append({"step": step, "probe": name, "error": str(error).partition("\n")[0]})
                 continue
@@ -109,7 +102,6 @@ class Watch:
         if self._prober is None or self._compiled is not event.compiled:
             self._prober = Prober(event.compiled, self._probes, self._examples)
             self._compiled = event.compiled
-            self.seconds += self._prober.compile_seconds
         rows, seconds = self._prober.look(event.state)
         self.rows += rows
         self.seconds += seconds

@@ -79,7 +79,9 @@ def compare_kernel(name, transform, theirs):
         assert error < 2e-5, f"{name} {transform}: {key} is off by {error:.1e}"
 
 
-@pytest.mark.parametrize(("name", "transform", "run"), KERNELS, ids=str)
+@pytest.mark.parametrize(
+    ("name", "transform", "run"), KERNELS, ids=[f"{a} {b}" for a, b, _ in KERNELS]
+)
 def test_a_dialect_s_kernel_transform_is_the_library_s(name, transform, run):
     prefix, arrays = f"{name} {transform}/", goldens.load("dialects")
     compare_kernel(name, transform, {k: arrays[prefix + k] for k in ("kernel", "gradient")})

@@ -98,7 +98,6 @@ def test_their_seconds_are_told_and_are_no_training(probed, make, monkeypatch):
     status = make(probed).runs.runs[0].status
     assert status["probe_seconds"] > 0.2 * len(ALL)
     assert status["train_seconds"] + status["evaluate_seconds"] < 0.2 * len(ALL)
-    assert status["probe_compile_seconds"] > 0
 
 
 def test_seeds_share_what_is_compiled(tiny, make, monkeypatch):
