@@ -29,7 +29,7 @@ class Digits(nnx.Module):
 
     def __call__(self, x, rngs=None):
         x = nnx.relu(self.dropout1(self.norm1(self.conv1(x)), rngs=rngs))
-        x = nnx.avg_pool(x, (2, 2), (2, 2))
+        x = nnx.max_pool(x, (2, 2), (2, 2))
         x = nnx.relu(self.norm2(self.conv2(x)))
         return self.linear(x.mean(axis=(1, 2)))
 
@@ -143,7 +143,7 @@ def test_layers_are_found_wherever_they_hang_and_shared_ones_stay_shared():
         "in_list/1/layers/1",
         "in_tuple/0",
         "in_tuple/1",
-        "pair/first",
+        "pair/0",
         "plain_list/0",
         "shared",
     ]
