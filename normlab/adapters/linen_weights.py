@@ -51,7 +51,11 @@ class LinenWeights:
         self.variables = variables
         self._trace = _Trace(model, call)
         images = jax.ShapeDtypeStruct(images.shape, images.dtype)
-        self._init = lambda x: model.init(jax.random.key(0), x, **evaluation(model, call))
+
+        def init(x: Array) -> Any:
+            return model.init(jax.random.key(0), x, **evaluation(model, call))
+
+        self._init = init
         self._images = images
         self.shapes = self._trace.run(self._init, images)
         if variables is not None:
@@ -60,12 +64,13 @@ class LinenWeights:
     def units(self) -> list[Unit]:
         """Its layers in the order of calls."""
         layers: dict[Path, dict[str, Path]] = {}
-        for key in flatten_dict(self.shapes):
+        shapes: dict[Any, Any] = flatten_dict(self.shapes)
+        for key in shapes:
             collection, *path, name = key
             if path and path[-1] == NORM:
                 path = path[:-1]
             if collection != "params":
-                name = OUR_NAMES.get(name, name)
+                name = str(OUR_NAMES.get(name, name))
             layers.setdefault(tuple(path), {})[name] = key
         order = {path: place for place, path in enumerate(self._trace.calls)}
         return [
@@ -211,7 +216,7 @@ class _Trace:
         """Note which marked arrays are flattened images, element by element the same or not."""
         for equation in jaxpr.eqns:
             name = equation.primitive.name
-            known = [
+            known: list[tuple[Any, tuple[int, ...]]] = [
                 (value, flat[value])
                 for value in equation.invars
                 if isinstance(value, Var) and value in flat
@@ -248,6 +253,6 @@ REARRANGING = {"dot_general", "conv_general_dilated", "reshape", "transpose", "s
 
 
 def _flattens(equation: Any) -> bool:
-    before, after = (value.aval.shape for value in (equation.invars[0], equation.outvars[0]))
+    before, after = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
     several = len(before) > 2 and math.prod(before[1:-1]) > 1 and before[-1] > 1
     return several and len(after) == 2 and after[0] == before[0]
