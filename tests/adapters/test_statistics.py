@@ -10,11 +10,11 @@ import pytest
 
 from normlab.adapters.kept import RENEWABLE
 from normlab.adapters.linen import Norm
+from normlab.adapters.names import flax_name
 from normlab.adapters.statistics import adapt, recalibrate, recalibrate_layer_by_layer
 from normlab.catalogue import NORMS
 from normlab.errors import UserError
-from normlab.models.plain import MLP
-from normlab.models.resnet import Resnet
+from normlab.models.plain import MLP, Convnet
 from normlab.models.slots import NORM_STATE
 from normlab.norms import BatchGroupNorm, BatchNorm, BatchRenorm, GroupNorm
 
@@ -109,7 +109,7 @@ def test_the_second_layer_sees_batches_normalised_by_themselves(batches, linen):
 
 
 def test_layer_by_layer_every_layer_has_the_statistics_of_what_it_takes_in_at_evaluation(batches):
-    model = Resnet(norm=BatchNorm(), classes=3, depth=8, width=2)
+    model = Convnet(norm=BatchNorm(), classes=3, widths=(4,), layers=3)
     variables = begun(model, batches[0])
     new = recalibrate_layer_by_layer(model, variables, batches)
     whole = jnp.concatenate(batches)
@@ -148,14 +148,15 @@ def test_every_normaliser_is_renewed_or_refused_or_has_nothing_to_renew(name):
     if norm.facts.backward_state:
         pytest.skip("no layer holds it")
     model = Norm(norm, use_running_average=False)
-    variables = model.init(jax.random.key(0), x)
+    stats = {flax_name(key): leaf for key, leaf in state.items()}
+    variables = {"params": params, **({"batch_stats": stats} if stats else {})}
     if not issubclass(cls, RENEWABLE):
         match = "not the moments" if state else "keeps no statistics"
         with pytest.raises(UserError, match=match):
             recalibrate(model, variables, [x])
         return
     if name != "frozen_batch_norm":
-        _, state = norm.apply(params, state, x, train=True)
+        _, state = jax.jit(lambda x: norm.apply(params, state, x, train=True))(x)
     else:
         state = {"mean": x.mean(axis=(0, 1, 2)), "variance": x.var(axis=(0, 1, 2))}
     new = recalibrate(model, variables, [x])["batch_stats"]
@@ -247,7 +248,7 @@ def test_an_infinite_prior_is_the_source_and_a_large_one_approaches_it(batches, 
 
 
 def test_adaptation_undoes_a_change_of_contrast_and_brightness(batches):
-    model = Resnet(norm=BatchNorm(), classes=3, depth=8, width=2)
+    model = Convnet(norm=BatchNorm(), classes=3, widths=(4,))
     x = batches[2]
     variables = begun(model, x)
     shifted = 3 * x + 5
