@@ -26,6 +26,7 @@ from normlab.adapters.places import (
 from normlab.core import Array
 from normlab.errors import UserError
 from normlab.models.slots import NORM_STATE
+from normlab.norms.averaged import AveragedBatchNorm
 from normlab.norms.batch import BatchNorm
 from normlab.norms.batch_group import BatchGroupNorm
 from normlab.norms.controls import Affine, Identity
@@ -37,6 +38,7 @@ from normlab.norms.renorm import BatchRenorm
 
 FOLDABLE = (
     Affine,
+    AveragedBatchNorm,
     BatchGroupNorm,
     BatchNorm,
     BatchRenorm,
@@ -102,8 +104,7 @@ def fold(model: nn.Module, variables: Variables, images: Array, **call: Any) -> 
     if not pairs:
         why = "".join(f"\n  {path}: {reason}" for path, reason in left.items())
         raise UserError(f"there is no normaliser that can be folded{why or ': the model has none'}")
-    layers = [layer for _, layer in pairs]
-    without_bias = tuple(p for p in layers if "bias" not in at(variables, ("params", *p)))
+    without_bias = tuple(p for _, p in pairs if "bias" not in at(variables, ("params", *p)))
     variables = jax.jit(lambda v: _all_folded(v, pairs))(variables)
     report = {str(place): "/".join(layer) for place, layer in pairs}
     if not left and getattr(model, "catalogue_kind", None) == "model":

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from normlab.adapters.places import Place
 from normlab.core import Array, Normaliser, State
 from normlab.errors import UserError
+from normlab.norms.averaged import AveragedBatchNorm
 from normlab.norms.batch import BatchNorm
-from normlab.norms.batch_group import BatchGroupNorm, MixedBatchGroupNorm
+from normlab.norms.batch_group import BatchGroupNorm
 from normlab.norms.batch_instance import BatchInstanceNorm
 from normlab.norms.domains import ConditionalBatchNorm
 from normlab.norms.evo import EvoNormB0
@@ -17,6 +18,7 @@ from normlab.norms.population import PopulationNorm
 from normlab.norms.renorm import BatchRenorm
 
 RENEWABLE = (
+    AveragedBatchNorm,
     BatchGroupNorm,
     BatchInstanceNorm,
     BatchNorm,
@@ -25,7 +27,6 @@ RENEWABLE = (
     EvoNormB0,
     ExampleWeightedBatchNorm,
     FrozenBatchNorm,
-    MixedBatchGroupNorm,
     PopulationNorm,
 )
 """The normalisers whose state follows from the moments of each channel of their input."""
