@@ -264,6 +264,7 @@ def _visit(holder: Any, at: Callable[[str, Any], Any], path: str, seen: set[int]
     if isinstance(holder, tuple):
         as_list = list(holder)
         _visit(as_list, at, path, seen)
+        seen.discard(id(as_list))  # it goes, and another list may come to have its id
         if all(new is part for new, part in zip(as_list, holder, strict=True)):
             return holder
         return type(holder)(*as_list) if hasattr(holder, "_fields") else tuple(as_list)
