@@ -12,11 +12,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from normlab.adapters.flax_layers import like_flax as like_flax
+    from normlab.adapters.folding import fold as fold
+    from normlab.adapters.freezing import freeze as freeze
+    from normlab.adapters.statistics import adapt as adapt
+    from normlab.adapters.statistics import recalibrate as recalibrate
     from normlab.errors import UserError as UserError
     from normlab.evidence.compare import compare as compare
     from normlab.interface.notebook import run as run
     from normlab.norms.batch import batch_norm as batch_norm
     from normlab.norms.controls import affine as affine
+    from normlab.norms.dialects import dialect as dialect
     from normlab.norms.divisive import divisive_norm as divisive_norm
     from normlab.norms.elementwise import dynamic_erf as dynamic_erf
     from normlab.norms.elementwise import dynamic_tanh as dynamic_tanh
@@ -31,33 +37,57 @@ if TYPE_CHECKING:
     from normlab.norms.renorm import batch_renorm as batch_renorm
     from normlab.norms.rms import rms_norm as rms_norm
     from normlab.norms.scale import scale_norm as scale_norm
+    from normlab.probes.looking import look as look
     from normlab.runs.directory import load as load
+    from normlab.runs.prober import Watch as Watch
     from normlab.training.fit import fit as fit
     from normlab.training.recipe import Recipe as Recipe
+    from normlab.weights.centred_weight_norm import centred_weight_norm as centred_weight_norm
+    from normlab.weights.scaled_weight_standardisation import (
+        scaled_weight_standardisation as scaled_weight_standardisation,
+    )
+    from normlab.weights.spectral_norm import spectral_norm as spectral_norm
+    from normlab.weights.weight_norm import weight_norm as weight_norm
+    from normlab.weights.weight_standardisation import (
+        weight_standardisation as weight_standardisation,
+    )
 
 _HOMES = {
+    "adapt": "normlab.adapters.statistics",
     "affine": "normlab.norms.controls",
     "batch_norm": "normlab.norms.batch",
     "batch_renorm": "normlab.norms.renorm",
+    "centred_weight_norm": "normlab.weights.centred_weight_norm",
     "compare": "normlab.evidence.compare",
+    "dialect": "normlab.norms.dialects",
     "divisive_norm": "normlab.norms.divisive",
     "dynamic_erf": "normlab.norms.elementwise",
     "dynamic_tanh": "normlab.norms.elementwise",
     "filter_response_norm": "normlab.norms.filter_response",
     "fit": "normlab.training.fit",
+    "fold": "normlab.adapters.folding",
+    "freeze": "normlab.adapters.freezing",
     "global_response_norm": "normlab.norms.global_response",
     "group_norm": "normlab.norms.group",
     "instance_norm": "normlab.norms.instance",
     "layer_norm": "normlab.norms.layer",
     "layer_norm_image": "normlab.norms.layer",
+    "like_flax": "normlab.adapters.flax_layers",
     "load": "normlab.runs.directory",
     "local_response_norm": "normlab.norms.local_response",
+    "look": "normlab.probes.looking",
     "positional_norm": "normlab.norms.positional",
+    "recalibrate": "normlab.adapters.statistics",
     "Recipe": "normlab.training.recipe",
     "rms_norm": "normlab.norms.rms",
     "run": "normlab.interface.notebook",
     "scale_norm": "normlab.norms.scale",
+    "scaled_weight_standardisation": "normlab.weights.scaled_weight_standardisation",
+    "spectral_norm": "normlab.weights.spectral_norm",
     "UserError": "normlab.errors",
+    "Watch": "normlab.runs.prober",
+    "weight_norm": "normlab.weights.weight_norm",
+    "weight_standardisation": "normlab.weights.weight_standardisation",
 }
 
 
