@@ -1,6 +1,7 @@
 """Probes without a config: any linen network, looked at as it stands."""
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 import flax.linen as nn
@@ -41,6 +42,8 @@ def look(
 ) -> dict[str, Readings]:
     """What probes find in a linen network, normlab's or your own, at one moment.
 
+    A second look with the same objects for model, optimiser and loss compiles nothing anew.
+
     Args:
         model: the network, called as `model(images, **call)`.
         variables: as `model.init` made them or training left them: `params` and whatever other
@@ -71,14 +74,31 @@ def look(
     """
     params = variables["params"]
     rest = {name: value for name, value in variables.items() if name != "params"}
-
-    def training_loss(params: Any, rest: Any, images: Array, labels: Array) -> tuple[Array, Any]:
-        output, moved = model.apply({"params": params, **rest}, images, mutable=[*rest], **call)
-        return loss(output, labels), moved
-
     if opt_state is None:
         opt_state = optimizer.init(params)
-    subject = Subject(model, training_loss, optimizer)
+    key = (model, optimizer, loss, tuple(sorted(call.items())))
+    try:
+        subject = _kept_subject(*key)
+    except TypeError:  # an argument that cannot be hashed, as a key for dropout
+        subject = _subject(*key)
     moment = Moment(params, rest, opt_state, images, labels)
     chosen = {snake_case(type(probe).__name__): probe for probe in probes}
     return {name: probe.measure(subject, moment) for name, probe in chosen.items()}
+
+
+def _subject(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    loss: Callable[[Any, Array], Array],
+    call: tuple[tuple[str, Any], ...],
+) -> Subject:
+    def training_loss(params: Any, rest: Any, images: Array, labels: Array) -> tuple[Array, Any]:
+        variables = {"params": params, **rest}
+        output, moved = model.apply(variables, images, mutable=[*rest], **dict(call))
+        return loss(output, labels), moved
+
+    return Subject(model, training_loss, optimizer)
+
+
+_kept_subject = lru_cache(maxsize=8)(_subject)
+"""Compiled probes hang on their subject: a second look at the same network is to find them."""
