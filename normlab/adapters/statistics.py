@@ -147,7 +147,9 @@ def adapt(
     """
     if not prior >= 0:
         raise UserError(f"prior={prior}: a number of examples, 0 or more")
-    weight = 1.0 if math.isinf(prior) else prior / (prior + images.shape[0])
+    if math.isinf(prior):
+        return variables
+    weight = prior / (prior + images.shape[0])
 
     def mixed(place: Place, state: State, moments: Moments) -> State:
         source = mean_and_variance(place.normaliser, state)
@@ -158,9 +160,6 @@ def adapt(
         )
         return with_mean_and_variance(place.normaliser, state, mean, variance)
 
-    if math.isinf(prior):
-        return variables
-    weight = prior / (prior + images.shape[0])
     meeting = _Meeting(mixed)
     moved = jax.jit(lambda v, x: meeting.apply(model, v, (x,), call))(variables, images)
     for place in meeting.places():
