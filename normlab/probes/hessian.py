@@ -43,7 +43,8 @@ def lanczos(product: Callable[[Array], Array], start: Array, iterations: int) ->
 
     Without that, rounding makes copies of the eigenvalues found first. It needs a memory of
     `iterations` vectors, and as many products. An eigenvalue that is there several times is found
-    once: a Krylov space holds one direction of each eigenspace.
+    at least once and never more often than it is there: a Krylov space holds one direction of
+    each eigenspace, until rounding brings in the next.
 
     Args:
         product: `v -> A v` of vectors `(n,)`.
@@ -103,8 +104,9 @@ class Hessian:
     """The extreme eigenvalues of the Hessian of the training loss, by Lanczos' method.
 
     The loss is that of training: of this batch, with the batch's statistics where the normaliser
-    takes them. largest: the eigenvalues from above; one that is there several times comes once.
-    smallest: the most negative. error: within which each of largest lies of an eigenvalue.
+    takes them. largest: the eigenvalues from above; one that is there several times comes at
+    least once, and with enough iterations as often as it is there. smallest: the most negative.
+    error: within which each of largest lies of an eigenvalue.
     trace is not among them: these are the edges of the spectrum, not its bulk.
 
     It costs about two training steps for each iteration and keeps as many copies of the

@@ -1,5 +1,6 @@
 """Small networks, as the tests of probes share them."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from normlab.models.resnet import Resnet, ResnetV2
 from normlab.models.slots import NORM_STATE
 from normlab.norms import BatchNorm, GroupNorm, Identity
 from normlab.probes.contract import Moment, Subject
+from normlab.probes.looking import look
 
 MODELS = {
     "mlp": lambda norm, **more: MLP(norm=norm, classes=3, widths=(8, 8), **more),
@@ -58,3 +60,37 @@ def function_of(loss, params, optimizer=None, images=None):
     images = jnp.zeros((4, 1)) if images is None else images
     labels = jnp.zeros(len(images), jnp.int32)
     return made, Moment(params, {}, chosen.init(params), images, labels)
+
+
+class Linear(nn.Module):
+    """Dense layers in a row and nothing else: `x W0 W1 ...`, whose gradients are easy by hand."""
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x):
+        for width in self.widths:
+            x = nn.Dense(width, use_bias=False)(x)
+        return x
+
+
+def half_squares(outputs, targets):
+    """The mean over examples of half the squared distance."""
+    return 0.5 * jnp.sum((outputs - targets) ** 2, axis=-1).mean()
+
+
+def linear_look(probe, kernels, x, targets, loss=half_squares, **more):
+    """What a probe finds in a linear network of given kernels, on given examples."""
+    single = [jnp.asarray(value, jnp.float32) for value in (x, targets)]
+    params = {f"Dense_{i}": {"kernel": jnp.asarray(w, jnp.float32)} for i, w in enumerate(kernels)}
+    model = Linear(tuple(w.shape[1] for w in kernels))
+    (found,) = look(model, {"params": params}, *single, [probe], loss=loss, **more).values()
+    return found
+
+
+def with_singular_values(values, rows, seed=0):
+    """A matrix `(rows, len(values))`, float64."""
+    rng = np.random.default_rng(seed)
+    left, _ = np.linalg.qr(rng.standard_normal((rows, len(values))))
+    right, _ = np.linalg.qr(rng.standard_normal((len(values), len(values))))
+    return (left * np.asarray(values)) @ right.T
