@@ -50,8 +50,10 @@ class Propagation:
     between two examples (1 where all have become alike); gradient, the sum over the batch of the
     squared gradient of the loss with respect to it. growth: by what factor that sum grows for each
     layer on the way back, the geometric mean over the depth: 1 is neither vanishing nor exploding.
-    Batch normalisation alone makes it (B - 2)/(B - 3) in a wide linear network and about
-    pi/(pi - 1) in one of ReLUs (Yang et al. 2019). signal_growth: the same of square, forward.
+    Batch normalisation alone makes it (B - 2)/(B - 3) in a wide and deep linear network and about
+    pi/(pi - 1) in one of ReLUs (Yang et al. 2019); the layer next to the head makes less, as batch
+    normalisation takes the mean over the batch out of the loss's gradient there, which in a
+    network of 20 layers lowers growth by 1 to 3 %. signal_growth: the same of square, forward.
 
     >>> Propagation()
     Propagation()

@@ -102,7 +102,9 @@ class Scaled(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        return nn.Dense(3)(nn.Dense(4)(nn.LayerNorm()(nn.Dense(4)(x))))
+        x = nn.LayerNorm()(nn.Dense(4)(x))
+        x = nn.Dense(4)(x)
+        return nn.Dense(3)(x)
 
 
 def test_biases_and_normalisers_move_with_the_layer_before_them():
