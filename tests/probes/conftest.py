@@ -53,15 +53,6 @@ def moment(subject, images=(16, 8, 8, 3), seed=0):
     return Moment(variables["params"], state, opt_state, images, labels)
 
 
-def function_of(loss, params, optimizer=None, images=None):
-    """A subject without a network: the loss is a function of the parameters alone."""
-    chosen = optimizer or optax.sgd(0.1)
-    made = Subject(None, lambda p, state, x, y: (loss(p), state), chosen)
-    images = jnp.zeros((4, 1)) if images is None else images
-    labels = jnp.zeros(len(images), jnp.int32)
-    return made, Moment(params, {}, chosen.init(params), images, labels)
-
-
 class Linear(nn.Module):
     """Dense layers in a row and nothing else: `x W0 W1 ...`, whose gradients are easy by hand."""
 
