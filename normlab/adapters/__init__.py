@@ -11,6 +11,7 @@ from normlab.adapters.folding import fold as fold
 from normlab.adapters.freezing import freeze as freeze
 from normlab.adapters.interchange import carry as carry
 from normlab.adapters.linen_weights import LinenWeights as LinenWeights
+from normlab.adapters.nnx_weights import NnxWeights as NnxWeights
 from normlab.adapters.statistics import adapt as adapt
 from normlab.adapters.statistics import recalibrate as recalibrate
 from normlab.adapters.statistics import recalibrate_layer_by_layer as recalibrate_layer_by_layer

@@ -1,8 +1,9 @@
 """Weights carried from one network to another that is built alike, whatever library wrote them.
 
-A side (`TorchWeights`, `LinenWeights`) says which layers a network has, in order, and how each
-array becomes a common form and back. `carry` pairs the layers of two sides and moves the arrays.
-The common form has channels last: kernels `(..., in, out)`, and names of this library.
+A side (`TorchWeights`, `LinenWeights`, `NnxWeights`) says which layers a network has, in order, and
+how each array becomes a common form and back. `carry` pairs the layers of two sides and moves the
+arrays. The common form has channels last: kernels `(..., in, out)`, and names of this
+library.
 """
 
 from collections import defaultdict

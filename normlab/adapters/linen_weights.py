@@ -88,7 +88,7 @@ class LinenWeights:
             elif name == "kernel" and len(shape) > 2:
                 leaves[name] = self._convolution(path, key, shape)
             elif name == "kernel" or (flat and "kernel" not in keys and math.prod(flat) in shape):
-                leaves[name] = Leaf(key, shape, *_reordering(flat))
+                leaves[name] = Leaf(key, shape, *reordering(flat))
             else:
                 leaves[name] = Leaf(key, shape, optional=self._optional(path, name, key))
         kind = "layer" if "kernel" in leaves else "norm"
@@ -99,14 +99,7 @@ class LinenWeights:
         module = self._trace.transposed.get(path)
         if module is None:
             return Leaf(key, shape)
-        spatial = tuple(range(len(shape) - 2))
-        if module.transpose_kernel:  # (..., out, in), as torch's (in, out, ...) becomes
-            return Leaf(key, shape)
-
-        def turned(values: np.ndarray) -> np.ndarray:
-            return np.flip(values, spatial).swapaxes(-1, -2)
-
-        return Leaf(key, (*shape[:-2], shape[-1], shape[-2]), turned, turned)
+        return transposed_kernel(key, shape, module.transpose_kernel)
 
     def _optional(self, path: Path, name: str, key: Path) -> bool:
         place = self._trace.places.get(path)
@@ -149,7 +142,19 @@ def _require_same(shapes: dict[Path, Any], given: dict[Path, Any]) -> None:
         raise UserError(f"the variables are not the model's: it has no {', '.join(more)}")
 
 
-def _reordering(flat: tuple[int, ...] | None) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def transposed_kernel(key: Any, shape: tuple[int, ...], as_torch: bool) -> Leaf:
+    """The kernel of a transposed convolution of Flax; `as_torch` is its `transpose_kernel`."""
+    if as_torch:  # (..., out, in), as torch's (in, out, ...) becomes
+        return Leaf(key, shape)
+    spatial = tuple(range(len(shape) - 2))
+
+    def turned(values: np.ndarray) -> np.ndarray:
+        return np.flip(values, spatial).swapaxes(-1, -2)
+
+    return Leaf(key, (*shape[:-2], shape[-1], shape[-2]), turned, turned)
+
+
+def reordering(flat: tuple[int, ...] | None) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """To rows in the order (C, ...) from (..., C), and back; `flat` is the shape before."""
     if flat is None:
         return unchanged, unchanged

@@ -200,10 +200,10 @@ def swap(model: nnx.Module, old: Any, new: New) -> Swapped:
             why[path] = str(error)
         return layer
 
-    _visit(model, plan, "", set())
+    visit(model, plan, "", set())
     refuse(why)
     report.require_some(types, model)
-    _visit(model, lambda _, layer: made.get(id(layer), layer), "", set())
+    visit(model, lambda _, layer: made.get(id(layer), layer), "", set())
     return report
 
 
@@ -259,11 +259,11 @@ def _features(layer: Any) -> int:
     )
 
 
-def _visit(holder: Any, at: Callable[[str, Any], Any], path: str, seen: set[int]) -> Any:
+def visit(holder: Any, at: Callable[[str, Any], Any], path: str, seen: set[int]) -> Any:
     """`holder`, with `at(path, part)` in the place of every part, in place where that can be."""
     if isinstance(holder, tuple):
         as_list = list(holder)
-        _visit(as_list, at, path, seen)
+        visit(as_list, at, path, seen)
         seen.discard(id(as_list))  # it goes, and another list may come to have its id
         if all(new is part for new, part in zip(as_list, holder, strict=True)):
             return holder
@@ -282,7 +282,7 @@ def _visit(holder: Any, at: Callable[[str, Any], Any], path: str, seen: set[int]
     put: Any = operator.setitem if by_key else setattr
     for key, part in parts.items():
         name = f"{path}/{key}" if path else str(key)
-        new = _visit(at(name, part), at, name, seen)
+        new = visit(at(name, part), at, name, seen)
         if new is not part:
             put(holder, key, new)
     return holder
