@@ -137,11 +137,20 @@ def _renormalised(x, norm, params, mask=None):
     return (_wide(x) - mean) / deviation * r + d
 
 
-def _population(x, norm, params, mask=None):
-    """At the first step the statistics are the batch's own, or 0 and 1 where it has one value."""
+def _first(x, mask):
+    """Running statistics after the first step: the batch's, or 0 and 1 where it has one value."""
     mean, variance = _channels(x, mask)
     several = _valid(x, mask).reshape(-1, x.shape[-1]).sum(axis=0) > 1
-    mean, variance = np.where(several, mean, 0), np.where(several, variance, 1)
+    return np.where(several, mean, 0), np.where(several, variance, 1)
+
+
+def _averaged(x, norm, params, mask=None):
+    mean, variance = _first(x, mask)
+    return (_wide(x) - mean) / np.sqrt(variance + norm.eps)
+
+
+def _population(x, norm, params, mask=None):
+    mean, variance = _first(x, mask)
     return (_wide(x) - _real(mean)) / np.sqrt(_real(variance) + norm.eps)
 
 
@@ -301,7 +310,7 @@ def _whitened(inverse_root):
 
 REFERENCES: dict[str, Reference] = {
     "affine": _unchanged,
-    "averaged_batch_norm": _by("channel"),  # at the first step
+    "averaged_batch_norm": _averaged,
     "batch_group_norm": _over_batch_and_group,
     "batch_instance_norm": _batch_instance,
     "batch_norm": _by("channel"),

@@ -161,12 +161,13 @@ def test_several_processes_at_once(tiny, tmp_path):
 def test_a_probe_that_fails_while_training_is_noted_and_the_run_goes_on(probed, make, monkeypatch):
     begin = prober.Prober.__init__
 
-    def broken(*arguments):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory\nand more")
+    class Broken:
+        def measure(self, subject, moment):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory\nand more")
 
     def with_a_broken_one(self, *arguments):
         begin(self, *arguments)
-        self._programs = {"greedy": broken, **self._programs}
+        self._probes = {"greedy": Broken(), **self._probes}
 
     monkeypatch.setattr(prober.Prober, "__init__", with_a_broken_one)
     outcome = make(probed)
