@@ -78,9 +78,8 @@ def test_recomputation_changes_no_output_no_gradient_and_moves_the_state_once(no
         jax.jit(jax.value_and_grad(partial(loss, f), argnums=(0, 1), has_aux=True))(params, xs[0])
         for f in (plain, jax.checkpoint(plain))
     )
-    assert_trees_close(
-        again, once, rtol=tight(norm)["rtol"], atol=2e-4 * factor
-    )  # the loss is a sum of thousands
+    summed = float(jnp.abs(once[0][1][0] ** 3).sum())  # by the loss, and by gradients of gates
+    assert_trees_close(again, once, rtol=tight(norm)["rtol"], atol=5e-8 * summed * factor)
     assert_trees_close(again[0][1], apply(norm, params, state, xs[0]), **tight(norm))
 
 
