@@ -69,7 +69,7 @@ def find(word: str, pairs: Iterable[tuple[str, str]]) -> tuple[str, str]:
     ('updates', 'spread')
 
     Raises:
-        UserError: none, or several; the message has the nearest.
+        NoValueError: none, or several; the message has the nearest.
     """
     every = list(pairs)
     chosen = [pair for pair in every if word in (pair[1], ".".join(pair))]
@@ -91,7 +91,7 @@ def check_reduction(
     """Whether `how` makes a quantity of this shape one number.
 
     Raises:
-        UserError: it does not; the message says what does.
+        NoValueError: it does not; the message says what does.
     """
     known = list(layers or ())
     allowed = ", ".join(REDUCTIONS)
