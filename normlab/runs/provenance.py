@@ -26,23 +26,10 @@ def collect(data: Dataset, claims: Sequence[str] = ()) -> dict[str, Any]:
         data: what the run is trained on.
         claims: the hashes of the claims that stand now, before the next step.
     """
-    environment = {
-        name: value
-        for name, value in sorted(os.environ.items())
-        if name in FLAG_VARIABLES or name.startswith("JAX_")
-    }
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "versions": {name: _version(name) for name in PACKAGES}
-        | {"python": sys.version.split()[0]},
-        "platform": platform.platform(),
         "host": platform.node(),
-        "cpus": os.cpu_count(),
-        # How many of them this process may use: the last digits of sums depend on it.
-        "cores": _usable_cores(),
-        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
-        "environment": environment,
+        **machine(PACKAGES),
         "claims": list(claims),
         "git": git_state(Path(__file__).parent),
         "data": {
@@ -53,6 +40,41 @@ def collect(data: Dataset, claims: Sequence[str] = ()) -> dict[str, Any]:
             "test_examples": len(data.test.labels),
         },
     }
+
+
+def machine(packages: Sequence[str]) -> dict[str, Any]:
+    """The command, versions, processor, devices and flags; nothing that names the computer.
+
+    Args:
+        packages: the distributions whose versions matter; None stands for one not installed.
+    """
+    environment = {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name in FLAG_VARIABLES or name.startswith(("JAX_", "MALLOC_"))
+    }
+    return {
+        "command": sys.argv,
+        "versions": {name: _version(name) for name in packages}
+        | {"python": sys.version.split()[0]},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        # How many of them this process may use: the last digits of sums depend on it.
+        "cores": _usable_cores(),
+        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+        "environment": environment,
+    }
+
+
+def _processor() -> str:
+    """The processor's name, as well as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
 
 
 def _usable_cores() -> int | None:
