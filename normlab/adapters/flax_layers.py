@@ -10,12 +10,13 @@ from flax import nnx
 
 from normlab.core import Array, Facts, Normaliser, Params, State
 from normlab.errors import FieldError, UserError, did_you_mean, require_field
-from normlab.norms.affine import PerExample, scale_and_shift
+from normlab.norms.affine import PerExample
 from normlab.norms.batch import BatchNorm
 from normlab.norms.group import GroupNorm, group_norm, require_divisor
 from normlab.norms.instance import InstanceNorm
 from normlab.norms.layer import LayerNorm, LayerNormImage
-from normlab.norms.moments import ShapeError, Sharing, standardise
+from normlab.norms.moments import ShapeError, Sharing
+from normlab.norms.normalise import normalise
 from normlab.norms.rms import RMSNorm
 
 OF_THE_LAYER = {
@@ -122,8 +123,7 @@ class OverAxes(PerExample):
             require_divisor(self.groups, x.shape[-1])
             axes -= {x.ndim - 1}
         sharing = Sharing(tuple(sorted(axes)), channel_groups=self.groups)
-        z, _ = standardise(x, sharing, eps=self.eps, mask=mask)
-        return scale_and_shift(z, x, scale, bias, mask)
+        return normalise(x, sharing, scale, bias, eps=self.eps, mask=mask)[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ from normlab.norms.moments import (
     ShapeError,
     Sharing,
     pool,
-    standardise,
     statistics_dtype,
     synchronise,
 )
+from normlab.norms.normalise import normalise
 
 
 def batch_norm(
@@ -59,9 +59,8 @@ def batch_norm(
     if (mean is None) != (variance is None):
         raise ShapeError("give both mean and variance, or neither")
     if mean is None or variance is None:
-        z, _ = _standardise_batch(x, eps, mask, norm_batch, axis_name)
-    else:
-        z = _standardise_with(x, mean, variance, eps, mask)
+        return normalise_batch(x, scale, bias, eps, mask, norm_batch, axis_name)[0]
+    z = _standardise_with(x, mean, variance, eps, mask)
     return scale_and_shift(z, x, scale, bias, mask)
 
 
@@ -118,12 +117,14 @@ class BatchNorm(Standardiser):
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
     ) -> tuple[Array, State]:
+        affine = params.get("scale"), params.get("bias")
         if train:
-            z, moments = _standardise_batch(x, self.eps, mask, self.norm_batch, self.axis_name)
-            state = self._moved(state, moments)
-        else:
-            z = _standardise_with(x, state["mean"], state["variance"], self.eps, mask)
-        return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state
+            y, moments = normalise_batch(
+                x, *affine, self.eps, mask, self.norm_batch, self.axis_name
+            )
+            return y, self._moved(state, moments)
+        z = _standardise_with(x, state["mean"], state["variance"], self.eps, mask)
+        return scale_and_shift(z, x, *affine, mask), state
 
     def _moved(self, state: State, moments: Moments) -> State:
         moments = jax.tree.map(lambda leaf: lax.stop_gradient(leaf.reshape(-1)), moments)
@@ -152,15 +153,17 @@ class BatchNorm(Standardiser):
         return {"mean": states["mean"].mean(axis=0), "variance": variance}
 
 
-def _standardise_batch(
+def normalise_batch(
     x: Array,
+    scale: Array | None,
+    bias: Array | None,
     eps: float,
     mask: Array | None,
     norm_batch: int | None,
     axis_name: str | None,
     channel_groups: int | None = None,
 ) -> tuple[Array, Moments]:
-    """The standardised batch, and the moments of the whole of it, shape `(1, ..., 1, C)`."""
+    """The normalised batch, and the moments of the whole of it, shape `(1, ..., 1, C)`."""
     if x.ndim < 2:
         raise ShapeError(
             f"batch_norm needs a batch axis and a channel axis, got shape {x.shape}; under vmap "
@@ -168,7 +171,7 @@ def _standardise_batch(
         )
     if norm_batch is None:
         sharing = Sharing(tuple(range(x.ndim - 1)), channel_groups)
-        return standardise(x, sharing, eps=eps, mask=mask, axis_name=axis_name)
+        return normalise(x, sharing, scale, bias, eps=eps, mask=mask, axis_name=axis_name)
 
     if x.shape[0] % norm_batch:
         raise ShapeError(
@@ -182,11 +185,11 @@ def _standardise_batch(
     if mask is not None and mask.ndim == x.ndim:
         mask = in_groups(jnp.broadcast_to(mask, (x.shape[0], *mask.shape[1:])))
     sharing = Sharing(tuple(range(1, x.ndim)), channel_groups)
-    z, moments = standardise(in_groups(x), sharing, eps=eps, mask=mask)
+    y, moments = normalise(in_groups(x), sharing, scale, bias, eps=eps, mask=mask)
     moments = pool(moments, axis=0)
     if axis_name is not None:
         moments = synchronise(moments, axis_name)
-    return z.reshape(x.shape), moments
+    return y.reshape(x.shape), moments
 
 
 def _standardise_with(

@@ -7,7 +7,7 @@ from jax import lax
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
 from normlab.norms.affine import per_channel, scale_and_shift
-from normlab.norms.batch import _standardise_batch
+from normlab.norms.batch import normalise_batch
 from normlab.norms.group import require_divisor
 from normlab.norms.running import Running, less_running
 
@@ -52,13 +52,13 @@ class BatchGroupNorm(Running):
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
     ) -> tuple[Array, State]:
+        affine = params.get("scale"), params.get("bias")
         if train:
-            z, moments = _standardise_batch(
-                x, self.eps, mask, self.norm_batch, self.axis_name, self.groups
+            y, moments = normalise_batch(
+                x, *affine, self.eps, mask, self.norm_batch, self.axis_name, self.groups
             )
-            state = self.moved(state, moments)
-        else:
-            centred = less_running(x, state["mean"], mask)
-            variance = per_channel("variance", state["variance"], centred)
-            z = centred * lax.rsqrt(variance + self.eps)
-        return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state
+            return y, self.moved(state, moments)
+        centred = less_running(x, state["mean"], mask)
+        variance = per_channel("variance", state["variance"], centred)
+        z = centred * lax.rsqrt(variance + self.eps)
+        return scale_and_shift(z, x, *affine, mask), state

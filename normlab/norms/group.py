@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import FieldError, require_field
-from normlab.norms.affine import PerExample, scale_and_shift
-from normlab.norms.moments import Sharing, standardise
+from normlab.norms.affine import PerExample
+from normlab.norms.moments import Sharing
+from normlab.norms.normalise import normalise
 
 
 def group_norm(
@@ -39,8 +40,7 @@ def group_norm(
     """
     require_divisor(groups, x.shape[-1])
     sharing = Sharing(axes=tuple(range(1, x.ndim - 1)), channel_groups=groups)
-    z, _ = standardise(x, sharing, eps=eps, mask=mask)
-    return scale_and_shift(z, x, scale, bias, mask)
+    return normalise(x, sharing, scale, bias, eps=eps, mask=mask)[0]
 
 
 def require_divisor(groups: int, channels: int) -> None:

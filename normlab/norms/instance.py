@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from normlab.core import Array, normaliser
-from normlab.norms.affine import PerExample, scale_and_shift
-from normlab.norms.moments import Sharing, standardise
+from normlab.norms.affine import PerExample
+from normlab.norms.moments import Sharing
+from normlab.norms.normalise import normalise
 
 
 def instance_norm(
@@ -31,8 +32,8 @@ def instance_norm(
     >>> instance_norm(jnp.array([[[1.0, 5.0], [3.0, 9.0]]])).round(3).tolist()
     [[[-1.0, -1.0], [1.0, 1.0]]]
     """
-    z, _ = standardise(x, Sharing(axes=tuple(range(1, x.ndim - 1))), eps=eps, mask=mask)
-    return scale_and_shift(z, x, scale, bias, mask)
+    sharing = Sharing(axes=tuple(range(1, x.ndim - 1)))
+    return normalise(x, sharing, scale, bias, eps=eps, mask=mask)[0]
 
 
 @normaliser(

@@ -9,8 +9,9 @@ they are the same.
 from dataclasses import dataclass
 
 from normlab.core import Array, normaliser
-from normlab.norms.affine import PerExample, scale_and_shift
-from normlab.norms.moments import Sharing, standardise
+from normlab.norms.affine import PerExample
+from normlab.norms.moments import Sharing
+from normlab.norms.normalise import normalise
 
 
 def layer_norm(
@@ -37,8 +38,7 @@ def layer_norm(
     >>> layer_norm(jnp.array([[1.0, 3.0], [10.0, 30.0]])).round(3).tolist()
     [[-1.0, 1.0], [-1.0, 1.0]]
     """
-    z, _ = standardise(x, Sharing(axes=(x.ndim - 1,)), eps=eps, mask=mask)
-    return scale_and_shift(z, x, scale, bias, mask)
+    return normalise(x, Sharing(axes=(x.ndim - 1,)), scale, bias, eps=eps, mask=mask)[0]
 
 
 def layer_norm_image(
@@ -65,8 +65,8 @@ def layer_norm_image(
     >>> layer_norm_image(jnp.array([[[1.0], [3.0]]])).round(3).tolist()
     [[[-1.0], [1.0]]]
     """
-    z, _ = standardise(x, Sharing(axes=tuple(range(1, x.ndim))), eps=eps, mask=mask)
-    return scale_and_shift(z, x, scale, bias, mask)
+    sharing = Sharing(axes=tuple(range(1, x.ndim)))
+    return normalise(x, sharing, scale, bias, eps=eps, mask=mask)[0]
 
 
 @normaliser(paper="arXiv:1607.06450", invariant_to=("position scale", "position shift"))

@@ -183,7 +183,7 @@ def centre(
     x = x.astype(statistics_dtype(x))
     size = sharing.size(x.shape)
     shards = 1 if axis_name is None else lax.axis_size(axis_name)
-    _require_several(size * shards, x.shape, sharing)
+    require_several(size * shards, x.shape, sharing)
     if mask is None:
         shift = sharing.representative(x)
         count = jnp.full_like(shift, size)
@@ -274,7 +274,8 @@ def _unchanged(values: Array) -> Array:
     return values
 
 
-def _require_several(size: int, shape: tuple[int, ...], sharing: Sharing) -> None:
+def require_several(size: int, shape: tuple[int, ...], sharing: Sharing) -> None:
+    """Raise `ShapeError` unless at least two values share a statistic."""
     if size > 1:
         return
     over = f"axes {sharing.axes}"

@@ -1,0 +1,281 @@
+"""How fast are normlab's normalisers beside flax's and torch's, and are they as exact?
+
+For each normaliser, shape and dtype: first the error of output and gradients against float64, at
+small and at large means; then seconds, forward alone and forward with backward (gradients of
+input, scale and bias), in turns with the peers; then bytes kept for the backward and peak memory.
+
+Commands:
+    python -m experiments.speed.kernels                        (against flax, 4 minutes on 2 cores)
+    python -m experiments.speed.kernels --peer flax,torch --rounds 15
+    python -m experiments.speed.kernels --ops layer --shapes 128,8,8,256 --dtypes bfloat16
+"""
+
+import argparse
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+import normlab
+from experiments.speed.harness import geometric_mean, in_turns, save, table, times_faster
+
+EPS = 1e-5
+IMAGES = ((128, 32, 32, 16), (128, 32, 32, 64), (128, 16, 16, 128), (128, 8, 8, 256))
+SHAPES = (*IMAGES, (256, 64, 384))
+GROUPS = {16: 8, 64: 16}
+OPS = ("batch", "layer", "layer_image", "group", "instance", "rms")
+HOSTILE = ((0.0, 1.0), (1e3, 1.0), (1e4, 1e-2))
+Op = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def groups(channels: int) -> int:
+    """As many as networks of that width have."""
+    return GROUPS.get(channels, 32 if channels % 32 == 0 else 1)
+
+
+def ours(op: str) -> Op:
+    """Normlab's function of x, scale and bias."""
+
+    def call(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        options = {"groups": groups(x.shape[-1])} if op == "group" else {}
+        name = "layer_norm_image" if op == "layer_image" else f"{op}_norm"
+        return getattr(normlab, name)(x, scale, bias, eps=EPS, **options)
+
+    return call
+
+
+def flax_peer(op: str) -> Op:
+    """Flax linen's layer with the same numbers, its defaults otherwise."""
+
+    def call(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        common = {"epsilon": EPS, "dtype": x.dtype}
+        params = {"scale": scale, "bias": bias}
+        if op == "batch":
+            stats = {"mean": jnp.zeros_like(scale), "var": jnp.ones_like(scale)}
+            layer = nn.BatchNorm(use_running_average=False, **common)
+            variables = {"params": params, "batch_stats": stats}
+            return layer.apply(variables, x, mutable=["batch_stats"])[0]
+        if op == "rms":
+            return nn.RMSNorm(**common).apply({"params": {"scale": scale}}, x) + bias.astype(
+                x.dtype
+            )
+        layer = {
+            "layer": lambda: nn.LayerNorm(**common),
+            "layer_image": lambda: nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), **common),
+            "group": lambda: nn.GroupNorm(num_groups=groups(x.shape[-1]), **common),
+            "instance": lambda: nn.InstanceNorm(**common),
+        }[op]()
+        return layer.apply({"params": params}, x)
+
+    return call
+
+
+def torch_peer(op: str, x: np.ndarray, dtype: str, backward: bool) -> dict[str, Callable[[], Any]]:
+    """Torch's function, channels last and contiguous: calls without arguments."""
+    torch = importlib.import_module("torch")
+    functional, channels = torch.nn.functional, x.shape[-1]
+    scale = torch.full((channels,), 1.1, requires_grad=backward)
+    bias = torch.full((channels,), 0.2, requires_grad=backward)
+    if dtype == "bfloat16" and op in ("layer", "rms"):
+        scale, bias = (v.detach().bfloat16().requires_grad_(backward) for v in (scale, bias))
+
+    def normalise(leaf: Any) -> Any:
+        if op in ("layer", "rms"):
+            last = leaf.movedim(1, -1)
+            if op == "layer":
+                return functional.layer_norm(last, (channels,), scale, bias, EPS)
+            return functional.rms_norm(last, (channels,), scale, EPS) + bias
+        if op == "batch":
+            return functional.batch_norm(leaf, None, None, scale, bias, training=True, eps=EPS)
+        if op == "instance":
+            return functional.instance_norm(leaf, weight=scale, bias=bias, eps=EPS)
+        number = 1 if op == "layer_image" else groups(channels)
+        return functional.group_norm(leaf, number, scale, bias, EPS)
+
+    def make(leaf: Any) -> Callable[[], Any]:
+        leaf = leaf.requires_grad_(backward)
+        upstream = torch.randn_like(normalise(leaf))
+
+        def call() -> Any:
+            y = normalise(leaf)
+            return torch.autograd.grad(y, (leaf, scale, bias), upstream) if backward else y
+
+        return call
+
+    last = torch.tensor(x).to(getattr(torch, dtype)).movedim(-1, 1)
+    layouts = {"torch, channels last": last}
+    if op not in ("layer", "rms"):  # those read a pixel's channels, so they are given them together
+        layouts["torch, contiguous"] = last.contiguous()
+    return {name: make(leaf.detach()) for name, leaf in layouts.items()}
+
+
+def with_gradients(function: Op) -> Callable[..., Any]:
+    """Output, and gradients of input, scale and bias."""
+
+    def call(x: jax.Array, scale: jax.Array, bias: jax.Array, dy: jax.Array) -> Any:
+        y, pull = jax.vjp(function, x, scale, bias)
+        return y, pull(dy)
+
+    return call
+
+
+def truth(op: str, x: np.ndarray, scale: np.ndarray, dy: np.ndarray) -> list[np.ndarray]:
+    """Output (bias zero) and gradients of input, scale and bias in float64."""
+    axes = {"batch": range(x.ndim - 1), "layer_image": range(1, x.ndim)}
+    shape = x.shape
+    x, dy, scale = (values.astype(np.float64) for values in (x, dy, scale))
+    if op in ("group", "instance"):
+        number = groups(shape[-1]) if op == "group" else shape[-1]
+        x = x.reshape(*shape[:-1], number, -1)
+        shared = (*range(1, x.ndim - 2), x.ndim - 1)
+    else:
+        shared = tuple(axes.get(op, (-1,)))
+    mean = 0.0 if op == "rms" else x.mean(shared, keepdims=True)
+    root = np.sqrt(((x - mean) ** 2).mean(shared, keepdims=True) + EPS)
+    z = (x - mean) / root
+    g = (dy * scale).reshape(z.shape)
+    dx = g - z * (g * z).mean(shared, keepdims=True)
+    if op != "rms":
+        dx -= g.mean(shared, keepdims=True)
+    z, leading = z.reshape(shape), tuple(range(len(shape) - 1))
+    return [z * scale, (dx / root).reshape(shape), (dy * z).sum(leading), dy.sum(leading)]
+
+
+def errors(op: str, functions: dict[str, Op], shape: tuple[int, ...]) -> list[dict[str, Any]]:
+    """For each library and hostile input, the largest error of output and gradients."""
+    rng = np.random.default_rng(0)
+    small = (min(shape[0], 16), *shape[1:])
+    noise, dy = rng.standard_normal((2, *small)).astype(np.float32)
+    scale = rng.uniform(0.5, 2, small[-1]).astype(np.float32)
+    rows = []
+    for name, function in functions.items():
+        call = jax.jit(with_gradients(function))
+        row: dict[str, Any] = {"op": op, "library": name}
+        for mean, std in HOSTILE:
+            x = (mean + std * noise).astype(np.float32)
+            y, gradients = call(x, scale, jnp.zeros_like(scale), dy)
+            pairs = zip((y, *gradients), truth(op, x, scale, dy), strict=True)
+            found = [float(np.abs(one - true).max() / np.abs(true).max()) for one, true in pairs]
+            row[f"output at {mean:g}, {std:g}"] = found[0]
+            row[f"gradients at {mean:g}, {std:g}"] = max(found[1:])
+        rows.append(row)
+    return rows
+
+
+def kept_bytes(function: Op, x: jax.Array, affine: jax.Array) -> int:
+    """Bytes that reverse mode keeps, arguments included, each array once."""
+    _, pull = jax.vjp(function, x, affine, affine)
+    return sum({id(leaf): leaf.nbytes for leaf in jax.tree.leaves(pull)}.values())
+
+
+def cell(
+    op: str, shape: tuple[int, ...], dtype: str, peers: list[str], rounds: int
+) -> dict[str, Any]:
+    """Times and bytes of one normaliser at one shape and dtype."""
+    rng = np.random.default_rng(0)
+    wide = (1 + 2 * rng.standard_normal(shape)).astype(np.float32)
+    x, dy = jnp.asarray(wide, dtype), jnp.asarray(rng.standard_normal(shape), dtype)
+    scale, bias = jnp.full(shape[-1:], 1.1), jnp.full(shape[-1:], 0.2)
+    functions = {"normlab": ours(op)} | ({"flax": flax_peer(op)} if "flax" in peers else {})
+    row: dict[str, Any] = {"op": op, "shape": "x".join(map(str, shape)), "dtype": dtype}
+    for kind, backward in (("forward", False), ("forward+backward", True)):
+        calls: dict[str, Callable[[], Any]] = {}
+        for name, function in functions.items():
+            arguments = (x, scale, bias, dy) if backward else (x, scale, bias)
+            jitted = jax.jit(with_gradients(function) if backward else function)
+            compiled = jitted.lower(*arguments).compile()
+            calls[name] = functools.partial(compiled, *arguments)
+            if backward:
+                row[f"{name} kept MB"] = kept_bytes(function, x, scale) / 1e6
+                row[f"{name} peak MB"] = compiled.memory_analysis().temp_size_in_bytes / 1e6
+        if "torch" in peers:
+            calls |= torch_peer(op, wide, dtype, backward)
+        times = in_turns(calls, rounds=rounds)
+        row |= {f"{name} {kind} ms": 1e3 * float(np.median(t)) for name, t in times.items()}
+        if "flax" in peers:
+            row[f"{kind} times flax"] = times_faster(times, "normlab", "flax")
+        if "torch" in peers:
+            layouts = [name for name in times if name.startswith("torch")]
+            best = min(layouts, key=lambda name: float(np.median(times[name])))
+            row[f"{kind} times torch"] = times_faster(times, "normlab", best)
+    return row
+
+
+def picture(rows: list[dict[str, Any]]) -> Figure:
+    """Every cell's ratio to flax, a line a normaliser."""
+    figure = Figure(figsize=(7, 3.2))
+    axes = figure.subplots(1, 2, sharey=True)
+    names = list(dict.fromkeys(row["op"] for row in rows))
+    for panel, kind in zip(axes, ("forward", "forward+backward"), strict=True):
+        panel.axvline(1, color="0.6", linewidth=1)
+        for dtype, marker in (("float32", "o"), ("bfloat16", "x")):
+            chosen = [row for row in rows if row["dtype"] == dtype]
+            panel.plot(
+                [row[f"{kind} times flax"] for row in chosen],
+                [names.index(row["op"]) for row in chosen],
+                marker,
+                label=dtype,
+                alpha=0.7,
+            )
+        panel.set(title=kind, xlabel="times as fast as flax", xscale="log")
+        panel.set_xticks([0.5, 1, 2, 4], labels=["0.5", "1", "2", "4"], minor=False)
+        panel.minorticks_off()
+    axes[0].set_yticks(range(len(names)), labels=names)
+    axes[1].legend(frameon=False)
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print errors, times and their means; write results unless told not to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peer", default="flax", help="flax, torch, or both with a comma")
+    parser.add_argument("--ops", default=",".join(OPS))
+    parser.add_argument("--shapes", default=" ".join(",".join(map(str, s)) for s in SHAPES))
+    parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--dry", action="store_true", help="write nothing")
+    options = parser.parse_args(arguments)
+    peers, ops = options.peer.split(","), options.ops.split(",")
+    shapes = [tuple(map(int, shape.split(","))) for shape in options.shapes.split()]
+
+    exactness = [
+        row
+        for op in ops
+        for row in errors(op, {"normlab": ours(op), "flax": flax_peer(op)}, shapes[0])
+    ]
+    print(f"largest error over largest value, shape {shapes[0]}, float32\n\n{table(exactness)}\n")
+    rows = []
+    for op in ops:
+        for dtype in options.dtypes.split(","):
+            for shape in shapes:
+                rows.append(cell(op, shape, dtype, peers, options.rounds))
+                shown = {key: value for key, value in rows[-1].items() if "MB" not in key}
+                lines = table([shown]).splitlines()
+                print("\n".join(lines[2 if len(rows) > 1 else 0 :]), flush=True)
+    means = [
+        {
+            "peer": peer,
+            "dtype": dtype,
+            "kind": kind,
+            "geometric mean": geometric_mean(ratios),
+            "least": min(ratios),
+        }
+        for peer in peers
+        for dtype in options.dtypes.split(",")
+        for kind in ("forward", "forward+backward")
+        if (ratios := [row[f"{kind} times {peer}"] for row in rows if row["dtype"] == dtype])
+    ]
+    print(f"\ntimes as fast as the peer\n\n{table(means)}")
+    if not options.dry:
+        figure = picture(rows) if "flax" in peers else None
+        save("kernels", {"errors": exactness, "cells": rows, "means": means}, figure)
+
+
+if __name__ == "__main__":
+    main()
