@@ -75,7 +75,7 @@ def _jvp(primals: Any, tangents: Any, *, kept: int, **params: Any) -> tuple[Any,
     if all(type(tangent) is ad.Zero for tangent in tangents[:kept]):
         moved = [ad.instantiate_zeros(tangent) for tangent in tangents[kept:]]
         return results, _linear.bind(*primals[:kept], *moved, kept=kept, **params)
-    return jax.jvp(params["run"], primals, [ad.instantiate_zeros(t) for t in tangents])
+    return jax.jvp(params["run"], tuple(primals), tuple(ad.instantiate_zeros(t) for t in tangents))
 
 
 def _transpose(

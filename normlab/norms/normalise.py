@@ -1,5 +1,6 @@
 """Standardising and the learnt scale and bias in one call: by a fast kernel wherever one serves."""
 
+import jax
 import jax.numpy as jnp
 
 from normlab.core import Array
@@ -48,7 +49,8 @@ def normalise(
     ([9.0, 11.0], 2.0)
     """
     layout = _layout(sharing, x)
-    if layout is None or mask is not None or axis_name is not None:
+    plain = mask is None and axis_name is None and in_no_mesh()
+    if layout is None or not plain:
         z, moments = standardise(x, sharing, eps=eps, mask=mask, axis_name=axis_name)
         return scale_and_shift(z, x, scale, bias, mask), moments
 
@@ -58,6 +60,15 @@ def normalise(
     if x.ndim - 1 in sharing.axes:
         shift, offset, variance = (values[..., :1] for values in (shift, offset, variance))
     return y, Moments(jnp.full_like(shift, size), shift + offset, variance * size)
+
+
+def in_no_mesh() -> bool:
+    """Whether no mesh is set and this is not within `shard_map`.
+
+    There the type of an array says how it is spread, which a derivative of one's own would have to
+    follow. (Sharded arrays under `jit` need nothing of the kind.)
+    """
+    return jax.sharding.get_abstract_mesh().empty
 
 
 def in_precision_of(

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass, field
 
-import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, normaliser
-from normlab.norms.affine import PerExample, scale_and_shift
+from normlab.norms.affine import PerExample, scale_and_shift, zero_masked
 from normlab.norms.kernels import Rows, normalised
-from normlab.norms.moments import fit_mask, statistics_dtype
-from normlab.norms.normalise import in_precision_of
+from normlab.norms.moments import Sharing, shared_mean, statistics_dtype
+from normlab.norms.normalise import in_no_mesh, in_precision_of
 
 
 def rms_norm(
@@ -37,13 +36,11 @@ def rms_norm(
     >>> [f"{value:.2f}" for value in rms_norm(jnp.array([1.0, 7.0]), eps=1e-9)]
     ['0.20', '1.40']
     """
-    if mask is None:
+    if mask is None and in_no_mesh():
         return normalised(Rows(centred=False), eps, x, *in_precision_of(x, scale, bias))[0]
     z = x.astype(statistics_dtype(x))
-    mask = fit_mask(mask, z)
-    z = jnp.where(mask, z, 0)
-    counted = jnp.maximum(mask.sum(axis=-1, keepdims=True), 1).astype(z.dtype)
-    mean_square = jnp.sum(z**2, axis=-1, keepdims=True) / counted
+    z = zero_masked(z, mask)
+    mean_square = shared_mean(z**2, Sharing((z.ndim - 1,)), mask=mask)
     return scale_and_shift(z * lax.rsqrt(mean_square + eps), x, scale, bias, mask)
 
 

@@ -1,0 +1,123 @@
+"""The fast kernels: what the contract of all normalisers does not already ask of them."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+import normlab
+from normlab.norms.kernels import Channels, Rows, normalised
+from normlab.norms.linear import linear
+
+FUNCTIONS = {
+    "batch": normlab.batch_norm,
+    "layer": normlab.layer_norm,
+    "layer_image": normlab.layer_norm_image,
+    "group": lambda x, scale, bias: normlab.group_norm(x, scale, bias, groups=2),
+    "instance": normlab.instance_norm,
+    "rms": normlab.rms_norm,
+}
+LAYOUTS = [Channels((0, 1, 2), 6), Channels((1, 2), 3), Channels((1, 2), 1), Rows()]
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_gradients_of_replicated_parameters_are_summed_over_shards(name):
+    function = FUNCTIONS[name]
+    x, scale, bias = random(4, 3, 3, 6), 1 + random(6, seed=1), random(6, seed=2)
+
+    def loss(x, scale, bias):
+        return jnp.sum(jnp.sin(function(x, scale, bias)))
+
+    mesh = Mesh(np.array(jax.devices()[:2]), ("shards",))
+    sharded = jax.shard_map(
+        lambda *arguments: jax.lax.psum(loss(*arguments), "shards"),
+        mesh=mesh,
+        in_specs=(P("shards"), P(), P()),
+        out_specs=P(),
+    )
+    found = jax.jit(jax.grad(sharded, (0, 1, 2)))(x, scale, bias)
+    true = jax.grad(lambda x, *affine: loss(x[:2], *affine) + loss(x[2:], *affine), (0, 1, 2))(
+        x, scale, bias
+    )
+    for one, other in zip(found, true, strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_the_cheap_statistics_and_the_exact_ones_agree_where_both_serve(layout, monkeypatch):
+    x = 1 + random(4, 5, 5, 6)
+    monkeypatch.setattr("normlab.norms.kernels.WELL_CENTRED", 20.0)  # of six values, some are not
+    cheap = normalised(layout, 1e-5, x, None, None)
+    monkeypatch.setattr("normlab.norms.kernels.WELL_CENTRED", 0.0)
+    exact = normalised(layout, 1e-5, x, None, None)
+    assert np.any(exact[1].shift != 0) and not np.any(cheap[1].shift)
+    np.testing.assert_allclose(cheap[0], exact[0], atol=3e-6)
+    np.testing.assert_allclose(cheap[1].variance, exact[1].variance, rtol=3e-6)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_one_badly_centred_statistic_makes_all_exact(layout):
+    x = random(4, 5, 5, 6)
+    x[0] += 1e4
+    y, statistics = normalised(layout, 1e-5, x, None, None)
+    wide = x.astype(np.float64)
+    axes = (3,) if isinstance(layout, Rows) else layout.axes
+    if isinstance(layout, Channels) and layout.groups < 6:
+        grouped = wide.reshape(4, 5, 5, layout.groups, -1)
+        axes, wide = (1, 2, 4), grouped
+    true = (wide - wide.mean(axes, keepdims=True)) / np.sqrt(wide.var(axes, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(y, true.reshape(x.shape), atol=2e-3 if axes == (0, 1, 2) else 2e-5)
+    assert np.all(np.asarray(statistics.variance) >= 0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["batch", "layer", "group", "rms"])
+def test_the_backward_keeps_no_more_than_flax_does(name, dtype):
+    x = jnp.asarray(random(8, 6, 6, 16), dtype)
+    affine = jnp.ones(16), jnp.zeros(16)
+    peers = {
+        "batch": nn.BatchNorm(use_running_average=False, dtype=dtype),
+        "layer": nn.LayerNorm(dtype=dtype),
+        "group": nn.GroupNorm(num_groups=2, dtype=dtype),
+        "rms": nn.RMSNorm(dtype=dtype),
+    }
+    peer = peers[name]
+    variables = peer.init(jax.random.key(0), x.astype(jnp.float32))
+
+    def kept(function, *arguments):
+        leaves = jax.tree.leaves(jax.vjp(function, *arguments)[1])
+        return sum({id(leaf): leaf.nbytes for leaf in leaves}.values())
+
+    def flax(x, params):
+        return peer.apply({**variables, "params": params}, x, mutable=["batch_stats"])[0]
+
+    with jax.numpy_dtype_promotion("standard"):  # flax asks for it
+        peers_bytes = kept(flax, x, variables["params"])
+    assert kept(FUNCTIONS[name], x, *affine) <= peers_bytes
+
+
+def test_a_linear_map_has_the_transpose_it_is_given():
+    def forward(k, t):
+        return {"product": k * t}
+
+    def transpose(k, cotangent):
+        return -k * cotangent["product"]  # wrong on purpose, so that it can be told from JAX's
+
+    def f(k, t):
+        return linear(forward, transpose, k, t)["product"]
+
+    k, t = jnp.array(3.0), jnp.array(2.0)
+    assert f(k, t) == 6
+    assert jax.jvp(lambda t: f(k, t), (t,), (t,))[1] == 6
+    assert jax.grad(lambda t: f(k, t))(t) == -3
+    assert jax.jit(jax.grad(lambda t: f(k, t)))(t) == -3
+    assert jax.grad(lambda k: f(k, t))(k) == 2  # of the residuals, as JAX derives it
+    assert jax.vmap(f, (0, None))(jnp.stack([k, 2 * k]), t).tolist() == [6, 12]
+    assert jax.vmap(f, (None, 0), 0)(k, jnp.stack([t, 2 * t])).tolist() == [6, 12]
