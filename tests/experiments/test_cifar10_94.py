@@ -51,7 +51,7 @@ def test_losses_are_smoothed_and_added_up():
 
 
 def test_the_first_step_has_the_published_rates():
-    """Nesterov's first step is 1.85 gradients, the triangle begins at 0.2, decay has its own rate."""
+    """Nesterov's first step is 1.85 gradients; the triangle begins at 0.2; decay is apart."""
     params = {
         WHITENING: {"kernel": jnp.array(2.0), "bias": jnp.array(2.0)},
         "Conv_1": {"kernel": jnp.array(2.0), "bias": jnp.array(2.0)},
@@ -206,10 +206,10 @@ def test_accuracy_counts_every_test_image_once(compiled, monkeypatch):
 
 def test_the_program_prints_a_row_an_arm_and_writes_what_it_found(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
-    cifar10_94.main(
-        "--data shapes --examples 40 --test-examples 20 --size 16 --width 2 --epochs 1.5 --batch 20 "
-        "--seeds 2 --first whitened --norm layer_norm --dtype bfloat16".split()
-    )
+    sizes = {"examples": 40, "test-examples": 20, "size": 16, "width": 2, "epochs": 1.5}
+    others = {"batch": 20, "seeds": 2, "dtype": "bfloat16", "norm": "layer_norm"}
+    asked = {"data": "shapes", "first": "whitened", **sizes, **others}
+    cifar10_94.main([f"--{name}={value}" for name, value in asked.items()])
     printed = capsys.readouterr().out
     assert "| whitened | 2 |" in printed
     record = json.loads((tmp_path / "cifar10_94_cpu.json").read_text())["results"]
