@@ -18,6 +18,14 @@ from tests.peers import goldens, speednet
 UNIT = 1024 * (1 + 1 / (1 - 0.85))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Compiles in half the time; what these tests claim does not hang on XLA's optimisations."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def small_data(size=10, classes=4, seed=0, examples=16):
     """Noise on the device, standardised by nothing."""
     draw = np.random.default_rng(seed)
