@@ -19,7 +19,8 @@ fetch cifar10`); the whole recipe is the default there, so the commands are
 The first mark is an interval of the mean above 94% in under 10 s a run; the goal is under 3 s.
 
 On CPU the default is small (see `ON_CPU`) and shows that it learns, with the first layer whitened
-and, beside it, frozen at an orthonormal basis instead, everything else equal.
+and, beside it, frozen at an orthonormal basis instead, everything else equal: 65.2% and 61.4% of
+2,000 test images after 24 s (n = 3 each, 2 cores; `results/cifar10_94_cpu.json`).
 
 Command: python -m experiments.speed.cifar10_94
 """
