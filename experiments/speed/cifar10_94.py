@@ -28,7 +28,7 @@ Command: python -m experiments.speed.cifar10_94
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, cast, get_args
 
@@ -42,6 +42,7 @@ from experiments.speed.airbench import TEST_BATCH, Carry, FirstLayer, Recipe, ep
 from normlab.core import Array
 from normlab.data.cifar import Cifar10
 from normlab.data.shapes import Shapes
+from normlab.errors import UserError
 from normlab.evidence.intervals import mean_interval
 from normlab.models.slots import Dtype
 from normlab.models.speednet import Speednet
@@ -155,14 +156,32 @@ def draw(arms: dict[str, list[dict[str, Any]]]) -> Figure:
     return figure
 
 
+def prepared(sizes: Sizes, norm: str, data: str) -> tuple[DeviceData, Recipe]:
+    """The data on the device, and the recipe on them.
+
+    Raises:
+        UserError: there is no such normaliser, no data, or a size cannot be.
+    """
+    entry = Cifar10 if data == "cifar10" else Shapes
+    counts = {"train_examples": sizes.examples, "test_examples": sizes.test_examples}
+    given = {name: count for name, count in counts.items() if count is not None}
+    loaded = entry(**given, size=sizes.size).load()
+    widths, dtype = (sizes.width, 4 * sizes.width, 4 * sizes.width), cast(Dtype, sizes.dtype)
+    model = Speednet(normaliser(norm), len(loaded.classes), widths=widths, dtype=dtype)
+    per_epoch = Portions(batch_size=sizes.batch).steps_per_epoch(len(loaded.train.labels))
+    return DeviceData.put(loaded), Recipe(model, sizes.batch, per_epoch, sizes.epochs)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run every seed with every first layer that is asked for, print the table, save."""
     on_cpu = jax.default_backend() == "cpu"
-    sizes = ON_CPU if on_cpu else Sizes()
+    defaults = ON_CPU if on_cpu else Sizes()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    for name, value in asdict(sizes).items():
-        kind = float if name == "epochs" else str if name == "dtype" else int
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=value)
+    for name, value in asdict(defaults).items():
+        kind = {"epochs": float, "dtype": str}.get(name, int)
+        choices = get_args(Dtype) if name == "dtype" else None
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=kind, default=value, choices=choices)
     parser.add_argument("--norm", default="batch_norm", help="any normaliser of the catalogue")
     parser.add_argument("--seeds", type=int, default=3, help="runs, from seed 0 on")
     parser.add_argument("--data", choices=("cifar10", "shapes"), default="cifar10")
@@ -170,24 +189,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--first", nargs="+", choices=FIRST_LAYERS, default=FIRST_LAYERS if on_cpu else ["whitened"]
     )
     asked = vars(parser.parse_args(arguments))
-    sizes = Sizes(**{name: asked[name] for name in asdict(sizes)})
+    sizes = Sizes(**{name: asked[name] for name in asdict(defaults)})
+    try:
+        data, recipe = prepared(sizes, asked["norm"], asked["data"])
+    except UserError as error:
+        parser.error(str(error))
 
-    entry = Cifar10 if asked["data"] == "cifar10" else Shapes
-    data = DeviceData.put(entry(sizes.examples, sizes.test_examples, sizes.size).load())  # type: ignore[arg-type]
-    widths, dtype = (sizes.width, 4 * sizes.width, 4 * sizes.width), cast(Dtype, sizes.dtype)
-    model = Speednet(normaliser(asked["norm"]), 10, widths=widths, dtype=dtype)
-    per_epoch = Portions(batch_size=sizes.batch).steps_per_epoch(len(data.train.labels))
     arms, rows = {}, []
     for first in asked["first"]:
-        compiled = Compiled(
-            Recipe(model, sizes.batch, per_epoch, sizes.epochs, first), data, scanned=not on_cpu
-        )
+        compiled = Compiled(replace(recipe, first=first), data, scanned=not on_cpu)
         if not on_cpu:
             compiled.run(seed=0)  # libraries and memory warm up; not counted
         arms[first] = [compiled.run(seed) for seed in range(asked["seeds"])]
         rows.append(summary(first, compiled, arms[first]))
         print(harness.table(rows[-1:]), flush=True)
-    results = {"sizes": asdict(sizes), "norm": repr(model.norm), "rows": rows, "runs": arms}
+    results = {"sizes": asdict(sizes), "norm": repr(recipe.model.norm), "rows": rows, "runs": arms}
     harness.save(f"cifar10_94_{jax.default_backend()}", results, draw(arms))
 
 

@@ -235,3 +235,20 @@ def test_the_program_prints_a_row_an_arm_and_writes_what_it_found(tmp_path, monk
         assert len(run["curve"]) == 2 and 0 <= run["accuracy"] <= 1 and run["seconds"] > 0
     assert record["rows"][0]["accuracy"] == np.mean([run["accuracy"] for run in runs])
     assert (tmp_path / "cifar10_94_cpu.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("--norm=batchnorm", "did you mean 'batch_norm'"),
+        ("--batch=50", "batch_size=50 is larger than the 40 training examples"),
+        ("--size=4", "size must be in 8..64"),
+        ("--dtype=float64", "invalid choice: 'float64'"),
+    ],
+)
+def test_a_persons_mistake_is_told_without_a_traceback(asked, message, capsys):
+    with pytest.raises(SystemExit):
+        cifar10_94.main(
+            ["--data=shapes", "--examples=40", "--test-examples=20", "--batch=20", asked]
+        )
+    assert message in capsys.readouterr().err
