@@ -131,14 +131,13 @@ def epoch_of(data: DeviceData, seed: Array, epoch: Array | int) -> tuple[Array, 
 
 def six_views(apply: Callable[[Array], Array], images: Array) -> Array:
     """Mean logits of an image (half of it) and of two shifts by a pixel, each with its mirror."""
-
-    def both(view: Array) -> Array:
-        return 0.5 * apply(view) + 0.5 * apply(view[:, :, ::-1])
-
     height, width = images.shape[1:3]
     padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     up, down = (padded[:, i : i + height, i : i + width] for i in (0, 2))
-    return 0.5 * both(images) + 0.25 * (both(up) + both(down))
+    views = [view[:, :, ::side] for view in (images, up, down) for side in (1, -1)]
+    logits = apply(jnp.concatenate(views)).reshape(len(views), len(images), -1)
+    weights = jnp.array([1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 8, 1 / 8]).reshape(-1, 1, 1)
+    return (weights * logits).sum(axis=0)
 
 
 @dataclass(frozen=True)
