@@ -147,20 +147,22 @@ def conv(
     transform: KernelTransform | None = None,
     train: bool,
     bias: bool = True,
+    padding: int | None = None,
+    start: nn.initializers.Initializer = he_normal,
 ) -> nn.Conv:
-    """A convolution that `normaliser` follows: padded to keep the size, He-normal.
+    """A convolution that `normaliser` follows: padded to keep the size unless `padding` is given.
 
-    Its kernel is learnt under `kernel` and passes through `transform`, if there is one, each time
-    it is used. With `bias=False` it has no bias in any case: its output is added to that of one
-    which may.
+    Its kernel is learnt under `kernel`, from `start`, and passes through `transform`, if there is
+    one, each time it is used. With `bias=False` it has no bias in any case: its output is added to
+    that of one which may.
     """
     return nn.Conv(
         features,
         kernel_size=(size, size),
         strides=(stride, stride),
-        padding=size // 2,
+        padding=size // 2 if padding is None else padding,
         use_bias=bias and needs_bias(normaliser, features),
-        kernel_init=he_normal,
+        kernel_init=start,
         dtype=jnp.dtype(dtype),
         promote_dtype=_transformed(transform, train),
     )

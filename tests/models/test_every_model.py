@@ -21,6 +21,7 @@ SMALL = {
     "fixup": {"depth": 8, "width": 8},
     "skipinit": {"depth": 8, "width": 8},
     "normaliser_free": {"depth": 8, "width": 8},
+    "speednet": {"widths": (8,)},
     "vit": {"depth": 1, "width": 8, "heads": 2, "mlp_ratio": 2, "qk_norm": "layer_norm"},
 }
 """Settings that make a model cheap; one that is not here is tested with its own defaults."""
@@ -56,7 +57,7 @@ def fits(norm, model):
     """Some normalisers need more than one position, which the vectors of an MLP do not have."""
     if model in NO_NORM and norm != "identity":
         return False
-    if model in ("skipinit", "vit") and norm not in SOME_NORMS:
+    if model in ("skipinit", "speednet", "vit") and norm not in SOME_NORMS:
         return False
     shapes = {"mlp": (4, 8), "vit": (4, 5, 8)}
     x = jnp.ones(shapes.get(model, (4, 2, 2, 8)))
@@ -108,7 +109,7 @@ def logits(made, variables):
 
 def test_all_pairs_but_those_without_positions_are_here():
     missing = {(m, n) for m in MODELS.entries() for n in NORMS.entries()} - set(PAIRS)
-    assert {model for model, _ in missing} <= {"mlp", "skipinit", "vit", *NO_NORM}
+    assert {model for model, _ in missing} <= {"mlp", "skipinit", "speednet", "vit", *NO_NORM}
     assert ("mlp", "instance_norm") in missing
     assert {"batch_norm", "identity", "layer_norm"} <= {n for m, n in PAIRS if m == "mlp"}
 

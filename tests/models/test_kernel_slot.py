@@ -29,6 +29,7 @@ SMALL = {
     "resnet": {"depth": 8, "width": 8},
     "resnet_v2": {"depth": 8, "width": 8},
     "normaliser_free": {"depth": 8, "width": 8},
+    "speednet": {"widths": (8,)},
 }
 IN_PLACE_OF_A_NORMALISER = {"normaliser_free"}
 WITHOUT_THE_SLOT = {"fixup"}
