@@ -111,6 +111,7 @@ def relative_error(found, true):
     return np.abs(np.asarray(found, np.float64) - true).max() / (largest if largest else 1.0)
 
 
+@pytest.mark.usefixtures("as_users_compile")
 @pytest.mark.parametrize("mean", [1.0, 1e4])
 @pytest.mark.parametrize("name", REFERENCES)
 def test_gradients_are_those_of_the_equation(name, mean):
@@ -133,6 +134,7 @@ def test_gradients_are_those_of_the_equation(name, mean):
         assert relative_error(found, true[key]) < tight(norm)["rtol"], key
 
 
+@pytest.mark.usefixtures("as_users_compile")
 @pytest.mark.parametrize("name", REFERENCES)
 def test_second_derivatives_are_those_of_the_equation(name):
     """Hessian-vector products by both routes: what a probe of sharpness computes."""

@@ -110,7 +110,7 @@ def test_seeds_share_what_is_compiled(tiny, make, monkeypatch):
 
 
 def test_kill_9_leaves_every_row_once_in_the_end(unbroken, probed, tmp_path, make):
-    process = child(WORKER, probed, tmp_path / "killed", 0.05)
+    process = child(WORKER, probed, tmp_path / "killed")
     steps = 0
     assert process.stdout is not None
     for line in process.stdout:

@@ -6,6 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from normlab.training.fit import Loop
 from normlab.training.state import Clock
@@ -37,6 +38,18 @@ print(hashlib.sha256(leaves + repr(fitted.history).encode()).hexdigest())
 """
 
 
+@pytest.fixture
+def compiled_anew(monkeypatch):
+    """Nothing is taken from the session's folder of programs, here or in child processes."""
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()
+
+
+@pytest.mark.usefixtures("as_users_compile", "compiled_anew")
 def test_two_processes_are_bitwise_the_same_run():
     children = [
         subprocess.Popen(
@@ -56,6 +69,7 @@ def test_two_processes_are_bitwise_the_same_run():
     assert len(digests[0]) == 64
 
 
+@pytest.mark.usefixtures("as_users_compile", "compiled_anew")
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_compilations_are_bitwise_the_same_run(compiled, accumulate):
     ends = []
