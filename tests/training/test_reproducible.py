@@ -25,7 +25,7 @@ noise = np.random.default_rng(0)
 images = noise.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
 split = Split(images, noise.integers(0, 3, 40, dtype=np.int32))
 fitted = fit(
-    Convnet(norm=BatchNorm(), classes=3, widths=(4,), layers=2),
+    Convnet(norm=BatchNorm(), classes=3, widths=(4,), layers=1),
     Dataset("noise", split, split, tuple("abc")),
     optax.sgd(0.1, momentum=0.9),
     Recipe(epochs=3, batch_size=16, seed=SEED),
