@@ -31,6 +31,10 @@ NO_NORM = {"fixup", "normaliser_free"}
 SOME_NORMS = {"identity", "batch_norm", "instance_norm", "filter_response_norm", "evo_norm_b0"}
 """Enough for models whose slots are those that others are tried with all in."""
 
+FEW = {"convnet", "resnet_v2", "skipinit", "vit"}
+"""The models that are tried with those: `mlp` and `resnet` have both kinds of slot, with and
+without an activation behind, for vectors and for images."""
+
 OWN_NORM = {"fixup", "skipinit", "normaliser_free", "vit"}
 """Models with parameters of the role "norm" whatever stands in the slots."""
 
@@ -56,7 +60,7 @@ def fits(norm, model):
     """Some normalisers need more than one position, which the vectors of an MLP do not have."""
     if model in NO_NORM and norm != "identity":
         return False
-    if model in ("skipinit", "vit") and norm not in SOME_NORMS:
+    if model in FEW and norm not in SOME_NORMS:
         return False
     shapes = {"mlp": (4, 8), "vit": (4, 5, 8)}
     x = jnp.ones(shapes.get(model, (4, 2, 2, 8)))
@@ -119,7 +123,7 @@ def trained_logits(made, variables):
 
 def test_all_pairs_but_those_without_positions_are_here():
     missing = {(m, n) for m in MODELS.entries() for n in NORMS.entries()} - set(PAIRS)
-    assert {model for model, _ in missing} <= {"mlp", "skipinit", "vit", *NO_NORM}
+    assert {model for model, _ in missing} <= {"mlp", *FEW, *NO_NORM}
     assert ("mlp", "instance_norm") in missing
     assert {"batch_norm", "identity", "layer_norm"} <= {n for m, n in PAIRS if m == "mlp"}
 
