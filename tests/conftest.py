@@ -3,7 +3,7 @@ time for compiling.
 
 All processes of a session take their compiled programs from one folder, each compiled but once, and
 XLA leaves out most optimisations of its machine code, on which few claims hang. Tests of numbers to
-their last digits (tests/norms, tests/experiments) ask for all of them: see `as_users_compile`.
+their last digits ask for all of them: see `as_users_compile`. The examples in docstrings have them.
 """
 
 import os
@@ -20,7 +20,6 @@ if not IS_WORKER:  # those of xdist inherit these, and so does every process tha
         "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="normlab-compiled-"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
     }
 
 import jax  # noqa: E402 (which reads these variables when it is imported)
@@ -35,11 +34,22 @@ def pytest_unconfigure():
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Without most of XLA's optimisations, in this process and in those that a test begins."""
+    yield from optimised(False)
+
+
 @pytest.fixture(scope="module")
-def as_users_compile():
-    """With all of XLA's optimisations, in this process and in those that a test begins."""
+def as_users_compile(quick_compilation):
+    """With all of them."""
+    yield from optimised(True)
+
+
+def optimised(wanted):
+    name = "jax_disable_most_optimizations"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "false")
-        jax.config.update("jax_disable_most_optimizations", False)
+        patch.setenv(name.upper(), str(not wanted))
+        jax.config.update(name, not wanted)
         yield
-        jax.config.update("jax_disable_most_optimizations", True)
+        jax.config.update(name, wanted)
