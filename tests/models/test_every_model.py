@@ -88,6 +88,11 @@ def initialised(made, seed=1, start=None):
     return {"params": jax.tree.map(stir, variables["params"]), **moved}
 
 
+@cache
+def usual_variables(model, seed=1):
+    return initialised(usual(model), seed)
+
+
 # Of module scope, so that all tests of one pair run after one another and share what is compiled.
 @pytest.fixture(scope="module", params=PAIRS, ids="-".join)
 def pair(request):
@@ -152,7 +157,7 @@ def test_logits_are_finite_and_differ_between_examples(logits, trained_logits, t
 @models
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_narrow_dtype_changes_the_logits_a_little_and_only_that(model, dtype):
-    variables = initialised(usual(model))
+    variables = usual_variables(model)
     wide = usual(model).apply(variables, images(), train=False)
     narrow = usual(model, dtype=dtype).apply(variables, images(), train=False)
     assert not np.array_equal(wide, narrow)  # it is really computed in that precision
@@ -212,7 +217,7 @@ def test_parameters_have_the_role_that_their_place_gives_them(pair, made, variab
 @models
 def test_jit_equals_eager(model):
     made = usual(model)
-    variables = initialised(made)
+    variables = usual_variables(model)
 
     def apply(x):
         return made.apply(variables, x, train=True, mutable=[NORM_STATE])
@@ -239,7 +244,7 @@ def test_init_under_vmap_over_seeds_equals_one_seed_after_another():
 @models
 def test_apply_under_vmap_over_seeds_equals_one_seed_after_another(model):
     made = usual(model)
-    seeds = [initialised(made, seed) for seed in range(2)]
+    seeds = [usual_variables(model, seed) for seed in range(2)]
 
     def apply(variables):
         return made.apply(variables, images(), train=True, mutable=[NORM_STATE])
@@ -255,7 +260,7 @@ def test_apply_under_vmap_over_seeds_equals_one_seed_after_another(model):
 @models
 def test_remat_has_the_same_gradient_and_every_parameter_gets_one(model):
     made = usual(model)
-    variables = initialised(made)
+    variables = usual_variables(model)
 
     def loss(params):
         logits = made.apply({**variables, "params": params}, images(), train=True)
