@@ -1,13 +1,55 @@
-"""Settings of every test: eight virtual devices, and promotion that must be spelled out."""
+"""Settings of every test: eight virtual devices, promotion that must be spelled out, and little
+time for compiling.
+
+All processes of a session take their compiled programs from one folder, each compiled but once, and
+XLA leaves out most optimisations of its machine code, on which few claims hang. Tests of numbers to
+their last digits ask for all of them: see `as_users_compile`. The examples in docstrings have them.
+"""
 
 import os
+import shutil
+import tempfile
 
 # Read when jax is first imported: several devices, so that sharding is tested on any machine.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if not IS_WORKER:  # those of xdist inherit these, and so does every process that a test begins
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="normlab-compiled-"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
-import jax
+import jax  # noqa: E402 (which reads these variables when it is imported)
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_unconfigure():
+    if not IS_WORKER:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Without most of XLA's optimisations, in this process and in those that a test begins."""
+    yield from optimised(False)
+
+
+@pytest.fixture(scope="module")
+def as_users_compile(quick_compilation):
+    """With all of them."""
+    yield from optimised(True)
+
+
+def optimised(wanted):
+    name = "jax_disable_most_optimizations"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(name.upper(), str(not wanted))
+        jax.config.update(name, not wanted)
+        yield
+        jax.config.update(name, wanted)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from normlab.evidence.intervals import (
     EVERYTHING,
@@ -65,7 +65,7 @@ class Contrast:
         if not distance or math.isnan(self.spread):
             return None
         for n in range(max(2, *self.n), MOST_SEEDS + 1):
-            t = stats.t.ppf([(1 + level) / 2, POWER], self.freedom * (n - 1)).sum()
+            t = special.stdtrit(self.freedom * (n - 1), [(1 + level) / 2, POWER]).sum()
             if t * self.spread / math.sqrt(n) <= distance:
                 return n
         return None
@@ -190,6 +190,8 @@ def pairing_helps(left: np.ndarray, right: np.ndarray) -> bool:
     """
     if len(left) < 3 or left.std() == 0 or right.std() == 0:
         return False
+    from scipy import stats
+
     p: Any = stats.pearsonr(left, right, alternative="greater")[1]
     return bool(p < 0.05)
 

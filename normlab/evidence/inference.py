@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
 
 from normlab.evidence.samples import Sample
 
@@ -40,6 +39,8 @@ def permutation_p(left: Sample, right: Sample, *, paired: bool = False, seed: in
         groups, kind = (left.only(common), right.only(common)), "samples"
     else:
         groups, kind = (left.values, right.values), "independent"
+    from scipy import stats
+
     found = stats.permutation_test(
         groups,
         lambda a, b, axis: np.mean(a, axis=axis) - np.mean(b, axis=axis),

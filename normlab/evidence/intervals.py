@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from normlab.errors import UserError
 
@@ -51,6 +51,8 @@ def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
     >>> interquartile_mean([0.0, 0.5, 0.6, 9.0])
     0.55
     """
+    from scipy import stats  # takes half a second to import, and few need it
+
     return float(stats.trim_mean(values, 0.25))
 
 
@@ -83,6 +85,8 @@ def bootstrap(
         )
     if np.ptp(values) == 0:
         return Interval(values[0], values[0])
+    from scipy import stats
+
     found = stats.bootstrap(
         (np.asarray(values, float),),
         np.mean,
@@ -100,6 +104,8 @@ def proportion_interval(successes: int, n: int, level: float = LEVEL) -> Interva
     >>> [round(end, 2) for end in proportion_interval(0, 5)]
     [0.0, 0.43]
     """
+    from scipy import stats
+
     found = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
     return Interval(float(found.low), float(found.high))
 
@@ -198,4 +204,4 @@ def _welch_freedom(a: float, b: float, n: int, m: int) -> float:
 
 
 def _t(level: float, freedom: float) -> float:
-    return float(stats.t.ppf((1 + level) / 2, freedom))
+    return float(special.stdtrit(freedom, (1 + level) / 2))

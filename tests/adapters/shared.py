@@ -1,5 +1,8 @@
 """What the tests of the layers share."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 
 from normlab.adapters.names import FLAX_NAMES
@@ -17,3 +20,10 @@ def images(seed=0):
 
 def renamed(state):
     return {FLAX_NAMES.get(name, name): leaf for name, leaf in state.items()}
+
+
+@partial(jax.jit, static_argnums=0)
+def by_the_normaliser(norm, params, state, x):
+    """A training step's output and state, and the output of an evaluation after it."""
+    y, after = norm.apply(params, state, x, train=True)
+    return y, after, norm.apply(params, after, x, train=False)[0]

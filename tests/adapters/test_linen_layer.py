@@ -15,7 +15,7 @@ from normlab.norms import (
     GroupNorm,
     LayerNorm,
 )
-from tests.adapters.shared import SHAPE, SUBJECTS, images, renamed
+from tests.adapters.shared import SHAPE, SUBJECTS, by_the_normaliser, images, renamed
 from tests.norms.conftest import NAMES, assert_trees_close, make, sample
 
 
@@ -36,18 +36,13 @@ def test_a_layer_gives_what_the_normaliser_gives_and_its_next_state(name):
     assert_trees_close(flat(variables), (params, renamed(state)), rtol=1e-6)  # nothing moved
 
     @jax.jit
-    def theirs(params, state, x):
-        y, after = norm.apply(params, state, x, train=True)
-        return y, after, norm.apply(params, after, x, train=False)[0]
-
-    @jax.jit
     def ours(variables, x):
         y, moved = layer.apply(variables, x, use_running_average=False, mutable=["batch_stats"])
         held = {**{k: variables[k] for k in variables if k == "params"}, **moved}
         return y, moved.get("batch_stats", {}), layer.apply(held, x, use_running_average=True)
 
     y, moved, evaluated = ours(variables, x)
-    wanted, after, wanted_in_evaluation = theirs(params, state, x)
+    wanted, after, wanted_in_evaluation = by_the_normaliser(norm, params, state, x)
     np.testing.assert_allclose(y, wanted, rtol=1e-6, atol=1e-6)
     assert_trees_close(
         moved, renamed({k: v for k, v in after.items() if k not in backward}), 1e-6, 1e-6

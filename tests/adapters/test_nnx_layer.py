@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from normlab.adapters.nnx import Norm, OverwriteWithGradient
 from normlab.errors import UserError
 from normlab.norms import BatchNorm, GroupNorm, LayerNorm, OnlineNorm, PowerNorm
-from tests.adapters.shared import SHAPE, SUBJECTS, images, renamed
+from tests.adapters.shared import SHAPE, SUBJECTS, by_the_normaliser, images, renamed
 from tests.norms.conftest import NAMES, assert_trees_close, make, sample
 
 
@@ -35,13 +35,8 @@ def test_a_layer_gives_what_the_normaliser_gives_and_its_next_state(name):
     def ours(layer, x):
         return layer(x), layer(x, use_running_average=True)
 
-    @jax.jit
-    def theirs(params, state, x):
-        y, after = norm.apply(params, state, x, train=True)
-        return (y, norm.apply(params, after, x, train=False)[0]), after
-
-    found, (wanted, after) = ours(layer, x), theirs(params, state, x)
-    assert_trees_close(found, wanted, 1e-6, 1e-6)
+    found, (y, after, evaluated) = ours(layer, x), by_the_normaliser(norm, params, state, x)
+    assert_trees_close(found, (y, evaluated), 1e-6, 1e-6)
     stats = {k: v for k, v in after.items() if k not in backward}
     assert_trees_close(held(layer, nnx.BatchStat), renamed(stats), 1e-6, 1e-6)
 

@@ -1,6 +1,9 @@
+import pytest
+
 from experiments import exactness
 
 
+@pytest.mark.usefixtures("as_users_compile")
 def test_the_table_has_a_line_a_library_and_normlab_is_exact(monkeypatch, capsys):
     monkeypatch.setattr(exactness, "SHAPE", (8, 4, 4, 16))
     exactness.main()

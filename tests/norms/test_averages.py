@@ -9,6 +9,8 @@ from normlab.norms import AveragedBatchNorm, BatchNorm, DebiasedBatchNorm
 
 from .conftest import sample
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
+
 BATCHES = np.stack([sample((16, 2), mean=step, std=1 + step, seed=step) for step in range(6)])
 
 

@@ -17,6 +17,8 @@ from normlab.norms.moments import ShapeError
 
 from .conftest import assert_trees_close, sample
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
+
 DEVICES = jax.devices()
 MESH = Mesh(np.array(DEVICES), ("shard",))
 

@@ -4,6 +4,7 @@ The entries that another library does have are in tests/peers.
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -133,7 +134,7 @@ def prepared(norm, changed, x):
 def test_output_is_what_paper_and_pencil_give(case):
     norm, changed, x, wanted = HAND[case]
     params, state, x = prepared(norm, changed, x)
-    y, _ = norm.apply(params, state, x, train=True)
+    y, _ = jax.jit(partial(norm.apply, train=True))(params, state, x)
     np.testing.assert_allclose(y, wanted, rtol=3e-6, atol=3e-6)
 
 
@@ -144,7 +145,8 @@ def test_dynamic_functions_have_the_slope_that_paper_and_pencil_give():
         (norms.DynamicErf(), {"shift": 0.5}, [[1]], 0.207554),
     ):
         params, _, x = prepared(norm, changed, x)
-        found = jax.grad(lambda x, n=norm, p=params: n.apply(p, {}, x, train=True)[0].sum())(x)
+        slope_of = jax.grad(lambda x, n=norm, p=params: n.apply(p, {}, x, train=True)[0].sum())
+        found = jax.jit(slope_of)(x)
         np.testing.assert_allclose(found, [[slope]], rtol=1e-5)
 
 
@@ -176,7 +178,7 @@ def two_steps(norm, first, second):
             y, moved = norm.apply(params, state, x, train=True)
             return y[0, 0], (y, moved)
 
-        gradients = jax.grad(loss, argnums=(0, 1), has_aux=True)
+        gradients = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
         (left, d_x), (y, moved) = gradients(state, jnp.asarray(x, jnp.float32))
         state = {**moved, **{name: left[name] for name in norm.facts.backward_state}}
     return y, d_x
@@ -208,5 +210,6 @@ def test_a_mode_without_examples_keeps_its_statistics_and_passes_finite_gradient
     np.testing.assert_allclose(y, column(-1, 1), rtol=1e-6)
     np.testing.assert_allclose(moved["mean"], [[1], [0]], rtol=1e-6)
     np.testing.assert_allclose(moved["variance"], [[1], [1]], rtol=1e-6)
-    slopes = jax.grad(lambda p, x: norm.apply(p, state, x, train=True)[0][0, 0], (0, 1))(params, x)
+    slope = jax.grad(lambda p, x: norm.apply(p, state, x, train=True)[0][0, 0], (0, 1))
+    slopes = jax.jit(slope)(params, x)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(slopes))

@@ -18,6 +18,8 @@ from normlab.norms.moments import ShapeError
 from .conftest import CENTRING, NAMES, UNIT, make, sample, with_values
 from .reference import REFERENCES, expected, per_example
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
+
 SHAPES = [(6, 16), (4, 5, 16), (4, 3, 5, 16)]
 SPATIAL = (4, 3, 5, 16)
 REFERENCED = [name for name in NAMES if name in REFERENCES]

@@ -15,6 +15,8 @@ from normlab.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LayerNo
 from .conftest import sample
 from .reference import element_sets, standardise, standardise_gradient
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
+
 SHAPE = (16, 8, 8, 16)
 EPS = 1e-5
 NORMS = {

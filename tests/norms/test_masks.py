@@ -77,7 +77,7 @@ def test_padding_tokens_changes_nothing(norm):
 def test_a_mask_of_ones_is_no_mask(norm):
     x = jnp.asarray(sample(SHAPE, mean=3))
     params = with_values(norm.init(16)[0])
-    masked = apply(norm, params, x, jnp.ones((1, 1, 1, 1), bool))
+    masked = apply(norm, params, x, jnp.ones(MASKS[0], bool))
     assert_trees_close(masked, apply(norm, params, x, None), rtol=2e-6, atol=2e-6)
 
 

@@ -9,6 +9,8 @@ from normlab.norms.moments import Moments, Sharing, pool, standardise, synchroni
 
 from .conftest import sample
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
+
 
 def of(values):
     values = np.asarray(values, np.float64)

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from .conftest import CENTRING, NAMES, make, sample, with_values
 from .reference import expected
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
+
 SHAPES = [(5, 3, 1, 8), (3, 7, 8), (5, 1, 3, 8), (3, 3, 5, 8)]
 DTYPES = {"float32": 5e-6, "bfloat16": 1.6e-2}
 FIELDS = {"groups": 2, "group_size": 4, "domains": 1}

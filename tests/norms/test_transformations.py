@@ -103,6 +103,25 @@ def test_the_state_keeps_its_structure_and_may_be_donated(norm, setup):
     assert_trees_close((y, state), kept, **tight(norm))
 
 
+def test_forward_and_reverse_derivatives_agree(norm, setup):
+    if norm.facts.backward_state:
+        pytest.skip("its backward is its own, and there is no forward derivative")
+    params, state, xs = setup
+    v, dy = jnp.asarray(sample(SHAPE, seed=5)), jnp.asarray(sample(SHAPE, seed=6))
+
+    @jax.jit
+    def both(x):
+        def call(x):
+            return apply(norm, params, state, x)[0]
+
+        return jax.jvp(call, (x,), (v,))[1], jax.vjp(call, x)[1](dy)[0]
+
+    tangent, cotangent = both(xs[0])
+    assert float((tangent * dy).sum()) == pytest.approx(
+        float((cotangent * v).sum()), rel=2e-5, abs=2e-5
+    )
+
+
 def relative_error(found, true):
     true = np.asarray(true)
     if not true.size:
@@ -111,6 +130,13 @@ def relative_error(found, true):
     return np.abs(np.asarray(found, np.float64) - true).max() / (largest if largest else 1.0)
 
 
+@partial(jax.jit, static_argnums=0)
+def pulled_back(norm, params, state, x, dy):
+    """The gradients of parameters and input, of the cotangent `dy`."""
+    return jax.vjp(lambda p, x: apply(norm, p, state, x)[0], params, x)[1](dy)
+
+
+@pytest.mark.usefixtures("as_users_compile")
 @pytest.mark.parametrize("mean", [1.0, 1e4])
 @pytest.mark.parametrize("name", REFERENCES)
 def test_gradients_are_those_of_the_equation(name, mean):
@@ -122,8 +148,7 @@ def test_gradients_are_those_of_the_equation(name, mean):
     params, state = norm.init(16)
     params = with_values(params)
     x, dy = sample(SMALL, mean, 2), sample(SMALL, seed=5)
-    run = jax.jit(lambda p, x: apply(norm, p, state, x)[0])
-    d_params, d_x = jax.vjp(run, params, jnp.asarray(x))[1](jnp.asarray(dy))
+    d_params, d_x = pulled_back(norm, params, state, x, dy)
 
     def loss(tree):
         return (expected(name, norm, tree, tree["x"]) * dy).sum()
@@ -133,6 +158,7 @@ def test_gradients_are_those_of_the_equation(name, mean):
         assert relative_error(found, true[key]) < tight(norm)["rtol"], key
 
 
+@pytest.mark.usefixtures("as_users_compile")
 @pytest.mark.parametrize("name", REFERENCES)
 def test_second_derivatives_are_those_of_the_equation(name):
     """Hessian-vector products by both routes: what a probe of sharpness computes."""
@@ -147,8 +173,12 @@ def test_second_derivatives_are_those_of_the_equation(name):
         return (apply(norm, params, state, x)[0] ** 3 * w).sum()
 
     slope = jax.grad(loss)
-    forward_over_reverse = jax.jit(lambda x, v: jax.jvp(slope, (x,), (v,))[1])(x, v)
-    reverse_over_reverse = jax.jit(jax.grad(lambda x: (slope(x) * v).sum()))(jnp.asarray(x))
+
+    @jax.jit
+    def by_both_routes(x, v):
+        return jax.jvp(slope, (x,), (v,))[1], jax.grad(lambda x: (slope(x) * v).sum())(x)
+
+    forward_over_reverse, reverse_over_reverse = by_both_routes(x, v)
     close = 2.5 * tight(norm)["rtol"]
     if name in DETACHED:
         assert relative_error(forward_over_reverse, reverse_over_reverse) < close
@@ -156,16 +186,3 @@ def test_second_derivatives_are_those_of_the_equation(name):
     true = gradient_along(lambda x: (expected(name, norm, params, x) ** 3 * w).sum(), x, v)
     assert relative_error(forward_over_reverse, true) < close
     assert relative_error(reverse_over_reverse, true) < close
-
-
-def test_forward_and_reverse_derivatives_agree(norm, setup):
-    if norm.facts.backward_state:
-        pytest.skip("its backward is its own, and there is no forward derivative")
-    params, state, xs = setup
-    call = jax.jit(lambda x: apply(norm, params, state, x)[0])
-    v, dy = jnp.asarray(sample(SHAPE, seed=5)), jnp.asarray(sample(SHAPE, seed=6))
-    _, tangent = jax.jvp(call, (xs[0],), (v,))
-    (cotangent,) = jax.vjp(call, xs[0])[1](dy)
-    assert float((tangent * dy).sum()) == pytest.approx(
-        float((cotangent * v).sum()), rel=2e-5, abs=2e-5
-    )

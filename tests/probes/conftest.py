@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from normlab.models.plain import MLP, Convnet
 from normlab.models.resnet import Resnet, ResnetV2
@@ -21,14 +20,6 @@ MODELS = {
     "resnet_v2": lambda norm, **more: ResnetV2(norm=norm, classes=3, depth=8, width=4, **more),
 }
 NORMS = {"batch_norm": BatchNorm(), "group_norm": GroupNorm(groups=2), "identity": Identity()}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Compiles in half the time; what these tests claim does not hang on XLA's optimisations."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def subject(model, optimizer=None):

@@ -1,7 +1,7 @@
 """What every probe of the shelf keeps; a new file in normlab/probes is held to it by itself."""
 
 import dataclasses
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,13 @@ LAYERS = {
 
 def make(name):
     return PROBES.load(name)()
+
+
+@cache
+def network(model, norm):
+    """One for all probes: they change nothing of it."""
+    who = subject(MODELS[model](NORMS[norm]))
+    return who, moment(who)
 
 
 def measured(probe, who, when):
@@ -52,9 +59,7 @@ def test_a_probe_is_a_value_with_facts(name):
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_it_finds_finite_numbers_for_layers_in_the_order_of_the_calls(name, norm, model):
-    who = subject(MODELS[model](NORMS[norm]))
-    when = moment(who)
-    found = measured(make(name), who, when)
+    found = measured(make(name), *network(model, norm))
     assert found
     for key, value in found.items():
         if isinstance(value, PerLayer):

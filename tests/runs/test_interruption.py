@@ -27,11 +27,13 @@ from normlab.training import fit
 original = fit.Compiled.step
 def slow_step(self, *arguments):
     print("step", flush=True)
-    time.sleep(seconds)
+    time.sleep(0.05)
+    while wait_for and not wait_for.exists():
+        time.sleep(0.05)
     return original(self, *arguments)
 fit.Compiled.step = slow_step
-file, out = map(Path, sys.argv[1:3])
-seconds = float(sys.argv[3])
+file, out, *rest = map(Path, sys.argv[1:])
+wait_for = rest[0] if rest else None
 Engine(load_experiment(file), out, checkpoint_seconds=0.3).run_all()
 """
 
@@ -61,7 +63,7 @@ def test_kill_9_in_the_middle_of_an_epoch(tiny, tmp_path, make, model):
         file.write_text(file.read_text().replace(mlp, "{name: resnet, depth: 8, width: 4}"))
     unbroken = make(file, out=tmp_path / "unbroken").runs.runs[0]
 
-    process = child(WORKER, file, tmp_path / "killed", 0.05)
+    process = child(WORKER, file, tmp_path / "killed")
     steps = 0
     assert process.stdout is not None
     for line in process.stdout:
@@ -122,7 +124,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tiny, tmp_path, make):
 def test_a_second_process_on_a_run_is_told_and_does_no_harm(tiny, tmp_path, make):
     file = tiny()
     out = tmp_path / "runs"
-    process = child(WORKER, file, out, 0.5)
+    process = child(WORKER, file, out, tmp_path / "go on")
     assert process.stdout is not None
     for line in process.stdout:
         if line == "step\n":
@@ -132,6 +134,7 @@ def test_a_second_process_on_a_run_is_told_and_does_no_harm(tiny, tmp_path, make
     )
     assert second.returncode == 1
     assert f"another process (pid {process.pid}) is working on this run" in second.stdout
+    (tmp_path / "go on").touch()
     process.communicate(timeout=60)
     assert process.returncode == 0
     unbroken = make(file, out=tmp_path / "alone").runs.runs[0]

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -110,7 +108,7 @@ def test_seeds_share_what_is_compiled(tiny, make, monkeypatch):
 
 
 def test_kill_9_leaves_every_row_once_in_the_end(unbroken, probed, tmp_path, make):
-    process = child(WORKER, probed, tmp_path / "killed", 0.05)
+    process = child(WORKER, probed, tmp_path / "killed")
     steps = 0
     assert process.stdout is not None
     for line in process.stdout:
@@ -150,12 +148,10 @@ def test_a_diverged_run_keeps_what_was_seen_before(probed, make):
     assert steps_of(run) == [step for step in ALL if step <= last] and last < 18
 
 
-def test_several_processes_at_once(tiny, tmp_path):
-    file = tiny(PROBES.format("end") + "sweep: {seed: 0..1}\n")
-    command = ["-m", "normlab.cli", "run", str(file), "--jobs", "2", "--out", str(tmp_path / "o")]
-    made = subprocess.run([sys.executable, *command], capture_output=True, text=True)
-    assert made.returncode == 0, made.stdout + made.stderr
-    assert [len(steps_of(run)) for run in load(tmp_path / "o" / "tiny").runs] == [6, 6]
+def test_several_processes_at_once(tiny, make):
+    made = make(tiny(PROBES.format("end") + "sweep: {seed: 0..1}\n"), jobs=2)
+    assert made.states == ["done"] * 2
+    assert [len(steps_of(run)) for run in made.runs] == [6, 6]
 
 
 def test_a_probe_that_fails_while_training_is_noted_and_the_run_goes_on(probed, make, monkeypatch):

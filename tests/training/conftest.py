@@ -38,14 +38,6 @@ def device_data(data):
     return DeviceData.put(data)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Compiles in half the time; what these tests claim does not hang on XLA's optimisations."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def lenient(optimizer):
     """The optimiser, allowed to mix dtypes: optax's Adam and schedules do, our own code may not."""
 

@@ -6,6 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from normlab.training.fit import Loop
 from normlab.training.state import Clock
@@ -24,7 +25,7 @@ noise = np.random.default_rng(0)
 images = noise.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
 split = Split(images, noise.integers(0, 3, 40, dtype=np.int32))
 fitted = fit(
-    Convnet(norm=BatchNorm(), classes=3, widths=(4,), layers=2),
+    Convnet(norm=BatchNorm(), classes=3, widths=(4,), layers=1),
     Dataset("noise", split, split, tuple("abc")),
     optax.sgd(0.1, momentum=0.9),
     Recipe(epochs=3, batch_size=16, seed=SEED),
@@ -37,6 +38,18 @@ print(hashlib.sha256(leaves + repr(fitted.history).encode()).hexdigest())
 """
 
 
+@pytest.fixture
+def compiled_anew(monkeypatch):
+    """Nothing is taken from the session's folder of programs, here or in child processes."""
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()
+
+
+@pytest.mark.usefixtures("as_users_compile", "compiled_anew")
 def test_two_processes_are_bitwise_the_same_run():
     children = [
         subprocess.Popen(
@@ -56,6 +69,7 @@ def test_two_processes_are_bitwise_the_same_run():
     assert len(digests[0]) == 64
 
 
+@pytest.mark.usefixtures("as_users_compile", "compiled_anew")
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_compilations_are_bitwise_the_same_run(compiled, accumulate):
     ends = []

@@ -9,14 +9,6 @@ NAMES = list(KERNELS.entries())
 SHAPES = [(4, 5), (2, 2, 3, 5)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Compiles in half the time; what these tests claim does not hang on XLA's optimisations."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def make(name, **fields):
     """The entry called `name`."""
     return KERNELS.load(name)(**fields)
