@@ -12,6 +12,8 @@ import normlab
 from normlab.norms.kernels import Channels, Rows, normalised
 from normlab.norms.linear import linear
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
+
 FUNCTIONS = {
     "batch": normlab.batch_norm,
     "layer": normlab.layer_norm,
