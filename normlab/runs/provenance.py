@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from normlab.data.dataset import Dataset
+from normlab.runs.process import set_by_normlab
 
 PACKAGES = ("normlab", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 FLAG_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "CUDA_VISIBLE_DEVICES")
@@ -64,6 +65,7 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
         "cores": _usable_cores(),
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
         "environment": environment,
+        "set_by_normlab": set_by_normlab(),
     }
 
 
