@@ -62,7 +62,7 @@ def set_by_normlab() -> dict[str, str]:
 
 
 def keep_memory() -> str:
-    """Have glibc keep freed memory; returns what it was told, nothing where that is not ours to do.
+    """Have glibc keep freed memory; returns what it was told, nothing where others decide that.
 
     An array of 32 MB is otherwise 8,192 new pages, each of which the system first fills with zeros:
     `python -m experiments.speed.loop` has what that costs.
@@ -79,7 +79,7 @@ def keep_memory() -> str:
 
 
 def keep_programs() -> str:
-    """Have JAX keep compiled programs on disk; returns "on", or nothing where that is not ours to do.
+    """Have JAX keep compiled programs on disk; returns "on", or nothing where others decide that.
 
     An entry that cannot be read is told by JAX in a warning, and its program compiled.
     """
