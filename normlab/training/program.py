@@ -197,7 +197,7 @@ class Compiled:
     """
 
     def __init__(self, program: Program, data: DeviceData):
-        started, had_read = time.perf_counter(), read_from_cache()
+        started = time.perf_counter()
         self.program, self._data = program, data
         self.train_examples, *self._image_shape = data.train.images.shape
         self.parts: list[HeldOut] = [part for part in HELD_OUT if getattr(data, part) is not None]
@@ -220,6 +220,7 @@ class Compiled:
                 for part, batches in self._batches.items()
             ),
         )
+        had_read = read_from_cache()
         with ThreadPoolExecutor() as pool:
             compile_one = partial(Lowered.compile, compiler_options=compiler_options())
             self._step, self._order, *evaluate = pool.map(compile_one, lowered)

@@ -93,7 +93,7 @@ def a_step():
     return compiled, compiled.step(compiled.init(0), compiled.order(0, 0), 0)
 
 
-def test_a_program_is_compiled_once_and_then_read_to_the_same_bits(cache):
+def test_a_program_is_compiled_once_then_read_to_the_same_bits_unless_its_file_is_spoilt(cache):
     process.prepare()
     assert process.set_by_normlab()["compilation cache"] == "on"
     first, made = a_step()
@@ -102,17 +102,12 @@ def test_a_program_is_compiled_once_and_then_read_to_the_same_bits(cache):
     assert second.from_cache == 3  # step, order, evaluation
     jax.tree.map(np.testing.assert_array_equal, made, again)
 
-
-@pytest.mark.parametrize("content", [b"", b"not a program"])
-def test_a_spoilt_entry_is_told_and_compiled_anew(cache, content):
-    process.prepare()
-    _, made = a_step()
     for file in cache.rglob("jit_step-*"):
-        file.write_bytes(content)
+        file.write_bytes(file.read_bytes()[:100])  # as if killed while it was written
     with pytest.warns(UserWarning, match=r"compilation cache entry for 'jit_step'"):
-        compiled, again = a_step()
-    assert compiled.from_cache == 2
-    jax.tree.map(np.testing.assert_array_equal, made, again)
+        third, anew = a_step()
+    assert third.from_cache == 2
+    jax.tree.map(np.testing.assert_array_equal, made, anew)
 
 
 def test_a_cache_that_somebody_has_chosen_or_refused_is_left_alone(cache, tmp_path, monkeypatch):
@@ -151,7 +146,7 @@ def test_what_nobody_has_used_for_longest_goes_first(tmp_path):
     assert len(list(tmp_path.rglob("*-cache"))) == 10
     process._prune(tmp_path, 999)
     assert sorted(path.name for path in tmp_path.rglob("*-cache")) == [
-        f"{n}-cache" for n in range(5)
+        f"{n}-cache" for n in range(4)
     ]
 
 
