@@ -13,6 +13,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import warnings
 from pathlib import Path
 
 import platformdirs
@@ -81,7 +82,7 @@ def keep_memory() -> str:
 def keep_programs() -> str:
     """Have JAX keep compiled programs on disk; returns "on", or nothing where others decide that.
 
-    An entry that cannot be read is told by JAX in a warning, and its program compiled.
+    An entry that cannot be read is of no consequence: its program is compiled.
     """
     import jax
 
@@ -94,6 +95,8 @@ def keep_programs() -> str:
     except OSError:
         return ""  # a home that cannot be written to: everything is compiled each time
     jax.config.update("jax_compilation_cache_dir", str(folder))
+    # JAX would warn of it, but one that another process is just writing is nothing to worry about.
+    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         # The initial state is made by dozens of small programs, a few hundredths of a second each.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -31,6 +31,7 @@ def collect(data: Dataset, claims: Sequence[str] = ()) -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": platform.node(),
         **machine(PACKAGES),
+        "set_by_normlab": set_by_normlab(),
         "claims": list(claims),
         "git": git_state(Path(__file__).parent),
         "data": {
@@ -65,7 +66,6 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
         "cores": _usable_cores(),
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
         "environment": environment,
-        "set_by_normlab": set_by_normlab(),
     }
 
 

@@ -104,8 +104,7 @@ def test_a_program_is_compiled_once_then_read_to_the_same_bits_unless_its_file_i
 
     for file in cache.rglob("jit_step-*"):
         file.write_bytes(file.read_bytes()[:100])  # as if killed while it was written
-    with pytest.warns(UserWarning, match=r"compilation cache entry for 'jit_step'"):
-        third, anew = a_step()
+    third, anew = a_step()  # without a warning, which would be an error here
     assert third.from_cache == 2
     jax.tree.map(np.testing.assert_array_equal, made, anew)
 
