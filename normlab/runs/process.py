@@ -47,7 +47,7 @@ def prepare() -> None:
     set, by environment variables or `jax.config`, is left as it is; `NORMLAB_TUNING=off` in the
     environment leaves everything. Calling it again does nothing more.
 
-    >>> prepare()
+    >>> prepare()  # doctest: +SKIP
     """
     if tuned() and not _done:
         _done["malloc"] = keep_memory()
