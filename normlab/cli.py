@@ -78,6 +78,9 @@ def run(
     if jobs > 1:
         # This process looks at shapes alone: a GPU's memory is for its workers, which share it.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    from normlab.runs.process import prepare
+
+    prepare()  # before anything imports jax
     from normlab.runs.experiment import load_experiment
 
     experiment = load_experiment(file, tuple(overrides or ()))

@@ -82,6 +82,8 @@ def _facts(proof: dict[str, Any]) -> Iterable[tuple[str, str]]:
     )
     for name, value in proof["environment"].items():
         yield "environment", f"{name}={value}"
+    for name, value in proof.get("set_by_normlab", {}).items():
+        yield "set by normlab", f"{name}: {value}"
 
 
 def warnings(records: list[Record], measure_name: str, metrics: tuple[str, ...]) -> list[str]:

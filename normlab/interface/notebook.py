@@ -12,6 +12,7 @@ from normlab.interface.console import Display
 from normlab.runs.directory import Runs
 from normlab.runs.engine import Engine
 from normlab.runs.experiment import load_experiment
+from normlab.runs.process import prepare
 from normlab.runs.yaml_source import flow
 
 
@@ -35,6 +36,7 @@ def run(
             `jobs` is not a positive whole number.
         KeyboardInterrupt: it was interrupted; the same call goes on from there.
     """
+    prepare()
     words = tuple(_override(key.replace("__", "."), value) for key, value in overrides.items())
     experiment = load_experiment(Path(file), words)
     with Display(Console(), jobs) as display:

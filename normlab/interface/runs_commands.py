@@ -171,5 +171,7 @@ def _facts(proof: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "host", f"{proof.get('host')}, {proof.get('platform')}, {cores}"
     for name, value in proof.get("environment", {}).items():
         yield "environment", f"{name}={value}"
+    for name, value in proof.get("set_by_normlab", {}).items():
+        yield "set by normlab", f"{name}: {value}"
     data = proof["data"]
     yield "data", ", ".join(f"{key} {value}" for key, value in data.items())

@@ -13,7 +13,9 @@ from normlab.runs.directory import CONFIG, Entry, Run, Runs
 from normlab.runs.yaml_source import flow
 
 ABSENT = "(absent)"
-COMPARED = ("versions", "git", "devices", "platform", "cores", "environment", "data")
+COMPARED = (
+    "versions", "git", "devices", "platform", "cores", "environment", "set_by_normlab", "data"
+)  # fmt: skip
 """What of a run's provenance may change its numbers. When, by what command and on which host of
 several alike it was made does not."""
 

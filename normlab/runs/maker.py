@@ -117,6 +117,7 @@ class Maker:
             "steps": build.total_steps(config.sections),
             "parameters": compiled.parameters,
             "compile_seconds": compiled.seconds,
+            "programs_from_cache": compiled.from_cache,
             "peak_bytes": compiled.peak_bytes,
         }
         prober = self._prober(config, compiled)

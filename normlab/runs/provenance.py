@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from normlab.data.dataset import Dataset
+from normlab.runs.process import set_by_normlab
 
 PACKAGES = ("normlab", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 FLAG_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "CUDA_VISIBLE_DEVICES")
@@ -30,6 +31,7 @@ def collect(data: Dataset, claims: Sequence[str] = ()) -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": platform.node(),
         **machine(PACKAGES),
+        "set_by_normlab": set_by_normlab(),
         "claims": list(claims),
         "git": git_state(Path(__file__).parent),
         "data": {

@@ -117,6 +117,10 @@ def serve(cores: set[int]) -> None:
     # Whatever a run prints goes to the standard error; answers have the standard output alone.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    from normlab.runs.process import prepare
+
+    # Before it is kept to some cores, so that it finds what other processes have compiled.
+    prepare()
     _keep_to(cores)
 
     tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()

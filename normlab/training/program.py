@@ -20,6 +20,7 @@ from jax.stages import Lowered
 from normlab.core import Array, Normaliser
 from normlab.data.augment import Augmentation, apply_all
 from normlab.models.slots import NORM_STATE, pool_norm_states, with_backward_state
+from normlab.training.compiler import compiler_options, read_from_cache
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData, Meter, TrainState
 
@@ -188,6 +189,7 @@ class Compiled:
 
     Attributes:
         seconds: how long tracing and compiling took.
+        from_cache: how many of its programs were read from a persistent cache instead.
         train_examples: how many there are.
         parts: "test", and "validation" where the data have it.
         parameters: numbers in the model's parameters.
@@ -218,11 +220,14 @@ class Compiled:
                 for part, batches in self._batches.items()
             ),
         )
+        had_read = read_from_cache()
         with ThreadPoolExecutor() as pool:
-            self._step, self._order, *evaluate = pool.map(Lowered.compile, lowered)
+            compile_one = partial(Lowered.compile, compiler_options=compiler_options())
+            self._step, self._order, *evaluate = pool.map(compile_one, lowered)
         self._evaluate = dict(zip(self.parts, evaluate, strict=True))
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         self.peak_bytes = getattr(self._step.memory_analysis(), "temp_size_in_bytes", None)
+        self.from_cache = read_from_cache() - had_read
         self.seconds = time.perf_counter() - started
 
     def init(self, seed: int) -> TrainState:

@@ -1,0 +1,66 @@
+"""Options of the compiler go only where they are known to gain, and never over a person's own."""
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+import pytest
+from jax import lax
+
+from normlab.training.compiler import KNOWN, YNN_FUSIONS, compiler_options
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_some_other_flag=1")
+    monkeypatch.delenv("NORMLAB_TUNING", raising=False)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(jaxlib, "__version__", "0.10.2")
+
+
+def test_a_known_version_gets_what_was_measured():
+    assert compiler_options() == KNOWN["cpu", "0.10.2"]
+
+
+@pytest.mark.parametrize("version", ["0.10.1", "0.10.20", "0.11.0"])
+def test_an_unknown_version_gets_nothing(monkeypatch, version):
+    monkeypatch.setattr(jaxlib, "__version__", version)
+    assert compiler_options() == {}
+
+
+def test_another_backend_gets_nothing(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert compiler_options() == {}
+
+
+def test_a_flag_of_the_users_own_is_not_overridden(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", f"--{YNN_FUSIONS}=+individual_dot")
+    assert compiler_options() == {}
+
+
+@pytest.mark.parametrize("word", ["off", "OFF", "0"])
+def test_it_can_be_switched_off(monkeypatch, word):
+    monkeypatch.setenv("NORMLAB_TUNING", word)
+    assert compiler_options() == {}
+
+
+def test_the_option_takes_convolutions_alone_from_ynnpack(monkeypatch):
+    """So that an option that XLA reads otherwise than is meant here does not pass for a gain."""
+    monkeypatch.undo()
+    if jaxlib.__version__ != "0.10.2" or jax.default_backend() != "cpu":
+        pytest.skip("it is for jaxlib 0.10.2 on CPUs")
+
+    def convolve(x, kernel):
+        return lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    x, kernel = jnp.ones((4, 8, 8, 64)), jnp.full((3, 3, 64, 64), 0.01)
+    total = jax.jit(lambda x: x.reshape(-1, 64).sum(0)).lower(x)
+    convolution = jax.jit(convolve).lower(x, kernel)
+    options = KNOWN["cpu", "0.10.2"]
+    for lowered, before, after in ((convolution, True, False), (total, True, True)):
+        texts = [lowered.compile(compiler_options=o).as_text() for o in (None, options)]
+        assert ["__ynn_fusion" in text for text in texts] == [before, after]
+    found = [convolution.compile(compiler_options=o)(x, kernel) for o in (None, options)]
+    np.testing.assert_allclose(*found, rtol=1e-5)
