@@ -17,11 +17,13 @@ from normlab.data.dataset import (
     Outline,
     Split,
     data_root,
-    mean_pool,
     stratified,
 )
 from normlab.data.listing import DatasetStatus, status
+from normlab.data.medmnist import Medmnist
+from normlab.data.pooling import mean_pool
 from normlab.data.shapes import Shapes
+from normlab.data.spoken_digits import SpokenDigits
 
 if TYPE_CHECKING:
     from normlab.data.augment import Brightness, Contrast, Crop, Cutout, Flip, apply_all
@@ -37,9 +39,11 @@ __all__ = [
     "DatasetFacts",
     "DatasetStatus",
     "Flip",
+    "Medmnist",
     "Outline",
     "Shapes",
     "Split",
+    "SpokenDigits",
     "apply_all",
     "data_root",
     "mean_pool",
