@@ -39,7 +39,7 @@ NAME = re.compile(r"(?:.*/)?([0-9])_([a-z]+)_([0-9]+)\.wav")
 @dataset(
     licence="CC BY-SA 4.0",
     citation="Jackson et al. 2018, Free Spoken Digit Dataset, doi:10.5281/zenodo.1342401",
-    how_to_get=f"download {URL} into the folder (no checksum is published)",
+    how_to_get=f"download {URL} into that folder; no checksum is published",
 )
 @dataclass(frozen=True)
 class SpokenDigits:
