@@ -5,6 +5,7 @@ A file is looked for in `<root>/medmnist/`, then in `<root>/`, under its publish
 """
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -75,7 +76,7 @@ class Medmnist:
         try:
             with path.open("rb") as raw, np.load(raw) as file:
                 arrays = {name: file[name] for name in names if name in file}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise self._damaged(path, "a whole .npz file", f"damage ({error})") from error
         train, own, test = (self._split(path, part, arrays) for part in PARTS)
         return Dataset(self.set, train, test, SETS[self.set].classes, validation=own)

@@ -10,6 +10,7 @@ import io
 import re
 import wave
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +165,7 @@ class SpokenDigits:
                 members = {key: name for name in archive.namelist() if (key := _key(name))}
                 for key in self._complete(path, members):
                     yield key, archive.read(members[key])
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
             raise damaged(path, "a whole .zip archive", f"damage ({error})") from error
 
     def _complete(self, path: Path, found: dict[tuple[str, int, int], object]) -> list:

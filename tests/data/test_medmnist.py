@@ -106,6 +106,17 @@ def test_a_torn_file_is_damaged(kept, tmp_path):
         Medmnist().load(tmp_path)
 
 
+def test_a_compressed_file_is_read_and_its_damage_told(tmp_path):
+    path = write(tmp_path, "pneumoniamnist", {})
+    np.savez_compressed(path, **arrays("pneumoniamnist"))
+    assert len(Medmnist().load(tmp_path).train.labels) == 12
+    contents = bytearray(path.read_bytes())
+    contents[1000:1200] = bytes(200)
+    path.write_bytes(contents)
+    with pytest.raises(UserError, match="found damage"):
+        Medmnist().load(tmp_path)
+
+
 def test_objects_are_never_unpickled(tmp_path):
     contents = arrays("pneumoniamnist")
     contents["train_labels"] = np.array([{"a": 1}] * 12, object)
