@@ -11,7 +11,7 @@ import re
 import wave
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -34,6 +34,9 @@ PUBLISHED_TEST = 5
 
 ARCHIVE = "free-spoken-digit-dataset-master"
 URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/master.zip"
+Key = tuple[str, int, int]
+"""A recording: its speaker, digit and index."""
+
 NAME = re.compile(r"(?:.*/)?([0-9])_([a-z]+)_([0-9]+)\.wav")
 
 
@@ -153,7 +156,7 @@ class SpokenDigits:
         held_out = index < PUBLISHED_TEST if not self.test_speakers else False
         return "test" if held_out or speaker in self.test_speakers else "train"
 
-    def _recordings(self, path: Path) -> Iterator[tuple[tuple[str, int, int], bytes]]:
+    def _recordings(self, path: Path) -> Iterator[tuple[Key, bytes]]:
         """Speaker, digit, index and file of every recording, sorted."""
         if path.is_dir():
             files = {key: file for file in path.glob("*.wav") if (key := _key(file.name))}
@@ -168,7 +171,7 @@ class SpokenDigits:
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
             raise damaged(path, "a whole .zip archive", f"damage ({error})") from error
 
-    def _complete(self, path: Path, found: dict[tuple[str, int, int], object]) -> list:
+    def _complete(self, path: Path, found: Mapping[Key, object]) -> list[Key]:
         wanted = {
             (speaker, digit, index)
             for speaker in SPEAKERS
@@ -214,7 +217,7 @@ def damaged(path: Path, expected: str, found: str) -> UserError:
     return UserError(f"{path}: expected {expected}, found {found}. Delete it and download {URL}")
 
 
-def _key(name: str) -> tuple[str, int, int] | None:
+def _key(name: str) -> Key | None:
     match = NAME.fullmatch(name)
     return (match[2], int(match[1]), int(match[3])) if match else None
 

@@ -28,9 +28,16 @@ DEPTH, CHANNELS, SIZE, BATCH = 20, 16, 4, 16
 NORMALISERS = {
     "instance": instance_norm,
     "group of 2": partial(group_norm, groups=CHANNELS // 2),
-    "group of 8": partial(group_norm, groups=CHANNELS // 8),
     "image": layer_norm_image,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Compiles in half the time; what these tests claim does not hang on XLA's optimisations."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def he_normal(key, *shape):
@@ -72,7 +79,7 @@ def through(name):
     return float(alike.mean()), float(grown.mean())
 
 
-ORDER = ("image", "group of 8", "group of 2", "instance")
+ORDER = ("image", "group of 2", "instance")
 
 
 def test_the_larger_the_groups_the_more_alike_features_become():
