@@ -197,7 +197,8 @@ def _accuracy(
     rows = tuple(leaf[:count].reshape(*shape, *leaf.shape[1:]) for leaf in (images, labels))
 
     def one(right: Array, row: tuple[Array, ...]) -> tuple[Array, None]:
-        return right + recognised(model, variables, *row, prior), None
+        some, theirs = row
+        return right + recognised(model, variables, some, theirs, prior), None
 
     right, _ = scan(one, jnp.zeros((), jnp.int32), rows)
     return right.astype(jnp.float32) / count
