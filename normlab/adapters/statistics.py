@@ -167,6 +167,24 @@ def adapt(
     return variables
 
 
+def keeps_statistics(model: nn.Module, variables: Variables, images: Array, **call: Any) -> bool:
+    """Whether there is a layer that `adapt` would adapt; nothing is computed.
+
+    Raises:
+        UserError: a layer's statistics are such that they cannot be taken anew.
+
+    >>> import jax, jax.numpy as jnp
+    >>> x = jnp.zeros((2, 1))
+    >>> for model in (nn.BatchNorm(use_running_average=True), nn.LayerNorm()):
+    ...     print(keeps_statistics(model, model.init(jax.random.key(0), x), x))
+    True
+    False
+    """
+    meeting = _Meeting(lambda place, state, moments: state)
+    jax.eval_shape(lambda v, x: meeting.apply(model, v, (x,), call), variables, images)
+    return bool(meeting.met)
+
+
 def _renewed(variables: Variables, place: Place, moments: Moments) -> Variables:
     population = of_population(place.normaliser, moments)
     state = with_mean_and_variance(place.normaliser, place.state(variables), *population)

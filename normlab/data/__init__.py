@@ -17,29 +17,39 @@ from normlab.data.dataset import (
     Outline,
     Split,
     data_root,
-    mean_pool,
     stratified,
 )
 from normlab.data.listing import DatasetStatus, status
+from normlab.data.medmnist import Medmnist
+from normlab.data.pooling import mean_pool
 from normlab.data.shapes import Shapes
+from normlab.data.spoken_digits import SpokenDigits
 
 if TYPE_CHECKING:
     from normlab.data.augment import Brightness, Contrast, Crop, Cutout, Flip, apply_all
+    from normlab.data.light import ColourCast, Darkness, Fog, Glare, LowContrast
 
 __all__ = [
     "Brightness",
     "Cifar10",
     "Cifar100",
+    "ColourCast",
     "Contrast",
     "Crop",
     "Cutout",
+    "Darkness",
     "Dataset",
     "DatasetFacts",
     "DatasetStatus",
     "Flip",
+    "Fog",
+    "Glare",
+    "LowContrast",
+    "Medmnist",
     "Outline",
     "Shapes",
     "Split",
+    "SpokenDigits",
     "apply_all",
     "data_root",
     "mean_pool",
@@ -52,6 +62,6 @@ def __getattr__(name: str):
     # Augmentations need jax, which takes a second to import; listing and fetching do without.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from normlab.data import augment
+    from normlab.data import augment, light
 
-    return getattr(augment, name)
+    return getattr(augment if hasattr(augment, name) else light, name)

@@ -19,7 +19,8 @@ from normlab.data.cifar_sets import (
     TRAIN_EXAMPLES,
     CifarSet,
 )
-from normlab.data.dataset import Dataset, Outline, Split, data_root, dataset, mean_pool
+from normlab.data.dataset import Dataset, Outline, Split, data_root, dataset
+from normlab.data.pooling import mean_pool
 from normlab.errors import UserError, require_field
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import platformdirs
@@ -48,12 +48,28 @@ class Outline(NamedTuple):
         classes: how many.
         train_examples: how many.
         test_examples: how many.
+        validation_examples: how many, where the dataset sets some apart by itself.
     """
 
     image_shape: tuple[int, int, int]
     classes: int
     train_examples: int
     test_examples: int
+    validation_examples: int = 0
+
+    def validated(self, validation: "int | Literal['own'] | None") -> "Outline":
+        """What there is with that validation split: the dataset's own, so many held out, or none.
+
+        Raises:
+            FieldError: there is no such split.
+        """
+        if isinstance(validation, int):
+            return self.hold_out(validation)
+        if validation is None:
+            return self._replace(validation_examples=0)
+        found, allowed = self.validation_examples, "null or a number: this set has none of its own"
+        require_field(found > 0, "validation", validation, allowed)
+        return self
 
     def hold_out(self, validation: int) -> "Outline":
         """What is left to train on when so many examples are held out for validation.
@@ -65,7 +81,8 @@ class Outline(NamedTuple):
         allowed = f"null, or in {self.classes}..{most}: one of each class held out, one left"
         fits = self.classes <= validation <= most
         require_field(fits, "validation", validation, allowed)
-        return self._replace(train_examples=self.train_examples - validation)
+        left = self.train_examples - validation
+        return self._replace(train_examples=left, validation_examples=validation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +94,8 @@ class Dataset:
         train: the examples to learn from.
         test: the examples to be judged on; their images have the training images' shape.
         classes: the name of every label.
-        validation: examples held out of the training split to choose settings by, or None.
+        validation: examples to choose settings by, of the dataset's own validation split or held
+            out of the training split; or None.
 
     Raises:
         UserError: an array has the wrong shape or dtype, or a label has no class.
@@ -104,6 +122,12 @@ class Dataset:
                 f"dataset '{self.name}': training images are {self.train.images.shape[1:]} but "
                 f"test images {self.test.images.shape[1:]}; both must have one (H, W, C)"
             )
+
+    def validated(self, validation: "int | Literal['own'] | None") -> "Dataset":
+        """The set with its own validation split, with so many held out instead, or without any."""
+        if isinstance(validation, int):
+            return self.hold_out(validation)
+        return self if validation == "own" else replace(self, validation=None)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -256,32 +280,3 @@ def stratified(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
     # A stable sort keeps the classes in order within a rank.
     chosen = by_class[np.argsort(rank, kind="stable")[:n]]
     return np.sort(chosen)
-
-
-def mean_pool(images: np.ndarray, size: int) -> np.ndarray:
-    """Smaller images: each pixel is the mean of a square block, rounded to nearest (half up).
-
-    Args:
-        images: `(N, H, H, C)` uint8.
-        size: the new height and width, a divisor of the old.
-
-    Returns:
-        `(N, size, size, C)` uint8.
-
-    Raises:
-        FieldError: `size` does not divide the images' height and width, or they differ.
-
-    >>> mean_pool(np.array([[0, 1], [4, 5]], np.uint8).reshape(1, 2, 2, 1), 1).item()
-    3
-    """
-    n, height, width, channels = images.shape
-    require_field(
-        size >= 1 and height == width and height % size == 0,
-        "size",
-        size,
-        f"a divisor of the images' height and width, here {height} and {width}",
-    )
-    block = height // size
-    blocks = images.reshape(n, size, block, size, block, channels)
-    total = blocks.sum(axis=(2, 4), dtype=np.uint32)
-    return ((2 * total + block**2) // (2 * block**2)).astype(np.uint8)

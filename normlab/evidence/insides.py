@@ -28,6 +28,7 @@ LEADING = {
     "hessian": ("largest", "smallest"),
     "landscape": ("loss", "gradient_change", "beta"),
     "propagation": ("square", "gradient", "similarity"),
+    "under_corruption": ("darkness", "fog", "clean", "corrupted"),
     "updates": ("ratio", "angle", "spread"),
 }
 """What a probe's picture shows first; of another probe, the first three quantities."""
@@ -135,8 +136,9 @@ def _panels(quantity: str, own: dict[str, Seen]) -> list[_Panel]:
         return found
     places = own.get(POSITIONS)
     if places is None or places.dimensions != 1:  # as eigenvalues, in order
+        over = panel("the first over steps", "step", lambda a, c: _over_steps(a, c, one))
         return [
-            panel("the first over steps", "step", lambda a, c: _over_steps(a, c, one)),
+            *([over] if len(steps) > 1 else []),
             *(panel(f"step {step}", "number",
                     lambda a, c, step=step: _along(a, c, one, None, step))
               for step in dict.fromkeys((steps[0], steps[-1]))),

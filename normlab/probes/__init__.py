@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from normlab.probes.looking import look as look
     from normlab.probes.noise_scale import NoiseScale as NoiseScale
     from normlab.probes.propagation import Propagation as Propagation
+    from normlab.probes.under_corruption import UnderCorruption as UnderCorruption
     from normlab.probes.updates import Updates as Updates
 
 

@@ -41,6 +41,22 @@ class Subject:
     optimizer: optax.GradientTransformation
 
 
+class HeldOut(NamedTuple):
+    """The test split, for probes that ask what a network does on images it was not trained on.
+
+    Attributes:
+        images: `(N, H, W, C)` uint8, as the dataset has them.
+        labels: `(N,)` whole numbers.
+        mean: `(C,)` of the training images, in 0..255 units; subtracted before the model.
+        std: `(C,)` likewise; divided by.
+    """
+
+    images: Array
+    labels: Array
+    mean: Array
+    std: Array
+
+
 class Moment(NamedTuple):
     """What changes from step to step, as it is before a step; and the batch to look at it with.
 
@@ -50,6 +66,7 @@ class Moment(NamedTuple):
         opt_state: the optimiser's.
         images: `(N, H, W, C)`, standardised as the model takes them.
         labels: `(N,)` whole numbers.
+        held_out: the test split, where there is one; it too stays the same.
     """
 
     params: Any
@@ -57,6 +74,7 @@ class Moment(NamedTuple):
     opt_state: Any
     images: Array
     labels: Array
+    held_out: HeldOut | None = None
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["layers"])

@@ -59,15 +59,13 @@ class Call:
 def outline(sections: dict[str, Any]) -> Outline:
     """The sizes of the data, which are not loaded for it; `train_examples` less validation."""
     found: Outline = _described(sections).outline()
-    held_out = sections["data"]["validation"]
-    return found if held_out is None else found.hold_out(held_out)
+    return found.validated(sections["data"]["validation"])
 
 
 def dataset(sections: dict[str, Any]) -> Dataset:
     """The data, loaded."""
     found: Dataset = _described(sections).load()
-    held_out = sections["data"]["validation"]
-    return found if held_out is None else found.hold_out(held_out)
+    return found.validated(sections["data"]["validation"])
 
 
 def _described(sections: dict[str, Any]) -> Any:
@@ -126,7 +124,7 @@ def schedule(sections: dict[str, Any]) -> optax.Schedule:
 
 def recipe(sections: dict[str, Any]) -> Recipe:
     """The settings of the training loop."""
-    return Recipe(**sections["train"])
+    return Recipe(**{key: as_argument(value) for key, value in sections["train"].items()})
 
 
 def program(sections: dict[str, Any]) -> Program:
@@ -191,6 +189,8 @@ def _mismatches(keyed: Keyed) -> tuple[SectionError, ...]:
     for check in (_check_accumulation, _check_length, _check_shapes, _check_optimizer):
         if check is _check_optimizer and found:
             continue  # it needs what the others could not make
+        if any(error.section == "data" for error in found):
+            break  # nothing is known of the images then
         try:
             check(keyed.sections)
         except SectionError as error:

@@ -130,10 +130,13 @@ def check_measure(measure: Measure, points: Iterable[Point], metrics: Iterable[s
     """
     lacking = [metric for metric in measure.metrics if metric not in metrics]
     if lacking:
-        raise UserError(
-            f"{measure}: there is no '{lacking[0]}' without examples held out; "
-            "give data.validation their number"
-        )
+        part, _, name = lacking[0].partition("_")
+        if part == "val" and not any(metric.startswith("val_") for metric in metrics):
+            raise UserError(
+                f"{measure}: there is no '{lacking[0]}' without examples held out; "
+                "give data.validation their number"
+            )
+        raise UserError(f"{measure}: there is no '{lacking[0]}'; add {name} to train.metrics")
     axis = measure.axis
     if measure.name == "probe":
         check_probe(measure, points)

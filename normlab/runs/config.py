@@ -15,6 +15,7 @@ from normlab.runs.named import check_list, check_named
 from normlab.runs.schema import (
     CALLS,
     LENGTHS,
+    OWN,
     REQUIRED,
     SETTINGS,
     TOP_LEVEL,
@@ -32,6 +33,7 @@ ABSENT_IF_NULL: set[Path] = {
     ("kernel",),
     ("probes",),
     ("train", "adaptive_clip"),
+    ("train", "metrics"),
     ("train", "scalar_rate"),
 }
 """What a resolved config does not have unless it says something: these came later than others, and
@@ -205,8 +207,10 @@ def _check_common(document: Document) -> tuple[dict[str, Any], list[Problem]]:
         path = ("data", "augment")
         augment, problems = check_list(document, path, AUGMENTATIONS, "augmentation")
     held_out = value.get("validation")
-    if held_out is not None and (not isinstance(held_out, int) or isinstance(held_out, bool)):
-        message = f"data: 'validation' must be a whole number or null, found {show(held_out)}"
+    number = isinstance(held_out, int) and not isinstance(held_out, bool)
+    if held_out is not None and not number and held_out != OWN:
+        allowed = f"a whole number, {OWN} or null"
+        message = f"data: 'validation' must be {allowed}, found {show(held_out)}"
         problems.append(Problem(document.mark(("data", "validation")), message))
     return {"augment": augment, "validation": held_out}, problems
 

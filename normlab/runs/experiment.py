@@ -10,7 +10,7 @@ from normlab.errors import UserError, did_you_mean
 from normlab.runs.claims import Claim
 from normlab.runs.claims_check import Planned, check_measure, read_claims
 from normlab.runs.config import RunConfig
-from normlab.runs.measures import METRICS, Measure
+from normlab.runs.measures import ASKED_FOR, METRICS, Measure
 from normlab.runs.probing import planned
 from normlab.runs.schema import Target, show
 from normlab.runs.source import COMMAND_LINE, full_path, read
@@ -103,9 +103,15 @@ def _planned(run: RunConfig, document: Document) -> Planned:
 
 
 def _metrics(document: Document) -> list[str]:
-    data = document.value.get("data")
+    data, train = document.value.get("data"), document.value.get("train")
     validated = isinstance(data, dict) and data.get("validation") is not None
-    return [metric for metric in METRICS if validated or not metric.startswith("val_")]
+    asked = (train.get("metrics") if isinstance(train, dict) else None) or ()
+    return [
+        metric
+        for metric in METRICS
+        if (validated or not metric.startswith("val_"))
+        and (metric not in ASKED_FOR or metric.partition("_")[2] in asked)
+    ]
 
 
 def _read_tuning(document: Document) -> tuple[Tuning | None, list[Problem]]:

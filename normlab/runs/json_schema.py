@@ -11,6 +11,7 @@ from normlab.runs.probing import Probing
 from normlab.runs.schema import (
     CALLS,
     COMMON_TO_DATA,
+    OWN,
     RANGE,
     REQUIRED,
     SETTINGS,
@@ -31,7 +32,8 @@ def json_schema() -> dict[str, Any]:
         properties[section] = _call(section)
     augment = {"type": "array", "items": _call_of(AUGMENTATIONS.entries(), "augmentation", {})}
     augment["description"] = COMMON_TO_DATA["augment"]
-    validation = {"type": ["integer", "null"], "description": COMMON_TO_DATA["validation"]}
+    kinds = [{"type": ["integer", "null"]}, {"const": OWN}]
+    validation = {"anyOf": kinds, "description": COMMON_TO_DATA["validation"]}
     for variant in properties["data"]["anyOf"]:
         if "properties" in variant:
             variant["properties"] |= {"augment": augment, "validation": validation}

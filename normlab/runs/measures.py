@@ -22,13 +22,25 @@ from normlab.runs.prices import compile_seconds, parameters, peak_memory, second
 from normlab.runs.probed import as_quantity, as_step, probe
 from normlab.runs.record import Record
 from normlab.runs.values import Value
+from normlab.training import metrics
 
-METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "val_loss", "val_accuracy")
+ASKED_FOR = tuple(f"{part}_{name}" for part in ("test", "val") for name in metrics.METRICS)
+"""Those of `METRICS` that need `train.metrics`."""
+
+METRICS = (
+    *("train_loss", "train_accuracy", "test_loss", "test_accuracy", "val_loss", "val_accuracy"),
+    *ASKED_FOR,
+)
 """Columns of the rows of metrics that a measure can name; val_... need `data.validation`."""
 
 
+def higher_is_better(metric: str) -> bool:
+    """Of all metrics but losses."""
+    return not metric.endswith("loss")
+
+
 def _higher(arguments: tuple[Any, ...]) -> bool:
-    return arguments[0].endswith("accuracy")
+    return higher_is_better(arguments[0])
 
 
 def _last(record: Record, metric: str) -> float:
@@ -40,6 +52,8 @@ def _last(record: Record, metric: str) -> float:
 def _guess(record: Record, metric: str) -> float:
     """What a network that guesses has: a diverged one knows no more."""
     classes = record.data["classes"]
+    if metric.endswith("auc"):
+        return 0.5
     return 1 / classes if metric.endswith("accuracy") else math.log(classes)
 
 
@@ -50,12 +64,12 @@ def final(record: Record, metric: str) -> Value:
 
 def best(record: Record, metric: str) -> Value:
     """The best of all evaluations; of a test metric it is too good, being chosen on the test."""
-    choose = max if metric.endswith("accuracy") else min
+    choose = max if higher_is_better(metric) else min
     return Value(choose([row[metric] for row in record.rows], default=_guess(record, metric)))
 
 
 def _first(record: Record, metric: str, level: float) -> dict[str, Any] | None:
-    higher = metric.endswith("accuracy")
+    higher = higher_is_better(metric)
     reached = (r for r in record.rows if (r[metric] >= level if higher else r[metric] <= level))
     return next(reached, None)
 

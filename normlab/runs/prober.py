@@ -10,7 +10,7 @@ import numpy as np
 
 from normlab.catalogue import snake_case
 from normlab.errors import UserError
-from normlab.probes.contract import Moment, PerLayer, Probe, Readings, Subject
+from normlab.probes.contract import HeldOut, Moment, PerLayer, Probe, Readings, Subject
 from normlab.training.program import Compiled
 from normlab.training.state import Lookable, TrainState
 
@@ -31,6 +31,8 @@ class Prober:
 
     def __init__(self, compiled: Compiled, probes: Mapping[str, Probe], examples: int):
         self._images, self._labels = compiled.first_examples(examples)
+        data = compiled.data
+        self._held_out = HeldOut(*data.test, data.mean, data.std)
         program, self._probes = compiled.program, dict(probes)
         self._subject = Subject(program.model, program.loss, program.optimizer)
         state = jax.eval_shape(lambda: program.init(0, self._images.shape[1:]))
@@ -60,7 +62,7 @@ class Prober:
 
     def _moment(self, state: TrainState) -> Moment:
         parts = (state.params, state.norm_state, state.opt_state)
-        return Moment(*parts, self._images, self._labels)
+        return Moment(*parts, self._images, self._labels, self._held_out)
 
 
 class Watch:

@@ -18,8 +18,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from normlab.data.dataset import Outline
 from normlab.errors import UserError, require_field
-from normlab.probes.contract import Moment, PerLayer, Subject
+from normlab.probes.contract import HeldOut, Moment, PerLayer, Subject
 from normlab.runs import build
 from normlab.runs.probed import END
 from normlab.runs.yaml_source import Document, Path, Problem
@@ -111,7 +112,8 @@ def _planned(keyed: build.Keyed) -> Planned:
     images: Any = jax.ShapeDtypeStruct((count, *outline.image_shape), jnp.float32)
     labels: Any = jax.ShapeDtypeStruct((count,), jnp.int32)
     state = jax.eval_shape(partial(program.init, image_shape=outline.image_shape), 0)
-    moment = Moment(state.params, state.norm_state, state.opt_state, images, labels)
+    parts = (state.params, state.norm_state, state.opt_state)
+    moment = Moment(*parts, images, labels, _held_out(outline))
     subject = Subject(program.model, program.loss, program.optimizer)
     quantities, problems = [], []
     for index, (name, probe) in enumerate(build.probes(sections).items()):
@@ -129,6 +131,13 @@ def _planned(keyed: build.Keyed) -> Planned:
                 quantities.append(Quantity(name, quantity, layers, shape))
     total = build.total_steps(sections)
     return Planned(look_at(sections), total, tuple(quantities), tuple(problems))
+
+
+def _held_out(outline: Outline) -> HeldOut:
+    images: Any = jax.ShapeDtypeStruct((outline.test_examples, *outline.image_shape), jnp.uint8)
+    labels: Any = jax.ShapeDtypeStruct((outline.test_examples,), jnp.int32)
+    channels: Any = jax.ShapeDtypeStruct(outline.image_shape[-1:], jnp.float32)
+    return HeldOut(images, labels, channels, channels)
 
 
 def check_together(document: Document, sections: dict[str, Any]) -> list[Problem]:

@@ -38,9 +38,13 @@ REQUIRED = {"data", "model", "norm", "optimizer"}
 
 COMMON_TO_DATA = {
     "augment": "augmentations of every training batch, in turn",
-    "validation": "training examples to hold out; their metrics are val_loss and val_accuracy",
+    "validation": "training examples to hold out, or own (of a dataset that has a validation split "
+    "itself); their metrics are val_loss and val_accuracy",
 }
 """Keys of `data` that are not arguments of the dataset: every dataset has them."""
+
+OWN = "own"
+"""What `data.validation` is where it is no number."""
 
 FILLED_IN = {
     "model": {"norm", "classes", "kernel", "parent", "name"},

@@ -225,8 +225,8 @@ class Loop:
             "train_accuracy": train_accuracy,
             **{
                 f"{METRIC_PREFIX[part]}_{name}": value
-                for part, means in found.items()
-                for name, value in zip(("loss", "accuracy"), means, strict=True)
+                for part, values in found.items()
+                for name, value in values.items()
             },
             "train_seconds": clock.train,
         }

@@ -20,6 +20,7 @@ from jax.stages import Lowered
 from normlab.core import Array, Normaliser
 from normlab.data.augment import Augmentation, apply_all
 from normlab.models.slots import NORM_STATE, pool_norm_states, with_backward_state
+from normlab.training import metrics
 from normlab.training.compiler import compiler_options, read_from_cache
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData, Meter, TrainState
@@ -168,8 +169,11 @@ class Program:
         index: Array,
         counts: Array,
         part: HeldOut = "test",
-    ) -> Meter:
-        """Sums over a part's examples at `index`; `counts` is 1 for each, and 0 for padding."""
+    ) -> tuple[Meter, Array | None]:
+        """Sums over a part's examples at `index`; `counts` is 1 for each, and 0 for padding.
+
+        With them the logits, if the recipe has metrics that need them all.
+        """
         split = getattr(data, part)
         images = data.standardised(split.images[index])
         labels = split.labels[index]
@@ -177,17 +181,19 @@ class Program:
         logits = cast(Array, self.model.apply(variables, images, train=False))
         losses = _cross_entropy(logits, labels, label_smoothing=0.0)
         correct = logits.argmax(axis=-1) == labels
-        return Meter(
+        meter = Meter(
             jnp.where(counts > 0, losses, 0).sum(),
             jnp.where(correct, counts, 0).sum(),
             counts.sum(),
         )
+        return meter, logits if self.recipe.metrics else None
 
 
 class Compiled:
     """A `Program` compiled ahead of time for one dataset's shapes.
 
     Attributes:
+        data: what it was compiled for.
         seconds: how long tracing and compiling took.
         from_cache: how many of its programs were read from a persistent cache instead.
         train_examples: how many there are.
@@ -198,7 +204,7 @@ class Compiled:
 
     def __init__(self, program: Program, data: DeviceData):
         started = time.perf_counter()
-        self.program, self._data = program, data
+        self.program, self.data = program, data
         self.train_examples, *self._image_shape = data.train.images.shape
         self.parts: list[HeldOut] = [part for part in HELD_OUT if getattr(data, part) is not None]
         size = program.recipe.eval_batch_size
@@ -245,20 +251,23 @@ class Compiled:
 
     def first_examples(self, count: int) -> tuple[Array, Array]:
         """The first training images, unaugmented, as the model takes them; and their labels."""
-        images, labels = self._data.train
-        return self._data.standardised(images[:count]), labels[:count]
+        images, labels = self.data.train
+        return self.data.standardised(images[:count]), labels[:count]
 
     def step(self, state: TrainState, order: Array, seed: int) -> tuple[TrainState, Array]:
         """One step; `state` is used up."""
-        return self._step(state, self._data, order, _seed(seed))
+        return self._step(state, self.data, order, _seed(seed))
 
-    def evaluate(self, state: TrainState, part: HeldOut = "test") -> tuple[float, float]:
-        """Mean loss and accuracy over a whole part, its last partial batch included."""
-        total, evaluate = Meter.empty(), self._evaluate[part]
+    def evaluate(self, state: TrainState, part: HeldOut = "test") -> dict[str, float]:
+        """Loss, accuracy and the recipe's metrics over a whole part, its partial batch included."""
+        total, evaluate, seen = Meter.empty(), self._evaluate[part], []
         for index, counts in self._batches[part]:
-            found = evaluate(state.params, state.norm_state, self._data, index, counts)
+            found, logits = evaluate(state.params, state.norm_state, self.data, index, counts)
             total = jax.tree.map(jnp.add, total, found)
-        return total.means()
+            seen.append(logits)
+        loss, accuracy = total.means()
+        more = metrics.of(self.program.recipe.metrics, seen, getattr(self.data, part).labels)
+        return {"loss": loss, "accuracy": accuracy, **more}
 
 
 @lru_cache(maxsize=1)

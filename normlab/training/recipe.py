@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from normlab.errors import UserError, require_field
+from normlab.training.metrics import METRICS, Metric
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Recipe:
         eval_every: steps between evaluations on the test split; null for once an epoch. There is
             always one after the last step.
         eval_batch_size: examples evaluated at once; the result does not depend on it.
+        metrics: what evaluations tell beyond loss and accuracy: `auc` (the area under the ROC
+            curve, the mean over classes) and `balanced_accuracy`, for classes of unequal size.
     """
 
     epochs: int = 10
@@ -39,6 +42,7 @@ class Recipe:
     accumulate: int = 1
     eval_every: int | None = None
     eval_batch_size: int = 500
+    metrics: tuple[Metric, ...] | None = None
 
     def __post_init__(self) -> None:
         whole = "a positive whole number"
@@ -53,6 +57,8 @@ class Recipe:
         for field in ("clip", "adaptive_clip", "scalar_rate"):
             value = getattr(self, field)
             require_field(value is None or value > 0, field, value, "a positive number or null")
+        known = set(self.metrics or ()) <= METRICS.keys()
+        require_field(known, "metrics", self.metrics, f"of {', '.join(METRICS)}, or null")
         divides = self.batch_size % self.accumulate == 0
         allowed = f"a divisor of batch_size={self.batch_size}"
         require_field(divides, "accumulate", self.accumulate, allowed)

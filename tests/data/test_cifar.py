@@ -158,9 +158,9 @@ def test_only_the_chosen_rows_are_decoded(tables):
 @both
 def test_outline_is_known_without_files(name):
     classes = len(SETS[name].published.classes)
-    assert SETS[name]().outline() == ((32, 32, 3), classes, 50_000, 10_000)
+    assert SETS[name]().outline() == ((32, 32, 3), classes, 50_000, 10_000, 0)
     part = SETS[name](train_examples=100, test_examples=20, size=8)
-    assert part.outline() == ((8, 8, 3), classes, 100, 20)
+    assert part.outline() == ((8, 8, 3), classes, 100, 20, 0)
 
 
 def test_where_it_is_looked_for(tmp_path):

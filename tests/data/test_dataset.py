@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from normlab.data import Dataset, DatasetFacts, Split, data_root, mean_pool, stratified
+from normlab.data import Dataset, DatasetFacts, Outline, Split, data_root, mean_pool, stratified
 from normlab.data.dataset import dataset
 from normlab.errors import FieldError, UserError
 
@@ -202,3 +202,20 @@ def test_package_has_no_other_names():
         assert getattr(normlab.data, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Flop'"):
         _ = normlab.data.Flop
+
+
+def test_the_validation_split_is_the_sets_own_or_held_out_or_none():
+    part = blank(np.arange(10) % 2)
+    whole = Dataset("ten", part, part, ("even", "odd"), validation=blank(np.arange(4) % 2))
+    outline = Outline((2, 2, 1), 2, 10, 10, 4)
+    for asked, train, validation in ((None, 10, 0), ("own", 10, 4), (6, 4, 6)):
+        found = whole.validated(asked)
+        assert len(found.train.labels) == train
+        assert (0 if found.validation is None else len(found.validation.labels)) == validation
+        assert outline.validated(asked) == ((2, 2, 1), 2, train, 10, validation)
+    with pytest.raises(FieldError, match="this set has none of its own"):
+        outline._replace(validation_examples=0).validated("own")
+
+
+def blank(labels):
+    return Split(np.zeros((len(labels), 2, 2, 1), np.uint8), labels.astype(np.int32))

@@ -22,7 +22,7 @@ def test_images_are_the_same_on_every_machine(shapes, fingerprint):
 
 def test_shapes_and_balance():
     shapes = Shapes(train_examples=205, test_examples=20, size=24)
-    assert shapes.outline() == ((24, 24, 3), 10, 205, 20)
+    assert shapes.outline() == ((24, 24, 3), 10, 205, 20, 0)
     data = shapes.load()
     assert data.name == "shapes" and len(set(data.classes)) == 10
     assert data.train.images.shape == (205, 24, 24, 3)

@@ -10,7 +10,7 @@ from normlab.models.plain import MLP, Convnet
 from normlab.models.resnet import Resnet, ResnetV2
 from normlab.models.slots import NORM_STATE
 from normlab.norms import BatchNorm, GroupNorm, Identity
-from normlab.probes.contract import Moment, Subject
+from normlab.probes.contract import HeldOut, Moment, Subject
 from normlab.probes.looking import look
 
 MODELS = {
@@ -41,7 +41,17 @@ def moment(subject, images=(16, 8, 8, 3), seed=0):
     variables = subject.model.init(jax.random.key(seed), images, train=False)
     opt_state = subject.optimizer.init(variables["params"])
     state = variables.get(NORM_STATE, {})
-    return Moment(variables["params"], state, opt_state, images, labels)
+    return Moment(variables["params"], state, opt_state, images, labels, held_out(images.shape[1:]))
+
+
+def held_out(shape, count=24):
+    """Test images of noise for a moment of theirs, where they are images."""
+    if len(shape) != 3:
+        return None
+    pixels = np.random.default_rng(1).integers(0, 256, (count, *shape))
+    mean, std = (jnp.full(shape[-1:], value, jnp.float32) for value in (127.5, 74.0))
+    labels = jnp.arange(count, dtype=jnp.int32) % 3
+    return HeldOut(jnp.asarray(pixels, jnp.uint8), labels, mean, std)
 
 
 class Linear(nn.Module):

@@ -57,6 +57,9 @@ MISTAKES = {
     "unknown schedule": (text(optimizer="sgd", schedule="{name: cosine_decay}"), "{file}:6:18: optax has no schedule 'cosine_decay'; did you mean 'cosine_decay_schedule'?"),
     "unknown augmentation": (text(data="{name: shapes, augment: [flop]}"), "{file}:1:32: no augmentation is called 'flop'; did you mean 'flip'?"),
     "augment is not a list": (text(data="{name: shapes, augment: flip}"), "{file}:1:31: 'augment' must be a list of augmentations, found the text 'flip'"),
+    "a word for held-out examples": (text(data="{name: shapes, validation: some}"), "{file}:1:34: data: 'validation' must be a whole number, own or null, found the text 'some'"),
+    "no validation split of its own": (text(data="{name: shapes, validation: own}"), "{file}:1:34: data: validation must be null or a number: this set has none of its own, got 'own'"),
+    "more held out than there are": (text(data="{name: shapes, train_examples: 100, validation: 95}"), "{file}:1:55: data: validation must be null, or in 10..90: one of each class held out, one left, got 95"),
     # Sections that do not fit together.
     "rate twice": (text(schedule="{name: constant_schedule, value: 1}"), "{file}:4:39: the learning rate is given twice, here and by 'schedule'; keep one"),
     "no rate": (text(optimizer="sgd"), "{file}:4:12: optimizer sgd needs the key 'learning_rate': a number; or give a 'schedule'"),

@@ -14,7 +14,11 @@ def resolved(file, *overrides):
 
 
 @pytest.mark.parametrize(
-    "overrides", [(), ("kernel=null", "train.adaptive_clip=null", "train.scalar_rate=null")]
+    "overrides",
+    [
+        (),
+        ("kernel=null", "train.adaptive_clip=null", "train.scalar_rate=null", "train.metrics=null"),
+    ],
 )
 def test_a_config_that_does_not_use_them_keeps_its_hash(tiny, overrides):
     run = resolved(tiny(), *overrides)
@@ -22,7 +26,9 @@ def test_a_config_that_does_not_use_them_keeps_its_hash(tiny, overrides):
     assert "kernel" not in run.sections and "adaptive_clip" not in run.sections["train"]
 
 
-@pytest.mark.parametrize("override", ["train.adaptive_clip=0.01", "train.scalar_rate=0.1"])
+@pytest.mark.parametrize(
+    "override", ["train.adaptive_clip=0.01", "train.scalar_rate=0.1", "train.metrics=[auc]"]
+)
 def test_a_config_that_uses_one_is_another_run_and_is_read_back_as_it(tiny, make, override):
     assert resolved(tiny(), override).hash != FIRST
     run = make(tiny(), "epochs=1", override).runs.runs[0]

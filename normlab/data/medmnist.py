@@ -1,0 +1,178 @@
+"""MedMNIST: eleven sets of small medical images, each a `.npz` file with three published splits.
+
+A file is looked for in `<root>/medmnist/`, then in `<root>/`, under its published name
+(`pneumoniamnist.npz`), where the root is `$NORMLAB_DATA` or the user's cache folder.
+"""
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from normlab.data.dataset import Dataset, Outline, Split, data_root, dataset
+from normlab.data.medmnist_sets import SETS, SIZE
+from normlab.errors import UserError, require_field
+
+Name = Literal[
+    "bloodmnist",
+    "breastmnist",
+    "dermamnist",
+    "octmnist",
+    "organamnist",
+    "organcmnist",
+    "organsmnist",
+    "pathmnist",
+    "pneumoniamnist",
+    "retinamnist",
+    "tissuemnist",
+]
+
+PARTS = ("train", "val", "test")
+
+
+@dataset(
+    licence="CC BY 4.0 (dermamnist: CC BY-NC 4.0)",
+    citation="Yang et al. 2023, MedMNIST v2, Scientific Data 10:41; and the set's own source",
+    how_to_get="normlab data fetch medmnist (pneumoniamnist), or put its .npz files there",
+)
+@dataclass(frozen=True)
+class Medmnist:
+    """MedMNIST: medical images of 28x28 pixels, grey or in colour, one label each.
+
+    The splits are the published ones, as unbalanced as they are. The published validation split is
+    the dataset's own: `data.validation: own` in a config, `load().validation` in a notebook.
+
+    Attributes:
+        set: which one. `pneumoniamnist` (chest X-rays of children, normal or pneumonia: 4,708 to
+            train on, 524 to validate on, 624 to test on), `bloodmnist`, `breastmnist`,
+            `dermamnist`, `octmnist`, `organamnist`, `organcmnist`, `organsmnist`, `pathmnist`,
+            `retinamnist` or `tissuemnist`.
+
+    >>> Medmnist("breastmnist")
+    Medmnist(set='breastmnist')
+    """
+
+    set: Name = "pneumoniamnist"
+
+    def __post_init__(self) -> None:
+        require_field(self.set in SETS, "set", self.set, f"one of {', '.join(SETS)}")
+
+    def load(self, root: Path | None = None) -> Dataset:
+        """The published splits, as arrays.
+
+        Args:
+            root: the folder to look in; `data_root()` unless given.
+
+        Raises:
+            UserError: the file is missing or damaged; the message says how to get it.
+        """
+        path = self.locate(root)
+        if path is None:
+            raise UserError(self._missing(root))
+        names = [f"{part}_{what}" for part in PARTS for what in ("images", "labels")]
+        try:
+            with path.open("rb") as raw, np.load(raw) as file:
+                arrays = {name: file[name] for name in names if name in file}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise self._damaged(path, "a whole .npz file", f"damage ({error})") from error
+        train, own, test = (self._split(path, part, arrays) for part in PARTS)
+        return Dataset(self.set, train, test, SETS[self.set].classes, validation=own)
+
+    def outline(self, root: Path | None = None) -> Outline:
+        """The sizes of what `load` returns: of the file that is here, or else as published."""
+        published = SETS[self.set]
+        path = self.locate(root)
+        train, own, test = (path and _counts(path)) or published.examples
+        shape = (SIZE, SIZE, published.channels)
+        return Outline(shape, len(published.classes), train, test, own)
+
+    def locate(self, root: Path | None = None) -> Path | None:
+        """The file that `load` would read; None without."""
+        files = [folder / self._file for folder in self._folders(root)]
+        return next((file for file in files if file.is_file()), None)
+
+    def fetch(self, root: Path | None = None, progress: bool = True) -> Path:
+        """Download the file, or find that it is there, and return its path.
+
+        Args:
+            root: the folder to put it under; `data_root()` unless given.
+            progress: whether to show how far it is, on stderr.
+
+        Raises:
+            UserError: it cannot be had; the message says how to put it there by hand.
+        """
+        # Brings in an HTTP client, which loading has no use for.
+        from normlab.data.download import download
+
+        target = self._folders(root)[0] / self._file
+        return download(self.url, target, f"md5:{SETS[self.set].md5}", progress)
+
+    @property
+    def url(self) -> str:
+        """Where the file is published."""
+        return f"https://zenodo.org/records/6496656/files/{self._file}"
+
+    @property
+    def _file(self) -> str:
+        return f"{self.set}.npz"
+
+    def _folders(self, root: Path | None) -> tuple[Path, Path]:
+        root = data_root() if root is None else Path(root)
+        return root / "medmnist", root
+
+    def _missing(self, root: Path | None) -> str:
+        first, second = self._folders(root)
+        return (
+            f"{self.set} is not on this machine: there is no {self._file} in {first} or {second}. "
+            f"Either download it, {self.url}, and put it into {first} (normlab data fetch medmnist "
+            "does so for pneumoniamnist); or set NORMLAB_DATA to the folder that holds it"
+        )
+
+    def _damaged(self, path: Path, expected: str, found: str) -> UserError:
+        return UserError(
+            f"{path}: expected {expected}, found {found}. Delete it and download it again: "
+            f"{self.url}"
+        )
+
+    def _split(self, path: Path, part: str, arrays: dict[str, np.ndarray]) -> Split:
+        published = SETS[self.set]
+        for name in (f"{part}_images", f"{part}_labels"):
+            if name not in arrays:
+                raise self._damaged(path, f"an array '{name}'", "none")
+        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+        colours = () if published.channels == 1 else (published.channels,)
+        shape = (len(images) if images.ndim else 0, SIZE, SIZE, *colours)
+        if images.shape != shape or images.dtype != np.uint8 or not len(images):
+            expected = f"{part}_images as uint8 of shape {('N', *shape[1:])}".replace("'", "")
+            raise self._damaged(path, expected, f"{images.dtype} of shape {images.shape}")
+        integers = np.issubdtype(labels.dtype, np.integer)
+        if labels.shape != (len(images), 1) or not integers:
+            expected = f"{part}_labels as integers of shape ({len(images)}, 1)"
+            raise self._damaged(path, expected, f"{labels.dtype} of shape {labels.shape}")
+        low, high, last = labels.min(), labels.max(), len(published.classes) - 1
+        if low < 0 or high > last:
+            raise self._damaged(path, f"{part}_labels in 0..{last}", f"{low}..{high}")
+        pixels = images.reshape(len(images), SIZE, SIZE, published.channels)
+        return Split(np.ascontiguousarray(pixels), labels[:, 0].astype(np.int32))
+
+
+def _counts(path: Path) -> list[int] | None:
+    """The examples of each split, from the arrays' headers alone; None if it is damaged.
+
+    A copy that someone has drawn anew has other sizes than are published. Damage is told by `load`.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            return [_rows(file, f"{part}_images.npy") for part in PARTS]
+    except (OSError, ValueError, EOFError, KeyError, IndexError, zipfile.BadZipFile):
+        return None
+
+
+def _rows(file: zipfile.ZipFile, member: str) -> int:
+    with file.open(member) as array:
+        version = np.lib.format.read_magic(array)
+        read = {(1, 0): np.lib.format.read_array_header_1_0}
+        return read.get(version, np.lib.format.read_array_header_2_0)(array)[0][0]

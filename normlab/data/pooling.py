@@ -1,0 +1,34 @@
+"""Smaller images."""
+
+import numpy as np
+
+from normlab.errors import require_field
+
+
+def mean_pool(images: np.ndarray, size: int) -> np.ndarray:
+    """Smaller images: each pixel is the mean of a square block, rounded to nearest (half up).
+
+    Args:
+        images: `(N, H, H, C)` uint8.
+        size: the new height and width, a divisor of the old.
+
+    Returns:
+        `(N, size, size, C)` uint8.
+
+    Raises:
+        FieldError: `size` does not divide the images' height and width, or they differ.
+
+    >>> mean_pool(np.array([[0, 1], [4, 5]], np.uint8).reshape(1, 2, 2, 1), 1).item()
+    3
+    """
+    n, height, width, channels = images.shape
+    require_field(
+        size >= 1 and height == width and height % size == 0,
+        "size",
+        size,
+        f"a divisor of the images' height and width, here {height} and {width}",
+    )
+    block = height // size
+    blocks = images.reshape(n, size, block, size, block, channels)
+    total = blocks.sum(axis=(2, 4), dtype=np.uint32)
+    return ((2 * total + block**2) // (2 * block**2)).astype(np.uint8)

@@ -1,0 +1,229 @@
+"""The Free Spoken Digit Dataset: six people say the ten digits, fifty times each.
+
+The recordings are 16-bit WAV files of one channel at 8 kHz, `{digit}_{speaker}_{index}.wav`. They
+are looked for in `<root>/spoken_digits/`, in `<root>/fsdd/` and in `<root>/`, where the root is
+`$NORMLAB_DATA` or the user's cache folder: as a folder `recordings`, as `recordings.zip`, or as the
+repository's own archive, packed or unpacked.
+"""
+
+import io
+import re
+import wave
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from normlab.data.dataset import Dataset, Outline, Split, data_root, dataset
+from normlab.data.log_mel import log_mel
+from normlab.errors import UserError, require_field
+
+SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+RATE = 8000
+QUIETEST, LOUDEST = -95.0, -15.0
+"""Decibels below a sine of full scale that are black and white: of all the recordings' pixels, less
+than one in a thousand is brighter. The scale is the same for all: a quiet voice stays quiet."""
+
+PUBLISHED_TEST = 5
+"""Recordings 0 to 4 of each digit and speaker are the published test split."""
+
+ARCHIVE = "free-spoken-digit-dataset-master"
+URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/master.zip"
+Key = tuple[str, int, int]
+"""A recording: its speaker, digit and index."""
+
+NAME = re.compile(r"(?:.*/)?([0-9])_([a-z]+)_([0-9]+)\.wav")
+
+
+@dataset(
+    licence="CC BY-SA 4.0",
+    citation="Jackson et al. 2018, Free Spoken Digit Dataset, doi:10.5281/zenodo.1342401",
+    how_to_get=f"download {URL} into that folder; no checksum is published",
+)
+@dataclass(frozen=True)
+class SpokenDigits:
+    """Spoken digits of six voices as log-mel images; the test is on voices that were not heard.
+
+    An image is grey, `mels` high and `frames` wide (`normlab.data.log_mel` says how it is made).
+    Every voice has 500 recordings. All speakers are men; four have an accent.
+
+    Attributes:
+        test_speakers: whose recordings are the test split: of `george`, `jackson`, `lucas`,
+            `nicolas`, `theo` and `yweweler`. None of them ([]) for the published test split, which
+            is of the voices that are trained on: recordings 0 to 4 of each digit and speaker.
+        validation_speakers: whose are the dataset's own validation split (`data.validation: own`).
+        test_speed: by what factor the test recordings are played faster, at the same pitch.
+        test_pitch: by how many semitones they are higher, at the same speed.
+        mels: the image's height: bands of pitch from 60 Hz to 4 kHz, 8..40.
+        frames: the image's width: spectra of 32 ms, 8..128.
+        seconds: the image's width in time. A recording stands in the middle; longer ones are cut.
+
+    >>> SpokenDigits(test_speakers=("lucas",)).outline().test_examples
+    500
+    """
+
+    per_digit: ClassVar[int] = 50
+
+    test_speakers: tuple[str, ...] = ("theo", "yweweler")
+    validation_speakers: tuple[str, ...] = ()
+    test_speed: float = 1.0
+    test_pitch: float = 0.0
+    mels: int = 32
+    frames: int = 32
+    seconds: float = 0.8
+
+    def __post_init__(self) -> None:
+        taken: set[str] = set()
+        for field in ("test_speakers", "validation_speakers"):
+            speakers = getattr(self, field)
+            known = set(speakers) <= set(SPEAKERS) - taken and len(set(speakers)) == len(speakers)
+            names = ", ".join(sorted(set(SPEAKERS) - taken))
+            require_field(known, field, list(speakers), f"a list of speakers, once each: {names}")
+            taken |= set(speakers)
+            left = len(taken) < len(SPEAKERS)
+            require_field(left, field, list(speakers), "such that a speaker is left to train on")
+        require_field(0.25 <= self.test_speed <= 4, "test_speed", self.test_speed, "in 0.25..4")
+        require_field(-24 <= self.test_pitch <= 24, "test_pitch", self.test_pitch, "in -24..24")
+        require_field(8 <= self.mels <= 40, "mels", self.mels, "in 8..40")
+        require_field(8 <= self.frames <= 128, "frames", self.frames, "in 8..128")
+        require_field(0.1 <= self.seconds <= 3, "seconds", self.seconds, "in 0.1..3")
+
+    def outline(self) -> Outline:
+        """The sizes of what `load` returns."""
+        voice = self.per_digit * len(CLASSES)
+        own = voice * len(self.validation_speakers)
+        if self.test_speakers:
+            test = voice * len(self.test_speakers)
+            train = voice * len(SPEAKERS) - test - own
+        else:
+            heard = len(SPEAKERS) - len(self.validation_speakers)
+            test = PUBLISHED_TEST * len(CLASSES) * heard
+            train = voice * heard - test
+        return Outline((self.mels, self.frames, 1), len(CLASSES), train, test, own)
+
+    def load(self, root: Path | None = None) -> Dataset:
+        """The recordings as images, in the order of speaker, digit and index.
+
+        Args:
+            root: the folder to look in; `data_root()` unless given.
+
+        Raises:
+            UserError: the recordings are missing, not complete, or damaged; the message says which.
+        """
+        path = self.locate(root)
+        if path is None:
+            raise UserError(self._missing(root))
+        parts: dict[str, list[tuple[np.ndarray, int]]] = {"train": [], "own": [], "test": []}
+        for (speaker, digit, index), contents in self._recordings(path):
+            part = self._part(speaker, index)
+            name = f"{digit}_{speaker}_{index}.wav"
+            parts[part].append((self._image(path, name, contents, part == "test"), digit))
+        train, own, test = map(_split, parts.values())
+        assert train is not None and test is not None  # as the speakers are those of the fields
+        return Dataset("spoken_digits", train, test, CLASSES, validation=own)
+
+    def locate(self, root: Path | None = None) -> Path | None:
+        """The folder or the archive of recordings that `load` would read; None without."""
+        for folder in self._folders(root):
+            for place in (folder / "recordings", folder / ARCHIVE / "recordings"):
+                if next(place.glob("*.wav"), None) is not None:
+                    return place
+            for archive in (folder / "recordings.zip", folder / f"{ARCHIVE}.zip"):
+                if archive.is_file():
+                    return archive
+        return None
+
+    def _folders(self, root: Path | None) -> tuple[Path, ...]:
+        root = data_root() if root is None else Path(root)
+        return root / "spoken_digits", root / "fsdd", root
+
+    def _missing(self, root: Path | None) -> str:
+        folders = self._folders(root)
+        return (
+            f"spoken_digits is not on this machine: there is no folder 'recordings' and no "
+            f"recordings.zip or {ARCHIVE}.zip in {', '.join(map(str, folders))}. Either download "
+            f"{URL} into {folders[0]}; or set NORMLAB_DATA to the folder that holds it"
+        )
+
+    def _part(self, speaker: str, index: int) -> str:
+        if speaker in self.validation_speakers:
+            return "own"
+        held_out = index < PUBLISHED_TEST if not self.test_speakers else False
+        return "test" if held_out or speaker in self.test_speakers else "train"
+
+    def _recordings(self, path: Path) -> Iterator[tuple[Key, bytes]]:
+        """Speaker, digit, index and file of every recording, sorted."""
+        if path.is_dir():
+            files = {key: file for file in path.glob("*.wav") if (key := _key(file.name))}
+            for key in self._complete(path, files):
+                yield key, files[key].read_bytes()
+            return
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = {key: name for name in archive.namelist() if (key := _key(name))}
+                for key in self._complete(path, members):
+                    yield key, archive.read(members[key])
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+            raise damaged(path, "a whole .zip archive", f"damage ({error})") from error
+
+    def _complete(self, path: Path, found: Mapping[Key, object]) -> list[Key]:
+        wanted = {
+            (speaker, digit, index)
+            for speaker in SPEAKERS
+            for digit in range(len(CLASSES))
+            for index in range(self.per_digit)
+        }
+        if missing := sorted(wanted - found.keys()):
+            speaker, digit, index = missing[0]
+            count, name = len(wanted), f"{digit}_{speaker}_{index}.wav"
+            raise damaged(
+                path,
+                f"{count} recordings, {self.per_digit} of each digit by {', '.join(SPEAKERS)}",
+                f"{count - len(missing)} of them, without {name}",
+            )
+        return sorted(wanted)
+
+    def _image(self, path: Path, name: str, contents: bytes, test: bool) -> np.ndarray:
+        try:
+            with wave.open(io.BytesIO(contents)) as file:
+                form = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
+                sound = file.readframes(file.getnframes())
+        except (wave.Error, EOFError) as error:
+            raise damaged(path, f"a WAV file {name}", f"damage ({error})") from error
+        if form != (1, 16, RATE) or len(sound) < 2 or len(sound) % 2:
+            expected = f"1 channel of 16 bits at {RATE} Hz in {name}"
+            found = f"{form[0]} of {form[1]} bits at {form[2]} Hz, {len(sound)} bytes"
+            raise damaged(path, expected, found)
+        return log_mel(
+            np.frombuffer(sound, "<i2") / 2**15,
+            RATE,
+            mels=self.mels,
+            frames=self.frames,
+            seconds=self.seconds,
+            quietest=QUIETEST,
+            loudest=LOUDEST,
+            speed=self.test_speed if test else 1.0,
+            pitch=self.test_pitch if test else 0.0,
+        )
+
+
+def damaged(path: Path, expected: str, found: str) -> UserError:
+    """The error for recordings that cannot be what was published."""
+    return UserError(f"{path}: expected {expected}, found {found}. Delete it and download {URL}")
+
+
+def _key(name: str) -> Key | None:
+    match = NAME.fullmatch(name)
+    return (match[2], int(match[1]), int(match[3])) if match else None
+
+
+def _split(examples: list[tuple[np.ndarray, int]]) -> Split | None:
+    if not examples:
+        return None
+    images, digits = zip(*examples, strict=True)
+    return Split(np.stack(images)[..., None], np.array(digits, np.int32))

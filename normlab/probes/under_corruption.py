@@ -1,0 +1,209 @@
+"""How well a network that was trained in daylight recognises the test images in bad light."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from normlab.adapters.places import Variables
+from normlab.adapters.statistics import adapt, keeps_statistics
+from normlab.catalogue import AUGMENTATIONS
+from normlab.core import Array
+from normlab.data.light import Corruption
+from normlab.errors import FieldError, UserError, require_field
+from normlab.models.slots import NORM_STATE
+from normlab.probes.contract import HeldOut, Moment, Readings, Subject, probe
+from normlab.probes.formulas import scan
+
+AT_ONCE = 500
+"""Images that go through the network together, at most, unless one batch is larger."""
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def recognised(
+    model: nn.Module, variables: Variables, images: Array, labels: Array, prior: float = math.inf
+) -> Array:
+    """How many images a model of this library recognises, batch by batch.
+
+    Args:
+        model: from `normlab.models`.
+        variables: of the trained model.
+        images: `(B, n, H, W, C)`, standardised: B batches of n.
+        labels: `(B, n)` whole numbers.
+        prior: what the statistics of training weigh, in examples, against those of the batch (see
+            `normlab.adapt`); infinity to evaluate with those of training alone.
+    """
+
+    def of_batch(x: Array, labels: Array) -> Array:
+        own = adapt(model, variables, x, prior=prior)
+        logits: Any = model.apply(own, x, train=False)
+        return (logits.argmax(axis=-1) == labels).sum()
+
+    # Kernels are shared between the batches, so this is one convolution over all of them.
+    return jax.vmap(of_batch)(images, labels).sum()
+
+
+@partial(jax.jit, static_argnums=0)
+def corrupted(corruption: Corruption, held_out: HeldOut, seed: Array, amount: Array) -> Array:
+    """Corrupted test images as the model takes them: `(N, H, W, C)` float32, standardised."""
+    images = held_out.images.astype(jnp.float32)
+    return _standardised(corruption.corrupt(jax.random.key(seed), images, amount), held_out)
+
+
+@probe(paper="arXiv:1903.12261; adapted to the test batch: arXiv:2006.16971, arXiv:2006.10963")
+@dataclass(frozen=True)
+class UnderCorruption:
+    """Accuracy on test images in bad light, with stored statistics and adapted to the test batch.
+
+    With the statistics that training left: clean, on the test images as they are; darkness, glare,
+    low_contrast, colour_cast, fog: a vector each, by severity (`normlab.data.light` says what they
+    are); corrupted: the mean over all corruptions and severities. With those of batches of N test
+    images in the same light, for each N of `batches`: clean_adapted_N; darkness_adapted_N,
+    glare_adapted_N, low_contrast_adapted_N, colour_cast_adapted_N, fog_adapted_N; adapted_N, the
+    mean; gain_N, adapted_N less corrupted; clean_gain_N, clean_adapted_N less clean.
+
+    A network that keeps no statistics of batches has nothing to adapt: there adapted_N is
+    corrupted, and gain_N is 0. The test images are taken in a fixed random order, all of them but
+    the last few that fill no batch. Claims name the last one of a vector, severity 5, by
+    `probe(under_corruption.fog, end, last)`.
+
+    Attributes:
+        corruptions: which.
+        batches: how many test images are adapted to at once; each a question of its own. The
+            largest must not be more than there are.
+        prior: what the statistics of training weigh, in examples, where they are mixed with those
+            of the test batch (Schneider et al. 2020); 0 for those of the batch alone (Nado et al.
+            2020).
+        seed: of the corruptions and of the order.
+
+    >>> UnderCorruption(batches=(8, 200), prior=16)
+    UnderCorruption(corruptions=('darkness', 'glare', 'low_contrast', 'colour_cast', 'fog'),
+                    batches=(8, 200), prior=16, seed=0)
+    """
+
+    corruptions: tuple[str, ...] = ("darkness", "glare", "low_contrast", "colour_cast", "fog")
+    batches: tuple[int, ...] = (8,)
+    prior: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_field(bool(self.corruptions), "corruptions", self.corruptions, "one at least")
+        once = len(set(self.corruptions)) == len(self.corruptions)
+        require_field(once, "corruptions", list(self.corruptions), "a list without repetitions")
+        for name in self.corruptions:
+            _corruption(name)
+        sizes = self.batches
+        fine = all(size >= 1 for size in sizes) and len(set(sizes)) == len(sizes)
+        require_field(fine, "batches", list(sizes), "a list of positive whole numbers, once each")
+        require_field(self.prior >= 0, "prior", self.prior, "a number of examples, 0 or more")
+        require_field(0 <= self.seed < 2**31, "seed", self.seed, "between 0 and 2^31 - 1")
+
+    def measure(self, subject: Subject, moment: Moment) -> Readings:
+        """Accuracies between 0 and 1: numbers, and vectors by severity."""
+        if moment.held_out is None:
+            raise UserError(
+                "under_corruption judges the test images, and there are none here: put it into a "
+                "config's 'probes', or into normlab.Watch"
+            )
+        test = self._in_order(moment.held_out)
+        most = max(self.batches, default=1)
+        if most > len(test.labels):
+            raise UserError(f"batches: there are only {len(test.labels)} test images, not {most}")
+        variables = {"params": moment.params, NORM_STATE: moment.norm_state}
+        some = _standardised(test.images[:2].astype(jnp.float32), test)
+        adapts = keeps_statistics(subject.model, variables, some)
+
+        def accuracies(images: Array) -> tuple[Array, ...]:
+            stored = _accuracy(subject.model, variables, images, test.labels, None, math.inf)
+            if not adapts:
+                return (stored, *(stored for _ in self.batches))
+            return stored, *(
+                _accuracy(subject.model, variables, images, test.labels, size, self.prior)
+                for size in self.batches
+            )
+
+        def in_light(number: int, corruption: Corruption) -> tuple[Array, ...]:
+            def one(carry: Array, row: tuple[Array, Array]) -> tuple[Array, tuple[Array, ...]]:
+                seed, amount = row
+                return carry, accuracies(corrupted(corruption, test, seed, amount))
+
+            amounts = jnp.asarray(corruption.amounts, jnp.float32)
+            seeds = self.seed + jnp.arange(len(amounts), dtype=jnp.int32) + 100 * number
+            return scan(one, jnp.zeros(()), (seeds, amounts))[1]
+
+        clean = accuracies(_standardised(test.images.astype(jnp.float32), test))
+        named = {
+            name: in_light(number, _corruption(name))
+            for number, name in enumerate(self.corruptions)
+        }
+        means = [jnp.concatenate(all).mean() for all in zip(*named.values(), strict=True)]
+        found: Readings = {"clean": clean[0], "corrupted": means[0]}
+        found |= {name: each[0] for name, each in named.items()}
+        for place, size in enumerate(self.batches, 1):
+            found |= {f"adapted_{size}": means[place], f"gain_{size}": means[place] - means[0]}
+            found |= {f"clean_adapted_{size}": clean[place]}
+            found |= {f"clean_gain_{size}": clean[place] - clean[0]}
+            found |= {f"{name}_adapted_{size}": each[place] for name, each in named.items()}
+        return found
+
+    def _in_order(self, held_out: HeldOut) -> HeldOut:
+        # A published order may go by class, and a batch of one class has other statistics.
+        key = jax.random.key(self.seed)
+        order = jax.random.permutation(key, len(held_out.labels))
+        return held_out._replace(images=held_out.images[order], labels=held_out.labels[order])
+
+
+def _corruption(name: str) -> Corruption:
+    try:
+        loaded = AUGMENTATIONS.load(name)
+    except UserError as error:
+        raise FieldError("corruptions", f"corruptions: {error}") from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Corruption)):
+        raise FieldError(
+            "corruptions",
+            f"corruptions: '{name}' has no severities; it must be a class that inherits from "
+            "normlab.data.light.Corruption",
+        )
+    return loaded()
+
+
+def _standardised(images: Array, held_out: HeldOut) -> Array:
+    mean, std = (value.reshape(1, 1, 1, -1) for value in (held_out.mean, held_out.std))
+    return (images - mean) / std
+
+
+def _accuracy(
+    model: nn.Module,
+    variables: Variables,
+    images: Array,
+    labels: Array,
+    size: int | None,
+    prior: float,
+) -> Array:
+    """The share that is recognised, in batches of `size`; None where the size makes no difference.
+
+    Several batches go through the network at a time.
+    """
+    count = len(labels) if size is None else len(labels) // size * size
+    if size is None:
+        size = _divisor(count, AT_ONCE)
+    batches = count // size
+    together = _divisor(batches, max(1, AT_ONCE // size))
+    shape = (batches // together, together, size)
+    rows = tuple(leaf[:count].reshape(*shape, *leaf.shape[1:]) for leaf in (images, labels))
+
+    def one(right: Array, row: tuple[Array, ...]) -> tuple[Array, None]:
+        some, theirs = row
+        return right + recognised(model, variables, some, theirs, prior), None
+
+    right, _ = scan(one, jnp.zeros((), jnp.int32), rows)
+    return right.astype(jnp.float32) / count
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is not larger than `most`."""
+    return next(d for d in range(min(number, most), 0, -1) if number % d == 0)

@@ -1,0 +1,179 @@
+"""Spoken digits from small files that the tests make, and from the real ones where they are."""
+
+import io
+import wave
+import zipfile
+
+import numpy as np
+import pytest
+
+from normlab.data import SpokenDigits
+from normlab.data.spoken_digits import PUBLISHED_TEST, SPEAKERS
+from normlab.errors import FieldError, UserError
+
+
+class Few(SpokenDigits):
+    """The same set with six recordings of each digit and speaker."""
+
+    per_digit = 6
+
+
+def wav(sound, rate=8000, channels=1, width=2):
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        file.writeframes(sound)
+    return buffer.getvalue()
+
+
+def tone(digit, speaker, index):
+    """A sine whose pitch tells the digit and whose loudness tells the speaker."""
+    time = np.arange(800 + 10 * index) / 8000
+    loudness = 0.1 / (1 + SPEAKERS.index(speaker))
+    sound = loudness * np.sin(2 * np.pi * 300 * (digit + 1) * time)
+    return wav((sound * 32767).astype("<i2").tobytes())
+
+
+@pytest.fixture(scope="module")
+def files():
+    return {
+        f"{digit}_{speaker}_{index}.wav": tone(digit, speaker, index)
+        for speaker in SPEAKERS
+        for digit in range(10)
+        for index in range(Few.per_digit)
+    }
+
+
+def zipped(path, files):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, contents in [*files.items(), ("README.md", b"text")]:
+            archive.writestr(f"some-folder/recordings/{name}", contents)
+    return path
+
+
+def unpacked(folder, files):
+    folder.mkdir(parents=True)
+    for name, contents in files.items():
+        (folder / name).write_bytes(contents)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(files, tmp_path_factory):
+    root = tmp_path_factory.mktemp("digits")
+    zipped(root / "fsdd" / "recordings.zip", files)
+    return root
+
+
+def test_the_test_split_is_of_voices_that_were_not_heard(root):
+    data = Few(test_speakers=("theo",), validation_speakers=("lucas",)).load(root)
+    sizes = [len(split.labels) for split in (data.train, data.validation, data.test)]
+    assert sizes == [240, 60, 60]
+    for split in (data.train, data.validation, data.test):
+        assert np.bincount(split.labels).tolist() == [len(split.labels) // 10] * 10
+    # Theo is the fifth and Lucas the third of the speakers, each quieter than the one before.
+    loudest = [split.images.max() for split in (data.train, data.validation, data.test)]
+    assert loudest[0] > loudest[1] > loudest[2]
+    assert data.train.images.min(axis=(0, 1, 2, 3)) == 0
+
+
+def test_without_test_speakers_the_published_split_is_taken(root):
+    data = Few(test_speakers=()).load(root)
+    assert len(data.test.labels) == 10 * len(SPEAKERS) * PUBLISHED_TEST
+    assert len(data.train.labels) == 10 * len(SPEAKERS) * (Few.per_digit - PUBLISHED_TEST)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"test_speakers": ()}, {"validation_speakers": ("lucas",)},
+     {"test_speakers": (), "validation_speakers": ("lucas", "theo"), "mels": 20, "frames": 24}],
+)  # fmt: skip
+def test_the_outline_is_that_of_what_is_loaded(settings, root):
+    described = Few(**settings)
+    data, outline = described.load(root), described.outline()
+    assert data.train.images.shape == (outline.train_examples, *outline.image_shape)
+    assert data.test.images.shape == (outline.test_examples, *outline.image_shape)
+    assert (0 if data.validation is None else len(data.validation.labels)) == (
+        outline.validation_examples
+    )
+
+
+def test_speed_and_pitch_change_the_test_part_alone(root):
+    plain, changed = Few().load(root), Few(test_speed=2.0, test_pitch=12.0).load(root)
+    np.testing.assert_array_equal(plain.train.images, changed.train.images)
+
+    def lit(data, axis):
+        """How far the image of a digit 'two' reaches, and where its brightest row is."""
+        image = data.test.images[2 * Few.per_digit, :, :, 0].astype(int)
+        return (image.sum(axis=0) > 0).sum() if axis else 31 - image.sum(axis=1).argmax()
+
+    assert lit(changed, 1) < 0.75 * lit(plain, 1)
+    assert lit(changed, 0) > lit(plain, 0)
+
+
+def test_a_folder_and_an_archive_give_the_same(files, root, tmp_path):
+    unpacked(tmp_path / "spoken_digits" / "recordings", files)
+    assert Few().load(tmp_path).fingerprint == Few().load(root).fingerprint
+
+
+def test_a_missing_set_says_where_to_get_it(tmp_path):
+    with pytest.raises(UserError) as raised:
+        SpokenDigits().load(tmp_path)
+    for text in ("recordings.zip", "free-spoken-digit-dataset", "NORMLAB_DATA", str(tmp_path)):
+        assert text in str(raised.value)
+
+
+def test_an_incomplete_set_is_refused(files, tmp_path):
+    lacking = {name: file for name, file in files.items() if name != "3_lucas_1.wav"}
+    path = zipped(tmp_path / "recordings.zip", lacking)
+    with pytest.raises(UserError, match=r"found 359 of them, without 3_lucas_1\.wav") as raised:
+        Few().load(tmp_path)
+    assert str(path) in str(raised.value)
+
+
+DAMAGE = {
+    "no WAV": (b"RIFF", "a WAV file 3_lucas_1.wav, found damage"),
+    "another rate": (wav(bytes(200), rate=16000), "found 1 of 16 bits at 16000 Hz"),
+    "two channels": (wav(bytes(200), channels=2), "found 2 of 16 bits"),
+    "eight bits": (wav(bytes(200), width=1), "found 1 of 8 bits"),
+    "silence without length": (wav(b""), "0 bytes"),
+}
+
+
+@pytest.mark.parametrize("contents, found", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_recording_is_named(contents, found, files, tmp_path):
+    zipped(tmp_path / "recordings.zip", {**files, "3_lucas_1.wav": contents})
+    with pytest.raises(UserError) as raised:
+        Few().load(tmp_path)
+    assert found in str(raised.value) and "3_lucas_1.wav" in str(raised.value)
+
+
+def test_a_torn_archive_is_damaged(files, tmp_path):
+    path = zipped(tmp_path / "recordings.zip", files)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"a whole \.zip archive, found damage"):
+        Few().load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("test_speakers", ("anna",)), ("test_speakers", ("theo", "theo")), ("test_speakers", SPEAKERS),
+     ("validation_speakers", ("theo",)), ("test_speed", 0.0), ("test_pitch", 30.0), ("mels", 4),
+     ("frames", 4), ("seconds", 0.0)],
+)  # fmt: skip
+def test_settings_that_cannot_work_are_refused(field, value):
+    with pytest.raises(FieldError) as raised:
+        SpokenDigits(**{field: value})
+    assert raised.value.field == field
+
+
+def test_the_real_recordings_are_all_there():
+    if SpokenDigits().locate() is None:
+        pytest.skip("the spoken digits are not in NORMLAB_DATA or the cache folder")
+    data = SpokenDigits(validation_speakers=("nicolas",)).load()
+    assert np.bincount(data.train.labels).tolist() == [150] * 10
+    assert np.bincount(data.test.labels).tolist() == [100] * 10
+    assert (data.train.images == 255).mean() < 1e-3
