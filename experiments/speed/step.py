@@ -31,7 +31,8 @@ ENVIRONMENT = {
 
 SETTING = "normlab's environment"
 OURS = f"normlab, {SETTING}"
-PEERS = {
+CANDIDATES = {
+    "normlab": {OURS: ("normlab", ENVIRONMENT), "normlab, default environment": ("normlab", {})},
     "flax": {"flax": ("flax", {}), f"flax, {SETTING}": ("flax", ENVIRONMENT)},
     "torch": {name: (name, {}) for name in step_nets.STEPS if name.startswith("torch")},
 }
@@ -71,10 +72,8 @@ class Worker:
 
 def compare(model: str, peers: list[str], batch: int, rounds: int) -> list[dict[str, Any]]:
     """A row a candidate, once all have been shown to train alike."""
-    chosen = {OURS: ("normlab", ENVIRONMENT), "normlab, default environment": ("normlab", {})}
-    for peer in peers:
-        chosen |= PEERS[peer]
-    workers = {name: Worker(peer, model, batch, env) for name, (peer, env) in chosen.items()}
+    chosen = [one for library in ["normlab", *peers] for one in CANDIDATES[library].items()]
+    workers = {name: Worker(peer, model, batch, env) for name, (peer, env) in chosen}
     for name, worker in workers.items():
         np.testing.assert_allclose(
             worker.losses, workers[OURS].losses, rtol=AGREE, err_msg=f"{name} trains otherwise"

@@ -86,6 +86,8 @@ class FlaxNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Logits."""
+
         def conv(features: int, stride: int = 1) -> nn.Conv:
             return nn.Conv(features, (3, 3), (stride, stride), padding=1, use_bias=False)
 

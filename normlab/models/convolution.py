@@ -12,7 +12,7 @@ times slower (jax-ml/jax#12868). What stands here instead was chosen by measurem
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -215,7 +215,7 @@ Pass = Callable[..., Array]
 
 
 def _define(primitive: Primitive, shape: Callable[..., ShapedArray], plain: Pass, cpu: Pass):
-    @lru_cache(maxsize=None)
+    @cache
     def compiled(**where: Any) -> Any:
         return jax.jit(partial(primitive.bind, **where))
 

@@ -108,9 +108,9 @@ def test_vmap_over_images_kernels_and_both_and_within_one_another():
                 *jax.vmap(both, (0, None))(xs, kernels[0]),
                 *jax.vmap(both, (None, 0))(xs[0], kernels),
                 *jax.vmap(both)(xs, kernels),
-                *jax.grad(
-                    lambda x, k: (jax.vmap(act)(x, k) ** 3).sum(), argnums=(0, 1)
-                )(xs, kernels),
+                *jax.grad(lambda x, k: (jax.vmap(act)(x, k) ** 3).sum(), argnums=(0, 1))(
+                    xs, kernels
+                ),
             ]
 
         close(find(convolve), find(plain), jnp.float64)
