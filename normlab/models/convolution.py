@@ -23,10 +23,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from normlab.core import Array
-
-LAYOUT = ("NHWC", "HWIO", "NHWC")
-Pair = tuple[int, int]
-Padding = tuple[Pair, Pair]
+from normlab.models import passes
+from normlab.models.passes import LAYOUT, Padding, Pair
 
 
 def convolve(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **others: Any) -> Array:
@@ -83,12 +81,10 @@ def _is_plain(x: Array, kernel: Array, padding: Any, others: dict[str, Any]) -> 
 
 
 def _output_shape(x: Any, kernel: Any, *, strides: Pair, padding: Padding) -> ShapedArray:
-    spatial = (
-        (size + sum(pads) - width) // stride + 1
-        for size, pads, width, stride in zip(
-            x.shape[2:4], padding, kernel.shape[1:3], strides, strict=True
-        )
-    )
+    spatial = passes.both(
+        lambda total, pads, width, stride: (total + sum(pads) - width) // stride + 1,
+        x.shape[2:4], padding, kernel.shape[1:3], strides,
+    )  # fmt: skip
     return ShapedArray((*x.shape[:2], *spatial, kernel.shape[4]), x.dtype)
 
 
@@ -128,85 +124,6 @@ ad.defbilinear(
     lambda dk, x, dy, size, **where: input_gradient.bind(dy, dk, size=x.aval.shape[2:4], **where),
     lambda dk, x, dy, size, **where: convolution.bind(x, dk, **where),
 )
-
-
-# As `lax` has them: on every backend but the CPU, and the truth that the others are tested against.
-
-
-def _lax_convolution(x: Array, kernel: Array, *, strides: Pair, padding: Padding) -> Array:
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=LAYOUT)
-
-
-def _lax_input_gradient(
-    dy: Array, kernel: Array, *, strides: Pair, padding: Padding, size: Pair
-) -> Array:
-    x = jax.ShapeDtypeStruct((dy.shape[0], *size, kernel.shape[2]), dy.dtype)
-    one = partial(_lax_convolution, strides=strides, padding=padding)
-    return jax.linear_transpose(lambda x: one(x, kernel), x)(dy)[0]
-
-
-def _lax_kernel_gradient(
-    x: Array, dy: Array, *, strides: Pair, padding: Padding, size: Pair
-) -> Array:
-    kernel = jax.ShapeDtypeStruct((*size, x.shape[3], dy.shape[3]), x.dtype)
-    one = partial(_lax_convolution, strides=strides, padding=padding)
-    return jax.linear_transpose(lambda kernel: one(x, kernel), kernel)(dy)[0]
-
-
-# As XLA's CPU has them fastest.
-
-
-def _cpu_convolution(x: Array, kernel: Array, *, strides: Pair, padding: Padding) -> Array:
-    if kernel.shape[:2] == (1, 1):
-        return _padded(x, padding)[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
-    return _lax_convolution(x, kernel, strides=strides, padding=padding)
-
-
-def _cpu_input_gradient(
-    dy: Array, kernel: Array, *, strides: Pair, padding: Padding, size: Pair
-) -> Array:
-    """The convolution of `dy`, its pixels `strides` apart, with the kernel turned round."""
-    around = tuple(
-        (width - 1 - low, total + low - (pixels - 1) * stride - 1)
-        for width, (low, _), total, pixels, stride in zip(
-            kernel.shape[:2], padding, size, dy.shape[1:3], strides, strict=True
-        )
-    )
-    if kernel.shape[:2] == (1, 1):
-        return _padded(dy @ kernel[0, 0].T, around, strides)
-    turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
-    if strides == (1, 1):
-        return _lax_convolution(dy, turned, strides=(1, 1), padding=around)
-    dy = _padded(dy, around, strides)
-    return _lax_convolution(dy, turned, strides=(1, 1), padding=((0, 0), (0, 0)))
-
-
-def _cpu_kernel_gradient(
-    x: Array, dy: Array, *, strides: Pair, padding: Padding, size: Pair
-) -> Array:
-    """The convolution of `x` with `dy` as its kernel, whose batch are the channels of `x`."""
-    if size == (1, 1):
-        x = _padded(x, padding)[:, :: strides[0], :: strides[1]]
-        return jnp.tensordot(x, dy, ((0, 1, 2), (0, 1, 2)))[None, None]
-    around = tuple(
-        (low, width + (pixels - 1) * stride - total - low)
-        for width, (low, _), total, pixels, stride in zip(
-            size, padding, x.shape[1:3], dy.shape[1:3], strides, strict=True
-        )
-    )
-    found = lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), (1, 1), around,
-        rhs_dilation=strides, dimension_numbers=LAYOUT,
-    )  # fmt: skip
-    return found.transpose(1, 2, 0, 3)
-
-
-def _padded(x: Array, padding: Padding, apart: Pair = (1, 1)) -> Array:
-    """Zeros around an image and between its pixels; less than none cuts off."""
-    if all(pads == (0, 0) for pads in padding) and apart == (1, 1):
-        return x
-    inner = [(*pads, stride - 1) for pads, stride in zip(padding, apart, strict=True)]
-    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *inner, (0, 0, 0)])
 
 
 # How the primitives are evaluated, lowered and mapped.
@@ -273,9 +190,9 @@ def _batch_all(
     return y.reshape(mapped, -1, *y.shape[1:]), 0
 
 
-_define(convolution, _output_shape, _lax_convolution, _cpu_convolution)
-_define(input_gradient, _input_shape, _lax_input_gradient, _cpu_input_gradient)
-_define(kernel_gradient, _kernel_shape, _lax_kernel_gradient, _cpu_kernel_gradient)
+_define(convolution, _output_shape, passes.lax_convolution, passes.cpu_convolution)
+_define(input_gradient, _input_shape, passes.lax_input_gradient, passes.cpu_input_gradient)
+_define(kernel_gradient, _kernel_shape, passes.lax_kernel_gradient, passes.cpu_kernel_gradient)
 batching.primitive_batchers[convolution] = partial(_batch_with_images, convolution)
 batching.primitive_batchers[input_gradient] = partial(_batch_with_images, input_gradient)
 batching.primitive_batchers[kernel_gradient] = partial(_batch_all, kernel_gradient)
