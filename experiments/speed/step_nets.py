@@ -27,7 +27,7 @@ from normlab.training.program import Compiled, Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData
 
-MODELS = {"resnet": Resnet, "convnet": Convnet}
+WIDTHS = (32, 64, 128)
 CLASSES, BATCHES = 10, 4
 RATE, MOMENTUM = 0.1, 0.9
 CHECKED = 5
@@ -53,9 +53,11 @@ def batches(batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return list(zip(*parts, strict=True))
 
 
-def model(name: str, **more: Any) -> nn.Module:
-    """A model of normlab with batch normalisation."""
-    return MODELS[name](norm=BatchNorm(), classes=CLASSES, **more)
+def model(name: str) -> nn.Module:
+    """ResNet-20 or the plain convnet of normlab, with batch normalisation."""
+    if name == "convnet":
+        return Convnet(norm=BatchNorm(), classes=CLASSES, widths=WIDTHS)
+    return Resnet(norm=BatchNorm(), classes=CLASSES)
 
 
 def optimizer() -> optax.GradientTransformation:
@@ -95,7 +97,7 @@ class FlaxNet(nn.Module):
             return nn.BatchNorm(use_running_average=not train, momentum=0.9)
 
         if self.name_of == "convnet":
-            for stage, features in enumerate((32, 64, 128)):
+            for stage, features in enumerate(WIDTHS):
                 if stage:
                     x = nn.max_pool(x, (2, 2), (2, 2))
                 for _ in range(2):
@@ -176,7 +178,7 @@ def torch(name: str, batch: int, *, channels_last: bool) -> Step:
                 for layer in range(6)
             ]
             if name == "convnet":
-                plan = [(features, 1) for features in (32, 64, 128) for _ in range(2)]
+                plan = [(features, 1) for features in WIDTHS for _ in range(2)]
             widths = [3, *(after for after, _ in plan)]
             self.units = layers.ModuleList(
                 Unit(before, after, stride)

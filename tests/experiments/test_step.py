@@ -1,14 +1,33 @@
+import io
 import json
-from functools import partial
 
 import pytest
 
 from experiments.speed import harness, step, step_nets, step_passes
-from normlab.models.plain import Convnet
+
+
+@pytest.fixture(autouse=True)
+def a_small_convnet(monkeypatch):
+    monkeypatch.setattr(step_nets, "WIDTHS", (4,))
+
+
+class Here(step.Worker):
+    """A step in this process: starting others takes most of a test's time."""
+
+    def __init__(self, peer, model, batch, environment):
+        self._step = step_nets.STEPS[peer](model, batch)
+        self.losses = [self._step(number) for number in range(step_nets.CHECKED)]
+
+    def __call__(self):
+        self._step(step_nets.CHECKED)
+
+    def end(self):
+        pass
 
 
 def test_normlab_and_flax_train_alike_and_are_timed(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(step, "Worker", Here)
     ours, flax = {step.OURS: ("normlab", {})}, {"flax": ("flax", {})}
     monkeypatch.setattr(step, "CANDIDATES", {"normlab": ours, "flax": flax})
     step.main(["--models", "convnet", "--batch", "2", "--rounds", "1", "--save", "small"])
@@ -20,15 +39,23 @@ def test_normlab_and_flax_train_alike_and_are_timed(monkeypatch, tmp_path, capsy
     assert (tmp_path / "small.svg").stat().st_size
 
 
-def test_passes_have_a_row_a_piece_and_sums(monkeypatch):
-    tiny = partial(Convnet, widths=(4, 8), layers=1)
-    monkeypatch.setitem(step_nets.MODELS, "tiny", tiny)
-    rows = {row["piece"]: row for row in step_passes.rows("tiny", batch=2, rounds=1)}
+def test_a_worker_says_its_losses_and_then_seconds_for_each_line(monkeypatch, capsys):
+    taken = []
+    monkeypatch.setitem(step_nets.STEPS, "none", lambda model, batch: taken.append)
+    monkeypatch.setattr("sys.stdin", io.StringIO("2\n1\n"))
+    step_nets.serve("none", "convnet", 2)
+    losses, *seconds = map(json.loads, capsys.readouterr().out.splitlines())
+    assert len(losses) == step_nets.CHECKED and len(seconds) == 2
+    assert taken == list(range(step_nets.CHECKED + 3))
+
+
+def test_passes_have_a_row_a_piece_and_sums():
+    rows = {row["piece"]: row for row in step_passes.rows("convnet", batch=2, rounds=1)}
     assert rows["whole step"]["% of the step"] == 100
     # The images need no gradient, and the second convolution does.
-    label = "16x16, 4 to 8, stride 1"
+    label = "32x32, 4 to 4, stride 1"
     assert [piece for piece in rows if piece.startswith("input")] == [f"input gradient: {label}"]
-    work = 2 * 2 * 16**2 * 9 * 4 * 8
+    work = 2 * 2 * 32**2 * 9 * 4 * 4
     forward = rows[f"forward: {label}"]
     assert forward["GFLOP/s"] * forward["ms in a step"] == pytest.approx(work / 1e6)
     parts = [row for piece, row in rows.items() if piece.startswith("forward: ")]
