@@ -36,7 +36,7 @@ CANDIDATES = {
     "flax": {"flax": ("flax", {}), f"flax, {SETTING}": ("flax", ENVIRONMENT)},
     "torch": {name: (name, {}) for name in step_nets.STEPS if name.startswith("torch")},
 }
-AGREE = 2e-4
+AGREE = 1e-3
 """Losses of the first steps may differ so much, relatively: float32, through some twenty layers."""
 
 

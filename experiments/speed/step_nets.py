@@ -30,7 +30,8 @@ from normlab.training.state import DeviceData
 WIDTHS = (32, 64, 128)
 CLASSES, BATCHES = 10, 4
 RATE, MOMENTUM = 0.1, 0.9
-CHECKED = 5
+CHECKED = 3
+IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
 
 Step = Callable[[int], float]
 """Takes the step of this number, waits for it, and returns the loss."""
@@ -72,6 +73,7 @@ def normlab(name: str, batch: int) -> Step:
     compiled = Compiled(program, DeviceData.put(given))
     order = jnp.arange(compiled.train_examples, dtype=jnp.int32)
     state = compiled.init(0)
+    state = state._replace(params={**state.params, **jax.tree.map(jnp.asarray, start(name))})
 
     def step(number: int) -> float:
         nonlocal state
@@ -116,18 +118,33 @@ class FlaxNet(nn.Module):
 
 
 def start(name: str) -> dict[str, Any]:
-    """The weights with which normlab's step starts."""
-    program = Program(model(name), optimizer(), Recipe())
-    return program.init(0, (32, 32, 3)).params
+    """Kernels and the head's bias, with which every step starts; nothing is compiled for them."""
+    shapes = jax.eval_shape(partial(model(name).init, train=False), jax.random.key(0), IMAGE)
+    draw = np.random.default_rng(0)
+
+    def weight(shape: tuple[int, ...]) -> np.ndarray:
+        deviation = np.sqrt(2 / np.prod(shape[:-1])) if len(shape) > 1 else 0.0
+        return (deviation * draw.standard_normal(shape)).astype(np.float32)
+
+    return {
+        layer: {leaf: weight(values.shape) for leaf, values in leaves.items()}
+        for layer, leaves in shapes["params"].items()
+        if layer.startswith(("Conv_", "Dense_"))
+    }
 
 
 def flax(name: str, batch: int) -> Step:
     """A plain jitted step of a linen network."""
     net, sgd = FlaxNet(name), optimizer()
     given = [(jnp.asarray(images), jnp.asarray(labels)) for images, labels in batches(batch)]
-    variables = dict(net.init(jax.random.key(0), given[0][0], True))
-    params = {**variables["params"], **_weights(start(name))}
-    statistics, moments = variables["batch_stats"], sgd.init(params)
+    shapes = jax.eval_shape(partial(net.init, train=True), jax.random.key(0), IMAGE)
+    ones = ("scale", "var")
+    variables = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: np.full(leaf.shape, float(path[-1].key in ones), np.float32), shapes
+    )
+    params = jax.tree.map(jnp.asarray, {**variables["params"], **start(name)})
+    statistics = jax.tree.map(jnp.asarray, variables["batch_stats"])
+    moments = sgd.init(params)
 
     @jax.jit
     def train(params: Any, statistics: Any, moments: Any, images: Any, labels: Any) -> Any:
@@ -148,10 +165,6 @@ def flax(name: str, batch: int) -> Step:
         return float(loss)
 
     return step
-
-
-def _weights(params: dict[str, Any]) -> dict[str, Any]:
-    return {name: params[name] for name in params if name.startswith(("Conv_", "Dense_"))}
 
 
 def torch(name: str, batch: int, *, channels_last: bool) -> Step:
@@ -203,7 +216,7 @@ def torch(name: str, batch: int, *, channels_last: bool) -> Step:
             return self.head(x.mean(dim=(2, 3)))
 
     net = Net()
-    weights = _weights(start(name))
+    weights = start(name)
     with torch.no_grad():
         for number, unit in enumerate(net.units):
             kernel = np.asarray(weights[f"Conv_{number}"]["kernel"]).transpose(3, 2, 0, 1)

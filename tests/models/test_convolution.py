@@ -13,13 +13,9 @@ from normlab.models.convolution import LAYOUT, convolve
 # images (N, H, W, C), kernel (h, w) and features, strides, padding
 CASES = {
     "3x3": ((3, 8, 8, 4), (3, 3, 5), (1, 1), ((1, 1), (1, 1))),
-    "3x3, odd": ((2, 7, 5, 3), (3, 3, 2), (1, 1), ((1, 1), (1, 1))),
-    "stride 2": ((3, 8, 8, 4), (3, 3, 5), (2, 2), ((1, 1), (1, 1))),
     "stride 2, odd": ((2, 7, 9, 3), (3, 3, 4), (2, 2), ((1, 1), (1, 1))),
     "1x1": ((3, 5, 6, 4), (1, 1, 5), (1, 1), ((0, 0), (0, 0))),
-    "1x1, stride 2": ((3, 7, 8, 4), (1, 1, 5), (2, 2), ((0, 0), (0, 0))),
     "1x1, padded": ((2, 5, 6, 2), (1, 1, 3), (2, 1), ((1, 2), (0, 1))),
-    "no padding": ((2, 6, 7, 3), (3, 2, 4), (1, 1), ((0, 0), (0, 0))),
     "all uneven": ((2, 9, 8, 3), (4, 3, 2), (3, 2), ((2, 1), (0, 2))),
     "padded beyond the kernel": ((2, 4, 5, 2), (2, 2, 3), (1, 2), ((3, 2), (2, 4))),
     "rows are left over": ((2, 8, 9, 2), (3, 3, 3), (3, 4), ((0, 0), (0, 0))),
@@ -80,7 +76,7 @@ def test_values_and_derivatives_are_those_of_lax(case):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_other_precisions_are_kept(dtype):
-    shape, size, strides, padding = CASES["stride 2"]
+    shape, size, strides, padding = CASES["stride 2, odd"]
     x, kernel = operands(shape, size, dtype)
     where = {"strides": strides, "padding": padding}
 
