@@ -27,7 +27,7 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution",
 }
-"""The allocator and the convolutions that `normlab run` sets itself, for a process of any library."""
+"""What `normlab run` sets itself of allocator and compiler, for a process of any library."""
 
 SETTING = "normlab's environment"
 OURS = f"normlab, {SETTING}"

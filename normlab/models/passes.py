@@ -5,7 +5,6 @@ for columns, and `size` the rows and columns of what a gradient is of.
 """
 
 import math
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -55,16 +54,15 @@ def lax_kernel_gradient(
 
 # As XLA's CPU has them fastest.
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 CHUNK = 8
 """Images whose patches are made at once: few enough that they stay in a cache."""
 
 
 def cpu_convolution(x: Array, kernel: Array, *, strides: Pair, padding: Padding) -> Array:
-    """1x1: every pixel's product with the kernel. Else XLA's own, the batch in parts."""
+    """1x1: every pixel's product with the kernel. Else XLA's own."""
     if kernel.shape[:2] == (1, 1):
         return _every(_padded(x, padding), strides) @ kernel[0, 0]
-    return _side_by_side(x, kernel, strides, padding)
+    return lax_convolution(x, kernel, strides=strides, padding=padding)
 
 
 def cpu_input_gradient(
@@ -77,7 +75,7 @@ def cpu_input_gradient(
         # The convolution of `dy` with the kernel turned round.
         around = both(lambda k, p, n, m: (k - 1 - p, n + p - m), widths, low, size, pixels)
         turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
-        return _side_by_side(dy, turned, strides, around)
+        return lax_convolution(dy, turned, strides=strides, padding=around)
     # Of every pixel of `dy` the patch that it came from; patches that overlap are added.
     patches = jnp.split(dy @ kernel.reshape(-1, kernel.shape[3]).T, math.prod(widths), axis=-1)
     total = jnp.zeros((), dy.dtype)
@@ -105,7 +103,8 @@ def cpu_kernel_gradient(
             lambda k, pads, n, m: (pads[0], k + m - 1 - n - pads[0]),
             size, padding, x.shape[1:3], dy.shape[1:3],
         )  # fmt: skip
-        found = _side_by_side(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), strides, around)
+        x, dy = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
+        found = lax_convolution(x, dy, strides=strides, padding=around)
         return found.transpose(1, 2, 0, 3)
     chunks = len(x) // CHUNK if len(x) % CHUNK == 0 else 1
     kernel = (*size, x.shape[3], dy.shape[3])
@@ -130,14 +129,6 @@ def _patches(x: Array, strides: Pair, size: Pair, pixels: Pair) -> Array:
     height, width = both(lambda m, s: (m - 1) * s + 1, pixels, strides)
     seen = [_every(x[:, i : i + height, j : j + width], strides) for i, j in np.ndindex(size)]
     return jnp.concatenate(seen, axis=-1)
-
-
-def _side_by_side(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
-    """A convolution in as many parts of the batch as there are cores."""
-    one = partial(lax_convolution, strides=strides, padding=padding)
-    if CORES == 1 or len(x) % CORES:
-        return one(x, kernel)
-    return jnp.concatenate([one(part, kernel) for part in jnp.split(x, CORES)])
 
 
 def _every(x: Array, strides: Pair) -> Array:
