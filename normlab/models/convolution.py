@@ -6,9 +6,9 @@ other two: so `grad`, `jvp`, derivatives of derivatives, `vmap`, `scan` and `rem
 same three, and each backend lowers them as it does best.
 
 On a CPU, autodiff's gradients of `lax.conv_general_dilated` are not in the layout that XLA's fast
-kernels take, and inside a loop they are not used at all: a training step in `lax.scan` is tens of
-times slower (jax-ml/jax#12868). What stands here instead was chosen by measurement
-(`python -m experiments.speed.step --passes`). Everywhere else a pass is what autodiff makes of it.
+kernels take. Outside of loops XLA brings them into it; inside one they miss those kernels, and a
+training step in `lax.scan` is tens of times slower (jax-ml/jax#12868). `passes.py` says what stands
+here instead, as measured in `experiments/speed/NOTES.md`. Everywhere else a pass is autodiff's.
 """
 
 from collections.abc import Callable, Sequence
