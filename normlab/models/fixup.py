@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from normlab.core import Array
+from normlab.models.convolution import convolve
 from normlab.models.resnet import BLOCK_LAYERS, _ResidualNetwork
 from normlab.models.scalars import (
     Multiplier,
@@ -84,4 +85,5 @@ class Fixup(_ResidualNetwork):
             use_bias=False,
             kernel_init=start,
             dtype=jnp.dtype(self.dtype),
+            conv_general_dilated=convolve,
         )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
 from normlab.core import Array, KernelTransform, Normaliser, Params, State, pool_states
+from normlab.models.convolution import convolve
 
 NORM = "norm"
 """The key under which a slot keeps its normaliser's params and state, wherever it sits."""
@@ -165,6 +166,7 @@ def conv(
         kernel_init=start,
         dtype=jnp.dtype(dtype),
         promote_dtype=_transformed(transform, train),
+        conv_general_dilated=convolve,
     )
 
 

@@ -1,0 +1,270 @@
+"""The training steps that `step` compares: normlab's own, and as one writes them in flax and torch.
+
+`python -m experiments.speed.step_nets PEER MODEL` is a worker: it makes its step, says what it
+lost in the first few, and then takes as many steps as each line on its standard input says, and
+answers with the seconds. A library so has a process, an environment and threads of its own, and
+waits while another has its turn.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from normlab.data.dataset import Dataset, Split
+from normlab.models.plain import Convnet
+from normlab.models.resnet import Resnet
+from normlab.norms import BatchNorm
+from normlab.training.program import Compiled, Program
+from normlab.training.recipe import Recipe
+from normlab.training.state import DeviceData
+
+WIDTHS = (32, 64, 128)
+CLASSES, BATCHES = 10, 4
+RATE, MOMENTUM = 0.1, 0.9
+CHECKED = 3
+IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+
+Step = Callable[[int], float]
+"""Takes the step of this number, waits for it, and returns the loss."""
+
+
+def data(batch: int, size: int = 32) -> Dataset:
+    """Noise with labels, a few batches of it: what is in an image does not change what it costs."""
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (BATCHES * batch, size, size, 3), dtype=np.uint8)
+    labels = draw.integers(0, CLASSES, len(images), dtype=np.int32)
+    split = Split(images, labels)
+    return Dataset("noise", split, split, tuple(str(label) for label in range(CLASSES)))
+
+
+def batches(batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The same data as normlab's step makes of them, ready made: a peer need not cut them out."""
+    given = data(batch)
+    images = np.asarray(DeviceData.put(given).standardised(jnp.asarray(given.train.images)))
+    parts = np.split(images, BATCHES), np.split(given.train.labels, BATCHES)
+    return list(zip(*parts, strict=True))
+
+
+def model(name: str) -> nn.Module:
+    """ResNet-20 or the plain convnet of normlab, with batch normalisation."""
+    if name == "convnet":
+        return Convnet(norm=BatchNorm(), classes=CLASSES, widths=WIDTHS)
+    return Resnet(norm=BatchNorm(), classes=CLASSES)
+
+
+def optimizer() -> optax.GradientTransformation:
+    """SGD with momentum."""
+    return optax.sgd(RATE, MOMENTUM)
+
+
+def normlab(name: str, batch: int) -> Step:
+    """The step of `normlab.training`, compiled as `fit` does it; the state is donated."""
+    program = Program(model(name), optimizer(), Recipe(batch_size=batch))
+    given = data(batch)
+    compiled = Compiled(program, DeviceData.put(given))
+    order = jnp.arange(compiled.train_examples, dtype=jnp.int32)
+    state = compiled.init(0)
+    state = state._replace(params={**state.params, **jax.tree.map(jnp.asarray, start(name))})
+
+    def step(number: int) -> float:
+        nonlocal state
+        state, loss = compiled.step(state, order, 0)
+        return float(loss)
+
+    return step
+
+
+class FlaxNet(nn.Module):
+    """Both networks as one writes them in linen."""
+
+    name_of: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Logits."""
+
+        def conv(features: int, stride: int = 1) -> nn.Conv:
+            return nn.Conv(features, (3, 3), (stride, stride), padding=1, use_bias=False)
+
+        def norm() -> nn.BatchNorm:
+            return nn.BatchNorm(use_running_average=not train, momentum=0.9)
+
+        if self.name_of == "convnet":
+            for stage, features in enumerate(WIDTHS):
+                if stage:
+                    x = nn.max_pool(x, (2, 2), (2, 2))
+                for _ in range(2):
+                    x = nn.relu(norm()(conv(features)(x)))
+            return nn.Dense(CLASSES)(x.mean(axis=(1, 2)))
+        x = nn.relu(norm()(conv(16)(x)))
+        for stage, features in enumerate((16, 32, 64)):
+            for block in range(3):
+                stride = 2 if stage and not block else 1
+                y = nn.relu(norm()(conv(features, stride)(x)))
+                y = norm()(conv(features)(y))
+                new = features - x.shape[-1]
+                x = jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, new)))
+                x = nn.relu(x + y)
+        return nn.Dense(CLASSES)(x.mean(axis=(1, 2)))
+
+
+def start(name: str) -> dict[str, Any]:
+    """Kernels and the head's bias, with which every step starts; nothing is compiled for them."""
+    shapes = jax.eval_shape(partial(model(name).init, train=False), jax.random.key(0), IMAGE)
+    draw = np.random.default_rng(0)
+
+    def weight(shape: tuple[int, ...]) -> np.ndarray:
+        deviation = np.sqrt(2 / np.prod(shape[:-1])) if len(shape) > 1 else 0.0
+        return (deviation * draw.standard_normal(shape)).astype(np.float32)
+
+    return {
+        layer: {leaf: weight(values.shape) for leaf, values in leaves.items()}
+        for layer, leaves in shapes["params"].items()
+        if layer.startswith(("Conv_", "Dense_"))
+    }
+
+
+def flax(name: str, batch: int) -> Step:
+    """A plain jitted step of a linen network."""
+    net, sgd = FlaxNet(name), optimizer()
+    given = [(jnp.asarray(images), jnp.asarray(labels)) for images, labels in batches(batch)]
+    shapes = jax.eval_shape(partial(net.init, train=True), jax.random.key(0), IMAGE)
+    ones = ("scale", "var")
+    variables = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: np.full(leaf.shape, float(path[-1].key in ones), np.float32), shapes
+    )
+    params = jax.tree.map(jnp.asarray, {**variables["params"], **start(name)})
+    statistics = jax.tree.map(jnp.asarray, variables["batch_stats"])
+    moments = sgd.init(params)
+
+    @jax.jit
+    def train(params: Any, statistics: Any, moments: Any, images: Any, labels: Any) -> Any:
+        def loss(params: Any) -> Any:
+            held = {"params": params, "batch_stats": statistics}
+            logits, moved = net.apply(held, images, True, mutable=["batch_stats"])
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return losses.mean(), moved["batch_stats"]
+
+        (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, after = sgd.update(grads, moments, params)
+        return optax.apply_updates(params, updates), moved, after, value
+
+    def step(number: int) -> float:
+        nonlocal params, statistics, moments
+        now = given[number % BATCHES]
+        params, statistics, moments, loss = train(params, statistics, moments, *now)
+        return float(loss)
+
+    return step
+
+
+def torch(name: str, batch: int, *, channels_last: bool) -> Step:
+    """A plain eager step of a torch network, in either memory format."""
+    import torch
+    from torch import nn as layers
+    from torch.nn import functional
+
+    class Unit(layers.Module):
+        def __init__(self, before: int, after: int, stride: int = 1):
+            super().__init__()
+            self.conv = layers.Conv2d(before, after, 3, stride, padding=1, bias=False)
+            self.norm = layers.BatchNorm2d(after)
+
+        def forward(self, x: Any) -> Any:
+            return self.norm(self.conv(x))
+
+    class Net(layers.Module):
+        def __init__(self):
+            super().__init__()
+            plan = [(16, 1)] + [
+                (features, 2 if stage and not layer else 1)
+                for stage, features in enumerate((16, 32, 64))
+                for layer in range(6)
+            ]
+            if name == "convnet":
+                plan = [(features, 1) for features in WIDTHS for _ in range(2)]
+            widths = [3, *(after for after, _ in plan)]
+            self.units = layers.ModuleList(
+                Unit(before, after, stride)
+                for before, (after, stride) in zip(widths, plan, strict=False)
+            )
+            self.head = layers.Linear(widths[-1], CLASSES)
+
+        def forward(self, x: Any) -> Any:
+            if name == "convnet":
+                for number, unit in enumerate(self.units):
+                    if number in (2, 4):
+                        x = functional.max_pool2d(x, 2)
+                    x = torch.relu(unit(x))
+                return self.head(x.mean(dim=(2, 3)))
+            first, *rest = self.units
+            x = torch.relu(first(x))
+            for one, two in zip(rest[::2], rest[1::2], strict=True):
+                y = two(torch.relu(one(x)))
+                stride, new = one.conv.stride[0], y.shape[1] - x.shape[1]
+                x = functional.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, new))
+                x = torch.relu(x + y)
+            return self.head(x.mean(dim=(2, 3)))
+
+    net = Net()
+    weights = start(name)
+    with torch.no_grad():
+        for number, unit in enumerate(net.units):
+            kernel = np.asarray(weights[f"Conv_{number}"]["kernel"]).transpose(3, 2, 0, 1)
+            unit.conv.weight.copy_(torch.tensor(kernel.copy()))
+        net.head.weight.copy_(torch.tensor(np.asarray(weights["Dense_0"]["kernel"]).T.copy()))
+        net.head.bias.copy_(torch.tensor(np.array(weights["Dense_0"]["bias"])))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    net = net.to(memory_format=layout)
+    given = [
+        (
+            torch.tensor(images.transpose(0, 3, 1, 2).copy()).contiguous(memory_format=layout),
+            torch.tensor(labels, dtype=torch.long),
+        )
+        for images, labels in batches(batch)
+    ]
+    sgd = torch.optim.SGD(net.parameters(), RATE, MOMENTUM)
+
+    def step(number: int) -> float:
+        images, labels = given[number % BATCHES]
+        sgd.zero_grad(set_to_none=True)
+        loss = functional.cross_entropy(net(images), labels)
+        loss.backward()
+        sgd.step()
+        return float(loss.detach())
+
+    return step
+
+
+STEPS: dict[str, Callable[[str, int], Step]] = {
+    "normlab": normlab,
+    "flax": flax,
+    "torch, channels last": partial(torch, channels_last=True),
+    "torch, contiguous": partial(torch, channels_last=False),
+}
+
+
+def serve(peer: str, name: str, batch: int) -> None:
+    """Answer as the module says, until the input ends."""
+    step = STEPS[peer](name, batch)
+    print(json.dumps([step(number) for number in range(CHECKED)]), flush=True)
+    number = CHECKED
+    for line in sys.stdin:
+        started = time.perf_counter()
+        for _ in range(int(line)):
+            step(number)
+            number += 1
+        print(time.perf_counter() - started, flush=True)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], sys.argv[2], int(sys.argv[3]))
