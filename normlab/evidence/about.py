@@ -101,6 +101,7 @@ def warnings(records: list[Record], measure_name: str, metrics: tuple[str, ...])
         mixed = facts.get(heading, [])
         if len(mixed) > 1 and heading != "environment":
             found.append(f"The runs were made with mixed {words}: {'; '.join(mixed)}.")
+    found += _seconds_warnings(records)
     found += _budget_warnings(records)
     counts = Counter({record.arm: 0 for record in records})
     counts.update(record.arm for record in records if record.finished)
@@ -119,6 +120,18 @@ def warnings(records: list[Record], measure_name: str, metrics: tuple[str, ...])
         if "error" in row
     ]
     return found
+
+
+def _seconds_warnings(records: list[Record]) -> list[str]:
+    """Runs that shared the machine with others."""
+    at_once = {proof.get("at_once", 1) for record in records for proof in record.provenance}
+    if at_once <= {1}:
+        return []
+    numbers = " or ".join(map(str, sorted(at_once)))
+    return [
+        f"Seconds were taken while {numbers} runs were made at once, each with its share of the "
+        "cores: compare them with each other only (--jobs 1 takes them with all cores)."
+    ]
 
 
 def _budget_warnings(records: list[Record]) -> list[str]:

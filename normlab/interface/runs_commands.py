@@ -168,6 +168,8 @@ def _facts(proof: dict[str, Any]) -> Iterable[tuple[str, str]]:
     devices = Counter(proof.get("devices", []))
     yield "devices", ", ".join(f"{n} x {device}" for device, n in devices.items())
     cores = f"{proof.get('cores')} of {proof.get('cpus')} cores"
+    if proof.get("at_once", 1) > 1:
+        cores += f", {proof['at_once']} runs at once"
     yield "host", f"{proof.get('host')}, {proof.get('platform')}, {cores}"
     for name, value in proof.get("environment", {}).items():
         yield "environment", f"{name}={value}"

@@ -204,7 +204,8 @@ class Engine:
         tasks, claims = [], tuple(claim.hash for claim in self.experiment.claims)
         for index, config in enumerate(configs):
             run = Run(self.folder / config.id)
-            task = Task(config, run, index, self.experiment.command(config), claims)
+            again = self.experiment.command(config)
+            task = Task(config, run, index, again, claims, self.jobs)
             if self.jobs == 1 or run.state not in FINISHED:
                 tasks.append(task)
             else:

@@ -58,6 +58,7 @@ class Task:
         index: its place in the list of runs, from 0.
         again: the command that makes it alone.
         claims: the hashes of the claims that stand now.
+        at_once: how many runs are made at once.
     """
 
     config: RunConfig
@@ -65,6 +66,7 @@ class Task:
     index: int
     again: str
     claims: tuple[str, ...] = ()
+    at_once: int = 1
 
 
 @dataclass
@@ -111,7 +113,7 @@ class Maker:
         self.tell(RunStarted(config, task.index, "compiling"))
         data, _ = self._load_data(config)
         self._check_same_data(run, data)
-        run.add_provenance(provenance.collect(data, task.claims))
+        run.add_provenance(provenance.collect(data, task.claims, task.at_once))
         compiled, compile_seconds = self._compile(config)
         about |= {
             "steps": build.total_steps(config.sections),

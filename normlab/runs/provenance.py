@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ PACKAGES = ("normlab", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpo
 FLAG_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "CUDA_VISIBLE_DEVICES")
 
 
-def collect(data: Dataset, claims: Sequence[str] = ()) -> dict[str, Any]:
+def collect(data: Dataset, claims: Sequence[str] = (), at_once: int = 1) -> dict[str, Any]:
     """One record, as JSON can hold it.
 
     Args:
         data: what the run is trained on.
         claims: the hashes of the claims that stand now, before the next step.
+        at_once: how many runs share the machine.
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -33,6 +35,8 @@ def collect(data: Dataset, claims: Sequence[str] = ()) -> dict[str, Any]:
         **machine(PACKAGES),
         "set_by_normlab": set_by_normlab(),
         "claims": list(claims),
+        # Seconds depend on it, and nothing else.
+        "at_once": at_once,
         "git": git_state(Path(__file__).parent),
         "data": {
             "name": data.name,
@@ -62,8 +66,7 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cpus": os.cpu_count(),
-        # How many of them this process may use: the last digits of sums depend on it.
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
         "environment": environment,
     }
@@ -79,7 +82,12 @@ def _processor() -> str:
     return next(names, platform.processor())
 
 
-def _usable_cores() -> int | None:
+@cache
+def usable_cores() -> int | None:
+    """How many cores this process may use; a worker, before it was told which to keep to.
+
+    XLA has as many threads, and adds up in portions, one a thread: last digits depend on it.
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()

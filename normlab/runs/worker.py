@@ -149,6 +149,9 @@ def _keep_to(cores: set[int]) -> None:
     # come out differently with --jobs.
     import jax
 
+    from normlab.runs.provenance import usable_cores
+
+    usable_cores()  # is remembered as it is now
     jax.devices()
     for thread in threads.iterdir():
         with contextlib.suppress(ProcessLookupError):  # it ended in the meantime

@@ -104,7 +104,7 @@ def test_what_differs_is_told_with_defaults_and_without_the_seed(troubled):
 
 def test_mixed_versions_and_unequal_budgets_are_flagged(tmp_path):
     folder = tmp_path / "e"
-    newer = {"versions": {**PROVENANCE["versions"], "jax": "0.11"}}
+    newer = {"versions": {**PROVENANCE["versions"], "jax": "0.11"}, "at_once": 2}
     entries = [write_run(folder, "a", i, 0.5) for i in range(2)]
     entries += [write_run(folder, "b", 0, 0.5, proof=newer)]
     runs = write(folder, entries)
@@ -113,6 +113,7 @@ def test_mixed_versions_and_unequal_budgets_are_flagged(tmp_path):
     found = "\n".join(warnings(compare(runs).records, "best", ("test_accuracy",)))
     assert "mixed versions" in found and "0.11" in found
     assert "unequal budgets of optimiser steps" in found
+    assert "Seconds were taken while 1 or 2 runs were made at once" in found
     assert "Fewer finished runs than other arms have: b (1 of 2)." in found
     assert "chooses by the test set" in found
 

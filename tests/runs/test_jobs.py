@@ -87,6 +87,9 @@ def test_runs_are_bitwise_those_of_one_process(tiny, make, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, left.params(), right.params())
     pids = {run.status["pid"] for run in several.runs}
     assert len(pids) == 2 and os.getpid() not in pids
+    # XLA has as many threads in each as here, so that numbers do not depend on `jobs`.
+    (theirs,), (ours,) = several.runs.runs[0].provenance, one.runs.runs[0].provenance
+    assert theirs["cores"] == ours["cores"] and (theirs["at_once"], ours["at_once"]) == (2, 1)
     assert_all_gone(pids)
     # Each worker kept to its arm, but that the faster one may have taken the other's last run.
     assert len({(run.status["pid"], run.status["arm"]) for run in several.runs}) <= 3
