@@ -104,11 +104,14 @@ def optimizer(steps: int, batch: int) -> optax.GradientTransformation:
     rate, decay = LEARNING_RATE / unit, WEIGHT_DECAY * batch / unit
 
     def group(rate: float) -> optax.GradientTransformation:
-        sgd = optax.sgd(lambda step: rate * triangle(step, steps), MOMENTUM, nesterov=True)
+        def at(step: Any) -> Any:
+            return rate * triangle(step, steps)
+
+        sgd = optax.sgd(at, MOMENTUM, nesterov=True)
         return optax.chain(optax.add_decayed_weights(decay / rate), sgd)
 
     rates = {"bias": group(BIAS_RATE * rate), "other": group(rate), "frozen": optax.set_to_zero()}
-    return optax.partition(rates, groups)
+    return optax.partition(rates, groups)  # pyright: ignore[reportArgumentType]
 
 
 def smoothed_loss(logits: Array, labels: Array) -> Array:
@@ -192,6 +195,7 @@ class Recipe:
         (grads, left), norm_state = gradients(carry.params, carry.norm_state)
         norm_state = with_backward_state(self.model.norm, norm_state, left)
         sgd = optimizer(self.steps, self.batch)
+        updates: Any
         updates, opt_state = sgd.update(grads, carry.opt_state, carry.params)
         if not bias_learns:
             updates = {**updates, WHITENING: jax.tree.map(jnp.zeros_like, updates[WHITENING])}
@@ -219,5 +223,5 @@ class Recipe:
         images, labels = (a[index % examples] for a in data.test)
         apply = partial(self.model.apply, {"params": slow[0], NORM_STATE: slow[1]}, train=False)
         images = data.standardised(images)
-        logits = six_views(apply, images) if views else apply(images)  # type: ignore[arg-type]
+        logits: Any = six_views(apply, images) if views else apply(images)  # type: ignore[arg-type]
         return ((logits.argmax(axis=-1) == labels) & (index < examples)).sum()

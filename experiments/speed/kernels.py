@@ -62,9 +62,8 @@ def flax_peer(op: str) -> Op:
             variables = {"params": params, "batch_stats": stats}
             return layer.apply(variables, x, mutable=["batch_stats"])[0]
         if op == "rms":
-            return nn.RMSNorm(**common).apply({"params": {"scale": scale}}, x) + bias.astype(
-                x.dtype
-            )
+            y: Any = nn.RMSNorm(**common).apply({"params": {"scale": scale}}, x)
+            return y + bias.astype(x.dtype)
         layer = {
             "layer": lambda: nn.LayerNorm(**common),
             "layer_image": lambda: nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), **common),
@@ -193,7 +192,9 @@ def cell(
             calls[name] = functools.partial(compiled, *arguments)
             if backward:
                 row[f"{name} kept MB"] = kept_bytes(function, x, scale) / 1e6
-                row[f"{name} peak MB"] = compiled.memory_analysis().temp_size_in_bytes / 1e6
+                row[f"{name} peak MB"] = (
+                    getattr(compiled.memory_analysis(), "temp_size_in_bytes", 0) / 1e6
+                )
         if "torch" in peers:
             calls |= torch_peer(op, wide, dtype, backward)
         times = in_turns(calls, rounds=rounds)
@@ -233,7 +234,7 @@ def picture(rows: list[dict[str, Any]]) -> Figure:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print errors, times and their means; write results unless told not to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--peer", default="flax", help="flax, torch, or both with a comma")
     parser.add_argument("--ops", default=",".join(OPS))
     parser.add_argument("--shapes", default=" ".join(",".join(map(str, s)) for s in SHAPES))

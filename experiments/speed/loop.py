@@ -240,8 +240,8 @@ def seconds_by_phase() -> dict[str, float]:
 
     spent: dict[str, float] = defaultdict(float)
 
-    def listen(event: str, seconds: float, **_: Any) -> None:
-        spent[event.rpartition("/")[2]] += seconds
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        spent[event.rpartition("/")[2]] += duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     return spent

@@ -6,6 +6,7 @@ answers with the seconds. A library so has a process, an environment and threads
 waits while another has its turn.
 """
 
+import importlib
 import json
 import sys
 import time
@@ -169,9 +170,8 @@ def flax(name: str, batch: int) -> Step:
 
 def torch(name: str, batch: int, *, channels_last: bool) -> Step:
     """A plain eager step of a torch network, in either memory format."""
-    import torch
-    from torch import nn as layers
-    from torch.nn import functional
+    torch = importlib.import_module("torch")
+    layers, functional = torch.nn, torch.nn.functional
 
     class Unit(layers.Module):
         def __init__(self, before: int, after: int, stride: int = 1):

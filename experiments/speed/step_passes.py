@@ -115,10 +115,10 @@ def layers(model: nn.Module, batch: int) -> tuple[Counter[Any], Counter[Any]]:
     def meet(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
         if context.method_name == "__call__" and isinstance(module, nn.Conv):
-            size, features = module.kernel_size, module.features
+            size, features = tuple(module.kernel_size), module.features  # pyright: ignore[reportArgumentType]
             kernel = (*size, args[0].shape[-1], features)
             padding = ((module.padding, module.padding),) * 2
-            convolutions[args[0].shape, kernel, tuple(module.strides), padding] += 1
+            convolutions[args[0].shape, kernel, tuple(module.strides), padding] += 1  # pyright: ignore[reportArgumentType]
         if context.method_name == "__call__" and isinstance(module, Norm):
             norms[args[0].shape] += 1
         return call(*args, **kwargs)

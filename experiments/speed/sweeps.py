@@ -206,7 +206,7 @@ def read(out: Path, seconds: float, workers: int) -> Made:
         return Made(seconds, **json.loads((out / TOGETHER).read_text()))
     paces, losses = [], {}
     for folder in (file.parent for file in out.glob("*/*/status.json")):
-        run = normlab.load(folder)
+        run: Any = normlab.load(folder)
         status = run.status
         paces.append(status["train_seconds"] / status["step"])
         losses[f"{status['arm']} {status['seed']}"] = run.metrics[-1]["train_loss"]

@@ -163,7 +163,7 @@ def _batch_with_images(
     images, kernel = operands
     if axes[1] is None:
         # One kernel for all: they are more images.
-        images = jnp.moveaxis(images, axes[0], 1)
+        images = jnp.moveaxis(images, axes[0] or 0, 1)
         runs, mapped, batch = images.shape[:3]
         y = primitive.bind(images.reshape(runs, mapped * batch, *images.shape[3:]), kernel, **where)
         return y.reshape(runs, mapped, batch, *y.shape[2:]), 1

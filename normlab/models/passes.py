@@ -111,12 +111,12 @@ def cpu_kernel_gradient(
 
     def add(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
         x, dy = part
-        patches = _patches(_padded(x, padding), strides, size, dy.shape[1:3])
+        patches = _patches(_padded(x, padding), strides, size, (dy.shape[1], dy.shape[2]))
         return total + _product(patches, dy), None
 
     start = jnp.zeros((math.prod(kernel[:3]), kernel[3]), x.dtype)
-    parts = tuple(a.reshape(chunks, -1, *a.shape[1:]) for a in (x, dy))
-    return lax.scan(add, start, parts)[0].reshape(kernel)
+    x, dy = (a.reshape(chunks, -1, *a.shape[1:]) for a in (x, dy))
+    return lax.scan(add, start, (x, dy))[0].reshape(kernel)
 
 
 def _product(x: Array, dy: Array) -> Array:

@@ -15,6 +15,7 @@ import os
 import platform
 import warnings
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -86,7 +87,8 @@ def keep_programs() -> str:
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+    asked: Any = jax.config  # its attributes are made as JAX is imported
+    if asked.jax_compilation_cache_dir or not asked.jax_enable_compilation_cache:
         return ""
     folder = platformdirs.user_cache_path("normlab") / "compiled" / _kind_of_machine()
     try:

@@ -228,7 +228,8 @@ class Compiled:
         )
         had_read = read_from_cache()
         with ThreadPoolExecutor() as pool:
-            compile_one = partial(Lowered.compile, compiler_options=compiler_options())
+            options: Any = compiler_options()
+            compile_one = partial(Lowered.compile, compiler_options=options)
             self._step, self._order, *evaluate = pool.map(compile_one, lowered)
         self._evaluate = dict(zip(self.parts, evaluate, strict=True))
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
