@@ -11,6 +11,7 @@ from normlab.models.slots import (
     classify,
     conv,
     dense,
+    halve,
     model,
 )
 
@@ -85,7 +86,7 @@ class Convnet(nn.Module):
                 room = min(x.shape[1:3]) >= 2
                 allowed = f"at most {stage} for so small an image, which is halved between them"
                 require_field(room, "widths", self.widths, allowed)
-                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+                x = halve(x)
             for _ in range(self.layers):
                 layer = conv(self.norm, width, 3, 1, self.dtype, transform=self.kernel, train=train)
                 x = NormAct(self.norm, self.activation)(layer(x), train=train)

@@ -204,6 +204,21 @@ def _transformed(transform: KernelTransform | None, train: bool) -> Callable[...
     return transform_and_promote
 
 
+def halve(x: Array) -> Array:
+    """The largest of each 2x2 square; an odd last row or column is left out.
+
+    As the maximum of four strided views, because XLA's gradient of a pooling window is slow: on
+    CPU forward and backward together take 20 times as long at `(256, 31, 31, 16)`. Where a
+    square's largest value stands twice, both share the gradient.
+
+    >>> halve(jnp.arange(15.0).reshape(1, 3, 5, 1))[0, :, :, 0].tolist()
+    [[6.0, 8.0]]
+    """
+    height, width = (side - side % 2 for side in x.shape[1:3])
+    views = [x[:, i:height:2, j:width:2] for i in range(2) for j in range(2)]
+    return jnp.maximum(jnp.maximum(views[0], views[1]), jnp.maximum(views[2], views[3]))
+
+
 def classify(features: Array, classes: int) -> Array:
     """The linear head, in float32 whatever the precision of the network.
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from normlab.core import Array, KernelTransform, Normaliser
 from normlab.errors import require_field
-from normlab.models.slots import ACTIVATIONS, ActivationName, Dtype, NormAct, conv, model
+from normlab.models.slots import ACTIVATIONS, ActivationName, Dtype, NormAct, conv, halve, model
 from normlab.norms.controls import Identity
 
 WHITENING = "Conv_0"
@@ -77,21 +77,6 @@ def whitening_kernel(images: Array, patch: int = 2, eps: float = 5e-4) -> Array:
     filters = (axes / jnp.sqrt(jnp.maximum(eigenvalues, 0) + eps)[None])[:, ::-1]
     filters = filters.reshape(patch, patch, channels, -1)
     return jnp.concatenate([filters, -filters], axis=-1)
-
-
-def halve(x: Array) -> Array:
-    """The largest of each 2x2 square; an odd last row or column is left out.
-
-    As the maximum of four strided views, because XLA's gradient of a pooling window is slow: on
-    CPU forward and backward together take 20 times as long at `(256, 31, 31, 16)`. Where a
-    square's largest value stands twice, both share the gradient.
-
-    >>> halve(jnp.arange(15.0).reshape(1, 3, 5, 1))[0, :, :, 0].tolist()
-    [[6.0, 8.0]]
-    """
-    height, width = (side - side % 2 for side in x.shape[1:3])
-    views = [x[:, i:height:2, j:width:2] for i in range(2) for j in range(2)]
-    return jnp.maximum(jnp.maximum(views[0], views[1]), jnp.maximum(views[2], views[3]))
 
 
 @model(paper="arXiv:2404.00498, after hlb-CIFAR10 (T. Balsam 2023) and D. Page 2018")

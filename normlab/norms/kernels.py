@@ -69,10 +69,11 @@ class Channels:
         """The mean of `g * centred x * scale`, and for each channel the sum of `g * root * it`."""
 
         def exact() -> Array:
-            return _sum(g * _centred(x, statistics), self.axes)
+            return _sum(_wide(g) * _centred(x, statistics), self.axes)
 
         def raw() -> Array:
-            return _sum(g * x, self.axes) - statistics.offset * _sum(g, self.axes)
+            g_sum = _sum(_wide(g), self.axes)
+            return _sum(_wide(g) * _wide(x), self.axes) - statistics.offset * g_sum
 
         sums = _unless_badly_centred(statistics, raw, exact)
         mean = self._among(_times(sums, scale)) / math.prod(x.shape[axis] for axis in self.axes)
@@ -126,7 +127,7 @@ class Rows:
         self, g: Array, x: Array, statistics: Statistics, scale: Array | None, root: Array
     ) -> tuple[Array, Array]:
         """The mean of `g * centred x * scale`, and for each channel the sum of `g * root * it`."""
-        product = g * _centred(x, statistics)
+        product = _wide(g) * _centred(x, statistics)
         # A product for each example: the one long product would run on one core.
         examples = 1 if x.ndim == 2 else x.shape[0]
         rows = product.reshape(examples, -1, x.shape[-1])
@@ -157,11 +158,10 @@ def normalised(
         x: `(..., C)`, any floating dtype.
         scale, bias: `(C,)` or None, float32 or wider.
     """
-    wide = x.astype(statistics_dtype(x))
-    scale, bias = (_beside(wide, values) for values in (scale, bias))
-    statistics = _statistics(layout, wide)
+    scale, bias = (_beside(x, values) for values in (scale, bias))
+    statistics = _statistics(layout, x)
     root = lax.rsqrt(statistics.variance + eps)
-    y = layout.output(wide, statistics, root, scale, bias)
+    y = layout.output(x, statistics, root, scale, bias)
     return y.astype(x.dtype), statistics
 
 
@@ -178,7 +178,7 @@ def _tangent(layout: Layout, eps: float, kept: Any, tangents: Any) -> Any:
     dx, *affine = tangents
     scale, dscale, dbias = (_beside(x, values) for values in (scale, *affine))
     root = lax.rsqrt(statistics.variance + eps)
-    c, t = _centred(x.astype(root.dtype), statistics), dx.astype(root.dtype)
+    c, t = _centred(x, statistics), _wide(dx)
     mean = layout.mean(t) if layout.centred else jnp.zeros_like(root)
     product = layout.mean(c * t)
     dy = _times(root, scale) * (t - mean - c * (root**2 * product))
@@ -194,30 +194,29 @@ def _cotangent(layout: Layout, eps: float, has_bias: bool, kept: Any, cotangents
     dy, (_, doffset, dvariance) = cotangents
     scale = _beside(x, scale)
     root = lax.rsqrt(statistics.variance + eps)
-    x, g = _widened(x), _widened(dy)
-    product, dscale = layout.products(g, x, statistics, scale, root)
+    product, dscale = layout.products(dy, x, statistics, scale, root)
     along = 2 * layout.spread(dvariance, x.shape) - root**3 * product
     level = jnp.zeros_like(root)
     if layout.centred:
-        level = layout.spread(doffset, x.shape) - root * layout.mean(g, scale)
-    dx = g * _times(root, scale) + _affine(x, statistics, along, level)
-    dbias = g.sum(tuple(range(g.ndim - 1))) if has_bias else None
+        level = layout.spread(doffset, x.shape) - root * layout.mean(_wide(dy), scale)
+    dx = _wide(dy) * _times(root, scale) + _affine(x, statistics, along, level)
+    dbias = _wide(dy).sum(tuple(range(dy.ndim - 1))) if has_bias else None
     return dx.astype(dy.dtype), None if scale is None else dscale, dbias
 
 
 def _statistics(layout: Layout, x: Array) -> Statistics:
     if not layout.centred:
-        square = layout.mean(x * x)
+        square = layout.mean(_wide(x) ** 2)
         return Statistics(jnp.zeros_like(square), jnp.zeros_like(square), square)
 
     def anew() -> Statistics:
-        a, b, c = (layout.sample(x, where) for where in (0.0, 0.5, 1.0))
+        a, b, c = (_wide(layout.sample(x, where)) for where in (0.0, 0.5, 1.0))
         shift = jnp.maximum(jnp.minimum(a, b), jnp.minimum(jnp.maximum(a, b), c))
-        offset = layout.mean(x - shift)
-        return Statistics(shift, offset, layout.mean(((x - shift) - offset) ** 2))
+        offset = layout.mean(_wide(x) - shift)
+        return Statistics(shift, offset, layout.mean(((_wide(x) - shift) - offset) ** 2))
 
-    mean = layout.mean(x)
-    raw = Statistics(jnp.zeros_like(mean), mean, layout.mean(x * x) - mean**2)
+    mean = layout.mean(_wide(x))
+    raw = Statistics(jnp.zeros_like(mean), mean, layout.mean(_wide(x) ** 2) - mean**2)
     return _unless_badly_centred(raw, lambda: raw, anew)
 
 
@@ -235,11 +234,11 @@ def _unless_badly_centred(statistics: Statistics, raw: Any, exact: Any) -> Any:
 def _affine(x: Array, statistics: Statistics, slope: Array, level: Array | None) -> Array:
     """`slope * centred x + level`, as one product and two sums for each element."""
     moved = -statistics.offset * slope
-    return (x - statistics.shift) * slope + (moved if level is None else level + moved)
+    return (_wide(x) - statistics.shift) * slope + (moved if level is None else level + moved)
 
 
 def _centred(x: Array, statistics: Statistics) -> Array:
-    return (x - statistics.shift) - statistics.offset
+    return (_wide(x) - statistics.shift) - statistics.offset
 
 
 def _sum(values: Array, axes: tuple[int, ...]) -> Array:
@@ -260,9 +259,6 @@ def _times(root: Array, scale: Array | None) -> Array:
     return root if scale is None else root * scale
 
 
-def _widened(x: Array) -> Array:
-    """In float32 or wider, and written so: sums of narrow products are slow on the CPU."""
-    wide = x.astype(statistics_dtype(x))
-    if wide.dtype == x.dtype or jax.default_backend() != "cpu":
-        return wide
-    return lax.optimization_barrier(wide)
+def _wide(x: Array) -> Array:
+    """In float32 or wider; done wherever `x` is used, so that no such copy is written down."""
+    return x.astype(statistics_dtype(x))

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from normlab.errors import FieldError
-from normlab.models.slots import NORM_STATE
+from normlab.models.slots import NORM_STATE, halve
 from normlab.models.speednet import (
     WHITENING,
     Speednet,
     both_signs,
-    halve,
     partial_identity,
     whitening_kernel,
 )
