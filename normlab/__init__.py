@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from normlab.probes.looking import look as look
     from normlab.runs.directory import load as load
     from normlab.runs.prober import Watch as Watch
+    from normlab.runs.process import prepare as prepare
     from normlab.training.fit import fit as fit
     from normlab.training.recipe import Recipe as Recipe
     from normlab.weights.centred_weight_norm import centred_weight_norm as centred_weight_norm
@@ -53,6 +54,9 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "Recipe": "normlab.training.recipe",
+    "UserError": "normlab.errors",
+    "Watch": "normlab.runs.prober",
     "adapt": "normlab.adapters.statistics",
     "affine": "normlab.norms.controls",
     "batch_norm": "normlab.norms.batch",
@@ -77,15 +81,13 @@ _HOMES = {
     "local_response_norm": "normlab.norms.local_response",
     "look": "normlab.probes.looking",
     "positional_norm": "normlab.norms.positional",
+    "prepare": "normlab.runs.process",
     "recalibrate": "normlab.adapters.statistics",
-    "Recipe": "normlab.training.recipe",
     "rms_norm": "normlab.norms.rms",
     "run": "normlab.interface.notebook",
     "scale_norm": "normlab.norms.scale",
     "scaled_weight_standardisation": "normlab.weights.scaled_weight_standardisation",
     "spectral_norm": "normlab.weights.spectral_norm",
-    "UserError": "normlab.errors",
-    "Watch": "normlab.runs.prober",
     "weight_norm": "normlab.weights.weight_norm",
     "weight_standardisation": "normlab.weights.weight_standardisation",
 }
