@@ -2,7 +2,11 @@
 
 For each normaliser, shape and dtype: first the error of output and gradients against float64, at
 small and at large means; then seconds, forward alone and forward with backward (gradients of
-input, scale and bias), in turns with the peers; then bytes kept for the backward and peak memory.
+input, scale and bias), in turns with the peers and with a copy of the input, which is what memory
+allows; then bytes kept for the backward and peak memory of temporaries. On a GPU too:
+
+    python -m experiments.speed.kernels --peer flax    (the column "in copies of x" says how near
+                                                        to the bandwidth of a copy it comes)
 
 Commands:
     python -m experiments.speed.kernels                        (against flax, 4 minutes on 2 cores)
@@ -173,6 +177,12 @@ def kept_bytes(function: Op, x: jax.Array, affine: jax.Array) -> int:
     return sum({id(leaf): leaf.nbytes for leaf in jax.tree.leaves(pull)}.values())
 
 
+@jax.jit
+def copy(x: jax.Array) -> jax.Array:
+    """One read and one write of every element: what memory allows is a few of these."""
+    return x + 1
+
+
 def cell(
     op: str, shape: tuple[int, ...], dtype: str, peers: list[str], rounds: int
 ) -> dict[str, Any]:
@@ -197,7 +207,8 @@ def cell(
                 )
         if "torch" in peers:
             calls |= torch_peer(op, wide, dtype, backward)
-        times = in_turns(calls, rounds=rounds)
+        times = in_turns({**calls, "copy": functools.partial(copy, x)}, rounds=rounds)
+        row[f"{kind} in copies of x"] = float(np.median(times["normlab"] / times.pop("copy")))
         row |= {f"{name} {kind} ms": 1e3 * float(np.median(t)) for name, t in times.items()}
         if "flax" in peers:
             row[f"{kind} times flax"] = times_faster(times, "normlab", "flax")

@@ -27,12 +27,15 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution",
 }
-"""What `normlab run` sets itself of allocator and compiler, for a process of any library."""
+"""What `normlab run` has its own process set, as variables, for flax's."""
 
 SETTING = "normlab's environment"
 OURS = f"normlab, {SETTING}"
 CANDIDATES = {
-    "normlab": {OURS: ("normlab", ENVIRONMENT), "normlab, default environment": ("normlab", {})},
+    "normlab": {
+        OURS: ("normlab", {}),
+        "normlab, default environment": ("normlab", {"NORMLAB_TUNING": "off"}),
+    },
     "flax": {"flax": ("flax", {}), f"flax, {SETTING}": ("flax", ENVIRONMENT)},
     "torch": {name: (name, {}) for name in step_nets.STEPS if name.startswith("torch")},
 }

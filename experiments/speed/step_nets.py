@@ -24,6 +24,7 @@ from normlab.data.dataset import Dataset, Split
 from normlab.models.plain import Convnet
 from normlab.models.resnet import Resnet
 from normlab.norms import BatchNorm
+from normlab.runs.process import prepare
 from normlab.training.program import Compiled, Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData
@@ -255,6 +256,8 @@ STEPS: dict[str, Callable[[str, int], Step]] = {
 
 def serve(peer: str, name: str, batch: int) -> None:
     """Answer as the module says, until the input ends."""
+    if peer == "normlab":
+        prepare()
     step = STEPS[peer](name, batch)
     print(json.dumps([step(number) for number in range(CHECKED)]), flush=True)
     number = CHECKED

@@ -4,7 +4,7 @@ import shutil
 import jax
 import pytest
 
-from experiments.speed import compiled, harness, kernels
+from experiments.speed import catalogue, compiled, harness, kernels
 
 SMALL = ["--shapes", "2,4,4,16", "--rounds", "3"]
 
@@ -26,6 +26,14 @@ def test_every_cell_has_errors_times_and_bytes(tmp_path, monkeypatch, capsys):
         assert 0 < row["normlab kept MB"] <= row["flax kept MB"]
     assert record["versions"]["jax"] and (tmp_path / "kernels.svg").exists()
     assert "| batch | 2x4x4x16 | float32 |" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("as_users_compile")
+def test_an_entry_costs_so_many_times_its_nearest_basic_one(capsys):
+    names = "layer_norm,identity,power_norm"
+    catalogue.main(["--shape", "2,4,4,8", "--names", names, "--rounds", "1", "--dry"])
+    said = capsys.readouterr().out
+    assert "| identity | layer_norm |" in said and "| power_norm | batch_norm |" in said
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
