@@ -45,7 +45,11 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     >>> nearest("gruop_norm", ["batch_norm", "group_norm"])
     'group_norm'
     """
-    matches = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
+    names = list(candidates)
+    begun = [name for name in names if name.startswith(word)]
+    if len(word) >= 4 and begun:
+        return min(begun, key=len)
+    matches = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     return matches[0] if matches else None
 
 

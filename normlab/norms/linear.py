@@ -29,6 +29,7 @@ def linear(
         residuals: a pytree of arrays; what reverse mode keeps.
         tangents: a pytree of arrays.
 
+    >>> import jax.numpy as jnp
     >>> double = lambda k, t: k * t
     >>> f = lambda t: linear(double, double, jnp.array(2.0), t)
     >>> f(jnp.array(3.0)).item(), jax.grad(f)(jnp.array(3.0)).item()

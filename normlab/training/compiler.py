@@ -34,11 +34,11 @@ def tuned() -> bool:
 def compiler_options() -> dict[str, str]:
     """What a program of a run is compiled with, less what the user's own `XLA_FLAGS` name."""
     import jax
-    from jaxlib.version import __version__ as version
+    import jaxlib
 
     if not tuned():
         return {}
-    known = KNOWN.get((jax.default_backend(), version), {})
+    known = KNOWN.get((jax.default_backend(), jaxlib.__version__), {})  # pyright: ignore[reportPrivateImportUsage]
     flags = os.environ.get("XLA_FLAGS", "")
     return {name: value for name, value in known.items() if name not in flags}
 
