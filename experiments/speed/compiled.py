@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows.append(row)
     print(table(rows))
     if not options.dry:
-        save("compiled", rows)
+        save("compiled", {"rows": rows})
 
 
 if __name__ == "__main__":
