@@ -179,3 +179,18 @@ def _factors(key: Array, images: Array, amount: float) -> Array:
     return jax.random.uniform(
         key, _one_each(images), images.dtype, minval=1 - amount, maxval=1 + amount
     )
+
+
+def standardised(images: Array, mean: Array, std: Array) -> Array:
+    """Images `(N, H, W, C)` in 0..255 units as a model takes them: float32, `(image - mean) / std`.
+
+    Args:
+        images: whole or float grey levels.
+        mean, std: `(C,)` float32, of the training images.
+
+    >>> image = jnp.full((1, 1, 1, 1), 150, jnp.uint8)
+    >>> standardised(image, jnp.array([100.0]), jnp.array([25.0])).item()
+    2.0
+    """
+    channels = (1, 1, 1, -1)
+    return (images.astype(jnp.float32) - mean.reshape(channels)) / std.reshape(channels)

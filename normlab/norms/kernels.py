@@ -22,7 +22,7 @@ from jax import lax
 
 from normlab.core import Array
 from normlab.norms.linear import linear
-from normlab.norms.moments import statistics_dtype
+from normlab.norms.moments import Sharing, statistics_dtype
 
 WELL_CENTRED = 2.0
 """|mean| / deviation up to which E[x^2] - E[x]^2 is taken: it loses 1 + 2^2 roundings there."""
@@ -79,20 +79,16 @@ class Channels:
         mean = self._among(_times(sums, scale)) / math.prod(x.shape[axis] for axis in self.axes)
         return mean, (sums * root).reshape(-1, x.shape[-1]).sum(0)
 
-    def sample(self, x: Array, where: float) -> Array:
-        """One of the values that share a statistic, at a fraction of the way along every axis."""
-        for axis in self.axes:
-            x = _at(x, where, axis)
-        grouped = x.reshape(*x.shape[:-1], self.groups, -1)
-        chosen = _at(grouped, where, grouped.ndim - 1)
-        return jnp.broadcast_to(chosen, grouped.shape).reshape(x.shape)
+    def a_value(self, x: Array) -> Array:
+        """One of the values that share a statistic."""
+        return Sharing(self.axes, self.groups).representative(x)
 
     def _among(self, means: Array) -> Array:
         if self.groups == means.shape[-1]:
             return means
-        grouped = means.reshape(*means.shape[:-1], self.groups, -1)
-        shared = jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape)
-        return shared.reshape(means.shape)
+        return Sharing(self.axes, self.groups).across_groups(
+            means, lambda grouped: grouped.mean(-1, keepdims=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -133,14 +129,9 @@ class Rows:
         rows = product.reshape(examples, -1, x.shape[-1])
         return self.mean(product, scale), (root.reshape(examples, 1, -1) @ rows).sum((0, 1))
 
-    def sample(self, x: Array, where: float) -> Array:
-        """One of the values that share a statistic, at a fraction of the way along the axis."""
-        return _at(x, where, x.ndim - 1)
-
-
-def _at(x: Array, where: float, axis: int) -> Array:
-    index = round(where * (x.shape[axis] - 1))
-    return lax.slice_in_dim(x, index, index + 1, axis=axis)
+    def a_value(self, x: Array) -> Array:
+        """One of the values that share a statistic."""
+        return Sharing((x.ndim - 1,)).representative(x)
 
 
 Layout = Channels | Rows
@@ -210,8 +201,7 @@ def _statistics(layout: Layout, x: Array) -> Statistics:
         return Statistics(jnp.zeros_like(square), jnp.zeros_like(square), square)
 
     def anew() -> Statistics:
-        a, b, c = (_wide(layout.sample(x, where)) for where in (0.0, 0.5, 1.0))
-        shift = jnp.maximum(jnp.minimum(a, b), jnp.minimum(jnp.maximum(a, b), c))
+        shift = _wide(layout.a_value(x))
         offset = layout.mean(_wide(x) - shift)
         return Statistics(shift, offset, layout.mean(((_wide(x) - shift) - offset) ** 2))
 

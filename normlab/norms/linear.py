@@ -43,13 +43,12 @@ def linear(
         second = jax.tree.unflatten(second_tree, arrays[len(kept) :])
         return jax.tree.leaves(function(first, second))
 
-    run = partial(flat, forward, moved_tree)
-    jaxpr = jax.make_jaxpr(run)(*kept, *moved)
-    out_tree = jax.tree.structure(jax.eval_shape(forward, residuals, tangents))
+    jaxpr, shapes = jax.make_jaxpr(forward, return_shape=True)(residuals, tangents)
+    out_tree = jax.tree.structure(shapes)
     results = _linear.bind(
         *kept,
         *moved,
-        run=run,
+        run=partial(flat, forward, moved_tree),
         transpose=partial(flat, transpose, out_tree),
         kept=len(kept),
         avals=tuple(jaxpr.out_avals),

@@ -103,7 +103,7 @@ class Sharing:
     def reduce(self, values: Array, op: Callable[..., Array]) -> Array:
         """`op` (`jnp.sum`, `jnp.min`, `jnp.max`) over what is shared, ready to broadcast back."""
         reduced = op(values, axis=self.axes, keepdims=True)
-        return self._across_groups(reduced, lambda grouped: op(grouped, axis=-1, keepdims=True))
+        return self.across_groups(reduced, lambda grouped: op(grouped, axis=-1, keepdims=True))
 
     def size(self, shape: tuple[int, ...]) -> int:
         """How many elements share a statistic in an array of this shape."""
@@ -119,7 +119,7 @@ class Sharing:
         a, b, c = (self._sample(x, where) for where in (0.0, 0.5, 1.0))
         median = jnp.maximum(jnp.minimum(a, b), jnp.minimum(jnp.maximum(a, b), c))
         middle = 0 if self.channel_groups is None else x.shape[-1] // self.channel_groups // 2
-        return self._across_groups(median, lambda grouped: grouped[..., middle : middle + 1])
+        return self.across_groups(median, lambda grouped: grouped[..., middle : middle + 1])
 
     def _sample(self, x: Array, where: float) -> Array:
         for axis in self.axes:
@@ -127,7 +127,7 @@ class Sharing:
             x = lax.slice_in_dim(x, index, index + 1, axis=axis)
         return x
 
-    def _across_groups(self, values: Array, op: Callable[[Array], Array]) -> Array:
+    def across_groups(self, values: Array, op: Callable[[Array], Array]) -> Array:
         """`op` on the channels of each group (last axis), handed back to every one of them."""
         if self.channel_groups is None:
             return values

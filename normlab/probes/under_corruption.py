@@ -13,6 +13,7 @@ from normlab.adapters.places import Variables
 from normlab.adapters.statistics import adapt, keeps_statistics
 from normlab.catalogue import AUGMENTATIONS
 from normlab.core import Array
+from normlab.data.augment import standardised
 from normlab.data.light import Corruption
 from normlab.errors import FieldError, UserError, require_field
 from normlab.models.slots import NORM_STATE
@@ -51,7 +52,8 @@ def recognised(
 def corrupted(corruption: Corruption, held_out: HeldOut, seed: Array, amount: Array) -> Array:
     """Corrupted test images as the model takes them: `(N, H, W, C)` float32, standardised."""
     images = held_out.images.astype(jnp.float32)
-    return _standardised(corruption.corrupt(jax.random.key(seed), images, amount), held_out)
+    worse = corruption.corrupt(jax.random.key(seed), images, amount)
+    return standardised(worse, held_out.mean, held_out.std)
 
 
 @probe(paper="arXiv:1903.12261; adapted to the test batch: arXiv:2006.16971, arXiv:2006.10963")
@@ -114,7 +116,7 @@ class UnderCorruption:
         if most > len(test.labels):
             raise UserError(f"batches: there are only {len(test.labels)} test images, not {most}")
         variables = {"params": moment.params, NORM_STATE: moment.norm_state}
-        some = _standardised(test.images[:2].astype(jnp.float32), test)
+        some = standardised(test.images[:2], test.mean, test.std)
         adapts = keeps_statistics(subject.model, variables, some)
 
         def accuracies(images: Array) -> tuple[Array, ...]:
@@ -135,7 +137,7 @@ class UnderCorruption:
             seeds = self.seed + jnp.arange(len(amounts), dtype=jnp.int32) + 100 * number
             return scan(one, jnp.zeros(()), (seeds, amounts))[1]
 
-        clean = accuracies(_standardised(test.images.astype(jnp.float32), test))
+        clean = accuracies(standardised(test.images, test.mean, test.std))
         named = {
             name: in_light(number, _corruption(name))
             for number, name in enumerate(self.corruptions)
@@ -169,11 +171,6 @@ def _corruption(name: str) -> Corruption:
             "normlab.data.light.Corruption",
         )
     return loaded()
-
-
-def _standardised(images: Array, held_out: HeldOut) -> Array:
-    mean, std = (value.reshape(1, 1, 1, -1) for value in (held_out.mean, held_out.std))
-    return (images - mean) / std
 
 
 def _accuracy(

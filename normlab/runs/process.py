@@ -14,6 +14,7 @@ import hashlib
 import os
 import platform
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,23 @@ def keep_programs() -> str:
     return "on"
 
 
+@cache
+def usable_cores() -> int | None:
+    """How many cores this process may use; a worker, before it was told which to keep to.
+
+    XLA has as many threads, and adds up in portions, one a thread: last digits depend on it.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
 def _kind_of_machine() -> str:
     """Ten hex digits that are the same where a program compiled for a processor may be used.
 
     JAX's own key does not tell apart processors that share a home, of which one may lack
     instructions of the other; nor how many cores there are, on which the order of sums depends.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         said = sorted(
@@ -119,7 +130,7 @@ def _kind_of_machine() -> str:
         )
     except OSError:
         said = [platform.machine(), platform.processor()]
-    return hashlib.sha256("\n".join([*said, str(cores)]).encode()).hexdigest()[:10]
+    return hashlib.sha256("\n".join([*said, str(usable_cores())]).encode()).hexdigest()[:10]
 
 
 def _prune(folder: Path, most: int) -> None:

@@ -8,14 +8,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from normlab.data.dataset import Dataset
-from normlab.runs.process import set_by_normlab
+from normlab.runs.process import set_by_normlab, usable_cores
 
 PACKAGES = ("normlab", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 FLAG_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "CUDA_VISIBLE_DEVICES")
@@ -80,17 +79,6 @@ def _processor() -> str:
         return platform.processor()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor())
-
-
-@cache
-def usable_cores() -> int | None:
-    """How many cores this process may use; a worker, before it was told which to keep to.
-
-    XLA has as many threads, and adds up in portions, one a thread: last digits depend on it.
-    """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 def _version(package: str) -> str | None:

@@ -149,7 +149,7 @@ def _keep_to(cores: set[int]) -> None:
     # come out differently with --jobs.
     import jax
 
-    from normlab.runs.provenance import usable_cores
+    from normlab.runs.process import usable_cores
 
     usable_cores()  # is remembered as it is now
     jax.devices()

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from normlab.core import Array
+from normlab.data.augment import standardised
 from normlab.data.dataset import Dataset, Split
 
 if TYPE_CHECKING:
@@ -84,9 +85,7 @@ class DeviceData(NamedTuple):
 
     def standardised(self, images: Array) -> Array:
         """Images in 0..255 units as a model takes them: float32, `(N, H, W, C)`."""
-        channels = (1, 1, 1, -1)
-        centred = images.astype(jnp.float32) - self.mean.reshape(channels)
-        return centred / self.std.reshape(channels)
+        return standardised(images, self.mean, self.std)
 
 
 @dataclass(frozen=True)
