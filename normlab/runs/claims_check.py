@@ -138,7 +138,7 @@ def check_measure(measure: Measure, points: Iterable[Point], metrics: Iterable[s
             )
         raise UserError(f"{measure}: there is no '{lacking[0]}'; add {name} to train.metrics")
     axis = measure.axis
-    if measure.name == "probe":
+    if "quantity" in measure.kind.takes:
         check_probe(measure, points)
     if axis is None:
         return
@@ -157,7 +157,8 @@ def check_probe(measure: Measure, points: Iterable[Point]) -> None:
     Raises:
         UserError: they will not.
     """
-    quantity, step, *how = measure.arguments
+    quantity, *rest = measure.arguments
+    step, how = (rest[0], rest[1:]) if measure.name == "probe" else (None, rest)
     for point in points:
         inside = getattr(point, "inside", None)
         try:
@@ -165,7 +166,9 @@ def check_probe(measure: Measure, points: Iterable[Point]) -> None:
                 raise NoValueError("is made without probes: give the section 'probes'")
             every = {(q.probe, q.name): q for q in inside.quantities}
             found = every[find(quantity, every)]
-            if (inside.total if step == END else step) not in inside.steps:
+            if step is None and len(inside.steps) < 2:
+                raise NoValueError("is looked into once: give probes.at or probes.every more steps")
+            if step is not None and (inside.total if step == END else step) not in inside.steps:
                 raise NoValueError(f"is not looked into before step {step}: add it to probes.at")
             check_reduction(quantity, "".join(how), found.layers, found.shape)
         except NoValueError as error:

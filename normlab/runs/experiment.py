@@ -127,7 +127,7 @@ def _read_tuning(document: Document) -> tuple[Tuning | None, list[Problem]]:
         return None, problems + expand(document)[1]
     grid = [str(axis) for axis in tune["grid"]]
     measure, problems = _read_measure(document)
-    trials, found = _expand_with(document, grid, of_trials=True)
+    trials, found = _expand_with(_without_probes(document), grid, of_trials=True)
     candidates, also_found = _expand_with(document, grid, of_trials=False)
     problems += found + also_found
     both = {trial.config.seed for trial in trials} & {run.config.seed for run in candidates}
@@ -142,6 +142,14 @@ def _read_tuning(document: Document) -> tuple[Tuning | None, list[Problem]]:
     values = {axis: list(dict.fromkeys(trial.point[axis] for trial in trials)) for axis in grid}
     seeds = sorted({trial.config.seed for trial in trials})
     return Tuning(values, seeds, measure, trials, candidates), []
+
+
+def _without_probes(document: Document) -> Document:
+    """The config of trials: no measure of probes can decide, so looking would be for nothing."""
+    variant = copy.deepcopy(document)
+    if "probes" in variant.value:
+        variant.replace(("probes",), Document(document.source, None))
+    return variant
 
 
 def _misshapen(tune: Any, document: Document) -> list[Problem]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from normlab.errors import UserError, did_you_mean
 from normlab.runs.prices import compile_seconds, parameters, peak_memory, seconds_per_step
-from normlab.runs.probed import as_quantity, as_step, probe
+from normlab.runs.probed import as_quantity, as_step, drift, probe
 from normlab.runs.record import Record
 from normlab.runs.values import Value
 from normlab.training import metrics
@@ -170,6 +170,7 @@ MEASURES = {
     "largest_stable": Kind(("axis",), largest_stable, True),
     "slope": Kind(("metric", "axis"), slope, True),
     "probe": Kind(("quantity", "step"), probe, None, may_take=("how",)),
+    "drift": Kind(("quantity",), drift, None, may_take=("how",)),
 }
 """Every measure, by name."""
 

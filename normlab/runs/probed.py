@@ -1,4 +1,4 @@
-"""What probes saw, as a number: the measure `probe(quantity, step, how)`."""
+"""What probes saw, as a number: `probe(quantity, step, how)` and `drift(quantity, how)`."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -42,24 +42,39 @@ def probe(record: Record, quantity: str, step: int | str, how: str = "") -> Valu
     wanted = record.status["steps"] if step == END else step
     if record.state == "diverged" and wanted > record.status["step"]:
         return None
+    own = _seen(record, quantity)
+    if wanted not in own:
+        steps = ", ".join(map(str, own))
+        raise NoValueError(f"has no '{quantity}' of step {wanted}; it has those of {steps}")
+    return Value(_as_number(own[wanted], quantity, how))
+
+
+def drift(record: Record, quantity: str, how: str = "") -> Value | None:
+    """The standard deviation of what a probe saw, over the steps at which it looked."""
+    if record.state == "diverged":
+        return None
+    rows = _seen(record, quantity).values()
+    return Value(float(np.std([_as_number(row, quantity, how) for row in rows])))
+
+
+def _seen(record: Record, quantity: str) -> dict[int, dict[str, Any]]:
+    """The rows of one quantity, by step."""
     rows = [row for row in record.probes if "values" in row]
     if not rows:
         raise NoValueError("was made without probes")
     pairs = dict.fromkeys((row["probe"], row["quantity"]) for row in rows)
     pair = find(quantity, pairs)
-    own = {row["step"]: row for row in rows if (row["probe"], row["quantity"]) == pair}
-    if wanted not in own:
-        steps = ", ".join(map(str, own))
-        raise NoValueError(f"has no '{quantity}' of step {wanted}; it has those of {steps}")
-    row = own[wanted]
-    shape = np.shape(row["values"])
-    check_reduction(quantity, how, row["layers"], shape)
+    return {row["step"]: row for row in rows if (row["probe"], row["quantity"]) == pair}
+
+
+def _as_number(row: dict[str, Any], quantity: str, how: str) -> float:
+    check_reduction(quantity, how, row["layers"], np.shape(row["values"]))
     values = np.array(row["values"], float)  # null becomes NaN
     if how in (row["layers"] or ()):
         values = values[row["layers"].index(how)]
     if not np.isfinite(values).all():
-        raise NoValueError(f"has a '{quantity}' of step {wanted} that is not finite")
-    return Value(REDUCTIONS[how](values) if values.ndim else float(values))
+        raise NoValueError(f"has a '{quantity}' of step {row['step']} that is not finite")
+    return REDUCTIONS[how](values) if values.ndim else float(values)
 
 
 def find(word: str, pairs: Iterable[tuple[str, str]]) -> tuple[str, str]:

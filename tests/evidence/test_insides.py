@@ -61,6 +61,8 @@ NUMBERS = {  # of batch_norm, seed 0
     "probe(ratio, 0, Conv_1)": 10,
     "probe(ratio, 0, spread)": np.std([0, 1, 2]),
     "probe(landscape.loss, 0, max)": 4,
+    "drift(updates.spread)": np.std([1, 11, 1 + STEPS]),
+    "drift(ratio, max)": np.std([100, 1100, 100 * (1 + STEPS)]),
     "probe(beta, 0)": -1,
 }
 

@@ -102,6 +102,13 @@ def test_every_arm_tries_every_point_with_seeds_of_its_own(config):
     assert {run.sections["optimizer"]["learning_rate"] for run in runs} == {0.3}
 
 
+def test_trials_do_not_look_inside(config):
+    probes = "{examples: 40, measure: [gradients]}"
+    tuning = load_experiment(config(tuned(probes=probes))).tuning
+    assert all(trial.config.sections.get("probes") is None for trial in tuning.trials)
+    assert all(candidate.config.sections["probes"] for candidate in tuning.candidates)
+
+
 TUNING_MISTAKES = {
     "no mapping": (tuned(tune="[0.1]"), "'tune' must be a mapping, as in {grid: {learning_rate: [0.03, 0.1, 0.3]}, seeds: 100..101}, found the list [0.1]"),
     "unknown key": (tuned(tune="{grid: {learning_rate: [0.1]}, seeds: [9], seed: 3}"), "tune has no key 'seed'; did you mean 'seeds'?"),

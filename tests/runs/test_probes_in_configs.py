@@ -98,15 +98,18 @@ WRONG = {
     "probe(gradients.norm, 0)": "has 2 values of 'gradients.norm', one for each of its layers",
     "probe(gradients.norm, 0, Dense_7)": "did you mean 'Dense_1'?",
     "probe(gradients.total, 0, max)": "has one number for 'gradients.total', which needs no 'max'",
+    "drift(gradients.total)": "a run of 'batch_norm' is looked into once: give probes.at",
     "probe(gradients.total)": "it is written probe(quantity, step[, how])",
     "probe(gradients.total, x)": "'x' must be a step, a whole number or end",
 }
 
 
+ONCE = "probes: {at: [0], examples: 40, measure: [gradients, updates]}\n"
+
+
 @pytest.mark.parametrize("measure", WRONG)
 def test_a_claim_of_what_no_probe_will_see_is_told_before_the_first_step(config, measure):
-    probes = "probes: {examples: 40, measure: [gradients, updates]}\n"
-    assert WRONG[measure] in problems_of(config(text() + probes + CLAIM.format(measure)))
+    assert WRONG[measure] in problems_of(config(text() + ONCE + CLAIM.format(measure)))
 
 
 def test_a_claim_of_probes_without_probes_is_told(config):
