@@ -142,14 +142,18 @@ def _underfit(claim: Claim, arms: list[list[Record]]) -> str:
 
 
 def _decide(weighed: list[Verdict]) -> list[Verdict]:
-    """Holm's rule: the clearest claim needs the highest level; the first unclear one ends it."""
+    """Holm's rule: the clearest claim needs the highest level; the first unclear one ends it.
+
+    Those behind it stay undecided at its level, at which they are no clearer than it is.
+    """
     order = sorted(range(len(weighed)), key=lambda index: weighed[index].p)
     decided = list(weighed)
-    stopped = False
+    allowed, stopped = 1 - LEVEL, False
     for rank, index in enumerate(order):
         verdict = weighed[index]
-        allowed = (1 - LEVEL) / (len(weighed) - rank)
-        stopped = stopped or verdict.p > allowed
+        if not stopped:
+            allowed = (1 - LEVEL) / (len(weighed) - rank)
+            stopped = verdict.p > allowed
         verdict = replace(verdict, level=1 - allowed)
         decided[index] = verdict if verdict.contrast is None else _conclude(verdict, stopped)
     return decided

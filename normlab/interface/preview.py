@@ -34,8 +34,8 @@ def print_preview(console: Console, experiment: Experiment, out: Path, jobs: int
     show("parameters, by arm:")
     shown = set()
     for run in experiment.runs:
-        if run.program_hash not in shown:
-            shown.add(run.program_hash)
+        if run.arm not in shown:
+            shown.add(run.arm)
             show(f"  {run.arm}: {_count(build.parameter_shapes(run.sections)):,}")
     show()
     show(f"shapes of {first.arm}:")

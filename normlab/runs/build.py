@@ -23,10 +23,11 @@ from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
 from normlab.runs.schema import COMMON_TO_DATA, as_argument
 from normlab.training.optimizer import RoleMask, as_told, decayed
 from normlab.training.program import Program
+from normlab.training.rates import rated
 from normlab.training.recipe import Recipe
 
 MASKS = ("mask", "weight_decay_mask")
-"""What optax's optimisers call the choice of parameters that their own weight decay touches."""
+"""What optax's optimisers call the choice of parameters that their weight decay touches."""
 
 MOST_STEPS = 2**31 - 1
 """What the step counter, an int32, can hold."""
@@ -106,14 +107,15 @@ def optimizer(sections: dict[str, Any]) -> optax.GradientTransformation:
     function = OPTIMIZERS.load(call.name)
     accepted = inspect.signature(function).parameters
     arguments = dict(call.arguments)
-    if sections["schedule"] is not None:
-        arguments["learning_rate"] = schedule(sections)
     decay = sections["decay"]
     roles = tuple(decay["roles"])
-    for mask in MASKS:
-        if mask in accepted:
-            arguments[mask] = RoleMask(roles)
-    return as_told(decayed(function(**arguments), decay["rate"], roles), recipe(sections))
+    arguments |= {mask: RoleMask(roles) for mask in MASKS if mask in accepted}
+    rate = arguments.pop("learning_rate", None)
+    if sections["schedule"] is not None:
+        rate = schedule(sections)
+    make = partial(function, **arguments)
+    built = make() if rate is None else rated(make, rate, total_steps(sections))
+    return as_told(decayed(built, decay["rate"], roles), recipe(sections))
 
 
 def schedule(sections: dict[str, Any]) -> optax.Schedule:

@@ -65,8 +65,12 @@ class RunConfig:
 
     @property
     def program_hash(self) -> str:
-        """As `hash`, but the same for every seed: runs with one compiled program."""
-        return _hash(without_seed(self.sections))
+        """As `hash`, but the same for every seed and learning rate: runs with one program."""
+        optimizer = self.sections["optimizer"]
+        blotted = {"schedule": self.sections["schedule"] is not None}
+        if optimizer.get("learning_rate") is not None:
+            blotted["optimizer"] = {**optimizer, "learning_rate": 0}
+        return _hash({**without_seed(self.sections), **blotted})
 
     @property
     def seed(self) -> int:

@@ -128,7 +128,8 @@ class Maker:
 
         checkpoints = Checkpoints(run.path / CHECKPOINTS)
         try:
-            state, clock = compiled.init(config.seed), Clock()
+            state = compiled.init(config.seed, build.program(config.sections))
+            clock = Clock()
             restored = checkpoints.restore(state)
             if restored is not None:
                 state, clock = restored
@@ -171,7 +172,7 @@ class Maker:
         return self._data[key]
 
     def _compile(self, config: RunConfig) -> tuple[Compiled, float]:
-        """The program of a run, and the seconds this call took for it: 0 where a seed had it."""
+        """The program of a run, and the seconds this call took for it: 0 where a run had it."""
         key = config.program_hash
         if key in self._compiled:
             return self._compiled[key], 0.0

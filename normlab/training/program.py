@@ -1,4 +1,4 @@
-"""A run as pure functions, compiled once and shared by every seed.
+"""A run as pure functions, compiled once and shared by every seed (and rate: `rates.py`).
 
 Randomness is indexed by the step, `fold_in(fold_in(root, stream), step)`, so that a run resumed
 from any step goes on as if it had never stopped, and no iterator has a state to save.
@@ -237,13 +237,13 @@ class Compiled:
         self.from_cache = read_from_cache() - had_read
         self.seconds = time.perf_counter() - started
 
-    def init(self, seed: int) -> TrainState:
-        """The state before the first step."""
+    def init(self, seed: int, program: Program | None = None) -> TrainState:
+        """The state before the first step; of `program`, if one with other rates is given."""
+        program = program or self.program
         # Not compiled as a whole: XLA would take seconds over it for every model, where the
         # single operations are compiled once for all models.
-        state = self.program.init(_seed(seed), tuple(self._image_shape))
-        # Some optimisers start with the parameters themselves as state, and no buffer can be
-        # donated twice.
+        state = program.init(_seed(seed), tuple(self._image_shape))
+        # Some optimisers start with the parameters as state; no buffer can be donated twice.
         return jax.tree.map(jnp.copy, state)
 
     def order(self, seed: int, epoch: int) -> Array:
