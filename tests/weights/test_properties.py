@@ -69,7 +69,12 @@ def test_the_gradient_of_a_centred_kernel_is_orthogonal_to_ones_and_to_the_kerne
     assert np.abs(along).max() < bound * size.max()
 
 
-SCALE_INVARIANT = [WeightNorm(), CentredWeightNorm(), ScaledWeightStandardisation()]
+SCALE_INVARIANT = [
+    WeightNorm(),
+    CentredWeightNorm(),
+    ScaledWeightStandardisation(),
+    WeightStandardisation(eps=1e-9),
+]
 
 
 @pytest.mark.parametrize("transform", SCALE_INVARIANT, ids=repr)
