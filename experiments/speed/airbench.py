@@ -36,8 +36,8 @@ from normlab.data.augment import Crop
 from normlab.models.slots import NORM_STATE, with_backward_state
 from normlab.models.speednet import WHITENING, Speednet, whitening_kernel
 from normlab.norms import BatchNorm
-from normlab.training.program import stream_key
 from normlab.training.state import DeviceData
+from normlab.training.streams import stream_key
 
 FirstLayer = Literal["whitened", "orthonormal"]
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from normlab.core import Array
 from normlab.models.convolution import convolve
+from normlab.models.dropout import drop
 from normlab.models.resnet import BLOCK_LAYERS, _ResidualNetwork
 from normlab.models.scalars import (
     Multiplier,
@@ -54,6 +55,7 @@ class Fixup(_ResidualNetwork):
         x = self._plain_conv(self.width, 1, he_normal)(x.astype(self.dtype))
         x = self._stages(ACTIVATIONS[self.activation](Shift()(x)), train)
         x = Shift()(x.mean(axis=(1, 2)).astype(jnp.float32))
+        x = drop(self, x, "head", train)
         return nn.Dense(self.classes, kernel_init=zeros, dtype=jnp.float32)(x)
 
     def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
@@ -64,7 +66,7 @@ class Fixup(_ResidualNetwork):
         y = self._plain_conv(features, stride, scaled)(moved)
         y = act(Shift()(y))
         y = Shift()(y)
-        y = self._plain_conv(features, 1, zeros)(y)
+        y = self._plain_conv(features, 1, zeros)(drop(self, y, "blocks", train))
         y = Multiplier(start=1.0)(y)
         y = Shift()(y)
         shortcut = x

@@ -6,6 +6,7 @@ import flax.linen as nn
 
 from normlab.core import Array
 from normlab.errors import require_field
+from normlab.models.dropout import drop
 from normlab.models.resnet import BLOCK_LAYERS, STAGES, _ResidualNetwork
 from normlab.models.scalars import Multiplier, require_no_normaliser
 from normlab.models.slots import ACTIVATIONS, model
@@ -48,6 +49,8 @@ class NormaliserFree(_ResidualNetwork):
         width: channels of the first stage; the others have two and four times as many.
         activation: the activation slot.
         dtype: the precision of activations.
+        dropout: the share of units that is dropped in training, 0 for none.
+        dropout_at: as in `Resnet`; the variances are then those of evaluation.
         alpha: the weight of a branch.
         skip_gain: where the learnt number at the end of each branch starts.
     """
@@ -67,7 +70,7 @@ class NormaliserFree(_ResidualNetwork):
             UserError: `norm` is not `Identity()`.
         """
         require_no_normaliser(self.norm, "normaliser_free")
-        return self._head(self._act(self._stages(self._stem(x, train), train)))
+        return self._head(self._act(self._stages(self._stem(x, train), train)), train)
 
     def _stages(self, x: Array, train: bool) -> Array:
         variance = 1.0
@@ -84,6 +87,7 @@ class NormaliserFree(_ResidualNetwork):
 
     def _branch(self, y: Array, features: int, stride: int, train: bool) -> Array:
         y = self._act(self._conv(features, 3, stride, train)(y))
+        y = drop(self, y, "blocks", train)
         return Multiplier(self.skip_gain)(self._conv(features, 3, 1, train)(y))
 
     def _act(self, x: Array) -> Array:

@@ -4,6 +4,7 @@ import flax.linen as nn
 
 from normlab.core import Array, KernelTransform, Normaliser
 from normlab.errors import require_field
+from normlab.models.dropout import Place, drop, require_dropout
 from normlab.models.slots import (
     ActivationName,
     Dtype,
@@ -27,6 +28,9 @@ class MLP(nn.Module):
         widths: units of each hidden layer.
         activation: the activation slot.
         dtype: the precision of activations.
+        dropout: the share of units that is dropped in training, 0 for none.
+        dropout_at: where: `head`, before the linear head; `blocks`, before each
+            hidden layer but the first.
     """
 
     norm: Normaliser
@@ -35,19 +39,23 @@ class MLP(nn.Module):
     widths: tuple[int, ...] = (100, 100, 100)
     activation: ActivationName = "sigmoid"
     dtype: Dtype = "float32"
+    dropout: float = 0.0
+    dropout_at: Place = "head"
 
     def __post_init__(self):
         _require_widths(self.widths)
+        require_dropout(self, blocks=len(self.widths) > 1)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Logits `(N, classes)` of images or vectors `(N, ...)`, which are flattened."""
         x = x.reshape(x.shape[0], -1).astype(self.dtype)
-        for width in self.widths:
+        for number, width in enumerate(self.widths):
+            x = drop(self, x, "blocks", train) if number > 0 else x
             layer = dense(self.norm, width, self.dtype, transform=self.kernel, train=train)
             x = NormAct(self.norm, self.activation)(layer(x), train=train)
-        return classify(x, self.classes)
+        return classify(drop(self, x, "head", train), self.classes)
 
 
 @model(paper="arXiv:1409.1556, in small")
@@ -62,6 +70,9 @@ class Convnet(nn.Module):
         layers: convolutions in each stage.
         activation: the activation slot.
         dtype: the precision of activations.
+        dropout: the share of units that is dropped in training, 0 for none.
+        dropout_at: where: `head`, before the linear head; `blocks`, before each
+            convolution but the first.
     """
 
     norm: Normaliser
@@ -71,10 +82,13 @@ class Convnet(nn.Module):
     layers: int = 2
     activation: ActivationName = "relu"
     dtype: Dtype = "float32"
+    dropout: float = 0.0
+    dropout_at: Place = "head"
 
     def __post_init__(self):
         _require_widths(self.widths)
         require_field(self.layers >= 1, "layers", self.layers, "a positive whole number")
+        require_dropout(self, blocks=len(self.widths) * self.layers > 1)
         super().__post_init__()
 
     @nn.compact
@@ -87,10 +101,11 @@ class Convnet(nn.Module):
                 allowed = f"at most {stage} for so small an image, which is halved between them"
                 require_field(room, "widths", self.widths, allowed)
                 x = halve(x)
-            for _ in range(self.layers):
+            for number in range(self.layers):
+                x = drop(self, x, "blocks", train) if stage + number > 0 else x
                 layer = conv(self.norm, width, 3, 1, self.dtype, transform=self.kernel, train=train)
                 x = NormAct(self.norm, self.activation)(layer(x), train=train)
-        return classify(x.mean(axis=(1, 2)), self.classes)
+        return classify(drop(self, x.mean(axis=(1, 2)), "head", train), self.classes)
 
 
 def _require_widths(widths: tuple[int, ...]) -> None:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from normlab.core import Array, KernelTransform, Normaliser
 from normlab.errors import require_field
+from normlab.models.dropout import Place, drop, require_dropout
 from normlab.models.slots import (
     ACTIVATIONS,
     ActivationName,
@@ -30,11 +31,14 @@ class _ResidualNetwork(nn.Module):
     width: int = 16
     activation: ActivationName = "relu"
     dtype: Dtype = "float32"
+    dropout: float = 0.0
+    dropout_at: Place = "head"
 
     def __post_init__(self):
         valid = self.depth >= 8 and (self.depth - 2) % (STAGES * BLOCK_LAYERS) == 0
         require_field(valid, "depth", self.depth, "6n + 2, as in 8, 14, 20, 32, 44, 56, 110")
         require_field(self.width >= 1, "width", self.width, "a positive whole number")
+        require_dropout(self)
         super().__post_init__()
 
     def _stem(self, x: Array, train: bool) -> Array:
@@ -55,8 +59,8 @@ class _ResidualNetwork(nn.Module):
                 x = self._block(x, self.width * 2**stage, stride, train)
         return x
 
-    def _head(self, x: Array) -> Array:
-        return classify(x.mean(axis=(1, 2)), self.classes)
+    def _head(self, x: Array, train: bool) -> Array:
+        return classify(drop(self, x.mean(axis=(1, 2)), "head", train), self.classes)
 
     def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
         raise NotImplementedError(f"{type(self).__name__} does not say what its blocks are")
@@ -77,18 +81,21 @@ class Resnet(_ResidualNetwork):
         width: channels of the first stage; the others have two and four times as many.
         activation: the activation slot.
         dtype: the precision of activations.
+        dropout: the share of units that is dropped in training, 0 for none.
+        dropout_at: where: `head`, before the linear head; `blocks`, before the last
+            convolution of each block, as in Wide ResNets (arXiv:1605.07146).
     """
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Logits `(N, classes)` of images `(N, H, W, C)`."""
         x = NormAct(self.norm, self.activation)(self._stem(x, train), train=train)
-        return self._head(self._stages(x, train))
+        return self._head(self._stages(x, train), train)
 
     def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
         y = self._conv(features, 3, stride, train)(x)
         y = NormAct(self.norm, self.activation)(y, train=train)
-        y = self._conv(features, 3, 1, train)(y)
+        y = self._conv(features, 3, 1, train)(drop(self, y, "blocks", train))
         y = Norm(self.norm)(y, train=train)
         shortcut = x[:, ::stride, ::stride]
         new_channels = features - x.shape[-1]
@@ -108,7 +115,7 @@ class ResnetV2(_ResidualNetwork):
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Logits `(N, classes)` of images `(N, H, W, C)`."""
         x = self._stages(self._stem(x, train), train)
-        return self._head(NormAct(self.norm, self.activation)(x, train=train))
+        return self._head(NormAct(self.norm, self.activation)(x, train=train), train)
 
     def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
         y = NormAct(self.norm, self.activation)(x, train=train)
@@ -118,4 +125,5 @@ class ResnetV2(_ResidualNetwork):
             shortcut = self._conv(features, 1, stride, train, bias=False)(y)
         y = self._conv(features, 3, stride, train)(y)
         y = NormAct(self.norm, self.activation)(y, train=train)
+        y = drop(self, y, "blocks", train)
         return shortcut + self._conv(features, 3, 1, train)(y)

@@ -3,6 +3,7 @@
 import flax.linen as nn
 
 from normlab.core import Array
+from normlab.models.dropout import drop
 from normlab.models.resnet import _ResidualNetwork
 from normlab.models.scalars import Multiplier
 from normlab.models.slots import NormAct, model
@@ -33,7 +34,7 @@ class Skipinit(_ResidualNetwork):
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Logits `(N, classes)` of images `(N, H, W, C)`."""
         x = self._stages(self._stem(x, train), train)
-        return self._head(NormAct(self.norm, self.activation)(x, train=train))
+        return self._head(NormAct(self.norm, self.activation)(x, train=train), train)
 
     def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
         y = NormAct(self.norm, self.activation)(x, train=train)
@@ -41,4 +42,5 @@ class Skipinit(_ResidualNetwork):
         shortcut = self._conv(features, 1, stride, train, bias=False)(y) if changes else x
         y = self._conv(features, 3, stride, train)(y)
         y = NormAct(self.norm, self.activation)(y, train=train)
+        y = drop(self, y, "blocks", train)
         return shortcut + Multiplier(start=0.0)(self._conv(features, 3, 1, train)(y))

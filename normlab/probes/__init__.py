@@ -13,6 +13,7 @@ from normlab.catalogue import PROBES
 if TYPE_CHECKING:
     from normlab.probes.activations import Activations as Activations
     from normlab.probes.covariate_shift import CovariateShift as CovariateShift
+    from normlab.probes.generalisation import Generalisation as Generalisation
     from normlab.probes.gradients import Gradients as Gradients
     from normlab.probes.hessian import Hessian as Hessian
     from normlab.probes.landscape import Landscape as Landscape

@@ -238,7 +238,8 @@ def _check_shapes(sections: dict[str, Any]) -> None:
     images = _images(sections, settings.batch_size // settings.accumulate)
     try:
         variables = _variable_shapes(network, sections)
-        jax.eval_shape(partial(network.apply, train=True, mutable=[NORM_STATE]), variables, images)
+        trained = partial(network.apply, train=True, mutable=[NORM_STATE])
+        jax.eval_shape(trained, variables, images, rngs={"dropout": jax.random.key(0)})
     except FieldError as error:
         section = next((name for name in slots if hasattr(slots[name], error.field)), "model")
         raise SectionError(section, error.field, str(error)) from None

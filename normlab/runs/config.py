@@ -39,6 +39,9 @@ ABSENT_IF_NULL: set[Path] = {
 """What a resolved config does not have unless it says something: these came later than others, and
 a config without them is to keep the hash, and so the runs, that it had before."""
 
+ABSENT_IF_DEFAULT: dict[Path, Any] = {("model", "dropout"): 0.0, ("model", "dropout_at"): "head"}
+"""Likewise, unless they say something else than this; of the library's own models."""
+
 
 @dataclass(frozen=True, eq=False)
 class RunConfig:
@@ -152,10 +155,13 @@ def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None,
 
 
 def _without_absent(value: dict[str, Any], path: Path = ()) -> dict[str, Any]:
+    silent: dict[Path, Any] = dict.fromkeys(ABSENT_IF_NULL)
+    if ":" not in str(value.get("name", "")):
+        silent |= ABSENT_IF_DEFAULT
     return {
         key: _without_absent(inner, (*path, key)) if isinstance(inner, dict) else inner
         for key, inner in value.items()
-        if inner is not None or (*path, key) not in ABSENT_IF_NULL
+        if (*path, key) not in silent or inner != silent[(*path, key)]
     }
 
 

@@ -24,16 +24,10 @@ from normlab.training import metrics
 from normlab.training.compiler import compiler_options, read_from_cache
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData, Meter, TrainState
+from normlab.training.streams import stream_key
 
 HeldOut = Literal["test", "validation"]
 HELD_OUT: tuple[HeldOut, ...] = ("test", "validation")
-
-STREAMS = {"init": 0, "order": 1, "augment": 2}
-
-
-def stream_key(seed: Array | int, stream: Literal["init", "order", "augment"]) -> Array:
-    """The key of one named stream of a run's randomness."""
-    return jax.random.fold_in(jax.random.key(seed), STREAMS[stream])
 
 
 @dataclass(frozen=True)
@@ -68,16 +62,16 @@ class Program:
 
     def order(self, seed: Array | int, epoch: Array | int, examples: int) -> Array:
         """A permutation of the training examples for one epoch."""
-        return jax.random.permutation(
-            jax.random.fold_in(stream_key(seed, "order"), epoch), examples
-        )
+        key = jax.random.fold_in(stream_key(seed, "order"), epoch)
+        return jax.random.permutation(key, examples)
 
     def step(
         self, state: TrainState, data: DeviceData, order: Array, seed: Array
     ) -> tuple[TrainState, Array]:
         """One optimiser step; also the batch's loss, NaN from the first non-finite step on."""
         images, labels = self._batch(state.step, data, order, seed)
-        (loss, (norm_state, correct)), grads = self._gradients(state, images, labels)
+        key = jax.random.fold_in(stream_key(seed, "dropout"), state.step)
+        (loss, (norm_state, correct)), grads = self._gradients(state, images, labels, key)
 
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -112,7 +106,7 @@ class Program:
         images = apply_all(self.augmentations, key, images)
         return data.standardised(images), data.train.labels[chosen]
 
-    def _gradients(self, state: TrainState, images: Array, labels: Array) -> Any:
+    def _gradients(self, state: TrainState, images: Array, labels: Array, key: Array) -> Any:
         """Loss, normaliser state, correct predictions and gradients of a batch.
 
         With accumulation the batch is taken in equal microbatches, one after the other: each is
@@ -122,10 +116,11 @@ class Program:
         gradients = self._value_and_grad
         parts = self.recipe.accumulate
         if parts == 1:
-            return gradients(state.params, state.norm_state, images, labels)
+            return gradients(state.params, state.norm_state, images, labels, key)
 
         auxiliary, total, params = [], None, state.params
-        for part in zip(jnp.split(images, parts), jnp.split(labels, parts), strict=True):
+        pieces = (jnp.split(images, parts), jnp.split(labels, parts), jax.random.split(key, parts))
+        for part in zip(*pieces, strict=True):
             found, grads = gradients(params, state.norm_state, *part)
             total = grads if total is None else jax.tree.map(jnp.add, total, grads)
             # A false dependency: without it the compiler may run the microbatches side by side,
@@ -137,22 +132,27 @@ class Program:
         grads = jax.tree.map(lambda leaf: leaf / parts, total)
         return (loss.mean(), (norm_state, correct.sum())), grads
 
-    def _value_and_grad(self, params: Any, norm_state: Any, images: Array, labels: Array) -> Any:
+    def _value_and_grad(self, params: Any, norm_state: Any, *batch: Array) -> Any:
         if not self._normaliser().facts.backward_state:
-            return jax.value_and_grad(self._loss, has_aux=True)(params, norm_state, images, labels)
+            return jax.value_and_grad(self._loss, has_aux=True)(params, norm_state, *batch)
         both = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)
-        (loss, (moved, correct)), (grads, left) = both(params, norm_state, images, labels)
+        (loss, (moved, correct)), (grads, left) = both(params, norm_state, *batch)
         moved = with_backward_state(self._normaliser(), moved, left)
         return (loss, (moved, correct)), grads
 
     def loss(self, params: Any, norm_state: Any, images: Array, labels: Array) -> tuple[Array, Any]:
-        """The mean training loss of a batch taken whole, and the normalisers' state after it."""
-        loss, (norm_state, _) = self._loss(params, norm_state, images, labels)
+        """The mean training loss of a batch taken whole, and the normalisers' state after it.
+
+        Dropout drops the same units in every call, so that this is a function of its arguments.
+        """
+        key = stream_key(0, "dropout")
+        loss, (norm_state, _) = self._loss(params, norm_state, images, labels, key)
         return loss, norm_state
 
-    def _loss(self, params: Any, norm_state: Any, images: Array, labels: Array) -> Any:
+    def _loss(self, params: Any, norm_state: Any, images: Array, labels: Array, key: Array) -> Any:
+        variables, rngs = {"params": params, NORM_STATE: norm_state}, {"dropout": key}
         logits, norm_state = self.model.apply(
-            {"params": params, NORM_STATE: norm_state}, images, train=True, mutable=[NORM_STATE]
+            variables, images, train=True, mutable=[NORM_STATE], rngs=rngs
         )
         losses = _cross_entropy(logits, labels, self.recipe.label_smoothing)
         correct = (logits.argmax(axis=-1) == labels).sum().astype(jnp.float32)

@@ -18,21 +18,36 @@ def resolved(file, *overrides):
     [
         (),
         ("kernel=null", "train.adaptive_clip=null", "train.scalar_rate=null", "train.metrics=null"),
+        ("model.dropout=0", "model.dropout_at=head"),
     ],
 )
 def test_a_config_that_does_not_use_them_keeps_its_hash(tiny, overrides):
     run = resolved(tiny(), *overrides)
     assert run.hash == FIRST
     assert "kernel" not in run.sections and "adaptive_clip" not in run.sections["train"]
+    assert "dropout" not in run.sections["model"]
 
 
 @pytest.mark.parametrize(
-    "override", ["train.adaptive_clip=0.01", "train.scalar_rate=0.1", "train.metrics=[auc]"]
+    "override",
+    [
+        "train.adaptive_clip=0.01",
+        "train.scalar_rate=0.1",
+        "train.metrics=[auc]",
+        "model.dropout=0.1",
+    ],
 )
 def test_a_config_that_uses_one_is_another_run_and_is_read_back_as_it(tiny, make, override):
     assert resolved(tiny(), override).hash != FIRST
     run = make(tiny(), "epochs=1", override).runs.runs[0]
     assert run.path.name.endswith(resolved(run.path / "config.yaml").hash)
+
+
+def test_of_a_model_of_ones_own_no_setting_is_left_out(tiny, own_probes):
+    """Its default may be another, so that 0 says something."""
+    run = resolved(tiny(), "model={name: 'my_model:Dropping', dropout: 0}")
+    assert run.sections["model"]["dropout"] == 0
+    assert resolved(tiny(), "model=my_model:Dropping").sections["model"]["dropout"] == 0.5
 
 
 @pytest.mark.parametrize("model", ["fixup", "normaliser_free"])
