@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from normlab.errors import UserError, did_you_mean
 from normlab.evidence.insides import probes
 from normlab.evidence.intervals import mean_interval
+from normlab.evidence.over import over
 from normlab.evidence.samples import sample
 from normlab.evidence.style import (
     COLOURS,
@@ -262,6 +263,7 @@ KINDS: dict[str, Callable[..., Figure]] = {
     "values": values,
     "price": price,
     "heat": heat,
+    "over": over,
     "profile": profile,
     "probes": probes,
 }

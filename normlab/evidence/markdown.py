@@ -55,7 +55,7 @@ def to_markdown(comparison: "Comparison", command: str) -> str:
     lines += ["## Arms", ""]
     others = [arm for arm in comparison.arms if arm.difference is not None]
     lines += [f"- {about_arm(comparison, arm)}" for arm in others]
-    lines += ["", *_table(*table(comparison)), ""]
+    lines += ["", *markdown_table(*table(comparison)), ""]
     if comparison.test_noise is not None:
         lines += [noise_sentence(comparison), ""]
     keys, settings = differing(comparison.records)
@@ -68,7 +68,7 @@ def to_markdown(comparison: "Comparison", command: str) -> str:
             ]
             for key in keys
         ]
-        lines += [*_table(["key", *settings], values), ""]
+        lines += [*markdown_table(["key", *settings], values), ""]
     tuned = tuning_lines(comparison.runs.about)
     if tuned:
         lines += ["## Tuning", "", *(f"- {line}" for line in tuned), ""]
@@ -91,7 +91,9 @@ def noise_sentence(comparison: "Comparison") -> str:
     )
 
 
-def _table(headings: list[str], rows: list[list[str]]) -> list[str]:
+def markdown_table(headings: list[str], rows: list[list[str]]) -> list[str]:
+    """A table's lines."""
+
     def line(cells: list[str]) -> str:
         return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
