@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 
 from normlab.errors import UserError, did_you_mean
 from normlab.evidence.contrasts import mean_of
-from normlab.evidence.english import number
 from normlab.evidence.samples import sample
 from normlab.evidence.style import (
     COLOURS,
@@ -72,7 +71,7 @@ def over(comparison: "Comparison", axis: str | None = None) -> Figure:
     handles, labels = row[0].get_legend_handles_labels()
     if by is not None:
         figure.legend(handles, labels, loc="outside upper left", frameon=False, fontsize=9,
-                      labelcolor=INK, ncols=3)  # fmt: skip
+                      labelcolor=INK, ncols=4)  # fmt: skip
     return figure
 
 
@@ -138,5 +137,5 @@ def _scale(axes: Any, ticks: list[float]) -> None:
     if min(ticks) > 0 and max(ticks) >= LOG_FROM * min(ticks):
         axes.set_xscale("log")
     every = 1 + (len(ticks) - 1) // 6
-    axes.set_xticks(ticks[::every], [number(v) if v < 1 else f"{v:g}" for v in ticks[::every]])
+    axes.set_xticks(ticks[::every], [f"{v:g}" for v in ticks[::every]])
     axes.minorticks_off()

@@ -241,7 +241,8 @@ def _text(parts: dict[str, Any]) -> str:
 
     def lines(found: Iterable[Any]) -> str:
         dumped = (json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in found)
-        return "[\n" + ",\n".join(dumped) + "\n]"
+        return "[" + ",".join(f"\n{line}" for line in dumped) + "]"
 
     about = json.dumps({key: parts[key] for key in ("about", "config")}, indent=1)
-    return f'{about[:-2]},\n "runs": {lines(parts["runs"])},\n "trials": {lines(parts["trials"])}\n}}\n'
+    runs, trials = lines(parts["runs"]), lines(parts["trials"])
+    return f'{about[:-2]},\n "runs": {runs},\n "trials": {trials}\n}}\n'
