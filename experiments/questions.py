@@ -10,6 +10,7 @@ import yaml
 from normlab.evidence.verdicts import Verdict, judge
 from normlab.runs.directory import PUBLISHED, Entry, Runs, load_runs
 from normlab.runs.published import minutes
+from normlab.runs.record import Record
 
 HERE = Path(__file__).parent
 ROOT, RESULTS, NOTES = HERE.parent, HERE / "results", HERE / "questions.yaml"
@@ -63,6 +64,11 @@ class Question:
     def entries(self) -> list[Entry]:
         """Its runs."""
         return self.runs.entries
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """What they left."""
+        return [Record.read(entry) for entry in self.entries]
 
     @property
     def setting(self) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from normlab.errors import UserError, did_you_mean
+from normlab.evidence.beside import beside
 from normlab.evidence.insides import probes
 from normlab.evidence.intervals import mean_interval
 from normlab.evidence.over import over
@@ -264,6 +265,7 @@ KINDS: dict[str, Callable[..., Figure]] = {
     "price": price,
     "heat": heat,
     "over": over,
+    "beside": beside,
     "profile": profile,
     "probes": probes,
 }

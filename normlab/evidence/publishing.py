@@ -6,6 +6,7 @@ bytes.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def publish(
     measures = claimed(runs)
     shown: dict[str, Any] = {"measure": measure or headline(measures), "baseline": baseline}
     more = {"source": runs.about.get("source") or _source(runs)}
-    kept = _Kept(measures)
+    kept = _Kept([*measures, *options.get("measures", ())])
     whole = {**more, "shown": {**shown, "figure": figure, **options}}
     write_published(runs, folder, whole, kept.rows, kept.probes)
     published = load_runs(folder)
@@ -129,7 +130,7 @@ def _suiting(comparison: Comparison, measures: dict[str, int]) -> str:
         return "over"
     if axes and len({record.axes[axes[0]] for record in comparison.records}) > 2:
         return "over"
-    if any(text.startswith("probe(") for text in measures):
+    if any(_looks_inside(Measure.parse(text)) for text in measures):
         return "probes"
     if any(text.startswith(("steps_to(", "seconds_to(")) for text in measures):
         return "curves"
@@ -164,7 +165,7 @@ def _measured(published: Runs, measures: list[str]) -> list[str]:
 class _Kept:
     """What of a run is worth a line in a repository."""
 
-    def __init__(self, measures: dict[str, int]) -> None:
+    def __init__(self, measures: Iterable[str]) -> None:
         self._measures = [Measure.parse(text) for text in measures]
 
     def rows(self, rows: Rows) -> Rows:
@@ -186,11 +187,15 @@ class _Kept:
 
     def probes(self, rows: Rows) -> Rows:
         """What claims name, and what pictures show first."""
-        named = {m.arguments[0].rpartition(".")[2] for m in self._measures if m.name == "probe"}
+        named = {m.arguments[0].rpartition(".")[2] for m in self._measures if _looks_inside(m)}
         return [
             row for row in rows
             if row.get("quantity") in (*named, *LEADING.get(row["probe"], ())) or "error" in row
         ]  # fmt: skip
+
+
+def _looks_inside(measure: Measure) -> bool:
+    return "quantity" in measure.kind.takes
 
 
 def _source(runs: Runs) -> str | None:

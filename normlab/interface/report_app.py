@@ -67,7 +67,9 @@ def plot(
     path: ExperimentPath,
     kind: Annotated[
         str,
-        typer.Argument(help="differences, curves, values, price, heat, over, profile or probes."),
+        typer.Argument(
+            help="differences, curves, values, price, heat, over, beside, profile or probes."
+        ),
     ],
     baseline: Baseline = None,
     measure: MeasureText = "final(test_accuracy)",
