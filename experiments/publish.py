@@ -73,9 +73,14 @@ def programs() -> list[list[str]]:
 
 def readme(found: list[Question]) -> str:
     """`experiments/README.md`."""
-    table = markdown_table(
-        ["question", "answer so far", "n", "minutes", "command"], [row(one) for one in found]
-    )
+    names = {one.name for one in found}
+    waiting = [
+        [name, "not answered yet", "-", "-", f"`normlab run configs/{name}.yaml`"]
+        for name in notes()
+        if name not in names and (ROOT / "configs" / f"{name}.yaml").is_file()
+    ]
+    rows = [*map(row, found), *waiting]
+    table = markdown_table(["question", "answer so far", "n", "minutes", "command"], rows)
     tools = markdown_table(["program", "what it does"], programs())
     return "\n".join([OPENING, *table, "", "## Programs", "", *tools, ""])
 

@@ -41,7 +41,7 @@ def differences(comparison: "Comparison") -> Figure:
     The dots are the arm's single runs less the baseline's mean.
     """
     arms = [arm for arm in comparison.arms if arm.difference is not None]
-    figure, axes = blank(0.75 + 0.42 * max(1, len(arms)))
+    figure, axes = blank(0.75 + _row(arms) * max(1, len(arms)))
     base = comparison.arm(comparison.baseline).mean.estimate
     axes.axvline(0, color=FAINT, linewidth=1)
     for row, arm in enumerate(arms):
@@ -69,7 +69,7 @@ def differences(comparison: "Comparison") -> Figure:
 
 def values(comparison: "Comparison") -> Figure:
     """Every run's value as a dot, by arm, with the mean and its 95% interval."""
-    figure, axes = blank(0.75 + 0.42 * len(comparison.arms))
+    figure, axes = blank(0.75 + _row(comparison.arms) * len(comparison.arms))
     for row, arm in enumerate(comparison.arms):
         shade, own = colour(comparison, arm), arm.sample
         spots = row + 0.22 * (np.arange(len(own)) % 3 - 1) * (len(own) > 1)
@@ -270,6 +270,11 @@ KINDS: dict[str, Callable[..., Figure]] = {
     "probes": probes,
 }
 """What `Comparison.plot` can draw."""
+
+
+def _row(arms: list["Arm"]) -> float:
+    """Inches for each: less where they are many."""
+    return 0.42 if len(arms) <= 12 else 0.27
 
 
 def _counted(arm: "Arm") -> str:

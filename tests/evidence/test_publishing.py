@@ -60,7 +60,7 @@ def test_the_page_is_made_from_the_published_numbers_alone(published):
 def test_nothing_published_names_a_computer_or_a_folder(tmp_path):
     proof = {"host": "secret-host", "command": ["/home/me/bin/normlab"],
              "platform": "Linux-6.1.2-secret-x86_64-with-glibc2.36",
-             "environment": {"JAX_COMPILATION_CACHE_DIR": "/home/me", "XLA_FLAGS": "--on"}}  # fmt: skip
+             "environment": {"JAX_CACHE_DIR": "/home/me", "XLA_FLAGS": "--on"}}  # fmt: skip
     entries = [write_run(tmp_path / "q", "a", seed, 0.5, proof=proof) for seed in range(2)]
     runs = write(tmp_path / "q", entries, config="/home/me/configs/q.yaml")
     folder = publish(runs, tmp_path / "out")

@@ -3,11 +3,13 @@
 import pytest
 
 from experiments import publish, which
-from experiments.questions import RESULTS, notes, questions
+from experiments.questions import RESULTS, ROOT, notes, questions
 from normlab.evidence.publishing import PAGE
 from normlab.evidence.publishing import page as results_page
 from normlab.evidence.publishing import publish as publish_runs
 from normlab.runs.claims import Claim
+from normlab.runs.experiment import load_experiment
+from normlab.runs.source import read
 from tests.evidence.simulated import simulate
 
 COMMITTED = questions()
@@ -107,3 +109,20 @@ def test_every_program_that_can_be_run_is_in_the_readme():
     commands = [command for command, _ in publish.programs()]
     assert "`python -m experiments.exactness`" in commands
     assert all(says for _, says in publish.programs())
+
+
+@pytest.mark.parametrize("question", COMMITTED, ids=lambda question: question.name)
+def test_committed_results_are_those_of_the_committed_config(question):
+    """The names of runs end in the hashes of their resolved configs."""
+    about = question.runs.about
+    file = ROOT / about["config"]
+    # Claims change no run, and to check them takes a network's trace.
+    experiment = load_experiment(file, (*about["overrides"], "claims=null"))
+    tuning = experiment.tuning
+    configs = [one.config for one in tuning.candidates] if tuning else experiment.runs
+    published = {entry.run.path.name for entry in question.entries}
+    assert published <= {config.id for config in configs}, f"{file} has changed: run it again"
+    assert len(published) == len(experiment.runs)
+    written = read(file, ()).value.get("claims") or []
+    for claim, own in zip(about["claims"], written, strict=True):
+        assert (claim["says"], claim["expect"]) == (own["says"], own["expect"])
