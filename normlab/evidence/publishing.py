@@ -68,14 +68,14 @@ def publish(
     measures = claimed(runs)
     shown: dict[str, Any] = {"measure": measure or headline(measures), "baseline": baseline}
     more = {"source": runs.about.get("source") or _source(runs)}
-    kept = _Kept([*measures, *options.get("measures", ())])
+    kept = _Kept([*measures, *options.get("measures", ())], options.get("metric", ""))
     whole = {**more, "shown": {**shown, "figure": figure, **options}}
     write_published(runs, folder, whole, kept.rows, kept.probes)
     published = load_runs(folder)
     _check(judge(runs), judge(published), folder)
     comparison = compare(published, **shown)
     kind = figure or _suiting(comparison, measures)
-    picture = _of_figure(comparison, kind).plot(kind, **options)
+    picture = _of_figure(comparison, kind).plot(kind, **_probe(comparison, kind), **options)
     with matplotlib.rc_context(SVG):
         metadata: Any = {"Date": None, "Creator": None}
         picture.savefig(folder / FIGURE, metadata=metadata)
@@ -137,6 +137,14 @@ def _suiting(comparison: Comparison, measures: dict[str, int]) -> str:
     return "values" if axes or len(comparison.arms) < 3 else "differences"
 
 
+def _probe(comparison: Comparison, kind: str) -> dict[str, str]:
+    """Of probes: that which is measured."""
+    measure = comparison.measure
+    if kind != "probes" or not _looks_inside(measure) or "." not in measure.arguments[0]:
+        return {}
+    return {"probe": measure.arguments[0].partition(".")[0]}
+
+
 def _of_figure(comparison: Comparison, kind: str) -> Comparison:
     """A measure over an axis has no value at each point of it: what is seen there is its metric."""
     if comparison.measure.axis is None or kind != "over":
@@ -165,8 +173,10 @@ def _measured(published: Runs, measures: list[str]) -> list[str]:
 class _Kept:
     """What of a run is worth a line in a repository."""
 
-    def __init__(self, measures: Iterable[str]) -> None:
+    def __init__(self, measures: Iterable[str], shown: str = "") -> None:
         self._measures = [Measure.parse(text) for text in measures]
+        inside = (one.arguments[0] for one in self._measures if _looks_inside(one))
+        self._quantities = {name.rpartition(".")[2] for name in (*inside, shown)}
 
     def rows(self, rows: Rows) -> Rows:
         """All rows of short curves; of long ones some."""
@@ -187,11 +197,10 @@ class _Kept:
 
     def probes(self, rows: Rows) -> Rows:
         """What claims name, and what pictures show first."""
-        named = {m.arguments[0].rpartition(".")[2] for m in self._measures if _looks_inside(m)}
-        return [
-            row for row in rows
-            if row.get("quantity") in (*named, *LEADING.get(row["probe"], ())) or "error" in row
-        ]  # fmt: skip
+        return [row for row in rows if "error" in row or self._is_kept(row)]
+
+    def _is_kept(self, row: dict[str, Any]) -> bool:
+        return row["quantity"] in (*self._quantities, *LEADING.get(row["probe"], ()))
 
 
 def _looks_inside(measure: Measure) -> bool:

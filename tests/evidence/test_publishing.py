@@ -10,6 +10,7 @@ from normlab.errors import UserError
 from normlab.evidence.agreement import agreement
 from normlab.evidence.best import may_be_best
 from normlab.evidence.compare import compare
+from normlab.evidence.over import numeric_axes
 from normlab.evidence.publishing import MOST_ROWS, _Kept, page, publish
 from normlab.evidence.samples import Sample
 from normlab.evidence.verdicts import judge
@@ -157,8 +158,18 @@ def test_a_curve_over_an_axis_has_a_panel_a_network_and_a_line_a_normaliser(tmp_
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert list(lines["b"].get_xdata()) == [8, 20, 56]
     np.testing.assert_allclose(lines["b"].get_ydata(), [0.505, 0.505, 0.1])
-    with pytest.raises(UserError, match="no numeric axis 'norm'"):
-        comparison.plot("over", axis="norm")
+    curves = comparison.plot("over", axis="step")
+    (line,) = [one for one in curves.axes[0].lines if one.get_label() == "a"][-1:]
+    assert list(line.get_xdata()) == [10, 20, 30, 40, 50, 60]
+    assert len(curves.axes) == 6  # a network at a depth
+    with pytest.raises(UserError, match="no axis 'depht'; did you mean 'depth'"):
+        comparison.plot("over", axis="depht")
+
+
+def test_an_axis_of_names_is_drawn_where_it_is_asked_for(runs):
+    figure = compare(runs).plot("over", axis="norm")
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["a", "b"]
+    assert numeric_axes(compare(runs).records) == []
 
 
 def test_measures_stand_side_by_side(runs):
