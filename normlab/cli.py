@@ -11,6 +11,7 @@ from rich.console import Console
 
 from normlab.errors import UserError
 from normlab.interface.explain_app import app as explain_app
+from normlab.interface.publish_app import app as publish_app
 from normlab.interface.report_app import app as report_app
 from normlab.interface.runs_app import app as runs_app
 
@@ -25,6 +26,7 @@ data_app = typer.Typer(help="Datasets on this machine.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(runs_app, name="runs")
 app.add_typer(explain_app)
+app.add_typer(publish_app)
 app.add_typer(report_app)  # its commands are commands of normlab's own
 
 BAD_INPUT, RUN_FAILED, INTERRUPTED = 2, 1, 130

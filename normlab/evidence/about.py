@@ -64,7 +64,9 @@ def made_with(records: list[Record]) -> dict[str, list[str]]:
 
 def _facts(proof: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "devices", ", ".join(proof["devices"])
-    yield "machine", f"{proof['platform']}, {proof.get('cores', '?')} of {proof['cpus']} cores"
+    processor = f"{proof['processor']}, " if proof.get("processor") else ""
+    cores = f"{proof.get('cores', '?')} of {proof['cpus']} cores"
+    yield "machine", f"{processor}{proof['platform']}, {cores}"
     yield "versions", ", ".join(f"{name} {v}" for name, v in proof["versions"].items() if v)
     git = proof.get("git")
     if git:

@@ -122,7 +122,7 @@ def contrast(
         return _by_ranks(left, right, quantity)
     if left.binary and right.binary and quantity == "difference":
         return _of_shares(left, right)
-    if left.values.std() == 0 and right.values.std() == 0:
+    if np.ptp(left.values) == 0 and np.ptp(right.values) == 0:
         return _by_ranks(left, right, quantity)
     common = [seed for seed in left.seeds if seed in right.seeds]
     if paired is None:
@@ -134,7 +134,7 @@ def contrast(
         return _ratio(a, b, paired)
     if paired:
         differences = a - b
-        if differences.std() == 0:
+        if np.ptp(differences) == 0:
             return _by_ranks(left, right, quantity)
         return Contrast(
             "difference",
@@ -188,7 +188,7 @@ def pairing_helps(left: np.ndarray, right: np.ndarray) -> bool:
     >>> pairing_helps(np.array([1.0, 2, 3, 4]), np.array([1.1, 2.1, 2.9, 4.2]))
     True
     """
-    if len(left) < 3 or left.std() == 0 or right.std() == 0:
+    if len(left) < 3 or np.ptp(left) == 0 or np.ptp(right) == 0:
         return False
     from scipy import stats
 

@@ -11,8 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from normlab.errors import UserError, did_you_mean
+from normlab.evidence.beside import beside
 from normlab.evidence.insides import probes
 from normlab.evidence.intervals import mean_interval
+from normlab.evidence.over import over
 from normlab.evidence.samples import sample
 from normlab.evidence.style import (
     COLOURS,
@@ -39,7 +41,7 @@ def differences(comparison: "Comparison") -> Figure:
     The dots are the arm's single runs less the baseline's mean.
     """
     arms = [arm for arm in comparison.arms if arm.difference is not None]
-    figure, axes = blank(0.75 + 0.42 * max(1, len(arms)))
+    figure, axes = blank(0.75 + _row(arms) * max(1, len(arms)))
     base = comparison.arm(comparison.baseline).mean.estimate
     axes.axvline(0, color=FAINT, linewidth=1)
     for row, arm in enumerate(arms):
@@ -67,7 +69,7 @@ def differences(comparison: "Comparison") -> Figure:
 
 def values(comparison: "Comparison") -> Figure:
     """Every run's value as a dot, by arm, with the mean and its 95% interval."""
-    figure, axes = blank(0.75 + 0.42 * len(comparison.arms))
+    figure, axes = blank(0.75 + _row(comparison.arms) * len(comparison.arms))
     for row, arm in enumerate(comparison.arms):
         shade, own = colour(comparison, arm), arm.sample
         spots = row + 0.22 * (np.arange(len(own)) % 3 - 1) * (len(own) > 1)
@@ -262,10 +264,17 @@ KINDS: dict[str, Callable[..., Figure]] = {
     "values": values,
     "price": price,
     "heat": heat,
+    "over": over,
+    "beside": beside,
     "profile": profile,
     "probes": probes,
 }
 """What `Comparison.plot` can draw."""
+
+
+def _row(arms: list["Arm"]) -> float:
+    """Inches for each: less where they are many."""
+    return 0.42 if len(arms) <= 12 else 0.27
 
 
 def _counted(arm: "Arm") -> str:

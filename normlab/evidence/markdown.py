@@ -1,7 +1,7 @@
 """A comparison as text: Markdown for a file, aligned columns for a terminal."""
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from normlab.evidence.about import differing, made_with, tuning_lines
 from normlab.evidence.cells import table
@@ -11,6 +11,8 @@ from normlab.evidence.verdicts import Verdict
 
 if TYPE_CHECKING:
     from normlab.evidence.compare import Comparison
+
+MOST_COLUMNS = 8
 
 
 def to_text(comparison: "Comparison") -> str:
@@ -55,20 +57,13 @@ def to_markdown(comparison: "Comparison", command: str) -> str:
     lines += ["## Arms", ""]
     others = [arm for arm in comparison.arms if arm.difference is not None]
     lines += [f"- {about_arm(comparison, arm)}" for arm in others]
-    lines += ["", *_table(*table(comparison)), ""]
+    lines += ["", *markdown_table(*table(comparison)), ""]
     if comparison.test_noise is not None:
         lines += [noise_sentence(comparison), ""]
     keys, settings = differing(comparison.records)
     if keys:
         lines += ["## What differs between the arms", ""]
-        values = [
-            [
-                f"`{key}`",
-                *(json.dumps(own.get(key)) if key in own else "" for own in settings.values()),
-            ]
-            for key in keys
-        ]
-        lines += [*_table(["key", *settings], values), ""]
+        lines += [*_settings(keys, settings), ""]
     tuned = tuning_lines(comparison.runs.about)
     if tuned:
         lines += ["## Tuning", "", *(f"- {line}" for line in tuned), ""]
@@ -78,6 +73,20 @@ def to_markdown(comparison: "Comparison", command: str) -> str:
     lines += [f"- {name}: {'; '.join(v)}" for name, v in made_with(comparison.records).items()]
     lines += [f"- report: `{command}`", ""]
     return "\n".join(lines)
+
+
+def _settings(keys: list[str], settings: dict[str, dict[str, Any]]) -> list[str]:
+    """A column an arm; of many arms a line for each, with what it has."""
+    if len(settings) > MOST_COLUMNS:
+        return [
+            f"- {arm}: {', '.join(f'{key} {json.dumps(value)}' for key, value in own.items())}"
+            for arm, own in settings.items()
+        ]
+    rows = [
+        [f"`{key}`", *(json.dumps(own[key]) if key in own else "" for own in settings.values())]
+        for key in keys
+    ]
+    return markdown_table(["key", *settings], rows)
 
 
 def noise_sentence(comparison: "Comparison") -> str:
@@ -91,7 +100,9 @@ def noise_sentence(comparison: "Comparison") -> str:
     )
 
 
-def _table(headings: list[str], rows: list[list[str]]) -> list[str]:
+def markdown_table(headings: list[str], rows: list[list[str]]) -> list[str]:
+    """A table's lines."""
+
     def line(cells: list[str]) -> str:
         return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 

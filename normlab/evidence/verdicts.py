@@ -7,7 +7,6 @@ that the chance of one wrong verdict among all of them is at most 5%. Before any
 looked at, a claim is undecided if a run is not finished, or if no arm learned enough.
 """
 
-import json
 import math
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,7 +16,7 @@ from normlab.evidence.contrasts import MOST_SEEDS, Contrast, contrast, mean_of
 from normlab.evidence.intervals import LEVEL, Interval
 from normlab.evidence.samples import Sample, sample
 from normlab.runs.claims import Claim, name_of, parse_floor, select
-from normlab.runs.directory import CLAIMS, Runs
+from normlab.runs.directory import Runs
 from normlab.runs.measures import Measure
 from normlab.runs.record import Record
 
@@ -83,10 +82,7 @@ def judge(runs: Runs, records: list[Record] | None = None) -> list[Verdict]:
 
 
 def _ever_written(runs: Runs) -> list[Claim]:
-    file = runs.path / CLAIMS
-    if not file.exists():
-        return []
-    return [Claim(**claim) for claim in json.loads(file.read_text(encoding="utf-8"))]
+    return [Claim(**claim) for claim in runs.ever_claimed]
 
 
 def _weigh(claim: Claim, records: list[Record], withdrawn: bool = False) -> Verdict:

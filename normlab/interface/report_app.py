@@ -66,7 +66,10 @@ def report(
 def plot(
     path: ExperimentPath,
     kind: Annotated[
-        str, typer.Argument(help="differences, curves, values, price, heat, profile or probes.")
+        str,
+        typer.Argument(
+            help="differences, curves, values, price, heat, over, beside, profile or probes."
+        ),
     ],
     baseline: Baseline = None,
     measure: MeasureText = "final(test_accuracy)",

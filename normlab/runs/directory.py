@@ -25,6 +25,7 @@ CONFIG, METRICS, STATUS = "config.yaml", "metrics.jsonl", "status.json"
 PROBES = "probes.jsonl"
 PROVENANCE, CHECKPOINTS, ERROR, LOCK = "provenance.json", "checkpoints", "error.txt", "lock"
 EXPERIMENT, CLAIMS = "experiment.json", "claims.json"
+PUBLISHED, PUBLISHED_PROVENANCE = "metrics.json", "provenance.json"
 
 FINISHED = ("done", "diverged")
 """States in which a run has its result. The others: new, running, interrupted, failed."""
@@ -39,6 +40,11 @@ class Run:
     """One run, as it lies on disk."""
 
     path: Path
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything of it yet."""
+        return (self.path / CONFIG).exists()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -183,6 +189,13 @@ class Runs:
         """The runs alone."""
         return [entry.run for entry in self.entries]
 
+    @property
+    def ever_claimed(self) -> list[dict[str, Any]]:
+        """Every claim that ever stood in the config, those that were taken out of it too."""
+        file = self.path / CLAIMS
+        known = json.loads(_text(file)) if file.exists() else []
+        return self.about.get("ever_claimed", known)  # where it is published
+
     def frame(self) -> Any:
         """A pandas DataFrame with a row a run: its arm, seed, axes, state and last metrics.
 
@@ -245,7 +258,7 @@ def note_claims(path: Path, claims: list[dict[str, Any]]) -> None:
 
 
 def load(path: str | Path) -> Run | Runs:
-    """A run's folder, or an experiment's, read from disk.
+    """A run's folder, or an experiment's (as published, too), read from disk.
 
     Raises:
         UserError: the folder is neither.
@@ -260,6 +273,10 @@ def load(path: str | Path) -> Run | Runs:
             for key in ("runs", "trials")
         )
         return Runs(folder, about, entries, trials)
+    if (folder / PUBLISHED).is_file():
+        from normlab.runs.published import read_published
+
+        return read_published(folder)
     near = sorted(str(file.parent) for file in folder.glob(f"*/{EXPERIMENT}"))
     hint = f"; experiments below it: {', '.join(near)}" if near else ""
     raise UserError(f"{folder} is neither a run nor an experiment of normlab{hint}")

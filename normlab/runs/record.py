@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from normlab.runs.directory import CONFIG, FINISHED, Entry
+from normlab.runs.directory import FINISHED, Entry
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Record:
     def config(self) -> dict[str, Any]:
         """The resolved config; empty if the run was never begun."""
         run = self.entry.run
-        return run.config if (run.path / CONFIG).exists() else {}
+        return run.config if run.begun else {}
 
     @cached_property
     def probes(self) -> list[dict[str, Any]]:

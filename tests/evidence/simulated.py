@@ -58,6 +58,7 @@ def write_run(folder, arm, seed, last=None, state="done", axes=None, norm=None, 
     run.write_config(
         {
             "data": {"name": "simulated"},
+            "model": {"name": "simulated"},
             "norm": {"name": norm or arm},
             "optimizer": {"name": "sgd", "learning_rate": 0.1},
             "train": {"epochs": 6, "batch_size": 20, "seed": seed},

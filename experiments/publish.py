@@ -1,0 +1,117 @@
+"""Commit what finished runs say: their results, and the pages that are made of all results.
+
+python -m experiments.publish runs/light runs/medical   # or nothing: the pages alone
+python -m experiments.publish --compare runs/light      # a rerun beside what is committed
+"""
+
+import argparse
+import ast
+import sys
+from collections import Counter
+from pathlib import Path
+
+from experiments import which
+from experiments.questions import HERE, RESULTS, ROOT, Question, notes, questions
+from normlab.errors import UserError
+from normlab.evidence.agreement import agreement
+from normlab.evidence.markdown import markdown_table
+from normlab.evidence.publishing import publish
+from normlab.runs.directory import load_runs
+
+README = HERE / "README.md"
+WORKERS = ("step_nets", "step_passes")
+"""Programs that others begin."""
+
+OPENING = """\
+# Experiments
+
+Each question is a config in `configs/`, with its claims registered before the first step; its
+results are in `results/QUESTION/`: a page, its figure, the numbers (`normlab report` and
+`normlab verdict` read them as they read runs) and what they were made with. A verdict is that of an
+interval (95%, corrected for the number of claims): supported, refuted, or undecided.
+
+To run one again, type its command; `python -m experiments.publish --compare runs/QUESTION` says how
+it agrees with what is committed here, and without `--compare` replaces that.
+[Which one should I use?](../docs/which.md) is made of all of them. This page is generated.
+"""
+
+
+def answer(question: Question) -> str:
+    """The sentence written by hand, where there is one, and the verdicts that claims have."""
+    counts = Counter(question.outcomes)
+    kinds = [kind for kind in ("supported", "refuted", "undecided") if counts[kind]]
+    if "answer" in question.notes:
+        each = ", ".join(f"{counts[kind]} {kind}" for kind in kinds)
+        return f"{question.notes['answer'].strip()} (Claims: {each or 'none'}.)"
+    says = {
+        kind: "; ".join(v.claim.says for v in question.verdicts if v.outcome == kind)
+        for kind in kinds
+    }
+    return " ".join(f"**{kind.capitalize()}**: {says[kind]}." for kind in kinds) or "-"
+
+
+def row(question: Question) -> list[str]:
+    """A question's line of the table."""
+    page = (
+        f"[{question.runs.about['question'] or question.name}](results/{question.name}/results.md)"
+    )
+    spent = f"{question.minutes:.0f} on {question.devices}"
+    return [page, answer(question), question.n, spent, f"`{question.command}`"]
+
+
+def programs() -> list[list[str]]:
+    """The programs here that answer no question of a config: what each says of itself."""
+    rows = []
+    for file in sorted([*HERE.glob("*.py"), *HERE.glob("speed/*.py")]):
+        text = file.read_text("utf-8")
+        if "__main__" in text and file.stem not in WORKERS:
+            says = (ast.get_docstring(ast.parse(text)) or "").partition("\n\n")[0]
+            module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+            rows.append([f"`python -m {module}`", says.replace("\n", " ")])
+    return rows
+
+
+def readme(found: list[Question]) -> str:
+    """`experiments/README.md`."""
+    names = {one.name for one in found}
+    waiting = [
+        [name, "not answered yet", "-", "-", f"`normlab run configs/{name}.yaml`"]
+        for name in notes()
+        if name not in names and (ROOT / "configs" / f"{name}.yaml").is_file()
+    ]
+    rows = [*map(row, found), *waiting]
+    table = markdown_table(["question", "answer so far", "n", "minutes", "command"], rows)
+    tools = markdown_table(["program", "what it does"], programs())
+    return "\n".join([OPENING, *table, "", "## Programs", "", *tools, ""])
+
+
+def compare(folder: Path) -> int:
+    """Print how a rerun agrees; 1 if a verdict is reversed."""
+    found = agreement(load_runs(folder), load_runs(RESULTS / folder.resolve().name))
+    print(found)
+    return 1 if found.flipped else 0
+
+
+def main(arguments: list[str]) -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("runs", nargs="*", type=Path, help="folders of runs, as runs/light")
+    parser.add_argument("--compare", type=Path, metavar="RUNS", help="a rerun, to be compared")
+    given = parser.parse_args(arguments)
+    if given.compare:
+        return compare(given.compare)
+    for folder in given.runs:
+        shown = notes().get(folder.resolve().name, {}).get("show", {})
+        print(publish(load_runs(folder), RESULTS / folder.resolve().name, **shown))
+    found = questions()
+    README.write_text(readme(found), "utf-8")
+    which.PAGE.write_text(which.page(found), "utf-8")
+    print(*(file.relative_to(ROOT) for file in (README, which.PAGE)), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        sys.exit(str(error))

@@ -1,0 +1,107 @@
+"""The questions and their committed results, for the programs that make pages of them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from normlab.evidence.verdicts import Verdict, judge
+from normlab.runs.directory import PUBLISHED, Entry, Runs, load_runs
+from normlab.runs.published import minutes
+from normlab.runs.record import Record
+
+HERE = Path(__file__).parent
+ROOT, RESULTS, NOTES = HERE.parent, HERE / "results", HERE / "questions.yaml"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question with its committed results.
+
+    Attributes:
+        name: of its config, and of the folder of its results.
+        runs: as they were published.
+        notes: what `questions.yaml` says of it.
+    """
+
+    name: str
+    runs: Runs
+    notes: dict[str, Any]
+
+    @cached_property
+    def verdicts(self) -> list[Verdict]:
+        """Of its claims."""
+        return judge(self.runs)
+
+    @property
+    def outcomes(self) -> list[str]:
+        """Of its claims, in their order."""
+        return [verdict.outcome for verdict in self.verdicts]
+
+    @property
+    def n(self) -> str:
+        """Runs an arm: "5", or "3 to 5"."""
+        arms: dict[str, int] = {}
+        for entry in self.entries:
+            arms[entry.arm] = arms.get(entry.arm, 0) + 1
+        low, high = min(arms.values()), max(arms.values())
+        return str(low) if low == high else f"{low} to {high}"
+
+    @property
+    def devices(self) -> str:
+        """What it was measured on, in words."""
+        proofs = [proof for entry in self.entries for proof in entry.run.provenance]
+        words = (
+            f"{proof.get('cores', '?')} CPU cores" if device.startswith("cpu") else device
+            for proof in proofs
+            for device in proof["devices"]
+        )
+        return ", ".join(sorted(set(words)))
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Its runs."""
+        return self.runs.entries
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """What they left."""
+        return [Record.read(entry) for entry in self.entries]
+
+    @property
+    def setting(self) -> str:
+        """Network and data, where all runs have the same."""
+        first = self.entries[0].run
+        words = []
+        for section in ("model", "data"):
+            same = all(entry.run.config[section] == first.config[section] for entry in self.entries)
+            own = first.config[section]
+            more = [f"{key} {own[key]}" for key in ("set", "depth", "width", "size") if key in own]
+            words.append(f"{own['name']} ({', '.join(more)})" if more and same else own["name"])
+        return f"{' on '.join(words)}, {self.devices}"
+
+    @property
+    def minutes(self) -> float:
+        """That its runs and its tuning took."""
+        return minutes(self.runs)
+
+    @property
+    def command(self) -> str:
+        """That makes its runs."""
+        about = self.runs.about
+        return " ".join(["normlab", "run", about["config"], *about["overrides"]])
+
+
+def notes(file: Path = NOTES) -> dict[str, dict[str, Any]]:
+    """What is written by hand about each question."""
+    return {name: own or {} for name, own in yaml.safe_load(file.read_text("utf-8")).items()}
+
+
+def questions(results: Path = RESULTS, written: dict[str, Any] | None = None) -> list[Question]:
+    """Those that have results, in the order of `questions.yaml`; others after them, by name."""
+    written = notes() if written is None else written
+    found = sorted(file.parent.name for file in results.glob(f"*/{PUBLISHED}"))
+    order = [*(name for name in written if name in found), *(n for n in found if n not in written)]
+    return [Question(name, load_runs(results / name), written.get(name, {})) for name in order]

@@ -1,0 +1,65 @@
+"""Where a reader of docs/which.md may stand, and which results speak of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from normlab.runs.record import Record
+
+
+@dataclass(frozen=True)
+class Situation:
+    """One heading of the page.
+
+    Attributes:
+        heading: where the reader is.
+        question: the results that speak of it.
+        measure: by which arms are ranked.
+        higher: whether more of it is better, where the measure does not say.
+        choices: the axes whose values are what one chooses; the others make the settings.
+        rivals: a value of a setting to the one that it is a rival in: a network that does without.
+    """
+
+    heading: str
+    question: str
+    measure: str
+    higher: bool | None = None
+    choices: tuple[str, ...] = ("norm", "kernel", "model.dropout")
+    rivals: dict[str, str] = field(default_factory=dict)
+
+
+ACCURACY, CORRUPTED = "final(test_accuracy)", "probe(under_corruption.{}, end)"
+
+SITUATIONS = (
+    Situation("Photographs", "catalogue", ACCURACY),
+    Situation("Short trainings, by the accuracy over all of their steps", "faster",
+              "area(test_accuracy)"),
+    Situation("A learning rate that cannot be tuned, by the largest that trains", "learning_rates",
+              "largest_stable(learning_rate)"),
+    Situation("Depth, with shortcuts and without", "depth", ACCURACY,
+              rivals={"fixup-56": "residual-56"}),
+    Situation("Little data, and what regularises", "regularisation", ACCURACY),
+    Situation("X-rays in small batches, to be ranked", "medical", "final(test_auc)"),
+    Situation("X-rays in small batches, both classes to be named", "medical",
+              "final(test_balanced_accuracy)"),
+    Situation("Speech of a voice that was never heard", "speech", ACCURACY),
+    Situation("Other light at test time, with statistics as stored", "light",
+              CORRUPTED.format("corrupted"), True),
+    Situation("Other light at test time, with statistics of 200 images from there", "light",
+              CORRUPTED.format("adapted_200"), True),
+)  # fmt: skip
+
+PRICED, BY = "catalogue", ACCURACY
+"""Whose prices are shown: those of the arms that may be the best by this."""
+
+ELSEWHERE: dict[str, Callable[[Record], bool] | None] = {
+    "GPUs and TPUs": lambda r: any(
+        not device.startswith("cpu") for proof in r.provenance for device in proof["devices"]),
+    "several devices": lambda r: any(len(proof["devices"]) > 1 for proof in r.provenance),
+    "images larger than 32x32, ImageNet": lambda r: r.config["data"]["name"] == "imagenet",
+    "transformers": lambda r: r.config["model"]["name"] == "vit",
+    "lower precision": lambda r: r.config["model"].get("dtype", "float32") != "float32",
+    "batches of more than 1,000": lambda r: r.config["train"]["batch_size"] > 1000,
+    "language models, detection, segmentation, generation, reinforcement learning": None,
+    "fine-tuning of pretrained networks": None,
+}  # fmt: skip
+"""Where people also stand, and which runs would speak of it; None where normlab cannot ask yet."""

@@ -1,0 +1,158 @@
+"""Write docs/which.md: which normaliser to use, as far as the committed results know.
+
+Everything on the page comes from `experiments/results/`. By situation it names the arms that may be
+the best there and those shown to be worse than another; where no arm was shown to be worse, or
+nothing was measured, it says "not known".
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from experiments.questions import ROOT, Question, questions
+from experiments.situations import BY, ELSEWHERE, PRICED, SITUATIONS, Situation
+from normlab.evidence.best import may_be_best
+from normlab.evidence.english import number
+from normlab.evidence.markdown import markdown_table
+from normlab.evidence.samples import Sample, sample
+from normlab.runs.measures import Measure
+from normlab.runs.record import Record
+
+PAGE = ROOT / "docs" / "which.md"
+NOT_KNOWN, NOTHING = "not known", "Not known: nothing was measured."
+
+OPENING = """\
+# Which one should I use?
+
+This page is made by `python -m experiments.which` from the committed results in
+`experiments/results/`, and from nothing else. "May be the best" names every arm that was not shown
+to be worse than another: in each row the arm that is truly the best is missing from it in at most
+5% of cases (intervals of the difference over seeds, at a level raised for the number of arms). The
+first of several has the best mean, and no more than that. Where no arm was shown to be worse, or
+nothing was measured, it says "not known". What was measured was measured on small networks and
+small images; it tells where to begin with yours, not where to end.
+"""
+
+
+def page(found: list[Question]) -> str:
+    """`docs/which.md`."""
+    by_name = {question.name: question for question in found}
+    lines = [OPENING]
+    for situation in SITUATIONS:
+        question = by_name.get(situation.question)
+        lines += [f"## {situation.heading}", ""]
+        lines += [NOTHING, ""] if question is None else section(situation, question)
+    lines += ["## Time and memory", "", *prices(by_name.get(PRICED)), ""]
+    rows = [[words, _spoken_of(predicate, found)] for words, predicate in ELSEWHERE.items()]
+    lines += ["## Elsewhere", "", *markdown_table(["where", "which one"], rows), ""]
+    return "\n".join(lines)
+
+
+def section(situation: Situation, question: Question) -> list[str]:
+    """What one question's results say of a situation: a row for each setting, then its claims."""
+    measure, rows = Measure.parse(situation.measure), []
+    for setting, own in _by(
+        question.records, situation, of_choices=False, but=measure.axis
+    ).items():
+        ranked = _by(own, situation, of_choices=True, but=measure.axis)
+        rows.append([setting or "all", *_ranking(ranked, situation, measure)])
+    told = [
+        f"- {verdict.outcome}: {verdict.claim.says}"
+        for verdict in question.verdicts
+        if str(Measure.parse(verdict.claim.measure)) == str(measure)
+    ]
+    return [
+        f"By {measure}; {evidence(question)}.",
+        "",
+        *markdown_table(["where", "may be the best", "shown to be worse"], rows),
+        "",
+        *([*told, ""] if told else []),
+    ]
+
+
+def _by(
+    records: list[Record], situation: Situation, *, of_choices: bool, but: str | None
+) -> dict[str, list[Record]]:
+    """Runs by what one chooses, or by the setting."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        words = []
+        for axis, value in record.axes.items():
+            text = value if isinstance(value, str) else f"{axis}={value}"
+            if axis != but and (axis in situation.choices) == of_choices:
+                words.append(situation.rivals.get(text, text))
+            elif of_choices and text in situation.rivals:
+                words.append(text)
+        found.setdefault(", ".join(words), []).append(record)
+    return found
+
+
+def _ranking(arms: dict[str, list[Record]], situation: Situation, measure: Measure) -> list[str]:
+    """Who may be the best, and who was shown to be worse."""
+    higher = measure.higher_is_better if situation.higher is None else situation.higher
+    samples = _known(arms, measure)
+    if len(samples) < 2:
+        return [NOT_KNOWN, "-"]
+    best = may_be_best(samples, bool(higher))
+    worse = [one for one in samples if one not in best]
+    if not worse:
+        return [f"{NOT_KNOWN}: none of the {len(samples)} was shown to be worse", "-"]
+    return [", ".join(map(_shown, best)), ", ".join(map(_shown, worse))]
+
+
+def _known(arms: dict[str, list[Record]], measure: Measure) -> list[Sample]:
+    """The arms that have at least two values."""
+    found = [sample(name, own, measure) for name, own in arms.items()]
+    return [one for one in found if len(one) > 1]
+
+
+def _shown(one: Sample) -> str:
+    if one.censored.any():
+        return f"{one.name} (not reached by {int(one.censored.sum())} of {len(one)})"
+    return f"{one.name} ({number(float(one.values.mean()))})"
+
+
+def prices(question: Question | None) -> list[str]:
+    """What the arms cost that may be the most accurate, the cheapest first."""
+    if question is None:
+        return [NOTHING]
+    arms: dict[str, list[Record]] = {}
+    for record in question.records:
+        arms.setdefault(record.arm, []).append(record)
+    best = [one.name for one in may_be_best(_known(arms, Measure.parse(BY)), True)]
+    costs = {
+        name: [float(np.median(sample(name, arms[name], Measure(price)).values))
+               for price in ("seconds_per_step", "peak_memory")]
+        for name in best
+    }  # fmt: skip
+    least = [min(own) for own in zip(*costs.values(), strict=True)]
+    rows = [
+        [name, *(f"{own:.3g} (x{own / low:.2f})" for own, low in zip(all_, least, strict=True))]
+        for name, all_ in sorted(costs.items(), key=lambda item: item[1])
+    ]
+    return [
+        f"Of the arms that may be the best by {BY}, medians of their runs; {evidence(question)}.",
+        "",
+        *markdown_table(["arm", "seconds a step", "megabytes a step"], rows),
+    ]
+
+
+def evidence(question: Question) -> str:
+    """Where it stands, and how much it is."""
+    page = f"[{question.name}](../experiments/results/{question.name}/results.md)"
+    return f"{page}, n = {question.n}, {question.setting}"
+
+
+def _spoken_of(predicate: Callable[[Record], bool] | None, found: list[Question]) -> str:
+    """Where something was measured there; whether it decides anything, its page says."""
+    names = [
+        f"[{question.name}](../experiments/results/{question.name}/results.md)"
+        for question in found
+        if predicate and any(map(predicate, question.records))
+    ]
+    return f"see {', '.join(names)}" if names else NOT_KNOWN
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(questions()), "utf-8")
+    print(PAGE.relative_to(ROOT))

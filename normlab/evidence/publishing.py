@@ -1,0 +1,222 @@
+"""An experiment's results as files to commit: a page, a picture, the numbers, what made them.
+
+`results.md`, `figure.svg`, `metrics.json` and `provenance.json`. The page and the picture are made
+from the two files of numbers alone, so anyone can make them again, and the same runs give the same
+bytes.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from normlab.errors import UserError
+from normlab.evidence.compare import Comparison, compare
+from normlab.evidence.english import interval, number
+from normlab.evidence.insides import LEADING
+from normlab.evidence.markdown import markdown_table, to_markdown
+from normlab.evidence.over import numeric_axes
+from normlab.evidence.style import SVG
+from normlab.evidence.verdicts import Verdict, judge
+from normlab.runs.directory import FINISHED, Runs, load_runs
+from normlab.runs.measures import Measure
+from normlab.runs.published import Rows, minutes, write_published
+from normlab.runs.rows import write_atomically
+from normlab.runs.source import read
+
+PAGE, FIGURE = "results.md", "figure.svg"
+
+MOST_ROWS = 40
+"""Of a run's metrics, unless a claim is about their area: evenly spaced, and those that claims ask
+for."""
+
+USUAL = "final(test_accuracy)"
+
+
+def publish(
+    runs: Runs,
+    folder: Path,
+    *,
+    baseline: str | None = None,
+    measure: str | None = None,
+    figure: str | None = None,
+    **options: Any,
+) -> Path:
+    """Write an experiment's results into a folder of their own.
+
+    Args:
+        runs: an experiment whose runs are all finished.
+        folder: where to.
+        baseline: the arm that the table compares with; the first if left out.
+        measure: what the table compares; what most claims measure if left out.
+        figure: what `Comparison.plot` can draw; what suits the sweep if left out.
+        **options: of the figure.
+
+    Raises:
+        UserError: a run is not finished, or the rounded numbers judge a claim otherwise.
+    """
+    unfinished = [entry for entry in runs.entries if entry.run.state not in FINISHED]
+    if unfinished or not runs.entries:
+        first = f" ({unfinished[0].run.path.name}: {unfinished[0].run.state})" if unfinished else ""
+        raise UserError(
+            f"{runs.path}: {len(unfinished)} of {len(runs.entries)} runs are not finished{first}; "
+            "`normlab run` with the same config goes on with them"
+        )
+    measures = claimed(runs)
+    shown: dict[str, Any] = {"measure": measure or headline(measures), "baseline": baseline}
+    more = {"source": runs.about.get("source") or _source(runs)}
+    kept = _Kept([*measures, *options.get("measures", ())], options.get("metric", ""))
+    whole = {**more, "shown": {**shown, "figure": figure, **options}}
+    write_published(runs, folder, whole, kept.rows, kept.probes)
+    published = load_runs(folder)
+    _check(judge(runs), judge(published), folder)
+    comparison = compare(published, **shown)
+    kind = figure or _suiting(comparison, measures)
+    picture = _of_figure(comparison, kind).plot(kind, **_probe(comparison, kind), **options)
+    with matplotlib.rc_context(SVG):
+        metadata: Any = {"Date": None, "Creator": None}
+        picture.savefig(folder / FIGURE, metadata=metadata)
+    write_atomically(folder / PAGE, page(published))
+    return folder
+
+
+def page(published: Runs) -> str:
+    """`results.md`, from the committed numbers."""
+    about, shown = published.about, published.about["shown"]
+    comparison = compare(published, measure=shown["measure"], baseline=shown["baseline"])
+    command = " ".join(["normlab", "run", about["config"], *about["overrides"]])
+    text = to_markdown(comparison, f"normlab report {_from_here(published.path)}")
+    head, rest = text.split("\n## ", 1)
+    lines = [head]
+    if about["source"]:
+        lines += [f"Source: {about['source']}", ""]
+    n = Counter(len(arm.sample) for arm in comparison.arms).most_common(1)[0][0]
+    lines += [
+        f"`{command}`: {len(published.entries)} runs, {n} an arm"
+        + (f", and {len(published.trials)} to tune" if published.trials else "")
+        + f"; {minutes(published):.0f} minutes, one after the other.",
+        "",
+        f"![{comparison.question or about['name']}]({FIGURE})",
+        "",
+        "## " + rest.rstrip("\n"),
+    ]
+    more = _measured(published, [m for m in claimed(published) if m != shown["measure"]])
+    return "\n".join([*lines, *more]) + "\n"
+
+
+def _from_here(folder: Path) -> str:
+    """A folder as one names it from where experiments are run; elsewhere its name alone."""
+    here, folder = Path.cwd(), folder.resolve()
+    return folder.relative_to(here).as_posix() if folder.is_relative_to(here) else folder.name
+
+
+def claimed(runs: Runs) -> dict[str, int]:
+    """The measures that claims name, with the number of claims that do."""
+    return Counter(str(Measure.parse(claim["measure"])) for claim in runs.about["claims"])
+
+
+def headline(measures: dict[str, int]) -> str:
+    """What most claims measure; among equals the first, and of none the final test accuracy."""
+    return max(measures, key=lambda text: measures[text]) if measures else USUAL
+
+
+def _suiting(comparison: Comparison, measures: dict[str, int]) -> str:
+    """The kind of picture that answers what is measured over such a sweep."""
+    axes = numeric_axes(comparison.records)
+    if comparison.measure.axis is not None:
+        return "over"
+    if axes and len({record.axes[axes[0]] for record in comparison.records}) > 2:
+        return "over"
+    if any(_looks_inside(Measure.parse(text)) for text in measures):
+        return "probes"
+    if any(text.startswith(("steps_to(", "seconds_to(")) for text in measures):
+        return "curves"
+    return "values" if axes or len(comparison.arms) < 3 else "differences"
+
+
+def _probe(comparison: Comparison, kind: str) -> dict[str, str]:
+    """Of probes: that which is measured."""
+    measure = comparison.measure
+    if kind != "probes" or not _looks_inside(measure) or "." not in measure.arguments[0]:
+        return {}
+    return {"probe": measure.arguments[0].partition(".")[0]}
+
+
+def _of_figure(comparison: Comparison, kind: str) -> Comparison:
+    """A measure over an axis has no value at each point of it: what is seen there is its metric."""
+    if comparison.measure.axis is None or kind != "over":
+        return comparison
+    metrics = comparison.measure.metrics
+    return compare(comparison.runs, measure=f"final({metrics[0]})" if metrics else USUAL)
+
+
+def _measured(published: Runs, measures: list[str]) -> list[str]:
+    """Tables of what the claims measure besides the first: mean and interval of each arm."""
+    lines: list[str] = []
+    for axis in dict.fromkeys(Measure.parse(text).axis for text in measures):
+        own = [text for text in measures if Measure.parse(text).axis == axis]
+        found = [compare(published, measure=text) for text in own]
+        rows = []
+        for arms in zip(*(one.arms for one in found), strict=True):
+            rows.append([arms[0].name])
+            for arm in arms:
+                spread = f", {interval(arm.mean.interval)}" if len(arm.sample) > 1 else ""
+                rows[-1].append(f"{number(arm.mean.estimate)}{spread}" if len(arm.sample) else "-")
+        lines += ["", *markdown_table(["arm", *own], rows)]
+    title = ["", "## What else the claims measure", "", "Means, with their 95% intervals."]
+    return [*title, *lines] if lines else []
+
+
+class _Kept:
+    """What of a run is worth a line in a repository."""
+
+    def __init__(self, measures: Iterable[str], shown: str = "") -> None:
+        self._measures = [Measure.parse(text) for text in measures]
+        inside = (one.arguments[0] for one in self._measures if _looks_inside(one))
+        self._quantities = {name.rpartition(".")[2] for name in (*inside, shown)}
+
+    def rows(self, rows: Rows) -> Rows:
+        """All rows of short curves; of long ones some."""
+        if len(rows) <= MOST_ROWS or any(one.name == "area" for one in self._measures):
+            return rows
+        spaced = np.linspace(0, len(rows) - 1, MOST_ROWS).round().astype(int)
+        chosen = {int(index) for index in spaced}
+        for one in self._measures:
+            if one.name in ("steps_to", "seconds_to"):
+                values = [row[one.metrics[0]] for row in rows]
+                sign = 1 if one.metrics[0].endswith("loss") else -1
+                reached = (i for i, v in enumerate(values) if sign * v <= sign * one.arguments[1])
+                chosen.add(next(reached, 0))
+            if one.name == "best":
+                values = np.array([row[one.metrics[0]] for row in rows])
+                chosen.add(int(values.argmax() if one.higher_is_better else values.argmin()))
+        return [rows[index] for index in sorted(chosen)]
+
+    def probes(self, rows: Rows) -> Rows:
+        """What claims name, and what pictures show first."""
+        return [row for row in rows if "error" in row or self._is_kept(row)]
+
+    def _is_kept(self, row: dict[str, Any]) -> bool:
+        return row["quantity"] in (*self._quantities, *LEADING.get(row["probe"], ()))
+
+
+def _looks_inside(measure: Measure) -> bool:
+    return "quantity" in measure.kind.takes
+
+
+def _source(runs: Runs) -> str | None:
+    """The config's own line, where the config is still there."""
+    file = Path(runs.about.get("config") or "")
+    return read(file, ()).value.get("source") if file.is_file() else None
+
+
+def _check(before: list[Verdict], after: list[Verdict], folder: Path) -> None:
+    for one, other in zip(before, after, strict=True):
+        if one.outcome != other.outcome or one.registered != other.registered:
+            raise UserError(
+                f"{folder}: by the published numbers the claim '{one.claim.says}' is "
+                f"{other.outcome}, by the runs' own {one.outcome}: it hangs on the seventh digit"
+            )

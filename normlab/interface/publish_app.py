@@ -1,0 +1,48 @@
+"""The commands about results that others are to see: `publish`, `agree`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+THE_REVERSE = 1
+"""The exit status of `agree` where a claim is supported once and refuted once."""
+
+
+@app.command()
+def publish(
+    path: Annotated[Path, typer.Argument(help="An experiment's folder, its runs finished.")],
+    folder: Annotated[Path, typer.Argument(help="Where its results are to lie, to be committed.")],
+    baseline: Annotated[
+        str | None, typer.Option(help="The arm to compare with; the first if left out.")
+    ] = None,
+    measure: Annotated[
+        str | None, typer.Option(help="What to compare; what most claims measure if left out.")
+    ] = None,
+    figure: Annotated[
+        str | None,
+        typer.Option(help="A kind of `normlab plot`; what suits the sweep if left out."),
+    ] = None,
+) -> None:
+    """Make an experiment small enough to commit: a page, a picture, its numbers, their origin."""
+    from normlab.evidence.publishing import publish as write
+    from normlab.runs.directory import load_runs
+
+    print(write(load_runs(path), folder, baseline=baseline, measure=measure, figure=figure))
+
+
+@app.command()
+def agree(
+    rerun: Annotated[Path, typer.Argument(help="The folder of an experiment that was run again.")],
+    published: Annotated[Path, typer.Argument(help="What `normlab publish` wrote of it.")],
+) -> None:
+    """Say how a rerun agrees with published results; exit status 1 if a verdict is reversed."""
+    from normlab.evidence.agreement import agreement
+    from normlab.runs.directory import load_runs
+
+    found = agreement(load_runs(rerun), load_runs(published))
+    print(found)
+    if found.flipped:
+        raise typer.Exit(THE_REVERSE)

@@ -1,0 +1,185 @@
+"""Published results: small, the same bytes each time, read back as the runs they were."""
+
+import json
+
+import matplotlib.figure
+import numpy as np
+import pytest
+
+from normlab.errors import UserError
+from normlab.evidence.agreement import agreement
+from normlab.evidence.best import may_be_best
+from normlab.evidence.compare import compare
+from normlab.evidence.over import numeric_axes
+from normlab.evidence.publishing import MOST_ROWS, _Kept, page, publish
+from normlab.evidence.samples import Sample
+from normlab.evidence.verdicts import judge
+from normlab.runs.claims import Claim
+from normlab.runs.directory import Entry, Run, load
+from tests.evidence.simulated import simulate, write, write_run
+
+FINAL = "final(test_accuracy)"
+BETTER = Claim("a beats b", FINAL, "a", "b", "difference > 0")
+ARMS = {"a": [0.81, 0.82, 0.83, 0.8, 0.81], "b": [0.71, 0.72, 0.7, 0.73, 0.71234567]}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return simulate(tmp_path_factory.mktemp("runs") / "question", ARMS, [BETTER])
+
+
+@pytest.fixture(scope="module")
+def published(runs, tmp_path_factory):
+    return load(publish(runs, tmp_path_factory.mktemp("results") / "question"))
+
+
+def test_what_is_published_is_judged_and_compared_as_the_runs_are(runs, published):
+    (before,), (after,) = judge(runs), judge(published)
+    assert (after.outcome, after.registered) == (before.outcome, True) == ("supported", True)
+    np.testing.assert_allclose(after.interval, before.interval, rtol=1e-3)
+    old, new = compare(runs), compare(published)
+    assert [arm.name for arm in new.arms] == ["a", "b"]
+    np.testing.assert_allclose(new.arms[1].sample.values, old.arms[1].sample.values, rtol=1e-5)
+    assert new.arms[0].prices == old.arms[0].prices
+
+
+def test_publishing_twice_gives_the_same_bytes(runs, published, tmp_path):
+    again = publish(runs, tmp_path / "question")
+    names = {"results.md", "figure.svg", "metrics.json", "provenance.json"}
+    assert {file.name for file in again.iterdir()} == names
+    for name in names:
+        assert (again / name).read_bytes() == (published.path / name).read_bytes()
+
+
+def test_the_page_is_made_from_the_published_numbers_alone(published):
+    text = page(published)
+    assert text == (published.path / "results.md").read_text("utf-8")
+    assert "a beats b (registered before the first step)" in text and "(figure.svg)" in text
+    assert "10 runs, 5 an arm; 0 minutes" in text
+
+
+def test_nothing_published_names_a_computer_or_a_folder(tmp_path):
+    proof = {"host": "secret-host", "command": ["/home/me/bin/normlab"],
+             "platform": "Linux-6.1.2-secret-x86_64-with-glibc2.36",
+             "environment": {"JAX_CACHE_DIR": "/home/me", "XLA_FLAGS": "--on"}}  # fmt: skip
+    entries = [write_run(tmp_path / "q", "a", seed, 0.5, proof=proof) for seed in range(2)]
+    runs = write(tmp_path / "q", entries, config="/home/me/configs/q.yaml")
+    folder = publish(runs, tmp_path / "out")
+    texts = "".join(file.read_text("utf-8") for file in folder.iterdir())
+    assert "secret" not in texts and "/home" not in texts and str(tmp_path) not in texts
+    assert "configs/q.yaml" in texts and "Linux x86_64" in texts and "XLA_FLAGS" in texts
+
+
+def test_diverged_runs_axes_and_trials_are_kept(tmp_path):
+    folder = tmp_path / "q"
+    entries = [
+        write_run(folder, f"{norm}, batch_size={size}", seed, 0.1 * size + 0.01 * seed,
+                  state="diverged" if norm == "b" and size == 8 else "done", step=30,
+                  axes={"norm": norm, "batch_size": size}, norm=norm)
+        for norm in ("a", "b") for size in (2, 4, 8) for seed in range(2)
+    ]  # fmt: skip
+    trial = write_run(folder, "a, learning_rate=0.1", 100, 0.3)
+    runs = write(folder, entries)
+    runs.trials.append(trial)
+    after = load(publish(runs, tmp_path / "out"))
+    assert [entry.axes for entry in after.entries] == [entry.axes for entry in entries]
+    arms = compare(after).arms
+    assert arms[-1].sample.values.tolist() == [0.1, 0.1]  # what a guess has
+    assert "diverged at step 30" in arms[-1].sample.troubles[0]
+    assert after.trials[0].run.status["train_seconds"] == 0.6
+    assert after.entries[3].run.config["norm"] == {"name": "a"}
+    assert after.entries[3].run.config["train"]["seed"] == after.entries[3].seed == 1
+    with pytest.raises(UserError, match="published without its parameters"):
+        after.entries[0].run.params()
+
+
+def test_an_unfinished_experiment_is_not_published(tmp_path):
+    entries = [write_run(tmp_path / "q", "a", 0, 0.5), Entry(Run(tmp_path / "x"), "a", 1, {})]
+    with pytest.raises(UserError, match="1 of 2 runs are not finished"):
+        publish(write(tmp_path / "q", entries), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_long_curves_the_rows_stay_that_claims_ask_for():
+    rows = [{"step": i, "test_accuracy": i / 1000} for i in range(1000)]
+    kept = _Kept([FINAL, "steps_to(test_accuracy, 0.1234)"]).rows(rows)
+    assert len(kept) <= MOST_ROWS + 1 and kept[-1] is rows[-1]
+    assert next(r for r in kept if r["test_accuracy"] >= 0.1234)["step"] == 124
+    assert _Kept(["area(test_accuracy)"]).rows(rows) == rows
+
+
+def test_a_rerun_that_reverses_a_verdict_is_told(published, tmp_path):
+    same = agreement(simulate(tmp_path / "same", ARMS, [BETTER]), published)
+    assert not same.flipped and same.same_runs == 10 and "as published" in str(same)
+    other = {"a": ARMS["b"], "b": ARMS["a"], "c": [0.5] * 5}
+    found = agreement(simulate(tmp_path / "other", other, [BETTER]), published)
+    assert found.flipped == ["a beats b"]
+    text = str(found)
+    assert "refuted" in text and "THE REVERSE" in text and "(differs)" in text
+    line = next(line for line in text.splitlines() if line.startswith("c "))
+    assert line.split() == ["c", "-", "0", "0.500,", "0.500", "to", "0.500", "5", "-"]
+    with pytest.raises(UserError, match="not written by `normlab publish`"):
+        agreement(published, simulate(tmp_path / "third", ARMS))
+
+
+def arm(name, values):
+    seeds = tuple(range(len(values)))
+    return Sample(name, seeds, np.array(values), np.zeros(len(values), bool), len(values))
+
+
+def test_the_best_arm_is_seldom_left_out_of_those_that_may_be_it():
+    """Ten arms, one better by half a deviation; the promise is 5%, Monte Carlo's error 0.9%."""
+    draw, left_out = np.random.default_rng(0), 0
+    for _ in range(150):
+        means = [0.5, *[0.0] * 4]
+        arms = [arm(str(i), draw.normal(mean, 1, 5)) for i, mean in enumerate(means)]
+        left_out += "0" not in [one.name for one in may_be_best(arms, True)]
+    assert left_out <= 0.07 * 150
+
+
+def test_less_can_be_better():
+    arms = [arm("slow", [2.0, 2.1, 2.2]), arm("fast", [1.0, 1.1, 1.05])]
+    assert [one.name for one in may_be_best(arms, False)] == ["fast"]
+    assert [one.name for one in may_be_best(arms, True)] == ["slow"]
+
+
+def test_a_curve_over_an_axis_has_a_panel_a_network_and_a_line_a_normaliser(tmp_path):
+    entries = [
+        write_run(tmp_path / "q", f"{model}, {norm}, depth={depth}", seed, 0.5 + 0.01 * seed,
+                  axes={"model": model, "norm": norm, "depth": depth}, norm=norm,
+                  state="diverged" if depth == 56 else "done")
+        for model in ("plain", "residual") for norm in ("a", "b") for depth in (8, 20, 56)
+        for seed in range(2)
+    ]  # fmt: skip
+    comparison = compare(write(tmp_path / "q", entries))
+    figure = comparison.plot("over")
+    assert isinstance(figure, matplotlib.figure.Figure)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["plain", "residual"]
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert list(lines["b"].get_xdata()) == [8, 20, 56]
+    np.testing.assert_allclose(lines["b"].get_ydata(), [0.505, 0.505, 0.1])
+    curves = comparison.plot("over", axis="step")
+    (line,) = [one for one in curves.axes[0].lines if one.get_label() == "a"][-1:]
+    assert list(line.get_xdata()) == [10, 20, 30, 40, 50, 60]
+    assert len(curves.axes) == 6  # a network at a depth
+    with pytest.raises(UserError, match="no axis 'depht'; did you mean 'depth'"):
+        comparison.plot("over", axis="depht")
+
+
+def test_an_axis_of_names_is_drawn_where_it_is_asked_for(runs):
+    figure = compare(runs).plot("over", axis="norm")
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["a", "b"]
+    assert numeric_axes(compare(runs).records) == []
+
+
+def test_measures_stand_side_by_side(runs):
+    figure = compare(runs).plot("beside", measures=["final(train_accuracy)", FINAL])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["final(train_accuracy)", FINAL]
+
+
+def test_a_metrics_file_is_strict_json_with_a_line_a_run(published):
+    text = (published.path / "metrics.json").read_text("utf-8")
+    assert json.loads(text, parse_constant=lambda word: pytest.fail(word))
+    assert sum(line.startswith('{"run"') for line in text.splitlines()) == 10
+    assert "0.712346" in text and "0.7123456" not in text

@@ -1,0 +1,128 @@
+"""The pages that sum up say what the committed results say, and no more."""
+
+import pytest
+
+from experiments import publish, which
+from experiments.questions import RESULTS, ROOT, notes, questions
+from normlab.evidence.publishing import PAGE
+from normlab.evidence.publishing import page as results_page
+from normlab.evidence.publishing import publish as publish_runs
+from normlab.runs.claims import Claim
+from normlab.runs.experiment import load_experiment
+from normlab.runs.source import read
+from tests.evidence.simulated import simulate
+
+COMMITTED = questions()
+AGAIN = "make it again: python -m experiments.publish"
+CLAIM = Claim("a beats c", "final(test_accuracy)", "a", "c", "difference > 0")
+GOOD, NEAR, BAD = [0.81, 0.82, 0.83], [0.8, 0.82, 0.84], [0.5, 0.52, 0.51]
+
+
+def results(folder, arms, name="speech"):
+    publish_runs(simulate(folder / "runs" / name, arms, [CLAIM]), folder / "results" / name)
+    return questions(folder / "results", {})
+
+
+@pytest.mark.parametrize("question", COMMITTED, ids=lambda question: question.name)
+def test_a_committed_page_is_that_of_the_committed_numbers(question):
+    assert (RESULTS / question.name / PAGE).read_text("utf-8") == results_page(question.runs), AGAIN
+
+
+@pytest.mark.parametrize("question", COMMITTED, ids=lambda question: question.name)
+def test_an_answer_was_written_for_the_verdicts_that_are_committed(question):
+    if "answer" in question.notes:
+        assert question.notes.get("if") == question.outcomes, (
+            f"experiments/questions.yaml: the answer of {question.name} was written for "
+            f"{question.notes.get('if')}; the verdicts are {question.outcomes}: read it again"
+        )
+
+
+def test_the_readme_and_the_page_that_sums_up_are_those_of_the_committed_results():
+    assert publish.README.read_text("utf-8") == publish.readme(COMMITTED), AGAIN
+    assert which.PAGE.read_text("utf-8") == which.page(COMMITTED), AGAIN
+
+
+def test_what_is_written_by_hand_is_of_known_questions_and_keys():
+    for name, own in notes().items():
+        assert set(own) <= {"show", "answer", "if"}, name
+        assert ("answer" in own) == ("if" in own), name
+
+
+def speech(text):
+    """The page's part about speech."""
+    return text.split("## Speech", 1)[1].split("\n## ", 1)[0]
+
+
+def test_a_situation_without_results_is_not_known(tmp_path):
+    text = which.page(questions(tmp_path, {}))
+    assert text.count(which.NOTHING) == len(which.SITUATIONS) + 1
+    assert "| GPUs and TPUs | not known |" in text
+
+
+def test_the_best_are_those_that_intervals_do_not_tell_apart(tmp_path):
+    found = results(tmp_path, {"a": GOOD, "b": NEAR, "c": BAD})
+    text = speech(which.page(found))
+    assert "| all | a (0.820), b (0.820) | c (0.510) |" in text
+    assert "- supported: a beats c" in text and "n = 3" in text
+
+
+def test_arms_that_cannot_be_told_apart_are_not_known(tmp_path):
+    text = speech(which.page(results(tmp_path, {"a": GOOD, "b": NEAR, "c": [0.79, 0.83, 0.8]})))
+    assert "not known: none of the 3 was shown to be worse" in text and "- undecided" in text
+
+
+def test_one_run_an_arm_says_nothing(tmp_path):
+    text = speech(which.page(results(tmp_path, {"a": [0.9], "c": [0.1]})))
+    assert "| all | not known | - |" in text
+
+
+def test_other_numbers_make_another_page(tmp_path):
+    text = speech(which.page(results(tmp_path, {"a": BAD, "b": NEAR, "c": GOOD})))
+    assert "| all | c (0.820), b (0.820) | a (0.510) |" in text and "- refuted: a beats c" in text
+
+
+def test_a_network_that_does_without_is_a_rival_in_its_setting():
+    situation = which.Situation("", "", "final(test_accuracy)", rivals={"fixup": "residual"})
+
+    class Fake:
+        def __init__(self, model, norm):
+            self.axes = {"model": model, "norm": norm}
+
+    runs = [Fake("residual", "batch_norm"), Fake("plain", "batch_norm"), Fake("fixup", "identity")]
+    by = {"of_choices": False, "but": None}
+    settings = which._by(runs, situation, **by)
+    assert {name: len(own) for name, own in settings.items()} == {"residual": 2, "plain": 1}
+    arms = which._by(settings["residual"], situation, of_choices=True, but=None)
+    assert list(arms) == ["batch_norm", "fixup, identity"]
+
+
+def test_the_readme_gives_every_claim_its_verdict_or_the_sentence_written_for_them(tmp_path):
+    (found,) = results(tmp_path, {"a": GOOD, "b": NEAR, "c": BAD})
+    assert "| **Supported**: a beats c. | 3 | 0 on 2 CPU cores | `normlab run e.yaml` |" in (
+        publish.readme([found])
+    )
+    found.notes.update(answer="yes, it does.")
+    assert "| yes, it does. (Claims: 1 supported.) |" in publish.readme([found])
+
+
+def test_every_program_that_can_be_run_is_in_the_readme():
+    commands = [command for command, _ in publish.programs()]
+    assert "`python -m experiments.exactness`" in commands
+    assert all(says for _, says in publish.programs())
+
+
+@pytest.mark.parametrize("question", COMMITTED, ids=lambda question: question.name)
+def test_committed_results_are_those_of_the_committed_config(question):
+    """The names of runs end in the hashes of their resolved configs."""
+    about = question.runs.about
+    file = ROOT / about["config"]
+    # Claims change no run, and to check them takes a network's trace.
+    experiment = load_experiment(file, (*about["overrides"], "claims=null"))
+    tuning = experiment.tuning
+    configs = [one.config for one in tuning.candidates] if tuning else experiment.runs
+    published = {entry.run.path.name for entry in question.entries}
+    assert published <= {config.id for config in configs}, f"{file} has changed: run it again"
+    assert len(published) == len(experiment.runs)
+    written = read(file, ()).value.get("claims") or []
+    for claim, own in zip(about["claims"], written, strict=True):
+        assert (claim["says"], claim["expect"]) == (own["says"], own["expect"])
