@@ -107,8 +107,7 @@ def optimizer(sections: dict[str, Any]) -> optax.GradientTransformation:
     function = OPTIMIZERS.load(call.name)
     accepted = inspect.signature(function).parameters
     arguments = dict(call.arguments)
-    decay = sections["decay"]
-    roles = tuple(decay["roles"])
+    decay, roles = sections["decay"], tuple(sections["decay"]["roles"])
     arguments |= {mask: RoleMask(roles) for mask in MASKS if mask in accepted}
     rate = arguments.pop("learning_rate", None)
     if sections["schedule"] is not None:

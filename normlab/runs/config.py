@@ -29,18 +29,17 @@ FOLDER_NAME = re.compile(r"\w[\w .=+-]{0,99}")
 SECTIONS = ("data", "model", "norm", "kernel", "optimizer", "schedule", "decay", "train", "probes")
 """The sections of a resolved config, in the order in which they are shown."""
 
-ABSENT_IF_NULL: set[Path] = {
-    ("kernel",),
-    ("probes",),
-    ("train", "adaptive_clip"),
-    ("train", "metrics"),
-    ("train", "scalar_rate"),
+ABSENT_IF: dict[Path, Any] = {
+    ("kernel",): None,
+    ("probes",): None,
+    ("model", "dropout"): 0.0,
+    ("model", "dropout_at"): "head",
+    ("train", "adaptive_clip"): None,
+    ("train", "metrics"): None,
+    ("train", "scalar_rate"): None,
 }
-"""What a resolved config does not have unless it says something: these came later than others, and
-a config without them is to keep the hash, and so the runs, that it had before."""
-
-ABSENT_IF_DEFAULT: dict[Path, Any] = {("model", "dropout"): 0.0, ("model", "dropout_at"): "head"}
-"""Likewise, unless they say something else than this; of the library's own models."""
+"""What a resolved config does not have unless it says something else than this: these came later
+than others, and a config without them is to keep the hash, and so the runs, that it had before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +69,9 @@ class RunConfig:
     def program_hash(self) -> str:
         """As `hash`, but the same for every seed and learning rate: runs with one program."""
         optimizer = self.sections["optimizer"]
-        blotted = {"schedule": self.sections["schedule"] is not None}
-        if optimizer.get("learning_rate") is not None:
-            blotted["optimizer"] = {**optimizer, "learning_rate": 0}
-        return _hash({**without_seed(self.sections), **blotted})
+        rated = {**optimizer, "learning_rate": optimizer.get("learning_rate") is not None}
+        own = {"optimizer": rated, "schedule": self.sections["schedule"] is not None}
+        return _hash(without_seed(self.sections) | own)
 
     @property
     def seed(self) -> int:
@@ -155,13 +153,11 @@ def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None,
 
 
 def _without_absent(value: dict[str, Any], path: Path = ()) -> dict[str, Any]:
-    silent: dict[Path, Any] = dict.fromkeys(ABSENT_IF_NULL)
-    if ":" not in str(value.get("name", "")):
-        silent |= ABSENT_IF_DEFAULT
+    own = ":" in str(value.get("name", ""))  # a person's fields were there before
     return {
         key: _without_absent(inner, (*path, key)) if isinstance(inner, dict) else inner
         for key, inner in value.items()
-        if (*path, key) not in silent or inner != silent[(*path, key)]
+        if own or (*path, key) not in ABSENT_IF or inner != ABSENT_IF[(*path, key)]
     }
 
 
