@@ -161,7 +161,19 @@ def total_steps(sections: dict[str, Any]) -> int:
 
 def parameter_shapes(sections: dict[str, Any]) -> Any:
     """The tree of the model's parameters, as shapes: nothing is computed."""
-    return _variable_shapes(model(sections), sections)["params"]
+    return _variable_shapes(_by_network(sections))["params"]
+
+
+def of_one_program(sections: dict[str, Any]) -> dict[str, Any]:
+    """The sections, with what runs of one program may differ in blotted out: seed and rate."""
+    optimizer = sections["optimizer"]
+    blotted = {
+        "train": {**sections["train"], "seed": None},
+        "schedule": sections["schedule"] is not None,
+    }
+    if optimizer.get("learning_rate") is not None:
+        blotted["optimizer"] = {**optimizer, "learning_rate": 0}
+    return {**sections, **blotted}
 
 
 def mismatches(sections: dict[str, Any]) -> tuple[SectionError, ...]:
@@ -179,10 +191,15 @@ def mismatches(sections: dict[str, Any]) -> tuple[SectionError, ...]:
 
 @dataclass(frozen=True)
 class Keyed:
-    """Sections as a key of a cache."""
+    """Sections as a key of a cache, `key` being all of them that what is cached depends on."""
 
     key: str
     sections: dict[str, Any] = field(compare=False)
+
+    @classmethod
+    def by_program(cls, sections: dict[str, Any]) -> "Keyed":
+        """For what is the same for every seed and learning rate."""
+        return cls(repr(of_one_program(sections)), sections)
 
 
 @lru_cache(maxsize=256)
@@ -233,12 +250,10 @@ def _check_length(sections: dict[str, Any]) -> None:
 
 def _check_shapes(sections: dict[str, Any]) -> None:
     """Trace one training batch through the model."""
-    settings, network = recipe(sections), model(sections)
+    settings, network = recipe(sections), _by_network(sections)
     slots = {"norm": normaliser(sections), "kernel": kernel_transform(sections)}
-    images = _images(sections, settings.batch_size // settings.accumulate)
     try:
-        variables = _variable_shapes(network, sections)
-        jax.eval_shape(partial(network.apply, train=True, mutable=[NORM_STATE]), variables, images)
+        _trace_training(network, settings.batch_size // settings.accumulate)
     except FieldError as error:
         section = next((name for name in slots if hasattr(slots[name], error.field)), "model")
         raise SectionError(section, error.field, str(error)) from None
@@ -257,11 +272,8 @@ def _check_optimizer(sections: dict[str, Any]) -> None:
             jax.eval_shape(schedule(sections), jax.ShapeDtypeStruct((), jnp.int32))
     except Exception as error:
         raise SectionError("schedule", None, f"optax cannot use it: {_short(error)}") from None
-    params = parameter_shapes(sections)
     try:
-        transformation = optimizer(sections)
-        state = jax.eval_shape(transformation.init, params)
-        jax.eval_shape(transformation.update, params, state, params)
+        _trace_update(Keyed.by_program(sections))
     except Exception as error:
         raise SectionError("optimizer", None, f"optax cannot use it: {_short(error)}") from None
 
@@ -295,6 +307,27 @@ def _images(sections: dict[str, Any], count: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((count, *outline(sections).image_shape), jnp.float32)
 
 
-def _variable_shapes(network: nn.Module, sections: dict[str, Any]) -> Any:
-    start = partial(network.init, train=False)
-    return jax.eval_shape(start, jax.random.key(0), _images(sections, 1))
+def _by_network(sections: dict[str, Any]) -> Keyed:
+    """For what depends on the network and the shape of its images alone."""
+    network = [sections["model"], sections["norm"], sections.get("kernel")]
+    images = outline(sections)
+    return Keyed(repr((*network, images.image_shape, images.classes)), sections)
+
+
+@lru_cache(maxsize=256)
+def _variable_shapes(keyed: Keyed) -> Any:
+    start = partial(model(keyed.sections).init, train=False)
+    return jax.eval_shape(start, jax.random.key(0), _images(keyed.sections, 1))
+
+
+@lru_cache(maxsize=256)
+def _trace_training(keyed: Keyed, examples: int) -> None:
+    step = partial(model(keyed.sections).apply, train=True, mutable=[NORM_STATE])
+    jax.eval_shape(step, _variable_shapes(keyed), _images(keyed.sections, examples))
+
+
+@lru_cache(maxsize=256)
+def _trace_update(keyed: Keyed) -> None:
+    params, transformation = parameter_shapes(keyed.sections), optimizer(keyed.sections)
+    state = jax.eval_shape(transformation.init, params)
+    jax.eval_shape(transformation.update, params, state, params)

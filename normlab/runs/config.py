@@ -66,11 +66,7 @@ class RunConfig:
     @property
     def program_hash(self) -> str:
         """As `hash`, but the same for every seed and learning rate: runs with one program."""
-        optimizer = self.sections["optimizer"]
-        blotted = {"schedule": self.sections["schedule"] is not None}
-        if optimizer.get("learning_rate") is not None:
-            blotted["optimizer"] = {**optimizer, "learning_rate": 0}
-        return _hash({**without_seed(self.sections), **blotted})
+        return _hash(build.of_one_program(self.sections))
 
     @property
     def seed(self) -> int:
@@ -108,11 +104,6 @@ class RunConfig:
 
 def _is_seed(axis: str) -> bool:
     return axis in ("seed", "train.seed")
-
-
-def without_seed(sections: dict[str, Any]) -> dict[str, Any]:
-    """The sections with the seed blotted out."""
-    return {**sections, "train": {**sections["train"], "seed": None}}
 
 
 def _hash(sections: dict[str, Any]) -> str:
