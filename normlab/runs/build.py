@@ -16,8 +16,7 @@ import optax
 from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES, snake_case
 from normlab.core import KernelTransform, Normaliser
 from normlab.data.dataset import Dataset, Outline
-from normlab.errors import FieldError, KernelError, UserError
-from normlab.models.slots import NORM_STATE
+from normlab.errors import UserError
 from normlab.probes.contract import Probe
 from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
 from normlab.runs.schema import COMMON_TO_DATA, as_argument
@@ -28,9 +27,6 @@ from normlab.training.recipe import Recipe
 
 MASKS = ("mask", "weight_decay_mask")
 """What optax's optimisers call the choice of parameters that their weight decay touches."""
-
-MOST_STEPS = 2**31 - 1
-"""What the step counter, an int32, can hold."""
 
 
 class SectionError(UserError):
@@ -160,141 +156,69 @@ def total_steps(sections: dict[str, Any]) -> int:
 
 def parameter_shapes(sections: dict[str, Any]) -> Any:
     """The tree of the model's parameters, as shapes: nothing is computed."""
-    return _variable_shapes(model(sections), sections)["params"]
+    return variable_shapes(by_network(sections))["params"]
 
 
-def mismatches(sections: dict[str, Any]) -> tuple[SectionError, ...]:
-    """Why sections that are right by themselves cannot work together.
-
-    One training step is traced as shapes; nothing is computed.
-
-    Args:
-        sections: resolved. Without an optimizer the others are judged without it.
-    """
-    # Seeds make no difference, and a sweep has many.
-    blotted = {**sections, "train": {**sections["train"], "seed": 0}}
-    return _mismatches(Keyed(repr(blotted), blotted))
+def of_one_program(sections: dict[str, Any]) -> dict[str, Any]:
+    """The sections, with what runs of one program may differ in blotted out: seed and rate."""
+    optimizer = sections["optimizer"]
+    rated = optimizer and {
+        **optimizer,
+        "learning_rate": optimizer.get("learning_rate") is not None,
+    }
+    return {
+        **sections,
+        "train": {**sections["train"], "seed": None},
+        "optimizer": rated,
+        "schedule": sections["schedule"] is not None,
+    }
 
 
 @dataclass(frozen=True)
 class Keyed:
-    """Sections as a key of a cache."""
+    """Sections as a key of a cache, `key` being all of them that what is cached depends on."""
 
     key: str
     sections: dict[str, Any] = field(compare=False)
 
-
-@lru_cache(maxsize=256)
-def _mismatches(keyed: Keyed) -> tuple[SectionError, ...]:
-    found = []
-    for check in (_check_accumulation, _check_length, _check_shapes, _check_optimizer):
-        if check is _check_optimizer and found:
-            continue  # it needs what the others could not make
-        if any(error.section == "data" for error in found):
-            break  # nothing is known of the images then
-        try:
-            check(keyed.sections)
-        except SectionError as error:
-            found.append(error.with_traceback(None))
-        except Exception as error:
-            section = _section_outside(keyed.sections, error)
-            if section is None:
-                raise
-            name = keyed.sections[section]["name"]
-            found.append(SectionError(section, "name", failure_outside(name, error)))
-    return tuple(found)
-
-
-def _check_accumulation(sections: dict[str, Any]) -> None:
-    settings, norm = recipe(sections), normaliser(sections)
-    uses_batch, ghosts = norm.facts.uses_batch, getattr(norm, "norm_batch", 0)
-    if settings.accumulate > 1 and uses_batch and ghosts is None:
-        part = settings.batch_size // settings.accumulate
-        raise SectionError(
-            "norm",
-            None,
-            f"with train.accumulate={settings.accumulate} each microbatch of {part} examples is "
-            f"normalised by itself; say so with norm_batch: {part} (or a divisor of it)",
-        )
-
-
-def _check_length(sections: dict[str, Any]) -> None:
-    try:
-        steps = total_steps(sections)
-    except FieldError as error:
-        raise SectionError("data", error.field, str(error)) from None
-    except UserError as error:
-        raise SectionError("train", "batch_size", str(error)) from None
-    if steps > MOST_STEPS:
-        message = f"{steps} steps are more than the {MOST_STEPS} that can be counted"
-        raise SectionError("train", "epochs", message)
-
-
-def _check_shapes(sections: dict[str, Any]) -> None:
-    """Trace one training batch through the model."""
-    settings, network = recipe(sections), model(sections)
-    slots = {"norm": normaliser(sections), "kernel": kernel_transform(sections)}
-    images = _images(sections, settings.batch_size // settings.accumulate)
-    try:
-        variables = _variable_shapes(network, sections)
-        trained = partial(network.apply, train=True, mutable=[NORM_STATE])
-        jax.eval_shape(trained, variables, images, rngs={"dropout": jax.random.key(0)})
-    except FieldError as error:
-        section = next((name for name in slots if hasattr(slots[name], error.field)), "model")
-        raise SectionError(section, error.field, str(error)) from None
-    except KernelError as error:
-        raise SectionError("kernel", None, str(error)) from None
-    except UserError as error:
-        raise SectionError("norm", None, str(error)) from None
-
-
-def _check_optimizer(sections: dict[str, Any]) -> None:
-    """Trace one update; optax checks few of its arguments before that."""
-    if sections["optimizer"] is None:
-        return
-    try:
-        if sections["schedule"] is not None:
-            jax.eval_shape(schedule(sections), jax.ShapeDtypeStruct((), jnp.int32))
-    except Exception as error:
-        raise SectionError("schedule", None, f"optax cannot use it: {_short(error)}") from None
-    params = parameter_shapes(sections)
-    try:
-        transformation = optimizer(sections)
-        state = jax.eval_shape(transformation.init, params)
-        jax.eval_shape(transformation.update, params, state, params)
-    except Exception as error:
-        raise SectionError("optimizer", None, f"optax cannot use it: {_short(error)}") from None
+    @classmethod
+    def by_program(cls, sections: dict[str, Any]) -> "Keyed":
+        """For what is the same for every seed and learning rate."""
+        return cls(repr(of_one_program(sections)), sections)
 
 
 def failure_outside(name: str, error: BaseException) -> str:
     """What to say when `package.module:Class` itself fails: no traceback, but its last line."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == _file_of(name)]
+    own = [frame for frame in frames if frame.filename == file_of(name)]
     place = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
-    return f"{name} fails: {_short(error)}{place}"
+    return f"{name} fails: {short(error)}{place}"
 
 
-def _section_outside(sections: dict[str, Any], error: Exception) -> str | None:
-    """The section with an entry outside normlab that an error comes from, if there is any."""
-    parts = [part for part in ("norm", "kernel", "model", "data") if sections.get(part)]
-    outside = [part for part in parts if ":" in sections[part]["name"]]
-    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
-    guilty = [part for part in outside if _file_of(sections[part]["name"]) in files]
-    return next(iter([*guilty, *outside]), None)
-
-
-def _file_of(name: str) -> str | None:
+def file_of(name: str) -> str | None:
+    """The file of `package.module:Class`, if it has been imported from one."""
     return getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
 
 
-def _short(error: BaseException) -> str:
+def short(error: BaseException) -> str:
+    """Its kind and the first line of what it says."""
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
-def _images(sections: dict[str, Any], count: int) -> jax.ShapeDtypeStruct:
+def image_shapes(sections: dict[str, Any], count: int) -> jax.ShapeDtypeStruct:
+    """So many images as the network takes them, as a shape."""
     return jax.ShapeDtypeStruct((count, *outline(sections).image_shape), jnp.float32)
 
 
-def _variable_shapes(network: nn.Module, sections: dict[str, Any]) -> Any:
-    start = partial(network.init, train=False)
-    return jax.eval_shape(start, jax.random.key(0), _images(sections, 1))
+def by_network(sections: dict[str, Any]) -> Keyed:
+    """For what depends on the network and the shape of its images alone."""
+    network = [sections["model"], sections["norm"], sections.get("kernel")]
+    data = outline(sections)
+    return Keyed(repr((*network, data.image_shape, data.classes)), sections)
+
+
+@lru_cache(maxsize=256)
+def variable_shapes(keyed: Keyed) -> Any:
+    """The network's variables, as shapes."""
+    start = partial(model(keyed.sections).init, train=False)
+    return jax.eval_shape(start, jax.random.key(0), image_shapes(keyed.sections, 1))

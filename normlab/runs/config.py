@@ -11,6 +11,7 @@ from normlab.errors import did_you_mean
 from normlab.runs import build, probing
 from normlab.runs.dialects import translate_dialect
 from normlab.runs.labels import is_call, value_label
+from normlab.runs.mismatches import mismatches
 from normlab.runs.named import check_list, check_named
 from normlab.runs.schema import (
     CALLS,
@@ -68,10 +69,7 @@ class RunConfig:
     @property
     def program_hash(self) -> str:
         """As `hash`, but the same for every seed and learning rate: runs with one program."""
-        optimizer = self.sections["optimizer"]
-        rated = {**optimizer, "learning_rate": optimizer.get("learning_rate") is not None}
-        own = {"optimizer": rated, "schedule": self.sections["schedule"] is not None}
-        return _hash(without_seed(self.sections) | own)
+        return _hash(build.of_one_program(self.sections))
 
     @property
     def seed(self) -> int:
@@ -111,14 +109,8 @@ def _is_seed(axis: str) -> bool:
     return axis in ("seed", "train.seed")
 
 
-def without_seed(sections: dict[str, Any]) -> dict[str, Any]:
-    """The sections with the seed blotted out."""
-    return {**sections, "train": {**sections["train"], "seed": None}}
-
-
 def _hash(sections: dict[str, Any]) -> str:
-    text = json.dumps(sections, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None, list[Problem]]:
@@ -265,7 +257,7 @@ def _check_together(document: Document, sections: dict[str, Any]) -> list[Proble
     if problems:
         # Neither is to blame for more than this; the other sections can still be judged.
         sections = {**sections, "optimizer": None, "schedule": None}
-    for error in build.mismatches(sections):
+    for error in mismatches(sections):
         path = (error.section, error.field) if error.field else (error.section,)
         problems.append(Problem(document.mark(path), f"{error.section}: {error}"))
     return problems or probing.check_together(document, sections)

@@ -100,8 +100,7 @@ def planned(sections: dict[str, Any]) -> Planned | None:
     """What a resolved run will record; found by tracing its probes, which computes nothing."""
     if sections.get("probes") is None:
         return None
-    blotted = {**sections, "train": {**sections["train"], "seed": 0}}
-    return _planned(build.Keyed(repr(blotted), blotted))
+    return _planned(build.Keyed.by_program(sections))
 
 
 @lru_cache(maxsize=256)
