@@ -237,9 +237,8 @@ def _check_shapes(sections: dict[str, Any]) -> None:
     slots = {"norm": normaliser(sections), "kernel": kernel_transform(sections)}
     images = _images(sections, settings.batch_size // settings.accumulate)
     try:
-        variables = _variable_shapes(network, sections)
         trained = partial(network.apply, train=True, mutable=[NORM_STATE])
-        jax.eval_shape(trained, variables, images, rngs={"dropout": jax.random.key(0)})
+        jax.eval_shape(trained, _variable_shapes(network, sections), images, rngs=jax.random.key(0))
     except FieldError as error:
         section = next((name for name in slots if hasattr(slots[name], error.field)), "model")
         raise SectionError(section, error.field, str(error)) from None

@@ -119,8 +119,7 @@ def without_seed(sections: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hash(sections: dict[str, Any]) -> str:
-    text = json.dumps(sections, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None, list[Problem]]:
@@ -155,9 +154,8 @@ def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None,
 
 
 def _without_absent(value: dict[str, Any], path: Path = ()) -> dict[str, Any]:
-    silent: dict[Path, Any] = dict.fromkeys(ABSENT_IF_NULL)
-    if ":" not in str(value.get("name", "")):
-        silent |= ABSENT_IF_DEFAULT
+    own = ":" in str(value.get("name", ""))
+    silent: dict[Path, Any] = dict.fromkeys(ABSENT_IF_NULL) | ({} if own else ABSENT_IF_DEFAULT)
     return {
         key: _without_absent(inner, (*path, key)) if isinstance(inner, dict) else inner
         for key, inner in value.items()
