@@ -15,7 +15,7 @@ from experiments.questions import HERE, RESULTS, ROOT, Question, notes, question
 from normlab.errors import UserError
 from normlab.evidence.agreement import agreement
 from normlab.evidence.markdown import markdown_table
-from normlab.evidence.publishing import publish
+from normlab.evidence.publishing import publish, spent
 from normlab.runs.directory import load_runs
 
 README = HERE / "README.md"
@@ -55,8 +55,8 @@ def row(question: Question) -> list[str]:
     page = (
         f"[{question.runs.about['question'] or question.name}](results/{question.name}/results.md)"
     )
-    spent = f"{question.minutes:.0f} on {question.devices}"
-    return [page, answer(question), question.n, spent, f"`{question.command}`"]
+    took = f"{spent(question.runs)} on {question.devices}"
+    return [page, answer(question), question.n, took, f"`{question.command}`"]
 
 
 def programs() -> list[list[str]]:
@@ -80,7 +80,7 @@ def readme(found: list[Question]) -> str:
         if name not in names and (ROOT / "configs" / f"{name}.yaml").is_file()
     ]
     rows = [*map(row, found), *waiting]
-    table = markdown_table(["question", "answer so far", "n", "minutes", "command"], rows)
+    table = markdown_table(["question", "answer so far", "n", "took", "command"], rows)
     tools = markdown_table(["program", "what it does"], programs())
     return "\n".join([OPENING, *table, "", "## Programs", "", *tools, ""])
 

@@ -9,7 +9,6 @@ import yaml
 
 from normlab.evidence.verdicts import Verdict, judge
 from normlab.runs.directory import PUBLISHED, Entry, Runs, load_runs
-from normlab.runs.published import minutes
 from normlab.runs.record import Record
 
 HERE = Path(__file__).parent
@@ -81,11 +80,6 @@ class Question:
             more = [f"{key} {own[key]}" for key in ("set", "depth", "width", "size") if key in own]
             words.append(f"{own['name']} ({', '.join(more)})" if more and same else own["name"])
         return f"{' on '.join(words)}, {self.devices}"
-
-    @property
-    def minutes(self) -> float:
-        """That its runs and its tuning took."""
-        return minutes(self.runs)
 
     @property
     def command(self) -> str:

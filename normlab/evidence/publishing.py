@@ -23,7 +23,7 @@ from normlab.evidence.style import SVG
 from normlab.evidence.verdicts import Verdict, judge
 from normlab.runs.directory import FINISHED, Runs, load_runs
 from normlab.runs.measures import Measure
-from normlab.runs.published import Rows, minutes, write_published
+from normlab.runs.published import Rows, write_published
 from normlab.runs.rows import write_atomically
 from normlab.runs.source import read
 
@@ -97,7 +97,7 @@ def page(published: Runs) -> str:
     lines += [
         f"`{command}`: {len(published.entries)} runs, {n} an arm"
         + (f", and {len(published.trials)} to tune" if published.trials else "")
-        + f"; {minutes(published):.0f} minutes, one after the other.",
+        + f"; {spent(published)}.",
         "",
         f"![{comparison.question or about['name']}]({FIGURE})",
         "",
@@ -105,6 +105,12 @@ def page(published: Runs) -> str:
     ]
     more = _measured(published, [m for m in claimed(published) if m != shown["measure"]])
     return "\n".join([*lines, *more]) + "\n"
+
+
+def spent(published: Runs) -> str:
+    """How long the runs took, in words."""
+    minutes = round(published.about["minutes"])
+    return "under a minute" if minutes < 1 else f"{minutes} minute{'s' if minutes > 1 else ''}"
 
 
 def _from_here(folder: Path) -> str:

@@ -9,7 +9,7 @@ from normlab.errors import UserError
 from normlab.evidence.columns import columns
 from normlab.interface.runs_commands import number
 from normlab.interface.runs_disk import read, readable
-from normlab.runs.directory import CONFIG, Entry, Run, Runs
+from normlab.runs.directory import Entry, Run, Runs
 from normlab.runs.yaml_source import flow
 
 ABSENT = "(absent)"
@@ -157,7 +157,7 @@ def _seeds(runs: Runs) -> dict[str, list[int]]:
 def _config_of(entries: Iterable[Entry], arm: str) -> dict[str, Any] | None:
     """The resolved config of an arm, without the seed; None if no run of it has one."""
     for entry in entries:
-        if entry.arm == arm and (entry.run.path / CONFIG).is_file():
+        if entry.arm == arm and entry.run.begun:
             flat = flatten(entry.run.config)
             flat.pop("train.seed", None)
             return flat

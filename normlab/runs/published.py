@@ -97,7 +97,8 @@ def write_published(
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = _within(runs.about.get("config") or "")
-    about = {**runs.about, "config": config, "ever_claimed": runs.ever_claimed, **more}
+    known = {"config": config, "ever_claimed": runs.ever_claimed, "minutes": minutes(runs)}
+    about = {**runs.about, **known, **more}
     if "tuning" in about:
         about["tuning"] = rounded(about["tuning"])
     base = runs.entries[0].run.config
@@ -207,18 +208,21 @@ def _summary(runs: Runs) -> dict[str, Any]:
         "seeds": sorted({entry.seed for entry in runs.entries}),
         "first_started": started[0] if started else None,
         "last_started": started[-1] if started else None,
-        "minutes": rounded(minutes(runs)),
+        "minutes": minutes(runs),
     }
 
 
 def minutes(runs: Runs) -> float:
-    """How long runs and trials took, one after the other."""
-    statuses = [entry.run.status for entry in (*runs.entries, *runs.trials)]
-    keys = ("train_seconds", "evaluate_seconds", "probe_seconds")
-    own = sum(status.get(key, 0.0) for status in statuses for key in keys)
-    # Runs that differ in their seed share one program, and its time.
-    compiled = {status["compile_seconds"] for status in statuses if "compile_seconds" in status}
-    return (own + sum(compiled)) / 60
+    """How long runs and trials took; of those made together each has its share."""
+    total, compiled = 0.0, {}
+    for entry in (*runs.entries, *runs.trials):
+        status = entry.run.status
+        at_once = max([proof.get("at_once", 1) for proof in entry.run.provenance], default=1)
+        keys = ("train_seconds", "evaluate_seconds", "probe_seconds")
+        total += sum(status.get(key, 0.0) for key in keys) / at_once
+        # Runs that differ in their seed share one program, and its time.
+        compiled[status.get("compile_seconds", 0.0)] = at_once
+    return rounded((total + sum(seconds / n for seconds, n in compiled.items())) / 60)
 
 
 def rounded(value: Any) -> Any:

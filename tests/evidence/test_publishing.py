@@ -55,7 +55,7 @@ def test_the_page_is_made_from_the_published_numbers_alone(published):
     text = page(published)
     assert text == (published.path / "results.md").read_text("utf-8")
     assert "a beats b (registered before the first step)" in text and "(figure.svg)" in text
-    assert "10 runs, 5 an arm; 0 minutes" in text
+    assert "10 runs, 5 an arm; under a minute" in text
 
 
 def test_nothing_published_names_a_computer_or_a_folder(tmp_path):
@@ -128,13 +128,13 @@ def arm(name, values):
 
 
 def test_the_best_arm_is_seldom_left_out_of_those_that_may_be_it():
-    """Ten arms, one better by half a deviation; the promise is 5%, Monte Carlo's error 0.9%."""
+    """Five arms, one better by half a deviation; it is left out in at most 5% of cases."""
     draw, left_out = np.random.default_rng(0), 0
-    for _ in range(150):
+    for _ in range(60):
         means = [0.5, *[0.0] * 4]
         arms = [arm(str(i), draw.normal(mean, 1, 5)) for i, mean in enumerate(means)]
         left_out += "0" not in [one.name for one in may_be_best(arms, True)]
-    assert left_out <= 0.07 * 150
+    assert left_out <= 0.07 * 60
 
 
 def test_less_can_be_better():
