@@ -94,7 +94,7 @@ def compare(folder: Path) -> int:
 
 def main(arguments: list[str]) -> int:
     """The program."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("runs", nargs="*", type=Path, help="folders of runs, as runs/light")
     parser.add_argument("--compare", type=Path, metavar="RUNS", help="a rerun, to be compared")
     given = parser.parse_args(arguments)

@@ -89,10 +89,11 @@ def agreement(rerun: Runs, published: Runs) -> Agreement:
 def _cells(old: Arm | None, new: Arm | None) -> list[str]:
     cells = []
     for arm in (old, new):
-        known = arm is not None and len(arm.sample) > 0
-        spread = f", {interval(arm.mean.interval)}" if known and len(arm.sample) > 1 else ""
-        cells += [f"{number(arm.mean.estimate)}{spread}", str(len(arm.sample))] if known else [
-            NONE, "0"]  # fmt: skip
+        if arm is None or len(arm.sample) == 0:
+            cells += [NONE, "0"]
+            continue
+        spread = f", {interval(arm.mean.interval)}" if len(arm.sample) > 1 else ""
+        cells += [f"{number(arm.mean.estimate)}{spread}", str(len(arm.sample))]
     if old is None or new is None:
         return [*cells, NONE]
     found = contrast(new.sample, old.sample, paired=False)

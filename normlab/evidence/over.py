@@ -72,14 +72,15 @@ def over(
     for record in records:
         rest = [_word(a, record.axes[a]) for a in others if a != by and a in record.axes]
         panels.setdefault(", ".join(rest), []).append(record)
-    lines = in_order([str(record.axes.get(by, "")) for record in records])
+    line_of = {id(record): "" if by is None else str(record.axes.get(by, "")) for record in records}
+    lines = in_order(list(line_of.values()))
     figure = Picture(figsize=(WIDTH, HEIGHT), layout="constrained")
     row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     ticks = [] if axis == STEP else in_order([record.axes[axis] for record in records])
     for place, (title, own) in zip(row, panels.items(), strict=True):
         framed(place)
         for index, line in enumerate(lines):
-            chosen = [record for record in own if str(record.axes.get(by, "")) == line]
+            chosen = [record for record in own if line_of[id(record)] == line]
             points = (
                 _by_step(chosen, metric or "test_accuracy", how) if axis == STEP
                 else _by_axis(chosen, comparison.measure, axis, ticks)

@@ -51,7 +51,8 @@ def rated(
 
     def init(params: optax.Params) -> RatedState:
         if callable(rate):
-            rates = jax.vmap(rate)(jnp.arange(steps, dtype=jnp.int32)).astype(jnp.float32)
+            found = jax.vmap(rate)(jnp.arange(steps, dtype=jnp.int32))
+            rates = jnp.asarray(found, jnp.float32)
         else:
             rates = jnp.full((), rate, jnp.float32)
         inner = make(learning_rate=_at(rates, 0)).init(params)
