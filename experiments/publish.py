@@ -73,14 +73,16 @@ def programs() -> list[list[str]]:
 
 def readme(found: list[Question]) -> str:
     """`experiments/README.md`."""
-    names = {one.name for one in found}
-    waiting = [
-        [name, "not answered yet", "-", "-", f"`normlab run configs/{name}.yaml`"]
-        for name in notes()
-        if name not in names and (ROOT / "configs" / f"{name}.yaml").is_file()
-    ]
-    rows = [*map(row, found), *waiting]
-    table = markdown_table(["question", "answer so far", "n", "took", "command"], rows)
+    rows = {one.name: row(one) for one in found}
+    for name in notes():
+        if (ROOT / "configs" / f"{name}.yaml").is_file():
+            waiting = [name, "not answered yet", "-", "-", f"`normlab run configs/{name}.yaml`"]
+            rows.setdefault(name, waiting)
+    order = [name for name in notes() if name in rows]
+    order += [name for name in rows if name not in order]
+    table = markdown_table(
+        ["question", "answer so far", "n", "took", "command"], [rows[n] for n in order]
+    )
     tools = markdown_table(["program", "what it does"], programs())
     return "\n".join([OPENING, *table, "", "## Programs", "", *tools, ""])
 

@@ -14,6 +14,9 @@ from normlab.runs.record import Record
 HERE = Path(__file__).parent
 ROOT, RESULTS, NOTES = HERE.parent, HERE / "results", HERE / "questions.yaml"
 
+SIZES = ("set", "depth", "width", "size")
+"""Of a network and of data: what a reader wants to know first."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -72,13 +75,16 @@ class Question:
     @property
     def setting(self) -> str:
         """Network and data, where all runs have the same."""
-        first = self.entries[0].run
         words = []
         for section in ("model", "data"):
-            same = all(entry.run.config[section] == first.config[section] for entry in self.entries)
-            own = first.config[section]
-            more = [f"{key} {own[key]}" for key in ("set", "depth", "width", "size") if key in own]
-            words.append(f"{own['name']} ({', '.join(more)})" if more and same else own["name"])
+            every = [record.config[section] for record in self.records]
+            own = every[0]
+            same = [
+                key for key in SIZES if key in own and all(o.get(key) == own[key] for o in every)
+            ]
+            more = ", ".join(f"{key} {own[key]}" for key in same)
+            names = ", ".join(dict.fromkeys(one["name"] for one in every))
+            words.append(f"{names} ({more})" if more else names)
         return f"{' on '.join(words)}, {self.devices}"
 
     @property

@@ -1,7 +1,7 @@
 """Where a reader of docs/which.md may stand, and which results speak of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from normlab.runs.record import Record
 
@@ -16,15 +16,13 @@ class Situation:
         measure: by which arms are ranked.
         higher: whether more of it is better, where the measure does not say.
         choices: the axes whose values are what one chooses; the others make the settings.
-        rivals: a value of a setting to the one that it is a rival in: a network that does without.
     """
 
     heading: str
     question: str
     measure: str
     higher: bool | None = None
-    choices: tuple[str, ...] = ("norm", "kernel", "model.dropout")
-    rivals: dict[str, str] = field(default_factory=dict)
+    choices: tuple[str, ...] = ("norm", "kernel")
 
 
 ACCURACY, CORRUPTED = "final(test_accuracy)", "probe(under_corruption.{}, end)"
@@ -36,7 +34,8 @@ SITUATIONS = (
     Situation("A learning rate that cannot be tuned, by the largest that trains", "learning_rates",
               "largest_stable(learning_rate)"),
     Situation("Depth, with shortcuts and without", "depth", ACCURACY),
-    Situation("Little data, and what regularises", "regularisation", ACCURACY),
+    Situation("Little data, and what regularises", "regularisation", ACCURACY,
+              choices=("norm", "model")),
     Situation("X-rays in small batches, to be ranked", "medical", "final(test_auc)"),
     Situation("X-rays in small batches, both classes to be named", "medical",
               "final(test_balanced_accuracy)"),

@@ -76,13 +76,11 @@ def _by(
     """Runs by what one chooses, or by the setting."""
     found: dict[str, list[Record]] = {}
     for record in records:
-        words = []
-        for axis, value in record.axes.items():
-            text = value if isinstance(value, str) else f"{axis}={value}"
-            if axis != but and (axis in situation.choices) == of_choices:
-                words.append(situation.rivals.get(text, text))
-            elif of_choices and text in situation.rivals:
-                words.append(text)
+        words = [
+            value if isinstance(value, str) else f"{axis}={value}"
+            for axis, value in record.axes.items()
+            if axis != but and (axis in situation.choices) == of_choices
+        ]
         found.setdefault(", ".join(words), []).append(record)
     return found
 

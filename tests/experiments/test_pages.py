@@ -81,19 +81,21 @@ def test_other_numbers_make_another_page(tmp_path):
     assert "| all | c (0.820), b (0.817) | a (0.510) |" in text and "- refuted: a beats c" in text
 
 
-def test_a_network_that_does_without_is_a_rival_in_its_setting():
-    situation = which.Situation("", "", "final(test_accuracy)", rivals={"fixup": "residual"})
-
+def test_what_one_chooses_is_ranked_within_what_one_is_given():
     class Fake:
-        def __init__(self, model, norm):
-            self.axes = {"model": model, "norm": norm}
+        def __init__(self, **axes):
+            self.axes = axes
 
-    runs = [Fake("residual", "batch_norm"), Fake("plain", "batch_norm"), Fake("fixup", "identity")]
-    by = {"of_choices": False, "but": None}
-    settings = which._by(runs, situation, **by)
-    assert {name: len(own) for name, own in settings.items()} == {"residual": 2, "plain": 1}
-    arms = which._by(settings["residual"], situation, of_choices=True, but=None)
-    assert list(arms) == ["batch_norm", "fixup, identity"]
+    situation = which.Situation("", "", "final(test_accuracy)")
+    runs = [Fake(model=m, norm=n, batch_size=2) for m in ("deep", "flat") for n in ("a", "b")]
+    settings = which._by(runs, situation, of_choices=False, but=None)
+    assert list(settings) == ["deep, batch_size=2", "flat, batch_size=2"]
+    assert list(
+        which._by(settings["deep, batch_size=2"], situation, of_choices=True, but=None)
+    ) == [
+        "a",
+        "b",
+    ]
 
 
 def test_the_readme_gives_every_claim_its_verdict_or_the_sentence_written_for_them(tmp_path):
