@@ -139,9 +139,13 @@ def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None,
         problems += _check_together(document, sections)
     if problems:
         return None, problems
-    plain = _without_absent({section: _plain(sections.get(section)) for section in SECTIONS})
     origins = {path: str(mark) for path, mark in document.marks.items()}
-    return RunConfig(plain, origins, axes), []
+    return RunConfig(_resolved(sections), origins, axes), []
+
+
+def _resolved(sections: dict[str, Any]) -> dict[str, Any]:
+    """Checked sections as a run has them."""
+    return _without_absent({section: _plain(sections.get(section)) for section in SECTIONS})
 
 
 def _without_absent(value: dict[str, Any], path: Path = ()) -> dict[str, Any]:
@@ -260,7 +264,7 @@ def _check_together(document: Document, sections: dict[str, Any]) -> list[Proble
     for error in mismatches(sections):
         path = (error.section, error.field) if error.field else (error.section,)
         problems.append(Problem(document.mark(path), f"{error.section}: {error}"))
-    return problems or probing.check_together(document, sections)
+    return problems or probing.check_together(document, _resolved(sections))
 
 
 def _check_learning_rate(document: Document, sections: dict[str, Any]) -> list[Problem]:

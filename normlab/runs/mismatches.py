@@ -95,6 +95,7 @@ def _check_shapes(sections: dict[str, Any]) -> None:
     """Trace one training batch through the model."""
     settings, network = recipe(sections), by_network(sections)
     slots = {"norm": normaliser(sections), "kernel": kernel_transform(sections)}
+    model(sections)  # what it raises itself names its own section
     try:
         _trace_training(network, settings.batch_size // settings.accumulate)
     except FieldError as error:

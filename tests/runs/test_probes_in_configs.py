@@ -5,13 +5,14 @@ import re
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from normlab.catalogue import PROBES
 from normlab.interface.describe import describe_entry
 from normlab.runs.experiment import load_experiment
 from normlab.runs.json_schema import json_schema
-from normlab.runs.probing import look_at
+from normlab.runs.probing import look_at, planned
 
 from .mistakes import problems_of, text
 
@@ -52,6 +53,19 @@ def test_the_steps_that_are_looked_before(config, given, steps):
     probes = f"{{{given} examples: 40, measure: [gradients]}}"
     (run,) = load_experiment(config(text(probes=probes))).runs  # 100 examples, 20 a step, 1 epoch
     assert look_at(run.sections) == steps
+
+
+def test_runs_that_differ_in_seed_and_rate_alone_are_traced_once(config, monkeypatch):
+    (run,) = load_experiment(config(text() + PROBED)).runs
+
+    def traced(*_, **__):
+        raise AssertionError("traced again")
+
+    monkeypatch.setattr(jax, "eval_shape", traced)
+    sweep = "sweep: {learning_rate: [0.1, 0.2, 0.3], seed: 0..1}\n"
+    runs = load_experiment(config(text() + PROBED + sweep)).runs
+    assert len(runs) == 6
+    assert {id(planned(one.sections)) for one in runs} == {id(planned(run.sections))}
 
 
 MISTAKES = {
