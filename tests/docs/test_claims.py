@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
 
 
-def tests_in(file):
+def names_of_tests(file):
     """The names of its tests, as far as it exists."""
     path = ROOT / file
     tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
@@ -18,7 +18,7 @@ def tests_in(file):
 def test_every_test_that_the_page_names_exists():
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)
     assert len(named) > 20
-    assert not [f"{file}::{name}" for file, name in named if name not in tests_in(file)]
+    assert not [f"{file}::{name}" for file, name in named if name not in names_of_tests(file)]
 
 
 def test_every_config_that_the_page_names_exists():
