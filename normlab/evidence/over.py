@@ -85,7 +85,10 @@ def over(
                 _by_step(chosen, metric or "test_accuracy", how) if axis == STEP
                 else _by_axis(chosen, comparison.measure, axis, ticks)
             )  # fmt: skip
-            (_curve if axis == STEP else _bars)(place, points, line, index)
+            if axis == STEP:
+                _curve(place, points, line, index)
+            else:
+                _bars(place, points, line, index, joined=all(map(_is_number, ticks)))
         if ticks:
             _scale(place, ticks)
         place.set_xlabel(axis.replace("_", " "))
@@ -185,11 +188,13 @@ def _curve(axes: Any, points: list[Point], label: str, index: int) -> None:
                           linewidth=0)  # fmt: skip
 
 
-def _bars(axes: Any, points: list[Point], label: str, index: int) -> None:
-    """Means with a bar each."""
+def _bars(axes: Any, points: list[Point], label: str, index: int, joined: bool) -> None:
+    """Means with a bar each, and lines between them."""
     if points:
         across, means, bars, *_ = zip(*points, strict=True)
         style = _style(index)
+        if not joined:
+            style["linestyle"] = "none"
         axes.plot(across, means, label=label, markersize=4.5, **style)
         axes.vlines(across, *zip(*bars, strict=True), color=style["color"], linewidth=1.4,
                     alpha=0.7)  # fmt: skip
