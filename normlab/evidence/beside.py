@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from normlab.evidence.contrasts import mean_of
+from normlab.evidence.english import short_name
 from normlab.evidence.samples import sample
 from normlab.evidence.style import COLOURS, INK, MARKERS, blank
 from normlab.runs.measures import Measure
@@ -40,17 +41,9 @@ def beside(comparison: "Comparison", measures: Sequence[str] = ()) -> Figure:
                 axes.plot(found.interval, [place, place], color=shade, linewidth=1.8)
             if math.isfinite(found.estimate):
                 axes.plot(found.estimate, place, mark, color=shade, markersize=5.5)
-        axes.plot([], [], mark, color=shade, label=_name(measure))
+        axes.plot([], [], mark, color=shade, label=short_name(measure))
     axes.set_yticks(range(len(comparison.arms)), [arm.name for arm in comparison.arms])
     axes.set_ylim(len(comparison.arms) - 0.45, -0.55)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", frameon=False,
                   fontsize=9, labelcolor=INK, ncols=3)  # fmt: skip
     return figure
-
-
-def _name(measure: Measure) -> str:
-    """A probe's quantity alone; any other measure as it is written."""
-    if "quantity" not in measure.kind.takes:
-        return str(measure)
-    quantity, *more = measure.arguments
-    return ", ".join([quantity.rpartition(".")[2].replace("_", " "), *map(str, more)])

@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 NONE = "-"
 
 
+def short_name(measure: Measure) -> str:
+    """What a probe saw by its quantity alone; any other measure as it is written.
+
+    >>> short_name(Measure.parse("probe(updates.spread, end)"))
+    'spread, end'
+    """
+    if "quantity" not in measure.kind.takes:
+        return str(measure)
+    quantity, *more = measure.arguments
+    return ", ".join([quantity.rpartition(".")[2].replace("_", " "), *map(str, more)])
+
+
 def number(value: float, digits: int = 3) -> str:
     """A number as tables show it.
 

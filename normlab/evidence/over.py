@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from normlab.errors import UserError, did_you_mean
+from normlab.evidence.english import short_name
 from normlab.evidence.intervals import Interval, mean_interval
 from normlab.evidence.samples import sample
 from normlab.evidence.style import (
@@ -93,8 +94,8 @@ def over(
             _scale(place, ticks)
         place.set_xlabel(axis.replace("_", " "))
         place.set_title(title, fontsize=9, loc="left", color=INK)
-    shown = f"{metric or 'test_accuracy'} {how}" if axis == STEP else str(comparison.measure)
-    row[0].set_ylabel(shown.replace("_", " ").strip() if axis == STEP else shown)
+    curve = f"{metric or 'test_accuracy'} {how}".replace("_", " ").strip()
+    row[0].set_ylabel(curve if axis == STEP else short_name(comparison.measure))
     found: dict[str, Any] = {}
     for place in row:
         for handle, label in zip(*place.get_legend_handles_labels(), strict=True):
