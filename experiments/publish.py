@@ -1,7 +1,6 @@
 """Commit what finished runs say: their results, and the pages that are made of all results.
 
 python -m experiments.publish runs/light runs/medical   # or nothing: the pages alone
-python -m experiments.publish --compare runs/light      # a rerun beside what is committed
 """
 
 import argparse
@@ -13,7 +12,6 @@ from pathlib import Path
 from experiments import which
 from experiments.questions import HERE, RESULTS, ROOT, Question, notes, questions
 from normlab.errors import UserError
-from normlab.evidence.agreement import agreement
 from normlab.evidence.markdown import markdown_table
 from normlab.evidence.publishing import publish, spent
 from normlab.runs.directory import load_runs
@@ -30,9 +28,9 @@ results are in `results/QUESTION/`: a page, its figure, the numbers (`normlab re
 `normlab verdict` read them as they read runs) and what they were made with. A verdict is that of an
 interval (95%, corrected for the number of claims): supported, refuted, or undecided.
 
-To run one again, type its command; `python -m experiments.publish --compare runs/QUESTION` says how
-it agrees with what is committed here, and without `--compare` replaces that.
-[Which one should I use?](../docs/which.md) is made of all of them. This page is generated.
+To run one again, type its command. `normlab agree runs/QUESTION experiments/results/QUESTION` says
+how it agrees with what is committed here; `python -m experiments.publish runs/QUESTION` replaces
+that. [Which one should I use?](../docs/which.md) is made of all of them. This page is generated.
 """
 
 
@@ -87,21 +85,11 @@ def readme(found: list[Question]) -> str:
     return "\n".join([OPENING, *table, "", "## Programs", "", *tools, ""])
 
 
-def compare(folder: Path) -> int:
-    """Print how a rerun agrees; 1 if a verdict is reversed."""
-    found = agreement(load_runs(folder), load_runs(RESULTS / folder.resolve().name))
-    print(found)
-    return 1 if found.flipped else 0
-
-
 def main(arguments: list[str]) -> int:
     """The program."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("runs", nargs="*", type=Path, help="folders of runs, as runs/light")
-    parser.add_argument("--compare", type=Path, metavar="RUNS", help="a rerun, to be compared")
     given = parser.parse_args(arguments)
-    if given.compare:
-        return compare(given.compare)
     for folder in given.runs:
         shown = notes().get(folder.resolve().name, {}).get("show", {})
         print(publish(load_runs(folder), RESULTS / folder.resolve().name, **shown))
