@@ -7,7 +7,7 @@ from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.norms.affine import per_channel, scale_and_shift
-from normlab.norms.moments import centre
+from normlab.norms.normalise import centre
 from normlab.norms.running import Running, less_running, over_batch
 
 
@@ -47,19 +47,22 @@ class AveragedBatchNorm(Running):
             z = less_running(x, state["mean"], mask)
             z = z * lax.rsqrt(per_channel("variance", state["variance"], z) + self.eps)
             return scale_and_shift(z, x, scale, bias, mask), state
-        z, batch = centre(x, over_batch(x), mask=mask, axis_name=self.axis_name)
-        mean, variance, steps = (per_channel(n, state[n], z) for n in ("mean", "variance", "steps"))
+        centred, batch = centre(x, over_batch(x), mask=mask, axis_name=self.axis_name)
+        mean, variance, steps = (
+            per_channel(n, state[n], batch.mean) for n in ("mean", "variance", "steps")
+        )
         several = batch.count > 1
-        old = jnp.where(several, jnp.where(steps > 0, self.momentum, 0), 1).astype(z.dtype)
+        old = jnp.where(several, jnp.where(steps > 0, self.momentum, 0), 1).astype(mean.dtype)
         offset = old * (mean - batch.mean)  # of the new mean from the batch's own
         variance = old * variance + (1 - old) * batch.variance
         new = {
             "mean": batch.mean + offset,
             "variance": variance,
-            "steps": steps + several.astype(z.dtype),
+            "steps": steps + several.astype(steps.dtype),
         }
-        z = (z - offset) * lax.rsqrt(variance + self.eps)
-        return scale_and_shift(z, x, scale, bias, mask), {n: _stored(new[n]) for n in state}
+        root = lax.rsqrt(variance + self.eps)
+        y = centred.times(root, -offset * root, scale=scale, bias=bias)
+        return y, {n: _stored(new[n]) for n in state}
 
     def pool(self, states: State) -> State:
         """As for `BatchNorm`, with the weight that the old values had in this step."""

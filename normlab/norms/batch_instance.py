@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.norms.affine import per_channel, scale_and_shift
-from normlab.norms.moments import Sharing, centre, standardise
-from normlab.norms.running import Running, less_running, over_batch
+from normlab.norms.affine import per_channel
+from normlab.norms.moments import Sharing, statistics_dtype
+from normlab.norms.normalise import centre, less_given
+from normlab.norms.running import Running, over_batch
 
 
 @normaliser(
@@ -40,17 +41,18 @@ class BatchInstanceNorm(Running):
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
     ) -> tuple[Array, State]:
-        positions = Sharing(axes=tuple(range(1, x.ndim - 1)))
-        of_instance, _ = standardise(x, positions, eps=self.eps, mask=mask)
+        wide = x.astype(statistics_dtype(x))
+        of_instance, instance = centre(wide, Sharing(tuple(range(1, x.ndim - 1))), mask=mask)
         if train:
-            centred, moments = centre(x, over_batch(x), mask=mask, axis_name=self.axis_name)
+            of_batch, moments = centre(wide, over_batch(x), mask=mask, axis_name=self.axis_name)
             variance = moments.variance
             state = self.moved(state, moments)
         else:
-            centred = less_running(x, state["mean"], mask)
-            variance = per_channel("variance", state["variance"], centred)
-        of_batch = centred * lax.rsqrt(variance + self.eps)
-        gate = per_channel("gate", params["gate"], of_batch)
+            of_batch = less_given(wide, state["mean"], state["variance"], mask=mask)
+            variance = per_channel("variance", state["variance"], wide)
+        gate = per_channel("gate", params["gate"], wide)
         rho = gate + lax.stop_gradient(jnp.clip(gate, 0, 1) - gate)
-        z = rho * of_batch + (1 - rho) * of_instance
-        return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state
+        scale, bias = params.get("scale"), params.get("bias")
+        y = of_batch.times(rho * lax.rsqrt(variance + self.eps), scale=scale, bias=bias)
+        y = y + of_instance.times((1 - rho) * lax.rsqrt(instance.variance + self.eps), scale=scale)
+        return y.astype(x.dtype), state

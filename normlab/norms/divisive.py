@@ -10,7 +10,8 @@ from jax import lax
 from normlab.core import Array, Facts, Params, State, normaliser
 from normlab.errors import require_field
 from normlab.norms.affine import affine_params, scale_and_shift, zero_masked
-from normlab.norms.moments import Sharing, centre, fit_mask
+from normlab.norms.moments import Sharing, fit_mask
+from normlab.norms.normalise import centre
 
 
 def divisive_norm(
@@ -46,7 +47,7 @@ def divisive_norm(
     ['-0.756', '0.756']
     """
     # The example's own mean has no part in the result; without it a large one costs no digits.
-    z, _ = centre(x, Sharing(axes=tuple(range(1, x.ndim))), mask=mask)
+    z = centre(x, Sharing(axes=tuple(range(1, x.ndim))), mask=mask)[0].values
     valid = jnp.ones(x.shape, bool) if mask is None else fit_mask(mask, x)
     count = jnp.maximum(_around(valid.astype(z.dtype), window), 1)
     v = zero_masked(z - _around(z, window) / count, mask)

@@ -7,13 +7,15 @@ one an example; a model that has none to give leaves them out, and their `apply`
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
 from normlab.norms.affine import per_channel, zero_masked
-from normlab.norms.moments import ShapeError, centre, fit_mask
+from normlab.norms.moments import ShapeError, Sharing, fit_mask, statistics_dtype
+from normlab.norms.normalise import Centred, centre, less_given
 from normlab.norms.running import Running, less_running, over_batch
 
 
@@ -71,10 +73,11 @@ class ConditionalBatchNorm(Running):
             variance = moments.variance
             state = self.moved(state, moments)
         else:
-            centred = less_running(x, state["mean"], mask)
-            variance = per_channel("variance", state["variance"], centred)
-        z = centred * lax.rsqrt(variance + self.eps)
-        return _scale_and_shift_each(z, x, params, condition, mask), state
+            centred = less_given(x, state["mean"], state["variance"], mask=mask)
+            variance = state["variance"].reshape((1,) * (x.ndim - 1) + (-1,))
+        root = lax.rsqrt(variance.astype(statistics_dtype(x)) + self.eps)
+        each = {name: _per_example(leaf[condition], x) for name, leaf in params.items()}
+        return _times(centred, root, each), state
 
 
 @normaliser(
@@ -130,15 +133,17 @@ class SplitBatchNorm(Running):
             ShapeError: no domain is given and the batch has no equal parts.
         """
         if domain is None:
-            domain = self._by_position(x.shape[0]) if train else jnp.zeros(x.shape[0], jnp.int32)
+            if train:
+                return self._by_position(params, state, x, mask)
+            domain = jnp.zeros(x.shape[0], jnp.int32)
         valid = fit_mask(jnp.ones((1,) * x.ndim, bool) if mask is None else mask, x)
         z, each = 0.0, []
         for number in range(self.domains):
             own = valid & (_per_example(domain, x) == number)
             here = {name: leaf[number] for name, leaf in state.items()}
             if train:
-                centred, moments = centre(x, over_batch(x), mask=own, axis_name=self.axis_name)
-                variance = moments.variance
+                found, moments = centre(x, over_batch(x), mask=own, axis_name=self.axis_name)
+                centred, variance = found.values, moments.variance
                 here = self.moved(here, moments)
             else:
                 centred = jnp.where(own, less_running(x, here["mean"], valid), 0)
@@ -148,13 +153,25 @@ class SplitBatchNorm(Running):
         state = {name: jnp.stack([here[name] for here in each]) for name in state}
         return _scale_and_shift_each(jnp.asarray(z), x, params, domain, mask), state
 
-    def _by_position(self, examples: int) -> Array:
+    def _by_position(
+        self, params: Params, state: State, x: Array, mask: Array | None
+    ) -> tuple[Array, State]:
+        examples = x.shape[0]
         if examples % self.domains:
             raise ShapeError(
                 f"{examples} examples cannot be split into {self.domains} equal parts, one a "
                 "domain: choose another batch size, or give each example's domain"
             )
-        return jnp.arange(examples) // (examples // self.domains)
+
+        def in_parts(values: Array) -> Array:
+            return values.reshape(self.domains, -1, *values.shape[1:])
+
+        valid = None if mask is None else in_parts(fit_mask(mask, x))
+        over = Sharing(axes=tuple(range(1, x.ndim)))
+        centred, moments = centre(in_parts(x), over, mask=valid, axis_name=self.axis_name)
+        each = {name: _per_example(leaf, centred.x) for name, leaf in params.items()}
+        y = _times(centred, lax.rsqrt(moments.variance + self.eps), each)
+        return y.reshape(x.shape), jax.vmap(self.moved)(state, moments)
 
 
 def _require_count(name: str, value: int) -> None:
@@ -168,6 +185,13 @@ def _for_each(number: int, tree: Params) -> Params:
 def _per_example(values: Array, x: Array) -> Array:
     """`(N,)` or `(N, C)` made to broadcast to `(N, ..., C)`."""
     return values.reshape(values.shape[0], *(1,) * (x.ndim - 2), -1)
+
+
+def _times(centred: Centred, root: Array, each: Params) -> Array:
+    """`centred * root * scale + bias`, scale and bias of each example (or part)."""
+    slope = root * each["scale"].astype(root.dtype) if "scale" in each else root
+    level = each["bias"].astype(root.dtype) if "bias" in each else None
+    return centred.times(slope, level)
 
 
 def _scale_and_shift_each(

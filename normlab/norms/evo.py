@@ -10,7 +10,8 @@ from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
 from normlab.norms.affine import Standardiser, per_channel, scale_and_shift, zero_masked
 from normlab.norms.group import require_divisor
-from normlab.norms.moments import Sharing, centre, statistics_dtype
+from normlab.norms.moments import Sharing, statistics_dtype
+from normlab.norms.normalise import centre
 from normlab.norms.running import Running, over_batch
 
 

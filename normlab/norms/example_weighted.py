@@ -8,7 +8,8 @@ from jax import lax
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
 from normlab.norms.affine import per_channel, scale_and_shift
-from normlab.norms.moments import Sharing, centre, statistics_dtype
+from normlab.norms.moments import Sharing, statistics_dtype
+from normlab.norms.normalise import centre, normalise
 from normlab.norms.running import Running, less_running, over_batch
 
 
@@ -49,19 +50,21 @@ class ExampleWeightedBatchNorm(Running):
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
     ) -> tuple[Array, State]:
+        scale, bias = params.get("scale"), params.get("bias")
         if train:
-            centred, moments = centre(x, over_batch(x), mask=mask, axis_name=self.axis_name)
-            z = centred * lax.rsqrt(moments.variance + self.eps)
-            state = self.moved(state, moments)
-        else:
-            running = less_running(x, state["mean"], mask)
-            variance = per_channel("variance", state["variance"], running)
-            own, own_variance = _of_example(x, mask)
-            # Pooling the mean squares leaves the distance of the means in the variance.
-            w, apart = self.weight, own - running
-            pooled = w * own_variance + (1 - w) * variance + w * (1 - w) * apart**2
-            z = (w * own + (1 - w) * running) * lax.rsqrt(pooled + self.eps)
-        return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state
+            over, eps = over_batch(x), self.eps
+            y, moments = normalise(
+                x, over, scale, bias, eps=eps, mask=mask, axis_name=self.axis_name
+            )
+            return y, self.moved(state, moments)
+        running = less_running(x, state["mean"], mask)
+        variance = per_channel("variance", state["variance"], running)
+        own, own_variance = _of_example(x, mask)
+        # Pooling the mean squares leaves the distance of the means in the variance.
+        w, apart = self.weight, own - running
+        pooled = w * own_variance + (1 - w) * variance + w * (1 - w) * apart**2
+        z = (w * own + (1 - w) * running) * lax.rsqrt(pooled + self.eps)
+        return scale_and_shift(z, x, scale, bias, mask), state
 
 
 def _of_example(x: Array, mask: Array | None) -> tuple[Array, Array]:
@@ -71,4 +74,4 @@ def _of_example(x: Array, mask: Array | None) -> tuple[Array, Array]:
         nothing = jnp.zeros(x.shape, statistics_dtype(x))
         return nothing, nothing
     own, moments = centre(x, positions, mask=mask)
-    return own, moments.variance
+    return own.values, moments.variance

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.norms.affine import Standardiser, per_channel, scale_and_shift, zero_masked
-from normlab.norms.moments import ShapeError, fit_mask, statistics_dtype
+from normlab.norms.affine import Standardiser, per_channel, zero_masked
+from normlab.norms.moments import ShapeError, Sharing, statistics_dtype
+from normlab.norms.normalise import normalise
 
 
 def filter_response_norm(
@@ -46,14 +46,7 @@ def filter_response_norm(
             f"an input of shape {x.shape} leaves one value to take a mean square of, and what is "
             "left of it is its sign; give (N, ..., C) with more than one position"
         )
-    if mask is None:
-        mean_square = jnp.mean(z**2, axis=axes, keepdims=True)
-    else:
-        valid = fit_mask(mask, z)
-        z = jnp.where(valid, z, 0)
-        counted = jnp.maximum(valid.sum(axis=axes, keepdims=True), 1).astype(z.dtype)
-        mean_square = jnp.sum(z**2, axis=axes, keepdims=True) / counted
-    y = scale_and_shift(z * lax.rsqrt(mean_square + eps), z, scale, bias, None)
+    y, _ = normalise(z, Sharing(axes), scale, bias, eps=eps, mask=mask, about_zero=True)
     if threshold is not None:
         y = jnp.maximum(y, per_channel("threshold", threshold, y))
     return zero_masked(y.astype(x.dtype), mask)

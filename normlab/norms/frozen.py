@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.norms.affine import Standardiser, per_channel, scale_and_shift
-from normlab.norms.running import less_running
+from normlab.norms.affine import Standardiser, per_channel
+from normlab.norms.moments import statistics_dtype
+from normlab.norms.normalise import less_given
 
 
 @normaliser(paper="arXiv:1512.03385, appendix A (detectors trained on with fixed statistics)")
@@ -42,7 +43,7 @@ class FrozenBatchNorm(Standardiser):
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
     ) -> tuple[Array, State]:
-        centred = less_running(x, state["mean"], mask)
-        variance = per_channel("variance", state["variance"], centred)
-        z = centred * lax.rsqrt(variance + self.eps)
-        return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state
+        centred = less_given(x, state["mean"], state["variance"], mask=mask)
+        variance = per_channel("variance", state["variance"], x.astype(statistics_dtype(x)))
+        root = lax.rsqrt(variance + self.eps)
+        return centred.times(root, scale=params.get("scale"), bias=params.get("bias")), state

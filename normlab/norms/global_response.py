@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.norms.affine import PerExample, scale_and_shift
-from normlab.norms.moments import fit_mask, statistics_dtype
+from normlab.norms.affine import PerExample, per_channel
+from normlab.norms.moments import Sharing
+from normlab.norms.normalise import centre
 
 
 def global_response_norm(
@@ -34,14 +35,15 @@ def global_response_norm(
     >>> [f"{value:.2f}" for value in global_response_norm(x).ravel()]
     ['6.75', '0.00', '9.00', '5.25']
     """
-    z, axes = x.astype(statistics_dtype(x)), tuple(range(1, x.ndim - 1))
-    if mask is not None:
-        z = jnp.where(fit_mask(mask, z), z, 0)
-    square = jnp.sum(z**2, axis=axes, keepdims=True)
+    positions = Sharing(axes=tuple(range(1, x.ndim - 1)))
+    about_zero, moments = centre(x, positions, mask=mask, about_zero=True)
+    square = moments.m2
     # The root has no slope at zero; where a length is zero another number takes its place.
     length = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
     response = length / (length.mean(axis=-1, keepdims=True) + eps)
-    return (z + scale_and_shift(z * response, z, scale, bias, mask)).astype(x.dtype)
+    if scale is not None:
+        response = response * per_channel("scale", scale, response)
+    return about_zero.times(1 + response, bias=bias)
 
 
 @normaliser(paper="arXiv:2301.00808")

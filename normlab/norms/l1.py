@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.norms.affine import per_channel, scale_and_shift
-from normlab.norms.moments import centre, shared_mean
+from normlab.norms.moments import shared_mean
+from normlab.norms.normalise import centre
 from normlab.norms.running import Running, less_running, move, over_batch
 
 OF_A_NORMAL = math.sqrt(math.pi / 2)
@@ -41,18 +42,20 @@ class L1BatchNorm(Running):
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
     ) -> tuple[Array, State]:
+        scale, bias = params.get("scale"), params.get("bias")
         if train:
             sharing = over_batch(x)
             centred, moments = centre(x, sharing, mask=mask, axis_name=self.axis_name)
-            distance = shared_mean(jnp.abs(centred), sharing, mask=mask, axis_name=self.axis_name)
+            distance = shared_mean(
+                jnp.abs(centred.values), sharing, mask=mask, axis_name=self.axis_name
+            )
             deviation = OF_A_NORMAL * distance
             batch = {"mean": moments.mean, "deviation": deviation}
             state = {**state, **move(state, batch, moments.count, self.momentum)}
-        else:
-            centred = less_running(x, state["mean"], mask)
-            deviation = per_channel("deviation", state["deviation"], centred)
-        z = centred / (deviation + self.eps)
-        return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state
+            return centred.times(1 / (deviation + self.eps), scale=scale, bias=bias), state
+        z = less_running(x, state["mean"], mask)
+        z = z / (per_channel("deviation", state["deviation"], z) + self.eps)
+        return scale_and_shift(z, x, scale, bias, mask), state
 
     def pool(self, states: State) -> State:
         """The average over microbatches, each with distances from its own mean."""

@@ -9,7 +9,8 @@ from jax import lax
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
 from normlab.norms.affine import per_channel, scale_and_shift, zero_masked
-from normlab.norms.moments import Sharing, centre, shared_mean, statistics_dtype
+from normlab.norms.moments import Moments, Sharing, shared_mean, statistics_dtype
+from normlab.norms.normalise import Centred, centre
 from normlab.norms.running import Running, move, over_batch
 
 EMPTY = 1e-12
@@ -57,41 +58,52 @@ class ModeNorm(Running):
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
     ) -> tuple[Array, State]:
         gates = _gates(x, params["gate"], params["gate_bias"], mask)
-        over = over_batch(x)
-        if train:
-            centred, moments = centre(x, over, mask=mask, axis_name=self.axis_name)
-            origin, count = moments.mean, moments.count
-        else:
-            centred, origin, count = zero_masked(x.astype(statistics_dtype(x)), mask), 0.0, 0
+        scale, bias = params.get("scale"), params.get("bias")
+        by_mode = [gates[..., mode : mode + 1] for mode in range(self.modes)]
+        if not train:
+            values, mixed = zero_masked(x.astype(statistics_dtype(x)), mask), 0.0
+            for mode, gate in enumerate(by_mode):
+                mean = per_channel("mean", state["mean"][mode], values)
+                variance = per_channel("variance", state["variance"][mode], values)
+                mixed = mixed + gate * (values - mean) * lax.rsqrt(variance + self.eps)
+            return scale_and_shift(jnp.asarray(mixed), x, scale, bias, mask), state
 
-        mixed, batch, counts = 0.0, [], []
-        for mode in range(self.modes):
-            gate = zero_masked(jnp.broadcast_to(gates[..., mode : mode + 1], x.shape), mask)
-            if train:
-                share = shared_mean(gate, over, mask=mask, axis_name=self.axis_name)
-                held = share > EMPTY
-                share = jnp.where(held, share, 1)
+        # A gate is one number an example, so a mode's moments are a mixture of the examples' own,
+        # taken about the batch's mean, of which the result is independent.
+        found, batch = centre(x, over_batch(x), mask=mask, axis_name=self.axis_name)
+        within, each = _by_example(found.detached().values, mask)
 
-                def weighted(
-                    values: Array, gate: Array = gate, share: Array = share, held: Array = held
-                ) -> Array:
-                    mean = shared_mean(gate * values, over, mask=mask, axis_name=self.axis_name)
-                    return jnp.where(held, mean / share, 0)
+        def total(values: Array) -> Array:
+            summed = values.sum(axis=0, keepdims=True)
+            return summed if self.axis_name is None else lax.psum(summed, self.axis_name)
 
-                mean = weighted(centred)
-                variance = weighted((centred - mean) ** 2)
-                batch.append({"mean": origin + mean, "variance": variance})
-                counts.append(jnp.where(held, count, 0))
-            else:
-                mean = per_channel("mean", state["mean"][mode], centred)
-                variance = per_channel("variance", state["variance"][mode], centred)
-            mixed = mixed + gate * (centred - mean) * lax.rsqrt(variance + self.eps)
-        if train:
-            new = {k: jnp.concatenate([one[k].reshape(1, -1) for one in batch]) for k in state}
-            count = jnp.concatenate([one.reshape(1, -1) for one in counts])
-            state = _moved(state, new, count, self.momentum)
-        z = jnp.asarray(mixed)
-        return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state
+        slope, level, new, counts = 0.0, 0.0, [], []
+        for gate in by_mode:
+            weight = total(gate * each.count)
+            held = weight > EMPTY * batch.count
+            weight = jnp.where(held, weight, 1)
+            mean = jnp.where(held, total(gate * each.count * each.mean) / weight, 0)
+            apart = each.mean - mean
+            spread = total(gate * (each.m2 + each.count * apart**2))
+            variance = jnp.where(held, spread / weight, 0)
+            root = gate * lax.rsqrt(variance + self.eps)
+            slope, level = slope + root, level + apart * root
+            new.append({"mean": batch.mean + mean, "variance": variance})
+            counts.append(jnp.where(held, batch.count, 0))
+        moved = {k: jnp.concatenate([one[k].reshape(1, -1) for one in new]) for k in state}
+        count = jnp.concatenate([one.reshape(1, -1) for one in counts])
+        y = within.times(jnp.asarray(slope), jnp.asarray(level), scale=scale, bias=bias)
+        return y.astype(x.dtype), _moved(state, moved, count, self.momentum)
+
+
+def _by_example(values: Array, mask: Array | None) -> tuple[Centred, Moments]:
+    """What `centre` says of each example's channels; one without positions is its own mean."""
+    positions = Sharing(axes=tuple(range(1, values.ndim - 1)))
+    if positions.size(values.shape) > 1:
+        return centre(values, positions, mask=mask)
+    nothing = jnp.zeros_like(values)
+    count = zero_masked(jnp.ones_like(values), mask)
+    return Centred(values, nothing, mask=mask), Moments(count, values, nothing)
 
 
 def _moved(state: State, batch: State, count: Array, momentum: float) -> State:

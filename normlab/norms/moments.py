@@ -169,12 +169,17 @@ def standardise(
 
 
 def centre(
-    x: Array, sharing: Sharing, *, mask: Array | None = None, axis_name: str | None = None
+    x: Array,
+    sharing: Sharing,
+    *,
+    mask: Array | None = None,
+    axis_name: str | None = None,
+    about_zero: bool = False,
 ) -> tuple[Array, Moments]:
     """`x - mean`, and the moments; arguments and errors are those of `standardise`.
 
-    The difference is exact to rounding however large the mean is, where `x - moments.mean` is not:
-    what mixes several means subtracts each by itself.
+    The difference is exact to rounding however large the mean is, where `x - moments.mean` is not.
+    About zero, the mean is taken to be that, and one value is enough.
 
     >>> centred, moments = centre(jnp.array([[1.0], [3.0]]), Sharing(axes=(0,)))
     >>> centred.ravel().tolist(), moments.mean.item()
@@ -183,7 +188,8 @@ def centre(
     x = x.astype(statistics_dtype(x))
     size = sharing.size(x.shape)
     shards = 1 if axis_name is None else lax.axis_size(axis_name)
-    require_several(size * shards, x.shape, sharing)
+    if not about_zero:
+        require_several(size * shards, x.shape, sharing)
     if mask is None:
         shift = sharing.representative(x)
         count = jnp.full_like(shift, size)
@@ -197,6 +203,9 @@ def centre(
         x = keep(x)
         count = sharing.reduce(mask.astype(x.dtype), jnp.sum)
         shift = _masked_representative(x, mask, count, sharing)
+    if about_zero:
+        found = Moments(count, jnp.zeros_like(shift), sharing.reduce(x**2, jnp.sum))
+        return x, found if axis_name is None else synchronise(found, axis_name)
     shift = lax.stop_gradient(shift)
     if axis_name is not None:
         shift = lax.pmax(shift, axis_name)

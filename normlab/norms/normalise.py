@@ -1,18 +1,26 @@
 """Standardising and the learnt scale and bias in one call: by a fast kernel wherever one serves."""
 
+from dataclasses import dataclass, replace
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from normlab.core import Array
-from normlab.norms.affine import per_channel, scale_and_shift
-from normlab.norms.kernels import Channels, Layout, Rows, normalised
-from normlab.norms.moments import (
-    Moments,
-    Sharing,
-    require_several,
-    standardise,
-    statistics_dtype,
+from normlab.norms import moments as plain_moments
+from normlab.norms.affine import per_channel, zero_masked
+from normlab.norms.kernels import normalised, scaled, statistics
+from normlab.norms.layouts import (
+    WELL_CENTRED,
+    Channels,
+    Layout,
+    Rows,
+    Statistics,
+    beside,
+    less_mean,
 )
+from normlab.norms.moments import Moments, Sharing, require_several, statistics_dtype
+from normlab.norms.running import less_running
 
 
 def normalise(
@@ -24,6 +32,7 @@ def normalise(
     eps: float,
     mask: Array | None = None,
     axis_name: str | None = None,
+    about_zero: bool = False,
 ) -> tuple[Array, Moments]:
     """`(x - mean) / sqrt(variance + eps) * scale + bias`.
 
@@ -35,6 +44,7 @@ def normalise(
         eps: added to the variance.
         mask: True where an element counts; as many axes as `x`, broadcast to it.
         axis_name: a mapped axis whose shards share the statistics too.
+        about_zero: take the mean to be zero, so that the variance is the mean square.
 
     Returns:
         The result, in the dtype of `x` and zero where masked; and the moments, float32 or wider,
@@ -48,18 +58,143 @@ def normalise(
     >>> y.ravel().tolist(), moments.mean.item()
     ([9.0, 11.0], 2.0)
     """
-    layout = _layout(sharing, x)
-    plain = mask is None and axis_name is None and in_no_mesh()
-    if layout is None or not plain:
-        z, moments = standardise(x, sharing, eps=eps, mask=mask, axis_name=axis_name)
-        return scale_and_shift(z, x, scale, bias, mask), moments
+    kernel = _kernel_for(x, sharing, mask, axis_name, about_zero)
+    if kernel is None:
+        centred, moments = centre(x, sharing, mask=mask, axis_name=axis_name, about_zero=about_zero)
+        return centred.times(lax.rsqrt(moments.variance + eps), scale=scale, bias=bias), moments
+    y, found = normalised(kernel, eps, x, *in_precision_of(x, scale, bias))
+    return y, _moments(x, sharing, found)
 
-    size = sharing.size(x.shape)
-    require_several(size, x.shape, sharing)
-    y, (shift, offset, variance) = normalised(layout, eps, x, *in_precision_of(x, scale, bias))
+
+def centre(
+    x: Array,
+    sharing: Sharing,
+    *,
+    mask: Array | None = None,
+    axis_name: str | None = None,
+    about_zero: bool = False,
+) -> tuple["Centred", Moments]:
+    """What `x - mean` takes, and the moments, for normalisers that are not `normalise`.
+
+    Arguments and errors are those of `normalise`.
+
+    >>> x = jnp.array([[1.0], [3.0]])
+    >>> centred, moments = centre(x, Sharing(axes=(0,)))
+    >>> centred.values.ravel().tolist(), moments.mean.item()
+    ([-1.0, 1.0], 2.0)
+    >>> centred.times(jnp.array([[10.0]]), bias=jnp.array([0.5])).ravel().tolist()
+    [-9.5, 10.5]
+    """
+    kernel = _kernel_for(x, sharing, mask, axis_name, about_zero)
+    if kernel is None:
+        values, found = plain_moments.centre(
+            x, sharing, mask=mask, axis_name=axis_name, about_zero=about_zero
+        )
+        return Centred(x, values, mask=mask), found
+    found = statistics(kernel, x)
+    return Centred(x, less_mean(x, found), found), _moments(x, sharing, found)
+
+
+def less_given(x: Array, mean: Array, variance: Array, *, mask: Array | None = None) -> "Centred":
+    """What `x - mean` takes for statistics that are given, `(C,)` each.
+
+    Raises:
+        ShapeError: a statistic is not one number a channel, or the mask does not fit.
+
+    >>> x = jnp.array([[1.0], [3.0]])
+    >>> less_given(x, jnp.array([2.0]), jnp.array([1.0])).values.ravel().tolist()
+    [-1.0, 1.0]
+    """
+    if mask is not None or not in_no_mesh():
+        return Centred(x, less_running(x, mean, mask), mask=mask)
+    wide = x.astype(statistics_dtype(x))
+    mean, variance = per_channel("mean", mean, wide), per_channel("variance", variance, wide)
+    shift = jnp.where(mean**2 <= WELL_CENTRED**2 * variance, 0, mean)
+    about = Statistics(shift, mean - shift, variance)
+    return Centred(x, less_mean(x, about), about)
+
+
+@dataclass(frozen=True)
+class Centred:
+    """`x - mean`, exact to rounding however large the mean is, where `x - moments.mean` is not.
+
+    What mixes several means therefore subtracts each by itself.
+
+    Attributes:
+        x: the input.
+        values: `x - mean`, float32 or wider, zero where masked.
+        about: the statistics, where a kernel serves; None where plain JAX does.
+        mask: True where an element counts, or None.
+    """
+
+    x: Array
+    values: Array
+    about: Statistics | None = None
+    mask: Array | None = None
+
+    def times(
+        self,
+        slope: Array,
+        level: Array | None = None,
+        *,
+        scale: Array | None = None,
+        bias: Array | None = None,
+    ) -> Array:
+        """`((x - mean) * slope + level) * scale + bias` in the dtype of `x`, zero where masked.
+
+        Args:
+            slope, level: float32 or wider; at each axis size 1 or that of `x`.
+            scale, bias: `(C,)` or None.
+
+        Raises:
+            ShapeError: scale or bias is not one number a channel.
+        """
+        level = jnp.zeros_like(slope) if level is None else level
+        scale, bias = in_precision_of(self.x, scale, bias)
+        if scale is not None:
+            slope, level = slope * beside(self.x, scale), level * beside(self.x, scale)
+        if bias is not None:
+            level = level + beside(self.x, bias)
+        if self.about is None:
+            return zero_masked((self.values * slope + level).astype(self.x.dtype), self.mask)
+        return scaled(self.x, self.about, slope, level).astype(self.x.dtype)
+
+    def detached(self) -> "Centred":
+        """The same, its mean taken as given: the gradient is that of `x`."""
+        if self.about is not None:
+            about = lax.stop_gradient(self.about)
+            return replace(self, values=less_mean(self.x, about), about=about)
+        x = zero_masked(self.x.astype(self.values.dtype), self.mask)
+        # The difference is zero, and hands on the gradient that the rest does not have.
+        passing = x - lax.stop_gradient(x)
+        return replace(self, values=lax.stop_gradient(self.values) + passing)
+
+
+def _moments(x: Array, sharing: Sharing, found: Statistics) -> Moments:
     if x.ndim - 1 in sharing.axes:
-        shift, offset, variance = (values[..., :1] for values in (shift, offset, variance))
-    return y, Moments(jnp.full_like(shift, size), shift + offset, variance * size)
+        found = Statistics(*(values[..., :1] for values in found))
+    shift, offset, variance = found
+    size = sharing.size(x.shape)
+    return Moments(jnp.full_like(shift, size), shift + offset, variance * size)
+
+
+def _kernel_for(
+    x: Array, sharing: Sharing, mask: Array | None, axis_name: str | None, about_zero: bool
+) -> Layout | None:
+    """The kernel that serves, or None."""
+    last = x.ndim - 1
+    if mask is not None or axis_name is not None or not in_no_mesh() or not sharing.axes:
+        return None
+    statistics_dtype(x)  # which refuses whole numbers
+    if not about_zero:
+        require_several(sharing.size(x.shape), x.shape, sharing)
+    if sharing.axes == (last,):
+        return Rows(centred=not about_zero)
+    if last in sharing.axes:
+        axes, groups = tuple(axis for axis in sharing.axes if axis != last), 1
+    else:
+        axes, groups = sharing.axes, sharing.channel_groups or x.shape[-1]
+    return Channels(axes, groups, centred=not about_zero)
 
 
 def in_no_mesh() -> bool:
@@ -87,14 +222,3 @@ def in_precision_of(
             values = values.astype(wide)
         found.append(values)
     return found[0], found[1]
-
-
-def _layout(sharing: Sharing, x: Array) -> Layout | None:
-    last = x.ndim - 1
-    if sharing.axes == (last,):
-        return Rows()
-    if last in sharing.axes:
-        return Channels(tuple(axis for axis in sharing.axes if axis != last), groups=1)
-    if not sharing.axes:
-        return None
-    return Channels(sharing.axes, sharing.channel_groups or x.shape[-1])

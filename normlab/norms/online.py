@@ -10,7 +10,8 @@ from jax import lax
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
 from normlab.norms.affine import Standardiser, per_channel, scale_and_shift, zero_masked
-from normlab.norms.moments import fit_mask, statistics_dtype
+from normlab.norms.moments import Sharing, fit_mask, statistics_dtype
+from normlab.norms.normalise import normalise
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -31,18 +32,23 @@ def _forward(decay, x, mean, root, along, sum_, keep):  # type: ignore[no-untype
 
 def _backward(decay, kept, g):  # type: ignore[no-untyped-def]
     y, mean, root, along, sum_, keep = kept
+    g, rate = jnp.where(keep, g, 0), 1 - decay
 
+    # What a step needs of its example are means: they are taken of all examples at once.
     def one(errors, example):  # type: ignore[no-untyped-def]
         along, total = errors
-        g, y, root, keep = example
+        product, square, g, y, root, seen = example
+        after_along = along + product - rate * along * square
+        after_total = total + (g - rate * along * y) / root - rate * total
         # Errors of a channel of which this example has nothing stay as they are.
-        g = jnp.where(keep, g - (1 - decay) * along[None] * y, 0)
-        along = along + _mean(g * y, keep)
-        g = jnp.where(keep, g / root[None] - (1 - decay) * total[None], 0)
-        return (along, total + _mean(g, keep)), g
+        after = jnp.where(seen, after_along, along), jnp.where(seen, after_total, total)
+        return after, errors
 
     start = (along.astype(y.dtype), sum_.astype(y.dtype))
-    (after_along, after_sum), gradient = lax.scan(one, start, (g, y, root, keep))
+    means = [_mean(values, keep) for values in (g * y, y**2, g, y)]
+    (after_along, after_sum), before = lax.scan(one, start, (*means, root, keep.any(axis=1)))
+    alongs, sums = (values[:, None] for values in before)
+    gradient = jnp.where(keep, (g - rate * alongs * y) / root[:, None] - rate * sums, 0)
     nothing = jnp.zeros(keep.shape, jax.dtypes.float0)
     left = after_along.astype(along.dtype), after_sum.astype(sum_.dtype)
     return gradient, jnp.zeros_like(mean), jnp.zeros_like(root), *left, nothing
@@ -110,7 +116,9 @@ class OnlineNorm(Standardiser):
             mean, variance = (per_channel(k, state[k], z) for k in ("mean", "variance"))
             y = (z - mean) * lax.rsqrt(variance + self.eps)
         y = scale_and_shift(zero_masked(y, mask), z, params.get("scale"), params.get("bias"), mask)
-        return self._scaled(y, mask).astype(x.dtype), state
+        example = Sharing(axes=tuple(range(1, x.ndim)))
+        y, _ = normalise(y, example, None, None, eps=self.eps, mask=mask, about_zero=True)
+        return y.astype(x.dtype), state
 
     def _averages(
         self, state: State, rows: Array, keep: Array
@@ -118,32 +126,24 @@ class OnlineNorm(Standardiser):
         """The state after the last example, and what each example is normalised by, `(N, C)`."""
 
         def one(
-            before: tuple[Array, Array], example: tuple[Array, Array]
+            before: tuple[Array, Array], example: tuple[Array, Array, Array]
         ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-            (mean, variance), (values, keep) = before, example
-            own = _mean(values, keep)
-            spread = _mean(jnp.where(keep, values - own[None], 0) ** 2, keep)
+            (mean, variance), (own, spread, seen) = before, example
             new = 1 - self.momentum
             moved = (
                 mean + new * (own - mean),
                 self.momentum * variance + new * spread + self.momentum * new * (own - mean) ** 2,
             )
-            seen = keep.any(axis=0)
             return tuple(jnp.where(seen, a, b) for a, b in zip(moved, before, strict=True)), before  # type: ignore[return-value]
 
         start = state["mean"].astype(rows.dtype), state["variance"].astype(rows.dtype)
-        (mean, variance), before = lax.scan(one, start, (rows, keep))
+        own = _mean(rows, keep)
+        spread = _mean(jnp.where(keep, rows - own[:, None], 0) ** 2, keep)
+        (mean, variance), before = lax.scan(one, start, (own, spread, keep.any(axis=1)))
         moved = {"mean": mean.astype(jnp.float32), "variance": variance.astype(jnp.float32)}
         return moved, before
 
-    def _scaled(self, y: Array, mask: Array | None) -> Array:
-        axes = tuple(range(1, y.ndim))
-        total = jnp.sum(y**2, axis=axes, keepdims=True)
-        kept = jnp.ones_like(y) if mask is None else fit_mask(mask, y).astype(y.dtype)
-        count = jnp.maximum(kept.sum(axis=axes, keepdims=True), 1)
-        return y * lax.rsqrt(total / count + self.eps)
-
 
 def _mean(values: Array, keep: Array) -> Array:
-    """Over the positions of `(P, C)`; `values` are zero where not kept."""
-    return values.sum(axis=0) / jnp.maximum(keep.sum(axis=0).astype(values.dtype), 1)
+    """Over the positions of `(N, P, C)`; `values` are zero where not kept."""
+    return values.sum(axis=1) / jnp.maximum(keep.sum(axis=1).astype(values.dtype), 1)

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.norms.affine import per_channel, scale_and_shift, zero_masked
-from normlab.norms.moments import centre
+from normlab.norms.affine import per_channel, scale_and_shift
+from normlab.norms.normalise import centre
 from normlab.norms.running import Running, less_running, move, over_batch
 
 
@@ -41,24 +41,24 @@ class PopulationNorm(Running):
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
     ) -> tuple[Array, State]:
+        scale, bias = params.get("scale"), params.get("bias")
         if train:
-            z, moments = centre(x, over_batch(x), mask=mask, axis_name=self.axis_name)
+            centred, moments = centre(x, over_batch(x), mask=mask, axis_name=self.axis_name)
             old = self._weight_of_old(state["steps"])
             state = {
                 **state,
                 **move(state, moments.statistics, moments.count, old),
                 "steps": state["steps"] + 1,
             }
-            # x less the new mean, through the batch's own, so that a large mean costs no digits;
-            # the last term is zero, and hands on the gradient that the rest does not have.
-            offset = moments.mean - per_channel("mean", state["mean"], z)
-            passing = zero_masked(x.astype(z.dtype), mask)
-            centred = lax.stop_gradient(z + offset) + (passing - lax.stop_gradient(passing))
-        else:
-            centred = less_running(x, state["mean"], mask)
-        variance = per_channel("variance", state["variance"], centred)
-        z = centred * lax.rsqrt(variance + self.eps)
-        return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state
+            # x less the new mean, through the batch's own, so that a large mean costs no digits.
+            mean = lax.stop_gradient(moments.mean)
+            offset = mean - per_channel("mean", state["mean"], mean)
+            root = lax.rsqrt(per_channel("variance", state["variance"], mean) + self.eps)
+            y = centred.detached().times(root, offset * root, scale=scale, bias=bias)
+            return y, state
+        z = less_running(x, state["mean"], mask)
+        z = z * lax.rsqrt(per_channel("variance", state["variance"], z) + self.eps)
+        return scale_and_shift(z, x, scale, bias, mask), state
 
     def pool(self, states: State) -> State:
         """As for `BatchNorm`, with the weight that the old values had in this step."""

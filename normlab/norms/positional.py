@@ -6,8 +6,9 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from normlab.core import Array, Facts, Params, State, normaliser
-from normlab.norms.affine import Standardiser, zero_masked
-from normlab.norms.moments import Sharing, standardise
+from normlab.norms.affine import Standardiser
+from normlab.norms.moments import Sharing
+from normlab.norms.normalise import normalise
 
 
 def positional_norm(
@@ -33,8 +34,8 @@ def positional_norm(
     >>> [f"{value:.2f}" for value in y.ravel()], mean.tolist()
     (['-1.00', '1.00'], [[2.0]])
     """
-    z, moments = standardise(x, Sharing(axes=(x.ndim - 1,)), eps=eps, mask=mask)
-    return zero_masked(z.astype(x.dtype), mask), moments.mean, jnp.sqrt(moments.variance + eps)
+    y, moments = normalise(x, Sharing(axes=(x.ndim - 1,)), None, None, eps=eps, mask=mask)
+    return y, moments.mean, jnp.sqrt(moments.variance + eps)
 
 
 @normaliser(

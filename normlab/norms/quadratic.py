@@ -32,28 +32,30 @@ def _divided(
     root: Array,
     memory: Array,
     steps: Array,
-    keep: Array,
+    keep: Array | None,
 ) -> Array:
     """`x / root`; the gradient of `memory` is its next value (`Facts.backward_state`)."""
     return x / root
 
 
 def _forward(rule, axis_name, x, root, memory, steps, keep):  # type: ignore[no-untyped-def]
-    y = x / root
-    return y, (y, root, memory, steps, keep)
+    return x / root, (x, root, memory, steps, keep)
 
 
 def _backward(rule, axis_name, kept, g):  # type: ignore[no-untyped-def]
-    y, root, memory, steps, keep = kept
-    sharing = over_batch(y)
+    x, root, memory, steps, keep = kept
+    sharing = over_batch(x)
 
     def mean(values: Array) -> Array:
         return shared_mean(values, sharing, mask=keep, axis_name=axis_name).reshape(-1)
 
-    product, memory = rule(memory, steps, mean(g * y), mean(y**2))
-    product = per_channel("product", product, y)
-    nothing = jnp.zeros(keep.shape, jax.dtypes.float0)
-    return (g - product * y) / root, jnp.zeros_like(root), memory, jnp.zeros_like(steps), nothing
+    # Sums of products of what lies in memory: on a CPU those of g * (x / root) are slower.
+    r = root.reshape(-1)
+    product, memory = rule(memory, steps, mean(g * x) / r, mean(x**2) / r**2)
+    product = per_channel("product", product, x)
+    nothing = None if keep is None else jnp.zeros(keep.shape, jax.dtypes.float0)
+    dx = (g - product * (x / root)) / root
+    return dx, jnp.zeros_like(root), memory, jnp.zeros_like(steps), nothing
 
 
 _divided.defvjp(_forward, _backward)
@@ -72,7 +74,7 @@ class _Quadratic(Running):
         """The average over microbatches."""
         return {name: leaf.mean(axis=0) for name, leaf in states.items()}
 
-    def _mean_square(self, x: Array, keep: Array) -> Array:
+    def _mean_square(self, x: Array, keep: Array | None) -> Array:
         sharing = over_batch(x)
         if sharing.size(x.shape) < 2:
             raise ShapeError(
@@ -86,10 +88,9 @@ class _Quadratic(Running):
         return jnp.sqrt(per_channel("mean_square", mean_square, z) + self.eps)
 
 
-def _prepared(x: Array, mask: Array | None) -> tuple[Array, Array]:
+def _prepared(x: Array, mask: Array | None) -> tuple[Array, Array | None]:
     z = zero_masked(x.astype(statistics_dtype(x)), mask)
-    keep = jnp.ones((1,) * x.ndim, bool) if mask is None else mask.astype(bool)
-    return z, keep
+    return z, None if mask is None else mask.astype(bool)
 
 
 @normaliser(paper="arXiv:2003.07845", uses_batch=True, backward_state=("product",))

@@ -8,7 +8,7 @@ from jax import lax
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
 from normlab.norms.affine import per_channel, scale_and_shift
-from normlab.norms.moments import centre
+from normlab.norms.normalise import centre
 from normlab.norms.running import Running, less_running, move, over_batch
 
 
@@ -137,9 +137,12 @@ def _renormalise(
 ) -> tuple[Array, State, Array]:
     centred, moments = centre(x, over_batch(x), mask=mask, axis_name=axis_name)
     batch_deviation = jnp.sqrt(moments.variance + eps)
-    m, s = per_channel("mean", mean, centred), per_channel("deviation", deviation, centred)
-    r_max, d_max = (jnp.asarray(limit).astype(centred.dtype) for limit in (r_max, d_max))
+    m, s = (
+        per_channel(name, values, moments.mean)
+        for name, values in (("mean", mean), ("deviation", deviation))
+    )
+    r_max, d_max = (jnp.asarray(limit).astype(m.dtype) for limit in (r_max, d_max))
     r = lax.stop_gradient(jnp.clip(batch_deviation / s, 1 / r_max, r_max))
     d = lax.stop_gradient(jnp.clip((moments.mean - m) / s, -d_max, d_max))
-    y = scale_and_shift(centred / batch_deviation * r + d, x, scale, bias, mask)
+    y = centred.times(r / batch_deviation, d, scale=scale, bias=bias)
     return y, {"mean": moments.mean, "deviation": batch_deviation}, moments.count

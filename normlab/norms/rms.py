@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from jax import lax
-
 from normlab.core import Array, normaliser
-from normlab.norms.affine import PerExample, scale_and_shift, zero_masked
-from normlab.norms.kernels import Rows, normalised
-from normlab.norms.moments import Sharing, shared_mean, statistics_dtype
-from normlab.norms.normalise import in_no_mesh, in_precision_of
+from normlab.norms.affine import PerExample
+from normlab.norms.moments import Sharing
+from normlab.norms.normalise import normalise
 
 
 def rms_norm(
@@ -36,12 +33,8 @@ def rms_norm(
     >>> [f"{value:.2f}" for value in rms_norm(jnp.array([1.0, 7.0]), eps=1e-9)]
     ['0.20', '1.40']
     """
-    if mask is None and in_no_mesh():
-        return normalised(Rows(centred=False), eps, x, *in_precision_of(x, scale, bias))[0]
-    z = x.astype(statistics_dtype(x))
-    z = zero_masked(z, mask)
-    mean_square = shared_mean(z**2, Sharing((z.ndim - 1,)), mask=mask)
-    return scale_and_shift(z * lax.rsqrt(mean_square + eps), x, scale, bias, mask)
+    over = Sharing((x.ndim - 1,))
+    return normalise(x, over, scale, bias, eps=eps, mask=mask, about_zero=True)[0]
 
 
 @normaliser(paper="arXiv:1910.07467", invariant_to=("position scale",))

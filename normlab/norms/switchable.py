@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.norms.affine import per_channel, scale_and_shift
-from normlab.norms.moments import Sharing, centre
-from normlab.norms.running import Running, less_running, over_batch
+from normlab.norms.affine import per_channel
+from normlab.norms.moments import Sharing, statistics_dtype
+from normlab.norms.normalise import centre, less_given
+from normlab.norms.running import Running, over_batch
 
 KINDS = 3
 """Instance, layer (over the whole example) and batch statistics, in this order."""
@@ -46,23 +47,25 @@ class SwitchableNorm(Running):
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
     ) -> tuple[Array, State]:
         positions, example = tuple(range(1, x.ndim - 1)), tuple(range(1, x.ndim))
-        of_instance, instance = centre(x, Sharing(positions), mask=mask)
-        of_layer, layer = centre(x, Sharing(example), mask=mask)
+        wide = x.astype(statistics_dtype(x))
+        of_instance, instance = centre(wide, Sharing(positions), mask=mask)
+        of_layer, layer = centre(wide, Sharing(example), mask=mask)
         if train:
-            of_batch, batch = centre(x, over_batch(x), mask=mask, axis_name=self.axis_name)
+            of_batch, batch = centre(wide, over_batch(x), mask=mask, axis_name=self.axis_name)
             batch_variance = batch.variance
             state = self.moved(state, batch)
         else:
-            of_batch = less_running(x, state["mean"], mask)
-            batch_variance = per_channel("variance", state["variance"], of_batch)
+            of_batch = less_given(wide, state["mean"], state["variance"], mask=mask)
+            batch_variance = per_channel("variance", state["variance"], wide)
 
-        dtype = of_instance.dtype
         w, v = (
-            jax.nn.softmax(params[name].astype(dtype))
+            jax.nn.softmax(params[name].astype(wide.dtype))
             for name in ("mean_weights", "variance_weights")
         )
-        # The weights sum to one, so x less the mixed mean is the mixture of x less each.
-        centred = w[0] * of_instance + w[1] * of_layer + w[2] * of_batch
         variance = v[0] * instance.variance + v[1] * layer.variance + v[2] * batch_variance
-        z = centred * lax.rsqrt(variance + self.eps)
-        return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state
+        root = lax.rsqrt(variance + self.eps)
+        scale, bias = params.get("scale"), params.get("bias")
+        # The weights sum to one, so x less the mixed mean is the mixture of x less each.
+        y = of_instance.times(w[0] * root, scale=scale, bias=bias)
+        y = y + of_layer.times(w[1] * root, scale=scale) + of_batch.times(w[2] * root, scale=scale)
+        return y.astype(x.dtype), state

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import FieldError, require_field
 from normlab.norms.affine import scale_and_shift
-from normlab.norms.moments import centre, fit_mask
+from normlab.norms.moments import fit_mask
+from normlab.norms.normalise import centre
 from normlab.norms.running import Running, less_running, move, over_batch
 
 
@@ -100,7 +101,8 @@ class _Whitening(Running, ABC):
         size = min(self.group_size, x.shape[-1])
         over = over_batch(x)
         if train:
-            centred, moments = centre(x, over, mask=mask, axis_name=self.axis_name)
+            found, moments = centre(x, over, mask=mask, axis_name=self.axis_name)
+            centred = found.values
             covariance = self._covariance(centred, size, mask)
             least = self.eps * jnp.eye(size, dtype=covariance.dtype)
             whitening = self.whiten(covariance + least[None])

@@ -9,7 +9,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import normlab
-from normlab.norms.kernels import Channels, Rows, normalised
+from normlab.norms.kernels import normalised
+from normlab.norms.layouts import Channels, Rows
 from normlab.norms.linear import linear
 
 pytestmark = pytest.mark.usefixtures("as_users_compile")
@@ -55,9 +56,9 @@ def test_gradients_of_replicated_parameters_are_summed_over_shards(name):
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_the_cheap_statistics_and_the_exact_ones_agree_where_both_serve(layout, monkeypatch):
     x = 1 + random(4, 5, 5, 6)
-    monkeypatch.setattr("normlab.norms.kernels.WELL_CENTRED", 20.0)  # of six values, some are not
+    monkeypatch.setattr("normlab.norms.layouts.WELL_CENTRED", 20.0)  # of six values, some are not
     cheap = normalised(layout, 1e-5, x, None, None)
-    monkeypatch.setattr("normlab.norms.kernels.WELL_CENTRED", 0.0)
+    monkeypatch.setattr("normlab.norms.layouts.WELL_CENTRED", 0.0)
     exact = normalised(layout, 1e-5, x, None, None)
     assert np.any(exact[1].shift != 0) and not np.any(cheap[1].shift)
     np.testing.assert_allclose(cheap[0], exact[0], atol=3e-6)

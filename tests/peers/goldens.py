@@ -30,3 +30,12 @@ def versions(name: str) -> dict[str, str]:
     """What `goldens/NAME.npz` was made with: library to version."""
     with np.load(FOLDER / f"{name}.npz") as file:
         return json.loads(str(file[VERSIONS]))
+
+
+def images_and_labels(
+    shape: tuple[int, ...], classes: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """A batch that a peer and we are trained on, the same wherever it is drawn."""
+    draw = np.random.default_rng(seed)
+    images = draw.standard_normal(shape).astype(np.float32)
+    return images, draw.integers(0, classes, shape[0])

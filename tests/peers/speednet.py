@@ -5,6 +5,8 @@ is the published one: SGD with two groups, a triangle by `LambdaLR`, the whiteni
 `LEARNING` steps, the weights set back to their slow average every five.
 """
 
+from functools import partial
+
 import numpy as np
 
 from tests.peers import goldens
@@ -13,6 +15,7 @@ NAME = "torch_speednet"
 WIDTHS, CLASSES, BATCH, PER_EPOCH = (3, 5, 4), 4, 16, 4
 STEPS, LEARNING = 11, 8
 SHAPE = (BATCH * PER_EPOCH, 10, 10, 3)
+data = partial(goldens.images_and_labels, SHAPE, CLASSES)
 
 
 def build(widths, classes):
@@ -125,12 +128,6 @@ def as_variables(found):
             state[f"NormAct_{number}"] = {"Norm_0": {"norm": moments}}
     params["Dense_0"] = {"kernel": found["head.weight"]}
     return params, state
-
-
-def data(seed=0):
-    draw = np.random.default_rng(seed)
-    images = draw.standard_normal(SHAPE).astype(np.float32)
-    return images, draw.integers(0, CLASSES, SHAPE[0])
 
 
 def main():
