@@ -150,11 +150,11 @@ class Centred:
             ShapeError: scale or bias is not one number a channel.
         """
         level = jnp.zeros_like(slope) if level is None else level
-        scale, bias = in_precision_of(self.x, scale, bias)
+        scale, bias = (beside(self.x, v) for v in in_precision_of(self.x, scale, bias))
         if scale is not None:
-            slope, level = slope * beside(self.x, scale), level * beside(self.x, scale)
+            slope, level = slope * scale, level * scale
         if bias is not None:
-            level = level + beside(self.x, bias)
+            level = level + bias
         if self.about is None:
             return zero_masked((self.values * slope + level).astype(self.x.dtype), self.mask)
         return scaled(self.x, self.about, slope, level).astype(self.x.dtype)
