@@ -39,7 +39,8 @@ def read_claims(
         lenient: let claims speak of arms that are not there: a command that makes a part of an
             experiment's runs is no mistake, and the claims still stand when they begin.
     """
-    given = document.value.get("claims", [])
+    given = document.value.get("claims")
+    given = [] if given is None else given
     if not isinstance(given, list):
         message = f"'claims' must be a list of claims, found {show(given)}"
         return [], [Problem(document.mark(("claims",)), message)]
