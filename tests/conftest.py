@@ -6,9 +6,12 @@ XLA leaves out most optimisations of its machine code, on which few claims hang.
 their last digits ask for all of them: see `as_users_compile`. The examples in docstrings have them.
 """
 
+import gc
+import itertools
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 # Read when jax is first imported: several devices, so that sharding is tested on any machine.
 os.environ["XLA_FLAGS"] = (
@@ -27,6 +30,21 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+MAPPINGS, MOST_MAPPINGS = Path("/proc/self/maps"), 25_000
+"""A process on Linux may map 65,530 pieces of memory. A compiled program takes several, and XLA
+crashes where there are no more."""
+
+TESTS_SO_FAR = itertools.count(1)
+
+
+def pytest_runtest_teardown():
+    if next(TESTS_SO_FAR) % 50 or not MAPPINGS.exists():
+        return
+    if MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 def pytest_unconfigure():

@@ -145,8 +145,9 @@ def unless_badly_centred(statistics: Statistics, raw: Callable[[], T], exact: Ca
     if jax.default_backend() != "cpu":  # there a condition waits, and differences cost nothing
         return exact()
     shift, offset, variance = statistics
-    # Written so that a NaN, of squares too large for the dtype, counts as badly centred.
-    fits = jnp.all((shift == 0) & (offset**2 <= WELL_CENTRED**2 * variance))
+    # A NaN, of squares too large for the dtype, counts as badly centred so; and so does the offset
+    # of a small constant, whose square would be 0, as its variance is.
+    fits = jnp.all((shift == 0) & (jnp.abs(offset) <= WELL_CENTRED * jnp.sqrt(variance)))
     cheap = raw()  # outside the condition, in which sums are slower
     return lax.cond(fits, lambda: cheap, exact)
 
