@@ -34,6 +34,10 @@ from normlab.training.state import (
     Saveable,
 )
 
+MOST_PROGRAMS = 12
+"""How many compiled programs a process keeps: each takes memory and some hundred of the 65,530
+mappings that a process may have on Linux. Those of a sweep's last arms are the ones asked for."""
+
 SECONDS_BETWEEN_NOTES = 1.0
 """How often a running run's status says where it is."""
 
@@ -177,6 +181,10 @@ class Maker:
         if key in self._compiled:
             return self._compiled[key], 0.0
         _, device_data = self._load_data(config)
+        while len(self._compiled) >= MOST_PROGRAMS:
+            oldest = next(iter(self._compiled))
+            del self._compiled[oldest]
+            self._probers.pop(oldest, None)
         compiled = Compiled(build.program(config.sections), device_data)
         self._compiled[key] = compiled
         return compiled, compiled.seconds

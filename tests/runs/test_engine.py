@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from normlab.errors import UserError
+from normlab.runs import maker
 from normlab.runs.directory import Runs, load
 from normlab.runs.engine import RunEnded
 
@@ -80,13 +81,26 @@ def test_finished_runs_are_kept_and_new_ones_added(tiny, make):
 
 
 def test_seeds_share_one_compiled_program(tiny, make, monkeypatch):
-    from normlab.runs import maker
-
     made = []
     original = maker.Compiled
     monkeypatch.setattr(maker, "Compiled", lambda *a: made.append(a) or original(*a))
     make(tiny("sweep: {norm: [batch_norm, layer_norm], seed: 0..2}\n"))
     assert len(made) == 2
+
+
+def test_a_process_keeps_a_few_programs_and_compiles_the_oldest_again(tiny, make, monkeypatch):
+    monkeypatch.setattr(maker, "MOST_PROGRAMS", 1)
+    compiled = []
+    original = maker.Compiled
+
+    def noted(program, data):
+        compiled.append(program.model.norm)
+        return original(program, data)
+
+    monkeypatch.setattr(maker, "Compiled", noted)
+    outcome = make(tiny("sweep: {seed: 0..1, norm: [identity, batch_norm]}\n"))
+    assert [run.state for run in outcome.runs.runs] == ["done"] * 4
+    assert len(compiled) == 4  # seed by seed, each arm pushes the other out
 
 
 def test_a_run_directory_says_how_it_was_made(tiny, make):
