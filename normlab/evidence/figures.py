@@ -4,6 +4,7 @@ Every function takes a `Comparison` and returns a `Figure`.
 """
 
 import math
+import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,9 @@ from normlab.runs.record import Record
 if TYPE_CHECKING:
     from normlab.evidence.compare import Arm, Comparison
 
+LONGEST_NAME = 40
+"""Of an arm in one line, in characters."""
+
 
 def differences(comparison: "Comparison") -> Figure:
     """A forest plot: each arm's difference to the baseline, with its 95% interval and its dots.
@@ -59,7 +63,7 @@ def differences(comparison: "Comparison") -> Figure:
         values = arm.sample.values[~arm.sample.censored] - base
         axes.plot(values, np.full(len(values), row + 0.24), "|", color=shade, alpha=0.8,
                   markersize=7)  # fmt: skip
-    axes.set_yticks(range(len(arms)), [f"{arm.name}  (n = {len(arm.sample)})" for arm in arms])
+    axes.set_yticks(range(len(arms)), [_counted(arm) for arm in arms])
     axes.set_ylim(len(arms) - 0.4, -0.6)
     higher = comparison.measure.higher_is_better
     note = "" if higher is None else f"  ({'right' if higher else 'left'} is better)"
@@ -278,7 +282,8 @@ def _row(arms: list["Arm"]) -> float:
 
 
 def _counted(arm: "Arm") -> str:
-    return f"{arm.name}  (n = {len(arm.sample)})"
+    # In lines, for a name with many arguments would leave no room for the picture.
+    return "\n".join(textwrap.wrap(f"{arm.name}  (n = {len(arm.sample)})", LONGEST_NAME))
 
 
 def _hatched(i: int, j: int) -> Any:
