@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import normlab
-from normlab.norms.kernels import normalised
+from normlab.norms.kernels import normalised, scaled, statistics
 from normlab.norms.layouts import Channels, Rows
 from normlab.norms.linear import linear
 
@@ -78,6 +78,43 @@ def test_one_badly_centred_statistic_makes_all_exact(layout):
     true = (wide - wide.mean(axes, keepdims=True)) / np.sqrt(wide.var(axes, keepdims=True) + 1e-5)
     np.testing.assert_allclose(y, true.reshape(x.shape), atol=2e-3 if axes == (0, 1, 2) else 2e-5)
     assert np.all(np.asarray(statistics.variance) >= 0)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e3])
+@pytest.mark.parametrize("layout", [*LAYOUTS, Channels((1, 2), 3, centred=False)], ids=str)
+def test_statistics_and_scaled_have_the_derivatives_of_their_formulas(layout, mean):
+    """Of both orders, by forward and by reverse mode, with the cheap sums and the exact ones."""
+
+    def halves(x, slope, level):
+        about = statistics(layout, x)
+        return scaled(x, about, slope * jax.lax.rsqrt(about.variance + 1), level * about.variance)
+
+    def formulas(x, slope, level):
+        mean = layout.mean(x) if layout.centred else jnp.zeros_like(layout.mean(x))
+        variance = layout.mean((x - mean) ** 2)
+        return (x - mean) * slope / jnp.sqrt(variance + 1) + level * variance
+
+    with jax.enable_x64(True):
+        shapes = (3, 4, 5, 6), (3, 1, 1, 6), (1, 1, 1, 6)
+        values = [jnp.asarray(random(*shape, seed=i), float) for i, shape in enumerate(shapes)]
+        moves = [jnp.asarray(random(*shape, seed=9 + i), float) for i, shape in enumerate(shapes)]
+        values[0] = values[0] + mean
+
+        def derivatives(f):
+            def loss(*arrays):
+                return jnp.sum(jnp.sin(f(*arrays)))
+
+            slopes = jax.grad(loss, (0, 1, 2))
+            forward = jax.jvp(slopes, tuple(values), tuple(moves))
+
+            def along(*arrays):
+                return sum(jnp.vdot(a, b) for a, b in zip(slopes(*arrays), moves, strict=True))
+
+            return *forward, jax.grad(along, (0, 1, 2))(*values)
+
+        found, true = jax.jit(lambda: (derivatives(halves), derivatives(formulas)))()
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(true), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
