@@ -129,10 +129,19 @@ def prices(question: Question | None) -> list[str]:
         for name, all_ in sorted(costs.items(), key=lambda item: item[1])
     ]
     return [
-        f"Of the arms that may be the best by {BY}, medians of their runs; {evidence(question)}.",
+        f"Of the arms that may be the best by {BY}, medians of their runs; {evidence(question)}."
+        + _side_by_side(question),
         "",
         *markdown_table(["arm", "seconds a step", "megabytes a step"], rows),
     ]
+
+
+def _side_by_side(question: Question) -> str:
+    """That seconds are no timings, where runs were made at once."""
+    most = max(
+        proof.get("at_once", 1) for entry in question.entries for proof in entry.run.provenance
+    )
+    return f" {most} runs were made at once, so the seconds are rough." if most > 1 else ""
 
 
 def evidence(question: Question) -> str:
