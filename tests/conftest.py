@@ -64,8 +64,16 @@ def as_users_compile(quick_compilation):
     yield from optimised(True)
 
 
+IN_MEMORY = {"optimised": None}
+"""How the programs in memory were compiled. JAX takes one from memory whatever the setting is now, so
+a module would have those of another, and others in their last digits once memory is cleared."""
+
+
 def optimised(wanted):
     name = "jax_disable_most_optimizations"
+    if IN_MEMORY["optimised"] != wanted:
+        IN_MEMORY["optimised"] = wanted
+        jax.clear_caches()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(name.upper(), str(not wanted))
         jax.config.update(name, not wanted)
