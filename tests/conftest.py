@@ -65,7 +65,7 @@ def as_users_compile(quick_compilation):
 
 
 IN_MEMORY = {"optimised": None}
-"""How the programs in memory were compiled. JAX takes one from memory whatever the setting is now, so
+"""How programs in memory were compiled. JAX takes one from there whatever the setting is now, so
 a module would have those of another, and others in their last digits once memory is cleared."""
 
 
