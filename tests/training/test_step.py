@@ -1,6 +1,6 @@
 """One step: the batch it takes, what it computes, and what it reports."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 
@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from normlab.models.slots import NORM_STATE
+from normlab.norms import Identity
 from normlab.training.optimizer import clipped, decayed
 from normlab.training.streams import STREAMS, stream_key
 
@@ -211,3 +212,19 @@ def test_init_does_not_depend_on_the_data_or_the_recipe(program):
     one = program().init(SEED, IMAGE)
     other = program(epochs=9, batch_size=4, accumulate=2).init(SEED, IMAGE)
     jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_compiled_step_grows_no_faster_than_the_network(program, device_data, clip):
+    """What is one number of all layers, as whether all are finite, is not made anew for each."""
+
+    def instructions(layers):
+        made = program(norm=Identity(), optimizer=clipped(optax.sgd(0.1), clip))
+        made = replace(made, model=made.model.clone(widths=(4,) * layers))
+        state = jax.eval_shape(partial(made.init, image_shape=IMAGE), SEED)
+        order = jax.ShapeDtypeStruct((70,), jnp.int32)
+        step = jax.jit(made.step).lower(state, device_data, order, SEED)
+        return step.compile().as_text().count(" = ")
+
+    four, eight, sixteen = (instructions(layers) for layers in (4, 8, 16))
+    assert sixteen - eight <= 2.1 * (eight - four)
