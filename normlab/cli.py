@@ -65,7 +65,12 @@ def run(
     file: ConfigFile,
     overrides: Overrides = None,
     out: Out = Path("runs"),
-    jobs: Annotated[int, typer.Option(min=1, help="How many runs are made at once.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many runs are made at once.", show_default="as pays on this machine"
+        ),
+    ] = None,
     max_failures: Annotated[
         int | None,
         typer.Option(min=1, help="Begin no more runs after so many failed.", show_default="never"),
@@ -77,15 +82,17 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run.")] = False,
 ) -> None:
     """Make the runs of a config: those that are finished are kept, a broken one goes on."""
-    if jobs > 1:
+    if jobs is not None and jobs > 1:
         # This process looks at shapes alone: a GPU's memory is for its workers, which share it.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from normlab.runs.process import prepare
 
     prepare()  # before anything imports jax
     from normlab.runs.experiment import load_experiment
+    from normlab.runs.jobs import jobs_for
 
     experiment = load_experiment(file, tuple(overrides or ()))
+    jobs = jobs or jobs_for(experiment, out)
     console = Console()
     if dry_run:
         from normlab.interface.preview import print_preview

@@ -40,7 +40,7 @@ NETWORK_AXES = {
     "batch": (16, 64, 256),
     "channels": (8, 16, 32),
     "side": (8, 16, 32),
-    "depth": (8, 14, 26),
+    "depth": (8, 20, 56),
 }
 SWEEP_AXES = {"seeds": (2, 8, 32), "programs": (2, 4, 8), "finished runs": (50, 150, 400)}
 EXCESS = 0.1

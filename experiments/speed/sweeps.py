@@ -110,7 +110,7 @@ def seeds_as_one(several: Callable[..., Any], file: Path, out: Path) -> None:
     for arm in dict.fromkeys(run.arm for run in runs):
         own = [run for run in runs if run.arm == arm]
         found, pace = train_as_one(several, own, data)
-        losses |= {f"{arm} {run.seed}": float(x) for run, x in zip(own, found, strict=True)}
+        losses |= {name(arm, run.seed): float(x) for run, x in zip(own, found, strict=True)}
         paces.append(pace)
     about = {"step": float(np.mean(paces)), "losses": losses}
     (out / TOGETHER).write_text(json.dumps(about))
@@ -209,8 +209,13 @@ def read(out: Path, seconds: float, workers: int) -> Made:
         run: Any = normlab.load(folder)
         status = run.status
         paces.append(status["train_seconds"] / status["step"])
-        losses[f"{status['arm']} {status['seed']}"] = run.metrics[-1]["train_loss"]
+        losses[name(status["arm"], status["seed"])] = run.metrics[-1]["train_loss"]
     return Made(seconds, float(np.mean(paces)) / workers, losses)
+
+
+def name(arm: str, seed: int) -> str:
+    """A run's, without the settings of its normaliser, which an arm that is alone does not name."""
+    return f"{arm.partition('(')[0]} {seed}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

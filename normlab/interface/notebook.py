@@ -12,19 +12,25 @@ from normlab.interface.console import Display
 from normlab.runs.directory import Runs
 from normlab.runs.engine import Engine
 from normlab.runs.experiment import load_experiment
+from normlab.runs.jobs import jobs_for
 from normlab.runs.process import prepare
 from normlab.runs.yaml_source import flow
 
 
 def run(
-    file: str | os.PathLike[str], *, out: str | Path = "runs", jobs: int = 1, **overrides: Any
+    file: str | os.PathLike[str],
+    *,
+    out: str | Path = "runs",
+    jobs: int | None = None,
+    **overrides: Any,
 ) -> Runs:
     """Make every run of a config that is not finished yet, and read them all back.
 
     Args:
         file: a YAML experiment.
         out: the folder under which the experiment gets its own.
-        jobs: how many runs are made at once; with more than one, in processes of their own.
+        jobs: how many runs are made at once; with more than one, in processes of their own. None
+            for as many as pay on this machine: `normlab.runs.jobs` says when.
         **overrides: as on the command line; a dotted key with `__` for the dot, so
             `run("configs/quickstart.yaml", train__epochs=1, norm="batch_norm")`.
 
@@ -39,6 +45,7 @@ def run(
     prepare()
     words = tuple(_override(key.replace("__", "."), value) for key, value in overrides.items())
     experiment = load_experiment(Path(file), words)
+    jobs = jobs_for(experiment, Path(out)) if jobs is None else jobs
     with Display(Console(), jobs) as display:
         outcome = Engine(experiment, Path(out), display, jobs=jobs).run_all()
     if outcome.interrupted:

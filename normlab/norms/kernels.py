@@ -162,6 +162,8 @@ def _statistics(layout: Layout, x: Array) -> Statistics:
         return Statistics(shift, offset, layout.mean(((wide(x) - shift) - offset) ** 2))
 
     mean = layout.mean(wide(x))
+    if layout.is_one_loop(x):
+        return Statistics(jnp.zeros_like(mean), mean, layout.mean((wide(x) - mean) ** 2))
     raw = Statistics(jnp.zeros_like(mean), mean, layout.mean(wide(x) ** 2) - mean**2)
     return unless_badly_centred(raw, lambda: raw, anew)
 

@@ -9,10 +9,12 @@ coordinates shifted by a value of the data. `experiments/speed/kernels.py` measu
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from normlab.core import Array
@@ -74,6 +76,10 @@ class Channels:
         """One of the values that share a statistic."""
         return Sharing(self.axes, self.groups).representative(x)
 
+    def is_one_loop(self, x: Array) -> bool:
+        """See `Rows`."""
+        return False
+
     def _among(self, means: Array) -> Array:
         if self.groups == means.shape[-1]:
             return means
@@ -103,7 +109,10 @@ class Rows:
         self, x: Array, statistics: Statistics, root: Array, scale: Array | None, bias: Array | None
     ) -> Array:
         """`centred x * root * scale + bias`."""
-        y = times(affine(x, statistics, root, None), scale)
+        if self.is_one_loop(x):
+            y = less_mean(x, statistics) * times(root, scale)
+        else:
+            y = times(affine(x, statistics, root, None), scale)
         return y if bias is None else y + bias
 
     def spread(self, cotangent: Array, shape: tuple[int, ...]) -> Array:
@@ -123,6 +132,29 @@ class Rows:
     def a_value(self, x: Array) -> Array:
         """One of the values that share a statistic."""
         return Sharing((x.ndim - 1,)).representative(x)
+
+    def is_one_loop(self, x: Array) -> bool:
+        """Whether statistics and output are best written so that they become one loop over rows.
+
+        XLA for CPUs sums bfloat16 within the loop that uses the sums, while a row is in a cache:
+        another pass over it costs next to nothing, and a condition on all rows would part the loop.
+        So the mean is taken first and the variance about it. Its rounding is far below that of
+        bfloat16, except that a constant must come out as exactly zero: see `_gives_constants_back`.
+        """
+        if x.dtype != jnp.bfloat16 or jax.default_backend() != "cpu":
+            return False
+        return not self.centred or _gives_constants_back(x.shape[-1])
+
+
+@cache
+def _gives_constants_back(count: int) -> bool:
+    """Whether the mean of `count` equal numbers of type bfloat16 is that number, in float32.
+
+    Their sum is exact, up to 2^16 of them; XLA multiplies it by the rounded 1 / count.
+    """
+    every = np.arange(128, 256, dtype=np.float32)  # the eight digits that such a number may have
+    back = every * np.float32(count) * (np.float32(1) / np.float32(count))
+    return count <= 2**16 and bool((back == every).all())
 
 
 Layout = Channels | Rows

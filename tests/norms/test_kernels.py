@@ -117,6 +117,16 @@ def test_statistics_and_scaled_have_the_derivatives_of_their_formulas(layout, me
             np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("channels", [7, 16, 48, 384, 1000])
+def test_a_constant_of_few_digits_is_zero_whatever_the_mean_is_divided_by(channels):
+    """In bfloat16 rows have a way of their own where XLA's 1 / channels gives constants back."""
+    digits = np.arange(128, 256)[:, None] * 2.0 ** np.arange(-4, 8, 4)[:, None, None]
+    x = jnp.asarray(np.broadcast_to(digits, (3, 128, channels)), jnp.bfloat16)
+    for sign in (-1, 1):
+        y = jax.jit(normlab.layer_norm)(sign * x, None, None)
+        assert not np.asarray(y, np.float32).any()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["batch", "layer", "group", "rms"])
 def test_the_backward_keeps_no_more_than_flax_does(name, dtype):
