@@ -1,6 +1,6 @@
 """Commit what finished runs say: their results, and the pages that are made of all results.
 
-python -m experiments.publish runs/light runs/medical   # or nothing: the pages alone
+python -m experiments.publish runs/light runs/medical   # or nothing: pages and pictures anew
 """
 
 import argparse
@@ -13,7 +13,7 @@ from experiments import which
 from experiments.questions import HERE, RESULTS, ROOT, Question, notes, questions
 from normlab.errors import UserError
 from normlab.evidence.markdown import markdown_table
-from normlab.evidence.publishing import publish, spent
+from normlab.evidence.publishing import publish, render, spent
 from normlab.runs.directory import load_runs
 
 README = HERE / "README.md"
@@ -94,6 +94,8 @@ def main(arguments: list[str]) -> int:
         shown = notes().get(folder.resolve().name, {}).get("show", {})
         print(publish(load_runs(folder), RESULTS / folder.resolve().name, **shown))
     found = questions()
+    for question in found:
+        render(question.runs.path)
     README.write_text(readme(found), "utf-8")
     which.PAGE.write_text(which.page(found), "utf-8")
     print(*(file.relative_to(ROOT) for file in (README, which.PAGE)), sep="\n")

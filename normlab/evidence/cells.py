@@ -41,7 +41,7 @@ def _cells(comparison: "Comparison", arm: "Arm") -> dict[str, str]:
         steps, seconds = arm.to_target
         cells[f"steps to {comparison.target:g}"] = _median(steps)
         cells[f"seconds to {comparison.target:g}"] = _median(seconds)
-    base = comparison.arm(comparison.baseline).prices
+    base = comparison.arm(arm.baseline).prices
     cells["s/step"] = _price(arm.prices, base, "seconds_per_step", "{:.4f}")
     cells["peak MB"] = _price(arm.prices, base, "peak_memory", "{:.1f}")
     cells["not as planned"] = "; ".join(own.troubles) or NONE

@@ -8,6 +8,7 @@ import numpy as np
 
 from normlab.errors import UserError, did_you_mean
 from normlab.evidence import about
+from normlab.evidence.baselines import baselines
 from normlab.evidence.contrasts import Contrast, contrast, mean_of
 from normlab.evidence.inference import holm, permutation_p, probability_better, sampling_error
 from normlab.evidence.intervals import (
@@ -33,6 +34,7 @@ class Arm:
     Attributes:
         name: its name.
         records: its runs.
+        baseline: the name of the arm that it is compared with; its own, if it is a baseline.
         sample: their values of the comparison's measure.
         mean: with its interval.
         difference: to the baseline; None for the baseline itself.
@@ -46,6 +48,7 @@ class Arm:
 
     name: str
     records: list[Record]
+    baseline: str
     sample: Sample
     mean: Contrast
     difference: Contrast | None
@@ -86,15 +89,16 @@ class Arm:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The arms of an experiment against its baseline, by one measure.
+    """The arms of an experiment, each against its baseline, by one measure.
 
     In a notebook it shows itself; `print` gives the text.
 
     Attributes:
         runs: the experiment.
         measure: what is compared.
-        baseline: the name of the arm that the others are compared with.
-        arms: in the experiment's order.
+        baseline: the name of the arm that the others are compared with; or, where each setting of
+            a sweep has a baseline of its own, what these have in common, such as "identity".
+        arms: in the experiment's order, those of one setting together.
         records: all its runs.
     """
 
@@ -133,6 +137,12 @@ class Comparison:
             return None
         top = max((arm.mean.estimate for arm in self.arms if arm.sample.complete), default=0.5)
         return sampling_error(min(max(top, 0.0), 1.0), finished[0].data["test_examples"])
+
+    @property
+    def against(self) -> str:
+        """The baseline, as a sentence names it."""
+        several = len({arm.baseline for arm in self.arms}) > 1
+        return f"{self.baseline} in the same setting" if several else self.baseline
 
     def arm(self, name: str) -> Arm:
         """One arm by its name."""
@@ -177,11 +187,12 @@ class Comparison:
 def compare(
     runs: Runs, *, baseline: str | None = None, measure: str = "final(test_accuracy)"
 ) -> Comparison:
-    """Compare the arms of an experiment with one of them.
+    """Compare the arms of an experiment with one of them, or with one in each setting.
 
     Args:
         runs: from `normlab.load` or `normlab.run`.
-        baseline: an arm's name; the first one if left out.
+        baseline: an arm's name, or a value of an axis; `normlab.evidence.baselines` says what it
+            is compared with, and what is taken if it is left out.
         measure: what to compare, such as `steps_to(test_accuracy, 0.6)`.
 
     Raises:
@@ -195,20 +206,23 @@ def compare(
     records = [Record.read(entry) for entry in runs.entries]
     _check_metrics(parsed, records)
     groups = _arms(records, parsed)
-    base = _baseline(groups, baseline)
+    words, bases = baselines({name: _place(own, parsed) for name, own in groups.items()}, baseline)
+    groups = {name: own for base in dict.fromkeys(bases.values())
+              for name, own in groups.items() if bases[name] == base}  # fmt: skip
     samples = {name: sample(name, own, parsed) for name, own in groups.items()}
-    others = [name for name in groups if name != base]
-    raw = {name: permutation_p(samples[name], samples[base]) for name in others}
+    others = [name for name in groups if name != bases[name]]
+    raw = {name: permutation_p(samples[name], samples[bases[name]]) for name in others}
     adjusted = dict(zip(others, holm([raw[name] for name in others]), strict=True))
     targets = _targets(runs)
     arms = []
     for name, own in groups.items():
-        one, other = samples[name], samples[base]
-        is_base = name == base
+        one, other = samples[name], samples[bases[name]]
+        is_base = name == bases[name]
         arms.append(
             Arm(
                 name,
                 own,
+                bases[name],
                 one,
                 mean_of(one),
                 None if is_base else contrast(one, other),
@@ -221,7 +235,7 @@ def compare(
                 tuple(sample(name, own, target) for target in targets),
             )
         )  # fmt: skip
-    return Comparison(runs, parsed, base, arms, records)
+    return Comparison(runs, parsed, words, arms, records)
 
 
 def _arms(records: list[Record], measure: Measure) -> dict[str, list[Record]]:
@@ -233,21 +247,15 @@ def _arms(records: list[Record], measure: Measure) -> dict[str, list[Record]]:
     for record in records:
         name = record.arm
         if measure.axis is not None:
-            rest = {a: v for a, v in record.axes.items() if a != measure.axis}
+            rest = _place([record], measure)
             name = ", ".join(v if isinstance(v, str) else f"{a}={v}" for a, v in rest.items())
         found.setdefault(name or "all", []).append(record)
     return found
 
 
-def _baseline(groups: dict[str, list[Record]], wanted: str | None) -> str:
-    if wanted is None:
-        return next(iter(groups))
-    if wanted in groups:
-        return wanted
-    partly = [name for name, own in groups.items() if wanted in map(str, own[0].axes.values())]
-    if len(partly) == 1:
-        return partly[0]
-    raise UserError(f"no arm is called '{wanted}'; {did_you_mean(wanted, groups)}")
+def _place(records: list[Record], measure: Measure) -> dict[str, Any]:
+    """Where an arm is on the axes, but for one that the measure is taken over."""
+    return {a: value for a, value in records[0].axes.items() if a != measure.axis}
 
 
 def _check_metrics(measure: Measure, records: list[Record]) -> None:

@@ -11,7 +11,7 @@ from normlab.runs.measures import Measure
 if TYPE_CHECKING:
     from normlab.evidence.compare import Arm, Comparison
 
-NONE = "-"
+NONE, UNBOUNDED = "-", "unbounded"
 
 
 def short_name(measure: Measure) -> str:
@@ -52,7 +52,7 @@ def interval(found: Interval | None, digits: int = 3) -> str:
     if found is None:
         return NONE
     if math.isinf(found.low) and math.isinf(found.high):
-        return "unbounded"
+        return UNBOUNDED
     return f"{number(found.low, digits)} to {number(found.high, digits)}"
 
 
@@ -63,7 +63,7 @@ def count_runs(count: int) -> str:
 
 def about_arm(comparison: "Comparison", arm: "Arm") -> str:
     """What is known of an arm against the baseline, with how much, how many and how sure."""
-    found, base, measure = arm.difference, comparison.baseline, comparison.measure
+    found, base, measure = arm.difference, arm.baseline, comparison.measure
     assert found is not None
     if min(found.n) == 0:
         return f"{arm.name}: nothing to compare with {base} yet."
@@ -89,7 +89,10 @@ def about_arm(comparison: "Comparison", arm: "Arm") -> str:
 
 
 def _so_far(found: Contrast, counts: str) -> str:
-    text = f" ({interval(found.interval)}; {counts})."
+    bounds = interval(found.interval)
+    if bounds == UNBOUNDED:
+        bounds = "no bounds: too few runs, or a target that they never reached"
+    text = f" ({bounds}; {counts})."
     if math.isnan(found.spread):
         return text
     seeds = found.more_seeds(0.0)
@@ -113,8 +116,11 @@ def about_verdict(verdict: Verdict) -> str:
         return f"{verdict.outcome.capitalize()}: {verdict.why}."
     counts = " and ".join(str(n) for n in found.n)
     paired = ", paired by seed" if found.paired else ""
+    known = f"is {number(found.estimate)}"
+    if math.isnan(found.estimate):
+        known = "has no estimate, as runs never reached the target"
     return (
-        f"{verdict.outcome.capitalize()}: {what} is {number(found.estimate)}, "
+        f"{verdict.outcome.capitalize()}: {what} {known}, "
         f"{100 * verdict.level:.3g}% interval {interval(verdict.interval)} "
         f"(n = {counts}{paired}; {found.method}), expected {claim.expectation.text}: "
         f"{verdict.why}."

@@ -46,7 +46,6 @@ def differences(comparison: "Comparison") -> Figure:
     """
     arms = [arm for arm in comparison.arms if arm.difference is not None]
     figure, axes = blank(0.75 + _row(arms) * max(1, len(arms)))
-    base = comparison.arm(comparison.baseline).mean.estimate
     axes.axvline(0, color=FAINT, linewidth=1)
     for row, arm in enumerate(arms):
         found = arm.difference
@@ -60,6 +59,7 @@ def differences(comparison: "Comparison") -> Figure:
         else:
             axes.text(0, row, "  no interval: too few runs, or a target not reached",
                       va="center", color=FAINT, fontsize=9)  # fmt: skip
+        base = comparison.arm(arm.baseline).mean.estimate
         values = arm.sample.values[~arm.sample.censored] - base
         axes.plot(values, np.full(len(values), row + 0.24), "|", color=shade, alpha=0.8,
                   markersize=7)  # fmt: skip
@@ -67,7 +67,7 @@ def differences(comparison: "Comparison") -> Figure:
     axes.set_ylim(len(arms) - 0.4, -0.6)
     higher = comparison.measure.higher_is_better
     note = "" if higher is None else f"  ({'right' if higher else 'left'} is better)"
-    axes.set_xlabel(f"{comparison.measure} less that of\n{comparison.baseline}{note}")
+    axes.set_xlabel(f"{comparison.measure} less that of\n{comparison.against}{note}")
     return figure
 
 

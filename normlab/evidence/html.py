@@ -99,7 +99,7 @@ EVERY_SEED = ("every seed", "One line a run; a cross is where one diverged.")
 def _pictures(comparison: "Comparison") -> list[Shown]:
     """All pictures but those of probes."""
     found: list[Shown] = []
-    base, measure = comparison.baseline, comparison.measure
+    base, measure = comparison.against, comparison.measure
 
     def add(heading: str, says: str, figure: Figure, more: Figure | None = None) -> None:
         found.append((heading, says, _svg(figure), (*EVERY_SEED, _svg(more)) if more else None))

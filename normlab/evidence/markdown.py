@@ -58,6 +58,12 @@ def to_markdown(comparison: "Comparison", command: str) -> str:
     others = [arm for arm in comparison.arms if arm.difference is not None]
     lines += [f"- {about_arm(comparison, arm)}" for arm in others]
     lines += ["", *markdown_table(*table(comparison)), ""]
+    lines += [
+        f"Each arm is compared with {comparison.against}. P(better) is the chance that a run of it "
+        f"beats one of the baseline; p is of a permutation test, corrected by Holm's rule for all "
+        f"{len(others)} arms compared.",
+        "",
+    ]
     if comparison.test_noise is not None:
         lines += [noise_sentence(comparison), ""]
     keys, settings = differing(comparison.records)

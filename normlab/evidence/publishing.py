@@ -68,14 +68,22 @@ def publish(
     measures = claimed(runs)
     shown: dict[str, Any] = {"measure": measure or headline(measures), "baseline": baseline}
     more = {"source": runs.about.get("source") or _source(runs)}
-    kept = _Kept([*measures, *options.get("measures", ())], options.get("metric", ""))
+    drawn = options.get("metric") or options.get("quantity") or ""
+    kept = _Kept([*measures, *options.get("measures", ())], drawn)
     whole = {**more, "shown": {**shown, "figure": figure, **options}}
     write_published(runs, folder, whole, kept.rows, kept.probes)
+    _check(judge(runs), judge(load_runs(folder)), folder)
+    return render(folder)
+
+
+def render(folder: Path) -> Path:
+    """Make page and picture from the numbers that a folder holds, as `publish` left them."""
     published = load_runs(folder)
-    _check(judge(runs), judge(published), folder)
-    comparison = compare(published, **shown)
-    kind = figure or _suiting(comparison, measures)
-    picture = _of_figure(comparison, kind).plot(kind, **_probe(comparison, kind), **options)
+    shown = dict(published.about["shown"])
+    figure = shown.pop("figure")
+    comparison = compare(published, measure=shown.pop("measure"), baseline=shown.pop("baseline"))
+    kind = figure or _suiting(comparison, claimed(published))
+    picture = _of_figure(comparison, kind).plot(kind, **_probe(comparison, kind), **shown)
     with matplotlib.rc_context(SVG):
         metadata: Any = {"Date": None, "Creator": None}
         picture.savefig(folder / FIGURE, metadata=metadata)
@@ -179,10 +187,11 @@ def _measured(published: Runs, measures: list[str]) -> list[str]:
 class _Kept:
     """What of a run is worth a line in a repository."""
 
-    def __init__(self, measures: Iterable[str], shown: str = "") -> None:
+    def __init__(self, measures: Iterable[str], drawn: str = "") -> None:
         self._measures = [Measure.parse(text) for text in measures]
         inside = (one.arguments[0] for one in self._measures if _looks_inside(one))
-        self._quantities = {name.rpartition(".")[2] for name in (*inside, shown)}
+        self._quantities = {name.rpartition(".")[2] for name in (*inside, drawn)}
+        self._leading = {} if drawn else LEADING
 
     def rows(self, rows: Rows) -> Rows:
         """All rows of short curves; of long ones some."""
@@ -202,11 +211,11 @@ class _Kept:
         return [rows[index] for index in sorted(chosen)]
 
     def probes(self, rows: Rows) -> Rows:
-        """What claims name, and what pictures show first."""
+        """What claims name, and what the picture draws: if not told, what pictures show first."""
         return [row for row in rows if "error" in row or self._is_kept(row)]
 
     def _is_kept(self, row: dict[str, Any]) -> bool:
-        return row["quantity"] in (*self._quantities, *LEADING.get(row["probe"], ()))
+        return row["quantity"] in (*self._quantities, *self._leading.get(row["probe"], ()))
 
 
 def _looks_inside(measure: Measure) -> bool:

@@ -34,7 +34,7 @@ def arm_row(comparison: "Comparison", arm: "Arm") -> dict[str, Any]:
         "interquartile_mean_high": middle.high,
         "bootstrap_low": boot.low,
         "bootstrap_high": boot.high,
-        "baseline": comparison.baseline,
+        "baseline": arm.baseline,
     }
     for name, one in (("difference", found), ("ratio", ratio)):
         ends = one.interval if one else (math.nan, math.nan)

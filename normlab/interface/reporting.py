@@ -34,7 +34,9 @@ def draw(
 def render(path: Path, baseline: str | None, measure: str, form: str) -> str:
     """The report of an experiment, as text of one form: html, md, json or csv."""
     comparison = compare(load_runs(path), baseline=baseline, measure=measure)
-    words = ["normlab", "report", str(path), "--baseline", comparison.baseline]
+    words = ["normlab", "report", str(path)]
+    if baseline is not None:
+        words += ["--baseline", baseline]
     if measure != "final(test_accuracy)":
         words += ["--measure", measure]
     command = shlex.join([*words, *(["--format", form] if form != "html" else [])])

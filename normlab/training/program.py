@@ -22,6 +22,7 @@ from normlab.data.augment import Augmentation, apply_all
 from normlab.models.slots import NORM_STATE, pool_norm_states, with_backward_state
 from normlab.training import metrics
 from normlab.training.compiler import compiler_options, read_from_cache
+from normlab.training.finite import all_finite, computed_once
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData, Meter, TrainState
 from normlab.training.streams import stream_key
@@ -75,7 +76,7 @@ class Program:
 
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        finite = _all_finite((loss, grads, params))
+        finite = all_finite((loss, grads, params))
         batch = jnp.asarray(len(labels), jnp.float32)
         moved = TrainState(
             step=state.step + 1,
@@ -90,7 +91,7 @@ class Program:
             diverged=state.diverged,
         )
         stopped = state._replace(diverged=jnp.ones((), bool))
-        keep = _computed_once(finite & ~state.diverged)
+        keep = computed_once(finite & ~state.diverged)
         return jax.tree.map(partial(jnp.where, keep), moved, stopped), jnp.where(
             keep, loss, jnp.nan
         )
@@ -275,20 +276,6 @@ class Compiled:
 def _seed(seed: int) -> Array:
     # Kept, because a step of a small network takes no longer than making this array.
     return jnp.asarray(seed, jnp.uint32)
-
-
-def _all_finite(tree: Any) -> Array:
-    # Number by number: the norm of large but finite gradients would overflow.
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
-def _computed_once(flag: Array) -> Array:
-    # XLA for CPUs would fuse what the flag is made of, a number from each leaf, into what is done
-    # with each leaf: for 56 layers 265,000 instructions that take two minutes to compile, in the
-    # place of 39,000. It fuses nothing into a condition.
-    if jax.default_backend() != "cpu":
-        return flag
-    return lax.cond(flag, lambda: jnp.ones((), bool), lambda: jnp.zeros((), bool))
 
 
 def _cross_entropy(logits: Array, labels: Array, label_smoothing: float) -> Array:

@@ -12,6 +12,7 @@ import pytest
 
 from normlab.errors import UserError
 from normlab.evidence.about import differing, warnings
+from normlab.evidence.baselines import baselines
 from normlab.evidence.cells import table
 from normlab.evidence.compare import compare
 from normlab.evidence.html import to_fragment, to_html
@@ -73,6 +74,58 @@ def test_the_baseline_is_named_or_the_first_and_a_typo_is_told(troubled):
         compare(troubled, measure="final(val_accuracy)")
     with pytest.raises(UserError, match="an experiment's runs are needed"):
         compare(troubled.runs[0])
+
+
+@pytest.fixture
+def two_networks(tmp_path):
+    """Normalisers in two networks, of which the second is better whatever it has."""
+    folder = tmp_path / "e"
+    better = {"identity": 0.0, "batch_norm": 0.1, "small": 0.0, "big": 0.2}
+    entries = [
+        write_run(folder, f"{model}, {norm}", seed,
+                  0.5 + better[norm] + better[model] + noise / 100,
+                  axes={"model": model, "norm": norm}, norm=norm)
+        for norm in ("identity", "batch_norm") for model in ("small", "big")
+        for seed, noise in enumerate([0, 1, 2] if norm == "identity" else [2, 0, 1])
+    ]  # fmt: skip
+    return write(folder, entries)
+
+
+def test_normalisers_are_compared_within_each_network(two_networks):
+    comparison = compare(two_networks)
+    assert comparison.against == "identity in the same setting"
+    assert [(arm.name, arm.baseline) for arm in comparison.arms] == [
+        ("small, identity", "small, identity"),
+        ("small, batch_norm", "small, identity"),
+        ("big, identity", "big, identity"),
+        ("big, batch_norm", "big, identity"),
+    ]
+    for network in ("small", "big"):
+        found = comparison.arm(f"{network}, batch_norm").difference
+        assert found is not None and found.estimate == pytest.approx(0.1)
+    page = to_markdown(comparison, "normlab report e")
+    assert "big, batch_norm is better than big, identity by 0.100" in page
+    assert "for all 2 arms compared" in page and page.count("(baseline)") == 2
+
+
+def test_a_whole_arm_as_baseline_is_the_only_one(two_networks):
+    comparison = compare(two_networks, baseline="small, identity")
+    assert comparison.against == "small, identity"
+    found = comparison.arm("big, batch_norm").difference
+    assert found is not None and found.estimate == pytest.approx(0.3)
+
+
+def test_a_value_as_baseline_stands_for_it_in_every_setting(two_networks):
+    comparison = compare(two_networks, baseline="big")
+    assert comparison.arm("small, batch_norm").baseline == "big, batch_norm"
+    assert comparison.arm("big, batch_norm").difference is None
+    arms = {f"{m}, {n}": {"model": m, "norm": n} for m in "abc" for n in "xyz"}
+    del arms["c, y"]
+    assert baselines(arms, None)[1]["c, z"] == "c, x"
+    with pytest.raises(UserError, match="'y' is a, y or b, y, none of them in the setting of 'c,"):
+        baselines(arms, "y")
+    del arms["c, x"]  # not every network has it, so the first arm of all is what there is
+    assert baselines(arms, None) == ("a, x", dict.fromkeys(arms, "a, x"))
 
 
 def test_json_is_json_and_csv_has_a_line_a_run(troubled):
