@@ -49,6 +49,15 @@ SITUATIONS = (
 PRICED, BY = "catalogue", ACCURACY
 """Whose prices are shown: those of the arms that may be the best by this."""
 
+WORDS: dict[str, Callable[[Record], str]] = {
+    "data.train_examples": lambda r: f"{r.data['train_examples']:,} training images",
+    "data.test_speed": lambda r: f"played {r.config['data']['test_speed']:g} times as fast",
+    "data.test_pitch": lambda r: f"{r.config['data']['test_pitch']:+g} semitones",
+    "batch_size": lambda r: f"batches of {r.config['train']['batch_size']}",
+    "epochs": lambda r: f"{r.config['train']['epochs']} epochs",
+}  # fmt: skip
+"""How a setting is called that is not a name. (Of the training images some are held out.)"""
+
 ELSEWHERE: dict[str, Callable[[Record], bool] | None] = {
     "GPUs and TPUs": lambda r: any(
         not device.startswith("cpu") for proof in r.provenance for device in proof["devices"]),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from experiments.questions import ROOT, Question, questions
-from experiments.situations import BY, ELSEWHERE, PRICED, SITUATIONS, Situation
+from experiments.situations import BY, ELSEWHERE, PRICED, SITUATIONS, WORDS, Situation
 from normlab.evidence.best import may_be_best
 from normlab.evidence.english import number
 from normlab.evidence.markdown import markdown_table
@@ -77,7 +77,9 @@ def _by(
     found: dict[str, list[Record]] = {}
     for record in records:
         words = [
-            value if isinstance(value, str) else f"{axis}={value}"
+            WORDS[axis](record)
+            if axis in WORDS
+            else (value if isinstance(value, str) else f"{axis}={value}")
             for axis, value in record.axes.items()
             if axis != but and (axis in situation.choices) == of_choices
         ]

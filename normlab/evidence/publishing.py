@@ -50,7 +50,7 @@ def publish(
     Args:
         runs: an experiment whose runs are all finished.
         folder: where to.
-        baseline: the arm that the table compares with; the first if left out.
+        baseline: an arm, or a value of an axis, as `compare` takes it.
         measure: what the table compares; what most claims measure if left out.
         figure: what `Comparison.plot` can draw; what suits the sweep if left out.
         **options: of the figure.

@@ -16,7 +16,10 @@ def publish(
     path: Annotated[Path, typer.Argument(help="An experiment's folder, its runs finished.")],
     folder: Annotated[Path, typer.Argument(help="Where its results are to lie, to be committed.")],
     baseline: Annotated[
-        str | None, typer.Option(help="The arm to compare with; the first if left out.")
+        str | None,
+        typer.Option(
+            help="An arm, or a value of an axis for the arms that have it; the first if left out."
+        ),
     ] = None,
     measure: Annotated[
         str | None, typer.Option(help="What to compare; what most claims measure if left out.")

