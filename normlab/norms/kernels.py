@@ -31,7 +31,7 @@ from normlab.norms.linear import linear
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def normalised(
+def _normalised(
     layout: Layout, eps: float, x: Array, scale: Array | None, bias: Array | None
 ) -> tuple[Array, Statistics]:
     """`(x - mean) / sqrt(variance + eps) * scale + bias` in the dtype of `x`, and its statistics.
@@ -43,13 +43,13 @@ def normalised(
         scale, bias: `(C,)` or None, float32 or wider.
     """
     scale, bias = (beside(x, values) for values in (scale, bias))
-    statistics = _statistics(layout, x)
+    statistics = _computed(layout, x)
     root = lax.rsqrt(statistics.variance + eps)
     y = layout.output(x, statistics, root, scale, bias)
     return y.astype(x.dtype), statistics
 
 
-@normalised.defjvp
+@_normalised.defjvp
 def _(layout: Layout, eps: float, primals: Any, tangents: Any) -> Any:
     results = normalised(layout, eps, *primals)
     x, scale, bias = primals
@@ -89,12 +89,12 @@ def _cotangent(layout: Layout, eps: float, has_bias: bool, kept: Any, cotangents
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def statistics(layout: Layout, x: Array) -> Statistics:
+def _statistics(layout: Layout, x: Array) -> Statistics:
     """What `normalised` divides by, for who makes something else of it by `scaled`."""
-    return _statistics(layout, x)
+    return _computed(layout, x)
 
 
-@statistics.defjvp
+@_statistics.defjvp
 def _(layout: Layout, primals: Any, tangents: Any) -> Any:
     found = statistics(layout, *primals)
 
@@ -114,7 +114,7 @@ def _(layout: Layout, primals: Any, tangents: Any) -> Any:
 
 
 @jax.custom_jvp
-def scaled(x: Array, about: Statistics, slope: Array, level: Array) -> Array:
+def _scaled(x: Array, about: Statistics, slope: Array, level: Array) -> Array:
     """`(x - mean) * slope + level`, float32 or wider.
 
     Args:
@@ -125,7 +125,7 @@ def scaled(x: Array, about: Statistics, slope: Array, level: Array) -> Array:
     return affine(x, about, slope, level)
 
 
-@scaled.defjvp
+@_scaled.defjvp
 def _(primals: Any, tangents: Any) -> Any:
     x, about, slope, level = primals
 
@@ -151,7 +151,14 @@ def _(primals: Any, tangents: Any) -> Any:
     return scaled(*primals), linear(tangent, cotangent, (x, about, slope), tangents)
 
 
-def _statistics(layout: Layout, x: Array) -> Statistics:
+# Each is compiled as one. Outside of `jax.jit` the condition in them would be compiled anew at each
+# call, a hundred times as slow; within, layers of one shape are traced but once.
+normalised = jax.jit(_normalised, static_argnums=(0, 1))
+statistics = jax.jit(_statistics, static_argnums=0)
+scaled = jax.jit(_scaled)
+
+
+def _computed(layout: Layout, x: Array) -> Statistics:
     if not layout.centred:
         square = layout.mean(wide(x) ** 2)
         return Statistics(jnp.zeros_like(square), jnp.zeros_like(square), square)
