@@ -53,6 +53,28 @@ def test_gradients_of_replicated_parameters_are_summed_over_shards(name):
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5)
 
 
+COMPILED = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **_: COMPILED.append(event) if "backend_compile" in event else None
+)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_outside_of_jit_a_second_call_compiles_nothing(name):
+    """A notebook calls them so; a `lax.cond` there is compiled at every call."""
+    x, scale = jnp.asarray(random(4, 5, 5, 6)), jnp.ones(6)
+
+    def call():
+        FUNCTIONS[name](x, scale, None)
+        jax.grad(lambda x: FUNCTIONS[name](x, scale, None).sum())(x)
+
+    call()
+    assert COMPILED
+    COMPILED.clear()
+    call()
+    assert not COMPILED
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_the_cheap_statistics_and_the_exact_ones_agree_where_both_serve(layout, monkeypatch):
     x = 1 + random(4, 5, 5, 6)
