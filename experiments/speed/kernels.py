@@ -3,7 +3,8 @@
 For each normaliser, shape and dtype: first the error of output and gradients against float64, at
 small and at large means; then seconds, forward alone and forward with backward (gradients of
 input, scale and bias), in turns with the peers and with a copy of the input, which is what memory
-allows; then bytes kept for the backward and peak memory of temporaries. On a GPU too:
+allows, all with the allocator of `normlab.prepare`; then bytes kept for the backward and peak
+memory of temporaries. On a GPU too:
 
     python -m experiments.speed.kernels --peer flax    (the column "in copies of x" says how near
                                                         to the bandwidth of a copy it comes)
@@ -253,6 +254,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--dry", action="store_true", help="write nothing")
     options = parser.parse_args(arguments)
+    # For the peers too: without it a cell is three times as slow in one process as in another.
+    normlab.prepare()
     peers, ops = options.peer.split(","), options.ops.split(",")
     shapes = [tuple(map(int, shape.split(","))) for shape in options.shapes.split()]
 
