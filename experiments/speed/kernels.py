@@ -254,8 +254,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--dry", action="store_true", help="write nothing")
     options = parser.parse_args(arguments)
-    # For the peers too: without it a cell is three times as slow in one process as in another.
-    normlab.prepare()
     peers, ops = options.peer.split(","), options.ops.split(",")
     shapes = [tuple(map(int, shape.split(","))) for shape in options.shapes.split()]
 
@@ -293,4 +291,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    # For the peers too: without it a cell is three times as slow in one process as in another.
+    normlab.prepare()
     main()
