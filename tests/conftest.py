@@ -26,6 +26,7 @@ if not IS_WORKER:  # those of xdist inherit these, and so does every process tha
     }
 
 import jax  # noqa: E402 (which reads these variables when it is imported)
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -50,6 +51,18 @@ def pytest_runtest_teardown():
 def pytest_unconfigure():
     if not IS_WORKER:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def subnormal_numbers_stay():
+    """No module leaves its thread flushing subnormal numbers to zero.
+
+    A library compiled with GCC's -ffast-math does it as it is loaded, and every later result of
+    numpy in that thread has it.
+    """
+    yield
+    smallest = np.full(1, np.finfo(np.float64).smallest_subnormal)
+    assert (smallest * 1.0)[0] > 0, "a library that was loaded here flushes subnormal numbers to zero"
 
 
 @pytest.fixture(scope="module", autouse=True)
