@@ -62,7 +62,9 @@ def subnormal_numbers_stay():
     """
     yield
     smallest = np.full(1, np.finfo(np.float64).smallest_subnormal)
-    assert (smallest * 1.0)[0] > 0, "a library that was loaded here flushes subnormal numbers to zero"
+    assert (smallest * 1.0)[0] > 0, (
+        "a library that was loaded here flushes subnormal numbers to zero"
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
