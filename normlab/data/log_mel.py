@@ -1,5 +1,8 @@
 """Sound as an image: the power in bands of pitch, by time, in decibels.
 
+Its loudness is that of the recording, or all recordings get one: `at_level` does so for the sound,
+`standardised` for the picture.
+
 All is computed in float64, but logarithms and Fourier transforms are not rounded alike on every
 machine, so a pixel in some ten thousand may differ by one grey level between two machines.
 """
@@ -66,11 +69,10 @@ def log_mel(
     frames: int,
     seconds: float,
     quietest: float,
-    loudest: float,
     speed: float = 1.0,
     pitch: float = 0.0,
 ) -> np.ndarray:
-    """The logarithmic mel spectrogram of a sound, as a grey image.
+    """The logarithmic mel spectrogram of a sound, in decibels below a sine of full scale.
 
     The sound stands in the middle of `seconds` of silence; what is longer is cut at both ends.
     Spectra are taken with a Hann window of 32 ms at `frames` evenly spaced times.
@@ -86,13 +88,12 @@ def log_mel(
         mels: bands, from 60 Hz to half the sampling rate: the image's height.
         frames: spectra: the image's width.
         seconds: what the image's width is in time.
-        quietest: the power that is black (0), in decibels below a sine of full scale: negative.
-        loudest: the power that is white (255), likewise.
+        quietest: the least power that is told, in decibels below a sine of full scale: negative.
         speed: by what factor it is played faster.
         pitch: by how many semitones (twelfths of an octave) it is higher.
 
     Returns:
-        `(mels, frames)` uint8, low pitch at the bottom (the last row).
+        `(mels, frames)` float64, low pitch at the bottom (the last row).
     """
     factor = 2 ** (pitch / SEMITONES)
     sound = resampled(np.asarray(sound, np.float64), factor)
@@ -107,8 +108,37 @@ def log_mel(
     # A sine of full scale has power 1 in its bin: the window's sum is what it would add up to.
     power = abs(np.fft.rfft(taken * weights) / (weights.sum() / 2)) ** 2
     level = 10 * np.log10(np.maximum(power @ bands(mels, rate, window).T, 1e-20))
-    grey = (level - quietest) / (loudest - quietest)
-    return np.rint(255 * np.clip(grey, 0, 1)).astype(np.uint8).T[::-1]
+    return np.maximum(level, quietest).T[::-1]
+
+
+def grey(picture: np.ndarray, black: float, white: float) -> np.ndarray:
+    """A picture as grey levels, uint8: 0 at `black` and below, 255 at `white` and above.
+
+    >>> grey(np.array([-100.0, -55.0, 0.0]), black=-95, white=-15)
+    array([  0, 128, 255], dtype=uint8)
+    """
+    return np.rint(255 * np.clip((picture - black) / (white - black), 0, 1)).astype(np.uint8)
+
+
+def at_level(sound: np.ndarray, decibels: float) -> np.ndarray:
+    """The sound, amplified to that root mean square, in decibels over 1; silence stays silence.
+
+    >>> at_level(np.array([0.5, -0.5]), -20.0)
+    array([ 0.1, -0.1])
+    """
+    level = np.sqrt(np.mean(np.square(sound, dtype=np.float64)))
+    return sound * (10 ** (decibels / 20) / level if level else 1.0)
+
+
+def standardised(picture: np.ndarray) -> np.ndarray:
+    """A picture less its mean, over its standard deviation; a constant picture is all zero.
+
+    >>> standardised(np.array([[-90.0, -50.0]]))
+    array([[-1.,  1.]])
+    """
+    if picture.min() == picture.max():  # rounding of the mean would pass for a picture
+        return np.zeros_like(picture)
+    return (picture - picture.mean()) / picture.std()
 
 
 def resampled(sound: np.ndarray, factor: float) -> np.ndarray:

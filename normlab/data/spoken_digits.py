@@ -14,20 +14,30 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from normlab.data.dataset import Dataset, Outline, Split, data_root, dataset
-from normlab.data.log_mel import log_mel
+from normlab.data.log_mel import at_level, grey, log_mel, standardised
 from normlab.errors import UserError, require_field
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+LEVELS = ("standardised", "raw")
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 RATE = 8000
 QUIETEST, LOUDEST = -95.0, -15.0
-"""Decibels below a sine of full scale that are black and white: of all the recordings' pixels, less
-than one in a thousand is brighter. The scale is the same for all: a quiet voice stays quiet."""
+"""Decibels below a sine of full scale that are black and white in a raw picture: of all the
+recordings' pixels, less than one in a thousand is brighter. `QUIETEST` is the least that is told in
+any picture."""
+
+SPEECH_LEVEL = -26.0
+"""The level of the sound before a standardised picture is made of it, as a root mean square in
+decibels over full scale: the nominal level of speech in ITU-T P.830."""
+
+DARKEST, BRIGHTEST = -2.0, 3.5
+"""Deviations from a standardised picture's mean that are black and white: less than one pixel in a
+thousand lies outside."""
 
 PUBLISHED_TEST = 5
 """Recordings 0 to 4 of each digit and speaker are the published test split."""
@@ -52,6 +62,12 @@ class SpokenDigits:
     An image is grey, `mels` high and `frames` wide (`normlab.data.log_mel` says how it is made).
     Every voice has 500 recordings. All speakers are men; four have an accent.
 
+    The voices were recorded at levels up to 21 dB apart, `theo` and `yweweler` as the quietest. A
+    standardised picture does not show that: the sound is brought to one RMS level (-26 dB over full
+    scale), and its log-mel picture to one mean and deviation (per-utterance mean and variance
+    normalisation, Viikki and Laurila 1998). The first takes the gain away exactly, though the
+    picture has a floor; the second takes what it leaves, as background noise and pauses do.
+
     Attributes:
         test_speakers: whose recordings are the test split: of `george`, `jackson`, `lucas`,
             `nicolas`, `theo` and `yweweler`. None of them ([]) for the published test split, which
@@ -62,6 +78,8 @@ class SpokenDigits:
         mels: the image's height: bands of pitch from 60 Hz to 4 kHz, 8..40.
         frames: the image's width: spectra of 32 ms, 8..128.
         seconds: the image's width in time. A recording stands in the middle; longer ones are cut.
+        level: `standardised`, or `raw` for the pictures on one scale of decibels for all, in which
+            mean and deviation tell voices apart.
 
     >>> SpokenDigits(test_speakers=("lucas",)).outline().test_examples
     500
@@ -76,8 +94,10 @@ class SpokenDigits:
     mels: int = 32
     frames: int = 32
     seconds: float = 0.8
+    level: Literal["standardised", "raw"] = "standardised"
 
     def __post_init__(self) -> None:
+        require_field(self.level in LEVELS, "level", self.level, f"one of {', '.join(LEVELS)}")
         taken: set[str] = set()
         for field in ("test_speakers", "validation_speakers"):
             speakers = getattr(self, field)
@@ -199,17 +219,21 @@ class SpokenDigits:
             expected = f"1 channel of 16 bits at {RATE} Hz in {name}"
             found = f"{form[0]} of {form[1]} bits at {form[2]} Hz, {len(sound)} bytes"
             raise damaged(path, expected, found)
-        return log_mel(
-            np.frombuffer(sound, "<i2") / 2**15,
+        samples = np.frombuffer(sound, "<i2") / 2**15
+        raw = self.level == "raw"
+        picture = log_mel(
+            samples if raw else at_level(samples, SPEECH_LEVEL),
             RATE,
             mels=self.mels,
             frames=self.frames,
             seconds=self.seconds,
             quietest=QUIETEST,
-            loudest=LOUDEST,
             speed=self.test_speed if test else 1.0,
             pitch=self.test_pitch if test else 0.0,
         )
+        if raw:
+            return grey(picture, QUIETEST, LOUDEST)
+        return grey(standardised(picture), DARKEST, BRIGHTEST)
 
 
 def damaged(path: Path, expected: str, found: str) -> UserError:

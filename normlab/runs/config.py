@@ -42,6 +42,11 @@ ABSENT_IF: dict[Path, Any] = {
 """What a resolved config does not have unless it says something else than this: these came later
 than others, and a config without them is to keep the hash, and so the runs, that it had before."""
 
+NOT_HASHED_IF: dict[Path, Any] = {("data", "level"): "raw"}
+"""What a resolved config says and its hash leaves out: before these settings came there was only
+this, though now another is the default. So a run that was made then is that of a config which asks
+for it."""
+
 
 @dataclass(frozen=True, eq=False)
 class RunConfig:
@@ -64,12 +69,12 @@ class RunConfig:
     @property
     def hash(self) -> str:
         """Ten hex digits: the same for the same resolved config, whatever file it came from."""
-        return _hash(self.sections)
+        return _hash(_hashed(self.sections))
 
     @property
     def program_hash(self) -> str:
         """As `hash`, but the same for every seed and learning rate: runs with one program."""
-        return _hash(build.of_one_program(self.sections))
+        return _hash(_hashed(build.of_one_program(self.sections)))
 
     @property
     def seed(self) -> int:
@@ -109,6 +114,11 @@ def _is_seed(axis: str) -> bool:
     return axis in ("seed", "train.seed")
 
 
+def _hashed(sections: dict[str, Any]) -> dict[str, Any]:
+    """What the hash is taken of."""
+    return _without(sections, NOT_HASHED_IF)
+
+
 def _hash(sections: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -145,15 +155,15 @@ def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None,
 
 def _resolved(sections: dict[str, Any]) -> dict[str, Any]:
     """Checked sections as a run has them."""
-    return _without_absent({section: _plain(sections.get(section)) for section in SECTIONS})
+    return _without({section: _plain(sections.get(section)) for section in SECTIONS}, ABSENT_IF)
 
 
-def _without_absent(value: dict[str, Any], path: Path = ()) -> dict[str, Any]:
+def _without(value: dict[str, Any], absent: dict[Path, Any], path: Path = ()) -> dict[str, Any]:
     own = ":" in str(value.get("name", ""))  # a person's fields were there before
     return {
-        key: _without_absent(inner, (*path, key)) if isinstance(inner, dict) else inner
+        key: _without(inner, absent, (*path, key)) if isinstance(inner, dict) else inner
         for key, inner in value.items()
-        if own or (*path, key) not in ABSENT_IF or inner != ABSENT_IF[(*path, key)]
+        if own or (*path, key) not in absent or inner != absent[(*path, key)]
     }
 
 

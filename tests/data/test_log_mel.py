@@ -3,10 +3,24 @@
 import numpy as np
 import pytest
 
-from normlab.data.log_mel import bands, hertz, log_mel, mel, resampled
+from normlab.data.log_mel import (
+    at_level,
+    bands,
+    grey,
+    hertz,
+    log_mel,
+    mel,
+    resampled,
+    standardised,
+)
 
 RATE = 8000
-PICTURE = {"mels": 32, "frames": 40, "seconds": 0.8, "quietest": -95.0, "loudest": -15.0}
+PICTURE = {"mels": 32, "frames": 40, "seconds": 0.8}
+
+
+def image(sound, rate, **settings):
+    """Grey levels from -95 to -15 decibels."""
+    return grey(log_mel(sound, rate, quietest=-95.0, **settings), -95.0, -15.0)
 
 
 def sine(frequency, seconds=0.4, loudness=0.1):
@@ -36,12 +50,12 @@ def test_white_noise_is_equally_bright_in_all_bands():
 @pytest.mark.parametrize("frequency", [200, 700, 1500, 3000])
 def test_a_sine_lights_its_own_band(frequency):
     edges = hertz(np.linspace(mel(60.0), mel(4000.0), 34))
-    found = brightest(log_mel(sine(frequency), RATE, **PICTURE))
+    found = brightest(image(sine(frequency), RATE, **PICTURE))
     assert edges[found] <= frequency <= edges[found + 2]
 
 
 def test_ten_times_the_amplitude_is_twenty_decibels():
-    quiet, loud = (log_mel(sine(1000, loudness=a), RATE, **PICTURE).max() for a in (0.01, 0.1))
+    quiet, loud = (image(sine(1000, loudness=a), RATE, **PICTURE).max() for a in (0.01, 0.1))
     assert (int(loud) - int(quiet)) / 255 * 80 == pytest.approx(20, abs=0.4)
 
 
@@ -49,40 +63,40 @@ def test_full_scale_is_what_the_decibels_count_from():
     frequency = 1000  # in the middle of a bin
     whole = bands(32, RATE, 256)[:, 32].max()
     expected = 255 * (10 * np.log10(0.01 * whole) + 95) / 80
-    picture = log_mel(sine(frequency), RATE, **PICTURE)
+    picture = image(sine(frequency), RATE, **PICTURE)
     # Its two neighbours have a quarter of its power each, and are in the band in part.
     assert expected <= picture.max() <= expected + 255 * 10 * np.log10(1.5) / 80
 
 
 def test_silence_is_black_and_a_recording_stands_in_the_middle():
-    assert not log_mel(np.zeros(1000), RATE, **PICTURE).any()
-    light = log_mel(sine(1000, seconds=0.2), RATE, **PICTURE).max(axis=0) > 0
+    assert not image(np.zeros(1000), RATE, **PICTURE).any()
+    light = image(sine(1000, seconds=0.2), RATE, **PICTURE).max(axis=0) > 0
     np.testing.assert_array_equal(light, light[::-1])
-    assert width(log_mel(np.ones(1), RATE, **PICTURE)) <= 2
+    assert width(image(np.ones(1), RATE, **PICTURE)) <= 2
 
 
 def test_a_long_recording_is_cut_at_both_ends():
     long = np.concatenate([sine(500, 1.0), sine(2000, 0.8), sine(500, 1.0)])
     np.testing.assert_array_equal(
-        log_mel(long, RATE, **PICTURE)[:, 2:-2], log_mel(sine(2000, 0.8), RATE, **PICTURE)[:, 2:-2]
+        image(long, RATE, **PICTURE)[:, 2:-2], image(sine(2000, 0.8), RATE, **PICTURE)[:, 2:-2]
     )
 
 
 def test_speed_changes_the_duration_and_not_the_pitch():
-    plain, fast = (log_mel(sine(1000), RATE, **PICTURE, speed=speed) for speed in (1.0, 2.0))
+    plain, fast = (image(sine(1000), RATE, **PICTURE, speed=speed) for speed in (1.0, 2.0))
     assert brightest(fast) == brightest(plain)
     assert width(fast) == pytest.approx(width(plain) / 2, abs=2)
 
 
 def test_pitch_changes_the_pitch_and_not_the_duration():
-    low, high = log_mel(sine(500), RATE, **PICTURE), log_mel(sine(500), RATE, **PICTURE, pitch=12)
-    assert brightest(high) == brightest(log_mel(sine(1000), RATE, **PICTURE))
+    low, high = image(sine(500), RATE, **PICTURE), image(sine(500), RATE, **PICTURE, pitch=12)
+    assert brightest(high) == brightest(image(sine(1000), RATE, **PICTURE))
     assert width(high) == pytest.approx(width(low), abs=2)
 
 
 def test_a_tape_that_runs_faster_does_both():
-    tape = log_mel(sine(500), RATE, **PICTURE, speed=2.0, pitch=12)
-    exact = log_mel(sine(1000, seconds=0.2), RATE, **PICTURE)
+    tape = image(sine(500), RATE, **PICTURE, speed=2.0, pitch=12)
+    exact = image(sine(1000, seconds=0.2), RATE, **PICTURE)
     assert np.abs(tape[:, 12:28].astype(int) - exact[:, 12:28]).mean() < 12
     assert brightest(tape) == brightest(exact) and abs(width(tape) - width(exact)) <= 2
 
@@ -90,3 +104,13 @@ def test_a_tape_that_runs_faster_does_both():
 def test_what_would_lie_above_half_the_rate_is_filtered_out():
     faster = resampled(sine(3000, 1.0), 2.0)
     assert len(faster) == 4000 and np.abs(faster[200:-200]).max() < 0.003
+
+
+def test_a_sound_is_brought_to_a_level_and_silence_stays_silence():
+    loud = at_level(sine(1000, loudness=0.001), -26.0)
+    assert np.sqrt(np.mean(loud**2)) == pytest.approx(0.0501187234, rel=1e-9)
+    assert not at_level(np.zeros(10), -26.0).any()
+
+
+def test_a_constant_picture_is_standardised_to_zero_whatever_its_mean_is_rounded_to():
+    assert not standardised(np.full((7, 3), -94.99999999999999)).any()

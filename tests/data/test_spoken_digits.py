@@ -6,6 +6,9 @@ import zipfile
 
 import numpy as np
 import pytest
+import scipy.fft
+import scipy.signal
+import scipy.stats
 
 from normlab.data import SpokenDigits
 from normlab.data.spoken_digits import PUBLISHED_TEST, SPEAKERS
@@ -69,7 +72,8 @@ def root(files, tmp_path_factory):
 
 
 def test_the_test_split_is_of_voices_that_were_not_heard(root):
-    data = Few(test_speakers=("theo",), validation_speakers=("lucas",)).load(root)
+    few = Few(test_speakers=("theo",), validation_speakers=("lucas",), level="raw")
+    data = few.load(root)
     sizes = [len(split.labels) for split in (data.train, data.validation, data.test)]
     assert sizes == [240, 60, 60]
     for split in (data.train, data.validation, data.test):
@@ -102,7 +106,8 @@ def test_the_outline_is_that_of_what_is_loaded(settings, root):
 
 
 def test_speed_and_pitch_change_the_test_part_alone(root):
-    plain, changed = Few().load(root), Few(test_speed=2.0, test_pitch=12.0).load(root)
+    plain = Few(level="raw").load(root)
+    changed = Few(test_speed=2.0, test_pitch=12.0, level="raw").load(root)
     np.testing.assert_array_equal(plain.train.images, changed.train.images)
 
     def lit(data, axis):
@@ -112,6 +117,63 @@ def test_speed_and_pitch_change_the_test_part_alone(root):
 
     assert lit(changed, 1) < 0.75 * lit(plain, 1)
     assert lit(changed, 0) > lit(plain, 0)
+
+
+def by_hand(sound):
+    """A picture of 32 bands and times in decibels, from the definition: a loop over both."""
+    sound = np.pad(sound, 4000)
+    edges = 700 * np.expm1(np.linspace(*np.log1p(np.array([60, 4000]) / 700), 34))
+    frequencies = np.arange(129) * 8000 / 256
+    picture = np.empty((32, 32))
+    for time in range(32):
+        start = round(len(sound) / 2 + (time - 15.5) * 200 - 128)
+        part = sound[start : start + 256] * scipy.signal.windows.hann(256, sym=False)
+        power = np.abs(scipy.fft.fft(part)[:129]) ** 2 / 64**2
+        for band in range(32):
+            triangle = np.interp(frequencies, edges[band : band + 3], [0, 1, 0], 0, 0)
+            mean = np.average(power, weights=triangle)
+            picture[31 - band, time] = max(-95, 10 * np.log10(max(mean, 1e-20)))
+    return picture
+
+
+def noise(loudness, seed=0, seconds=0.3):
+    """Noise that fades, with quieter noise before and behind it."""
+    draw = np.random.default_rng(seed)
+    fades = np.exp(-np.linspace(0, 4, round(8000 * seconds)))
+    sound = loudness * np.concatenate([draw.normal(0, 0.02, 800), draw.normal(0, fades)])
+    return np.rint(32767 * sound.clip(-1, 1)).astype("<i2")
+
+
+@pytest.mark.parametrize("level", ["raw", "standardised"])
+def test_a_picture_is_what_its_definition_says(level, files, tmp_path):
+    sound = noise(0.1)
+    zipped(tmp_path / "recordings.zip", {**files, "0_george_0.wav": wav(sound.tobytes())})
+    picture = Few(level=level).load(tmp_path).train.images[0, :, :, 0]
+    sound = sound / 2**15
+    if level == "raw":
+        expected = 255 * (by_hand(sound) + 95) / 80
+    else:
+        decibels = by_hand(sound * 10 ** (-26 / 20) / np.sqrt(np.mean(sound**2)))
+        expected = 255 * (scipy.stats.zscore(decibels, axis=None) + 2) / 5.5
+    np.testing.assert_allclose(picture, expected.clip(0, 255), atol=0.5 + 1e-6)
+
+
+def test_standardised_pictures_do_not_tell_how_loud_a_recording_is(files, tmp_path):
+    loud, quiet = noise(0.2), noise(0.01)
+    sounds = {"0_george_0.wav": loud, "0_george_1.wav": quiet}
+    changed = {name: wav(sound.tobytes()) for name, sound in sounds.items()}
+    zipped(tmp_path / "recordings.zip", {**files, **changed})
+    first, second = Few(level="raw").load(tmp_path).train.images[:2].astype(int)
+    assert (first - second).mean() > 30  # 26 decibels of 80 in 256 grey levels, less the floor
+    first, second = Few().load(tmp_path).train.images[:2].astype(int)
+    # The quiet one has 16 bits less 26 decibels: its rounding is what is left.
+    assert abs(first - second).mean() < 1
+    assert abs(first.mean() - second.mean()) < 0.2 and abs(first.std() - second.std()) < 0.2
+
+
+def test_silence_has_a_picture_without_anything_in_it(files, tmp_path):
+    zipped(tmp_path / "recordings.zip", {**files, "0_george_0.wav": wav(bytes(1000))})
+    assert np.ptp(Few().load(tmp_path).train.images[0]) == 0
 
 
 def test_a_folder_and_an_archive_give_the_same(files, root, tmp_path):
@@ -162,7 +224,7 @@ def test_a_torn_archive_is_damaged(files, tmp_path):
     "field, value",
     [("test_speakers", ("anna",)), ("test_speakers", ("theo", "theo")), ("test_speakers", SPEAKERS),
      ("validation_speakers", ("theo",)), ("test_speed", 0.0), ("test_pitch", 30.0), ("mels", 4),
-     ("frames", 4), ("seconds", 0.0)],
+     ("frames", 4), ("seconds", 0.0), ("level", "loud")],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused(field, value):
     with pytest.raises(FieldError) as raised:
@@ -170,10 +232,27 @@ def test_settings_that_cannot_work_are_refused(field, value):
     assert raised.value.field == field
 
 
-def test_the_real_recordings_are_all_there():
+def real():
     if SpokenDigits().locate() is None:
         pytest.skip("the spoken digits are not in NORMLAB_DATA or the cache folder")
+
+
+def test_the_real_recordings_are_all_there():
+    real()
     data = SpokenDigits(validation_speakers=("nicolas",)).load()
     assert np.bincount(data.train.labels).tolist() == [150] * 10
     assert np.bincount(data.test.labels).tolist() == [100] * 10
     assert (data.train.images == 255).mean() < 1e-3
+
+
+def test_loudness_tells_the_real_voices_apart_in_raw_pictures_alone():
+    real()
+    spread = {}
+    for level in ("raw", "standardised"):
+        data = SpokenDigits(level=level).load()
+        voices = data.train.images.reshape(4, 500, -1), data.test.images.reshape(2, 500, -1)
+        pictures = np.concatenate(voices).astype(float)
+        means, deviations = pictures.mean(axis=2).mean(axis=1), pictures.std(axis=2).mean(axis=1)
+        spread[level] = np.ptp(means), np.ptp(deviations)
+    assert spread["raw"][0] > 45 and spread["raw"][1] > 25
+    assert max(spread["standardised"]) < 0.1

@@ -1,6 +1,9 @@
 """Settings that came after others: a config without them is the run that it always was."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from normlab.errors import UserError
 from normlab.runs.experiment import load_experiment
@@ -48,6 +51,19 @@ def test_of_a_model_of_ones_own_no_setting_is_left_out(tiny, own_probes):
     run = resolved(tiny(), "model={name: 'my_model:Dropping', dropout: 0}")
     assert run.sections["model"]["dropout"] == 0
     assert resolved(tiny(), "model=my_model:Dropping").sections["model"]["dropout"] == 0.5
+
+
+def test_raw_recordings_are_the_runs_that_were_made_before_they_had_levels(config):
+    """Its hash is golden: that of a run from before."""
+    file = Path(__file__).parents[2] / "configs" / "speech.yaml"
+    settings = ("tune=null", "claims=null", "sweep=null", "norm=instance_norm", "learning_rate=0.3")
+    raw = resolved(file, *settings, "data.level=raw")
+    assert raw.hash == "d339ae4980"
+    assert raw.sections["data"]["level"] == "raw"  # so that it is read back as it
+    assert resolved(config(yaml.safe_dump(raw.sections))).hash == raw.hash
+    assert resolved(file, *settings).hash != raw.hash
+    other = resolved(file, *settings, "data.level=raw", "seed=1")
+    assert other.program_hash == raw.program_hash != resolved(file, *settings).program_hash
 
 
 @pytest.mark.parametrize("model", ["fixup", "normaliser_free"])
