@@ -18,7 +18,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from normlab.runs.provenance import git_state, machine
+import normlab
+from normlab.runs.git import git_state
+from normlab.runs.provenance import machine
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("normlab", "jax", "jaxlib", "flax", "optax", "torch", "numpy")
@@ -105,7 +107,7 @@ def save(name: str, results: Mapping[str, Any], figure: Figure | None = None) ->
     record = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         **machine(PACKAGES),
-        "git": git_state(Path(__file__).parent),
+        "git": git_state(Path(normlab.__file__).parent, Path(__file__).parent),
         "results": results,
     }
     record["command"] = [Path(record["command"][0]).name, *record["command"][1:]]

@@ -68,24 +68,31 @@ def _facts(proof: dict[str, Any]) -> Iterable[tuple[str, str]]:
     cores = f"{proof.get('cores', '?')} of {proof['cpus']} cores"
     yield "machine", f"{processor}{proof['platform']}, {cores}"
     yield "versions", ", ".join(f"{name} {v}" for name, v in proof["versions"].items() if v)
-    git = proof.get("git")
-    if git:
-        yield (
-            "code",
-            git["commit"][:10] + (f" with changes {git['dirty']}" if "dirty" in git else ""),
-        )
-    data = proof["data"]
-    yield (
-        "data",
-        (
-            f"{data['name']} ({data['train_examples']} training and {data['test_examples']} test "
-            f"examples, fingerprint {data['fingerprint']})"
-        ),
-    )
+    if proof.get("git"):
+        yield "code", _state_of_code(proof["git"])
+    yield "data", _copy_of_data(proof["data"])
     for name, value in proof["environment"].items():
         yield "environment", f"{name}={value}"
     for name, value in proof.get("set_by_normlab", {}).items():
         yield "set by normlab", f"{name}: {value}"
+
+
+def _state_of_code(git: dict[str, str]) -> str:
+    return git["commit"][:10] + (f" with changes {git['dirty']}" if "dirty" in git else "")
+
+
+def _copy_of_data(data: dict[str, Any]) -> str:
+    source = f"{data['source']}; " if data.get("source") else ""
+    return (
+        f"{data['name']} ({source}{data['train_examples']} training and {data['test_examples']} "
+        f"test examples, fingerprint {data['fingerprint']})"
+    )
+
+
+def changes_of(provenance: Iterable[dict[str, Any]]) -> list[str]:
+    """The states of the code, among those that a run was worked on with, that are in no commit."""
+    dirty = (p["git"] for p in provenance if p.get("git") and "dirty" in p["git"])
+    return list(dict.fromkeys(map(_state_of_code, dirty)))
 
 
 def warnings(records: list[Record], measure_name: str, metrics: tuple[str, ...]) -> list[str]:

@@ -1,12 +1,14 @@
 """An experiment's results as files to commit: a page, a picture, the numbers, what made them.
 
-`results.md`, `figure.svg`, `metrics.json` and `provenance.json`. The page and the picture are made
-from the two files of numbers alone, so anyone can make them again, and the same runs give the same
-bytes.
+`results.md`, `figure.svg`, `metrics.json` and `provenance.json`, and `superseded.json` where former
+verdicts were others. The page and the picture are made from the files of numbers alone, so anyone
+can make them again, and the same runs give the same bytes.
 """
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,24 @@ import matplotlib
 import numpy as np
 
 from normlab.errors import UserError
+from normlab.evidence.about import changes_of, made_with
 from normlab.evidence.compare import Comparison, compare
-from normlab.evidence.english import interval, number
+from normlab.evidence.english import count_runs, interval, number
 from normlab.evidence.insides import LEADING
 from normlab.evidence.markdown import markdown_table, to_markdown
 from normlab.evidence.over import numeric_axes
 from normlab.evidence.style import SVG
+from normlab.evidence.superseded import (
+    supersede,
+    superseded,
+    superseded_lines,
+    write_superseded,
+)
 from normlab.evidence.verdicts import Verdict, judge
 from normlab.runs.directory import FINISHED, Runs, load_runs
 from normlab.runs.measures import Measure
 from normlab.runs.published import Rows, write_published
+from normlab.runs.record import Record
 from normlab.runs.rows import write_atomically
 from normlab.runs.source import read
 
@@ -56,29 +66,40 @@ def publish(
         **options: of the figure.
 
     Raises:
-        UserError: a run is not finished, or the rounded numbers judge a claim otherwise.
+        UserError: a run is not finished, or was made by code that is in no commit, or the rounded
+            numbers judge a claim otherwise. What the folder holds then stays as it is.
     """
-    unfinished = [entry for entry in runs.entries if entry.run.state not in FINISHED]
-    if unfinished or not runs.entries:
-        first = f" ({unfinished[0].run.path.name}: {unfinished[0].run.state})" if unfinished else ""
-        raise UserError(
-            f"{runs.path}: {len(unfinished)} of {len(runs.entries)} runs are not finished{first}; "
-            "`normlab run` with the same config goes on with them"
-        )
+    _check_finished(runs)
+    _check_clean(runs)
     measures = claimed(runs)
     shown: dict[str, Any] = {"measure": measure or headline(measures), "baseline": baseline}
     more = {"source": runs.about.get("source") or _source(runs)}
     drawn = options.get("metric") or options.get("quantity") or ""
     kept = _Kept([*measures, *options.get("measures", ())], drawn)
     whole = {**more, "shown": {**shown, "figure": figure, **options}}
-    write_published(runs, folder, whole, kept.rows, kept.probes)
-    _check(judge(runs), judge(load_runs(folder)), folder)
-    return render(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # What is there already stays until all of the new is.
+    with tempfile.TemporaryDirectory(prefix=".publishing-", dir=folder.parent) as name:
+        draft = Path(name)
+        write_published(runs, draft, whole, kept.rows, kept.probes)
+        written = load_runs(draft)
+        _check_verdicts(judge(runs), judge(written), folder)
+        former = supersede(folder, written)
+        write_superseded(draft, former)
+        _render(replace(written, path=folder), former, draft)
+        folder.mkdir(exist_ok=True)
+        for file in sorted(draft.iterdir()):
+            file.replace(folder / file.name)
+    return folder
 
 
 def render(folder: Path) -> Path:
     """Make page and picture from the numbers that a folder holds, as `publish` left them."""
-    published = load_runs(folder)
+    _render(load_runs(folder), superseded(folder), folder)
+    return folder
+
+
+def _render(published: Runs, former: list[dict[str, Any]], out: Path) -> None:
     shown = dict(published.about["shown"])
     figure = shown.pop("figure")
     comparison = compare(published, measure=shown.pop("measure"), baseline=shown.pop("baseline"))
@@ -86,13 +107,12 @@ def render(folder: Path) -> Path:
     picture = _of_figure(comparison, kind).plot(kind, **_probe(comparison, kind), **shown)
     with matplotlib.rc_context(SVG):
         metadata: Any = {"Date": None, "Creator": None}
-        picture.savefig(folder / FIGURE, metadata=metadata)
-    write_atomically(folder / PAGE, page(published))
-    return folder
+        picture.savefig(out / FIGURE, metadata=metadata)
+    write_atomically(out / PAGE, page(published, former))
 
 
-def page(published: Runs) -> str:
-    """`results.md`, from the committed numbers."""
+def page(published: Runs, former: list[dict[str, Any]]) -> str:
+    """`results.md`, from the committed numbers and the verdicts that they superseded."""
     about, shown = published.about, published.about["shown"]
     comparison = compare(published, measure=shown["measure"], baseline=shown["baseline"])
     command = " ".join(["normlab", "run", about["config"], *about["overrides"]])
@@ -101,18 +121,33 @@ def page(published: Runs) -> str:
     lines = [head]
     if about["source"]:
         lines += [f"Source: {about['source']}", ""]
+    lines += [f"Data: {'; '.join(made_with(comparison.records)['data'])}", ""]
     n = Counter(len(arm.sample) for arm in comparison.arms).most_common(1)[0][0]
     lines += [
         f"`{command}`: {len(published.entries)} runs, {n} an arm"
         + (f", and {len(published.trials)} to tune" if published.trials else "")
         + f"; {spent(published)}.",
         "",
+        *_changed_lines(comparison.records),
         f"![{comparison.question or about['name']}]({FIGURE})",
         "",
         "## " + rest.rstrip("\n"),
     ]
     more = _measured(published, [m for m in claimed(published) if m != shown["measure"]])
-    return "\n".join([*lines, *more]) + "\n"
+    return "\n".join([*lines, *more, *superseded_lines(published, former)]) + "\n"
+
+
+def _changed_lines(records: list[Record]) -> list[str]:
+    """Says which runs come from code that nobody can have again; `publish` takes none such now."""
+    changed = [found for record in records if (found := changes_of(record.provenance))]
+    if not changed:
+        return []
+    states = "; ".join(dict.fromkeys(state for found in changed for state in found))
+    return [
+        f"**Made from a changed tree**: {len(changed)} of {count_runs(len(records))} came from "
+        f"code that is in no commit ({states}).",
+        "",
+    ]
 
 
 def spent(published: Runs) -> str:
@@ -228,7 +263,30 @@ def _source(runs: Runs) -> str | None:
     return read(file, ()).value.get("source") if file.is_file() else None
 
 
-def _check(before: list[Verdict], after: list[Verdict], folder: Path) -> None:
+def _check_finished(runs: Runs) -> None:
+    unfinished = [entry for entry in runs.entries if entry.run.state not in FINISHED]
+    if unfinished or not runs.entries:
+        first = f" ({unfinished[0].run.path.name}: {unfinished[0].run.state})" if unfinished else ""
+        raise UserError(
+            f"{runs.path}: {len(unfinished)} of {len(runs.entries)} runs are not finished{first}; "
+            "`normlab run` with the same config goes on with them"
+        )
+
+
+def _check_clean(runs: Runs) -> None:
+    """Refuse runs of code that is in no commit: nobody can say what it did."""
+    changed = [entry for entry in (*runs.entries, *runs.trials) if changes_of(entry.run.provenance)]
+    if changed:
+        first = changed[0].run
+        raise UserError(
+            f"{runs.path}: {count_runs(len(changed))} of {len(runs.entries) + len(runs.trials)} "
+            f"(trials counted) came from a changed tree, as {first.path.name} from "
+            f"{changes_of(first.provenance)[0]}; commit the changes to normlab, and run the config "
+            "again with another --out"
+        )
+
+
+def _check_verdicts(before: list[Verdict], after: list[Verdict], folder: Path) -> None:
     for one, other in zip(before, after, strict=True):
         if one.outcome != other.outcome or one.registered != other.registered:
             raise UserError(

@@ -1,10 +1,8 @@
 """What a run was made with: versions, devices, flags, code, data and command."""
 
-import hashlib
 import importlib.metadata
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ from typing import Any
 import jax
 
 from normlab.data.dataset import Dataset
+from normlab.runs.git import git_state
 from normlab.runs.process import set_by_normlab, usable_cores
 
 PACKAGES = ("normlab", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
@@ -86,23 +85,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def git_state(folder: Path) -> dict[str, str] | None:
-    """The commit that a folder is at, and a hash of what differs from it; None outside git."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
-        return None
-    state = {"commit": commit.decode().strip()}
-    changes = _git(folder, "diff", "HEAD") or b""
-    if changes:
-        state["dirty"] = hashlib.sha256(changes).hexdigest()[:10]
-    return state
-
-
-def _git(folder: Path, *arguments: str) -> bytes | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 
 from normlab.errors import UserError
+from normlab.evidence import superseded
 from normlab.evidence.agreement import agreement
 from normlab.evidence.best import may_be_best
 from normlab.evidence.compare import compare
 from normlab.evidence.over import numeric_axes
-from normlab.evidence.publishing import MOST_ROWS, _Kept, page, publish
+from normlab.evidence.publishing import MOST_ROWS, _Kept, page, publish, render
 from normlab.evidence.samples import Sample
 from normlab.evidence.verdicts import judge
 from normlab.runs.claims import Claim
 from normlab.runs.directory import Entry, Run, load
-from tests.evidence.simulated import simulate, write, write_run
+from tests.evidence.simulated import PROVENANCE, simulate, write, write_run
 
 FINAL = "final(test_accuracy)"
 BETTER = Claim("a beats b", FINAL, "a", "b", "difference > 0")
@@ -52,7 +53,7 @@ def test_publishing_twice_gives_the_same_bytes(runs, published, tmp_path):
 
 
 def test_the_page_is_made_from_the_published_numbers_alone(published):
-    text = page(published)
+    text = page(published, [])
     assert text == (published.path / "results.md").read_text("utf-8")
     assert "a beats b (registered before the first step)" in text and "(figure.svg)" in text
     assert "10 runs, 5 an arm; under a minute" in text
@@ -183,3 +184,92 @@ def test_a_metrics_file_is_strict_json_with_a_line_a_run(published):
     assert json.loads(text, parse_constant=lambda word: pytest.fail(word))
     assert sum(line.startswith('{"run"') for line in text.splitlines()) == 10
     assert "0.712346" in text and "0.7123456" not in text
+
+
+CLEAN, DIRTY = {"commit": "c" * 40}, {"commit": "c" * 40, "dirty": "0123456789"}
+
+
+def made_by(folder, git, arms=ARMS, **data):
+    """The same runs, made by such a state of the code."""
+    proof = {"git": git, "claims": [BETTER.hash], "data": PROVENANCE["data"] | data}
+    entries = [
+        write_run(folder, arm, seed, last, proof=proof)
+        for arm, values in arms.items()
+        for seed, last in enumerate(values)
+    ]
+    return write(folder, entries, [BETTER])
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_runs_of_a_changed_tree_are_not_published_and_nothing_is_lost(tmp_path):
+    folder = publish(made_by(tmp_path / "clean" / "q", CLEAN), tmp_path / "out")
+    before = contents(folder)
+    changed = made_by(tmp_path / "dirty" / "q", DIRTY)
+    with pytest.raises(UserError, match=r"10 runs of 10 .*with changes 0123456789; commit the"):
+        publish(changed, folder)
+    runs = load(tmp_path / "clean" / "q")
+    runs.trials.append(changed.entries[0])
+    with pytest.raises(UserError, match="1 run of 11"):
+        publish(runs, folder)
+    assert contents(folder) == before and list(tmp_path.glob(".*")) == []
+
+
+def test_a_run_gone_on_with_in_a_changed_tree_is_not_published(tmp_path):
+    runs = made_by(tmp_path / "q", CLEAN)
+    runs.runs[3].add_provenance({**runs.runs[3].provenance[0], "git": DIRTY})
+    with pytest.raises(UserError, match="1 run of 10"):
+        publish(runs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_published_from_a_changed_tree_is_read_and_its_page_says_so(tmp_path):
+    folder = publish(made_by(tmp_path / "q", CLEAN), tmp_path / "out")
+    assert "changed tree" not in (folder / "results.md").read_text("utf-8")
+    file = folder / "provenance.json"
+    provenance = json.loads(file.read_text("utf-8"))
+    provenance["made_with"][0]["git"] = DIRTY
+    file.write_text(json.dumps(provenance), "utf-8")
+    text = render(folder).joinpath("results.md").read_text("utf-8")
+    assert "**Made from a changed tree**: 10 of 10 runs" in text
+    assert "cccccccccc with changes 0123456789" in text
+
+
+def test_the_page_says_which_copy_of_the_data(tmp_path):
+    folder = publish(made_by(tmp_path / "q", CLEAN, source="JPEG in Parquet"), tmp_path / "out")
+    head = (folder / "results.md").read_text("utf-8").partition("## Claims")[0]
+    assert "Data: simulated (JPEG in Parquet; 1000 training and 10000 test examples, " in head
+    assert "fingerprint 0123456789abcdef)" in head
+
+
+def test_a_verdict_that_another_replaces_is_kept_with_its_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(superseded, "last_commit", lambda file: "f" * 40)
+    folder = publish(made_by(tmp_path / "first" / "q", CLEAN), tmp_path / "out")
+    assert not (folder / "superseded.json").exists()
+    publish(made_by(tmp_path / "same" / "q", CLEAN), folder)
+    assert not (folder / "superseded.json").exists()
+
+    swapped = {"a": ARMS["b"], "b": ARMS["a"]}
+    publish(made_by(tmp_path / "second" / "q", CLEAN, swapped), folder)
+    (kept,) = json.loads((folder / "superseded.json").read_text("utf-8"))
+    assert (kept["claim"], kept["outcome"], kept["commit"]) == (BETTER.hash, "supported", "f" * 40)
+    assert kept["code"] == ["c" * 10] and kept["verdict"].startswith("Supported: ")
+    text = (folder / "results.md").read_text("utf-8")
+    assert "Refuted: " in text.partition("## Superseded verdicts")[0]
+    told = text.partition("## Superseded verdicts")[2]
+    assert "a beats b (now refuted)." in told and "Published: commit ffffffffff" in told
+
+    render(folder)
+    assert (folder / "results.md").read_text("utf-8") == text
+    publish(made_by(tmp_path / "third" / "q", CLEAN), folder)
+    both = json.loads((folder / "superseded.json").read_text("utf-8"))
+    assert [one["outcome"] for one in both] == ["supported", "refuted"]
+
+
+def test_a_claim_that_is_no_longer_made_keeps_its_published_verdict(tmp_path):
+    folder = publish(made_by(tmp_path / "first" / "q", CLEAN), tmp_path / "out")
+    runs = simulate(tmp_path / "second" / "q", ARMS)
+    text = publish(runs, folder).joinpath("results.md").read_text("utf-8")
+    assert "a beats b (no longer claimed)." in text and "Published: never committed" in text
