@@ -35,7 +35,7 @@ def collect(data: Dataset, claims: Sequence[str] = (), at_once: int = 1) -> dict
         "claims": list(claims),
         # Seconds depend on it, and nothing else.
         "at_once": at_once,
-        "git": git_state(Path(__file__).parent),
+        "git": git_state(Path(__file__).parents[1]),
         "data": {
             "name": data.name,
             "fingerprint": data.fingerprint,

@@ -2,10 +2,13 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from normlab.runs import git
+import normlab
+from normlab.data import Shapes
+from normlab.runs import git, provenance
 from normlab.runs.git import UNKNOWN, git_state, last_commit
 
 
@@ -117,3 +120,10 @@ def test_the_commit_of_a_file_is_that_which_holds_it_as_it_is(package):
     (package / "code.py").write_text("x = 2\n")
     assert last_commit(package / "code.py") is None
     assert last_commit(package / "new.py") is None
+
+
+def test_a_run_records_the_state_of_the_whole_package(monkeypatch):
+    seen = []
+    monkeypatch.setattr(provenance, "git_state", seen.append)
+    provenance.collect(Shapes(train_examples=20, test_examples=20, size=8).load())
+    assert seen == [Path(normlab.__file__).parent]
