@@ -1,7 +1,5 @@
 """One run's config, resolved: checked, every default filled in, and identified by its hash."""
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +8,7 @@ from normlab.catalogue import AUGMENTATIONS, PROBES
 from normlab.errors import did_you_mean
 from normlab.runs import build, probing
 from normlab.runs.dialects import translate_dialect
+from normlab.runs.identity import ABSENT_IF, short_hash, without
 from normlab.runs.labels import is_call, value_label
 from normlab.runs.mismatches import mismatches
 from normlab.runs.named import check_list, check_named
@@ -29,23 +28,6 @@ from normlab.runs.yaml_source import Document, Path, Problem, flow
 FOLDER_NAME = re.compile(r"\w[\w .=+-]{0,99}")
 SECTIONS = ("data", "model", "norm", "kernel", "optimizer", "schedule", "decay", "train", "probes")
 """The sections of a resolved config, in the order in which they are shown."""
-
-ABSENT_IF: dict[Path, Any] = {
-    ("kernel",): None,
-    ("probes",): None,
-    ("model", "dropout"): 0.0,
-    ("model", "dropout_at"): "head",
-    ("train", "adaptive_clip"): None,
-    ("train", "metrics"): None,
-    ("train", "scalar_rate"): None,
-}
-"""What a resolved config does not have unless it says something else than this: these came later
-than others, and a config without them is to keep the hash, and so the runs, that it had before."""
-
-NOT_HASHED_IF: dict[Path, Any] = {("data", "level"): "raw"}
-"""What a resolved config says and its hash leaves out: before these settings came there was only
-this, though now another is the default. So a run that was made then is that of a config which asks
-for it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +51,12 @@ class RunConfig:
     @property
     def hash(self) -> str:
         """Ten hex digits: the same for the same resolved config, whatever file it came from."""
-        return _hash(_hashed(self.sections))
+        return short_hash(self.sections)
 
     @property
     def program_hash(self) -> str:
         """As `hash`, but the same for every seed and learning rate: runs with one program."""
-        return _hash(_hashed(build.of_one_program(self.sections)))
+        return short_hash(build.of_one_program(self.sections))
 
     @property
     def seed(self) -> int:
@@ -114,15 +96,6 @@ def _is_seed(axis: str) -> bool:
     return axis in ("seed", "train.seed")
 
 
-def _hashed(sections: dict[str, Any]) -> dict[str, Any]:
-    """What the hash is taken of."""
-    return _without(sections, NOT_HASHED_IF)
-
-
-def _hash(sections: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()[:10]
-
-
 def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None, list[Problem]]:
     """Check a document without its sweep, and fill in every default.
 
@@ -155,16 +128,7 @@ def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None,
 
 def _resolved(sections: dict[str, Any]) -> dict[str, Any]:
     """Checked sections as a run has them."""
-    return _without({section: _plain(sections.get(section)) for section in SECTIONS}, ABSENT_IF)
-
-
-def _without(value: dict[str, Any], absent: dict[Path, Any], path: Path = ()) -> dict[str, Any]:
-    own = ":" in str(value.get("name", ""))  # a person's fields were there before
-    return {
-        key: _without(inner, absent, (*path, key)) if isinstance(inner, dict) else inner
-        for key, inner in value.items()
-        if own or (*path, key) not in absent or inner != absent[(*path, key)]
-    }
+    return without({section: _plain(sections.get(section)) for section in SECTIONS}, ABSENT_IF)
 
 
 def _plain(value: Any) -> Any:
