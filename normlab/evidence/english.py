@@ -103,6 +103,12 @@ def _so_far(found: Contrast, counts: str) -> str:
 
 def about_verdict(verdict: Verdict) -> str:
     """A verdict in one or two sentences; the claim itself stands before it."""
+    said = _by_numbers(verdict)
+    return f"Withdrawn: {verdict.retracted} By the numbers: {said}" if verdict.retracted else said
+
+
+def _by_numbers(verdict: Verdict) -> str:
+    """A verdict by its interval alone."""
     claim, found = verdict.claim, verdict.contrast
     left = verdict.arms[0].name if verdict.arms else "left"
     what = {

@@ -16,6 +16,7 @@ from normlab.evidence.about import differing, made_with, tuning_lines
 from normlab.evidence.cells import table
 from normlab.evidence.english import about_arm, about_verdict, count_runs, number
 from normlab.evidence.markdown import noise_sentence
+from normlab.evidence.remarks import read_remarks
 from normlab.evidence.style import COLOURS, FAINT, INK, SVG
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def to_html(comparison: "Comparison", command: str) -> str:
         arms_of_settings=list(settings),
         tuning=tuning_lines(comparison.runs.about),
         made_with=made_with(comparison.records),
-        warnings=comparison.warnings,
+        warnings=_warnings(comparison),
         colours=COLOURS,
     )
 
@@ -67,9 +68,14 @@ def to_fragment(comparison: "Comparison") -> str:
         headings=headings,
         rows=rows,
         picture=_svg(figures.differences(comparison)) if comparable else None,
-        warnings=comparison.warnings,
+        warnings=_warnings(comparison),
         colours=COLOURS,
     )
+
+
+def _warnings(comparison: "Comparison") -> list[str]:
+    """What a person remarked first."""
+    return [*filter(None, [read_remarks(comparison.runs.path).beware]), *comparison.warnings]
 
 
 def _template(name: str) -> jinja2.Template:

@@ -7,6 +7,7 @@ from normlab.evidence.about import differing, made_with, tuning_lines
 from normlab.evidence.cells import table
 from normlab.evidence.columns import columns, widths
 from normlab.evidence.english import about_arm, about_verdict, number
+from normlab.evidence.remarks import read_remarks
 from normlab.evidence.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ def to_text(comparison: "Comparison") -> str:
 
 def remarks(comparison: "Comparison") -> list[str]:
     """What stands below the table in a terminal: verdicts, tuning, warnings."""
+    beware = read_remarks(comparison.runs.path).beware
     return [
+        *([f"beware: {beware}"] if beware else []),
         *map(verdict_line, comparison.verdicts),
         *(f"tuning: {text}" for text in tuning_lines(comparison.runs.about)),
         *(f"note: {text}" for text in comparison.warnings),
@@ -42,10 +45,12 @@ def aligned(headings: list[str], rows: list[list[str]]) -> str:
 
 def to_markdown(comparison: "Comparison", command: str) -> str:
     """The whole report, without pictures."""
-    about = comparison.runs.about
+    about, remarked = comparison.runs.about, read_remarks(comparison.runs.path)
     lines = [f"# {about.get('name')}", ""]
     if comparison.question:
         lines += [comparison.question, ""]
+    if remarked.beware:
+        lines += [f"**Beware.** {remarked.beware}", ""]
     if comparison.verdicts:
         lines += ["## Claims", ""]
         for verdict in comparison.verdicts:
@@ -77,6 +82,8 @@ def to_markdown(comparison: "Comparison", command: str) -> str:
         lines += ["## Warnings", "", *(f"- {text}" for text in comparison.warnings), ""]
     lines += ["## Made with", ""]
     lines += [f"- {name}: {'; '.join(v)}" for name, v in made_with(comparison.records).items()]
+    if remarked.copy:
+        lines += [f"- copy of the data: {remarked.copy}"]
     lines += [f"- report: `{command}`", ""]
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from normlab.evidence.about import differing, made_with
 from normlab.evidence.english import about_verdict
+from normlab.evidence.remarks import read_remarks
 from normlab.runs.measures import PRICES, Measure
 from normlab.runs.record import Record
 from normlab.runs.values import NoValueError
@@ -93,6 +94,7 @@ def to_json(comparison: "Comparison") -> str:
     document = {
         "name": comparison.runs.about.get("name"),
         "question": comparison.question,
+        "beware": read_remarks(comparison.runs.path).beware or None,
         "measure": str(measure),
         "baseline": comparison.baseline,
         "claims": [
@@ -101,6 +103,7 @@ def to_json(comparison: "Comparison") -> str:
                 "outcome": verdict.outcome,
                 "registered": verdict.registered,
                 "withdrawn": verdict.withdrawn,
+                "retracted": verdict.retracted or None,
                 "level": verdict.level,
                 "estimate": verdict.contrast.estimate if verdict.contrast else None,
                 "interval": verdict.interval,

@@ -14,6 +14,7 @@ from typing import Literal
 from normlab.errors import UserError
 from normlab.evidence.contrasts import MOST_SEEDS, Contrast, contrast, mean_of
 from normlab.evidence.intervals import LEVEL, Interval
+from normlab.evidence.remarks import read_remarks
 from normlab.evidence.samples import Sample, sample
 from normlab.runs.claims import Claim, name_of, parse_floor, select
 from normlab.runs.directory import Runs
@@ -39,6 +40,8 @@ class Verdict:
         seeds: how many an arm would decide it if it is undecided and the estimate is the truth;
             None if not known.
         arms: the values, left and right.
+        retracted: why a person withdrew what the numbers say (`normlab.evidence.remarks`); empty
+            if it stands.
     """
 
     claim: Claim
@@ -51,6 +54,7 @@ class Verdict:
     p: float = 1.0
     seeds: int | None = None
     arms: tuple[Sample, ...] = ()
+    retracted: str = ""
 
     @property
     def interval(self) -> Interval | None:
@@ -78,7 +82,11 @@ def judge(runs: Runs, records: list[Record] | None = None) -> list[Verdict]:
     gone = [claim for claim in _ever_written(runs) if claim.hash not in hashes]
     weighed = [_weigh(claim, records) for claim in present]
     weighed += [v for claim in gone if (v := _weigh(claim, records, withdrawn=True)).registered]
-    return _decide(weighed)
+    reasons = read_remarks(runs.path).withdrawn
+    return [
+        replace(verdict, retracted=reasons.get(verdict.claim.says, ""))
+        for verdict in _decide(weighed)
+    ]
 
 
 def _ever_written(runs: Runs) -> list[Claim]:

@@ -100,15 +100,19 @@ def plot(
 def verdict(path: ExperimentPath) -> None:
     """Judge the claims of an experiment; exit status 1 if a registered one is refuted."""
     from normlab.evidence.markdown import verdict_line
+    from normlab.evidence.remarks import read_remarks
     from normlab.evidence.verdicts import judge
     from normlab.runs.directory import load_runs
 
-    verdicts = judge(load_runs(path))
+    verdicts, beware = judge(load_runs(path)), read_remarks(path).beware
     if not verdicts:
         print(f"{path}: its config makes no claims")
+    if beware:
+        print(f"beware: {beware}")
     for one in verdicts:
         print(verdict_line(one))
-    if any(one.outcome == "refuted" and one.registered for one in verdicts):
+    stand = [one for one in verdicts if one.registered and not one.retracted]
+    if any(one.outcome == "refuted" for one in stand):
         raise typer.Exit(REFUTED)
 
 

@@ -1,0 +1,81 @@
+"""What a person remarks on an experiment's results, where numbers alone would mislead.
+
+`remarks.yaml` lies beside an experiment's runs, or beside its published numbers. It is written by
+hand once something is known that the numbers do not show, and every report says it:
+
+    beware: The test voices are 12 dB quieter than those of the training.
+    copy: WAV files of one archive
+    withdrawn:
+      - says: instance normalisation understands more than batch normalisation
+        why: It says which normaliser bears a quieter voice.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from normlab.errors import UserError
+
+REMARKS = "remarks.yaml"
+KEYS = ("beware", "copy", "withdrawn")
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """What is known besides the numbers.
+
+    Attributes:
+        beware: what to know before reading them, in plain words; empty without.
+        copy: which copy of the data they are of; empty without.
+        withdrawn: a claim's words to the reason why its verdict no longer stands.
+    """
+
+    beware: str = ""
+    copy: str = ""
+    withdrawn: dict[str, str] = field(default_factory=dict)
+
+
+def read_remarks(folder: Path) -> Remarks:
+    """The remarks that lie in a folder; none if it holds no `remarks.yaml`.
+
+    Raises:
+        UserError: the file is not of that form.
+    """
+    file = folder / REMARKS
+    if not file.is_file():
+        return Remarks()
+    try:
+        found = yaml.safe_load(file.read_text("utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is no YAML: {error}") from error
+    listed = found.get("withdrawn", []) if isinstance(found, dict) else None
+    known = _is_text(found, KEYS[:2]) and set(found) <= set(KEYS)
+    if not known or not isinstance(listed, list):
+        raise UserError(
+            f"{file}: found {_shape(found)}; allowed are {', '.join(KEYS)}: "
+            "`beware` and `copy` are text, `withdrawn` is a list"
+        )
+    for one in listed:
+        if not _is_text(one, ("says", "why"), all_of_them=True):
+            raise UserError(
+                f"{file}: `withdrawn` has {one!r}; each of the list has `says`, the words of a "
+                "claim, and `why`, the reason"
+            )
+    return Remarks(
+        found.get("beware", "").strip(),
+        found.get("copy", "").strip(),
+        {one["says"]: one["why"].strip() for one in listed},
+    )
+
+
+def _is_text(found: Any, keys: tuple[str, ...], all_of_them: bool = False) -> bool:
+    """Whether it is a mapping in which those keys are text, or absent where they may be."""
+    if not isinstance(found, dict) or (all_of_them and set(found) != set(keys)):
+        return False
+    return all(isinstance(found[key], str) for key in keys if key in found)
+
+
+def _shape(found: Any) -> str:
+    return ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
