@@ -10,7 +10,15 @@ from collections import Counter
 from pathlib import Path
 
 from experiments import which
-from experiments.questions import HERE, RESULTS, ROOT, Question, notes, questions
+from experiments.questions import (
+    HERE,
+    RESULTS,
+    ROOT,
+    Question,
+    notes,
+    questions,
+    standing_of,
+)
 from normlab.errors import UserError
 from normlab.evidence.markdown import markdown_table
 from normlab.evidence.publishing import publish, render, spent
@@ -20,13 +28,18 @@ README = HERE / "README.md"
 WORKERS = ("step_nets", "step_passes")
 """Programs that others begin."""
 
+KINDS = "supported", "refuted", "undecided", "withdrawn"
+
 OPENING = """\
 # Experiments
 
 Each question is a config in `configs/`, with its claims registered before the first step; its
 results are in `results/QUESTION/`: a page, its figure, the numbers (`normlab report` and
 `normlab verdict` read them as they read runs) and what they were made with. A verdict is that of an
-interval (95%, corrected for the number of claims): supported, refuted, or undecided.
+interval (95%, corrected for the number of claims): supported, refuted, or undecided. Intervals are
+over seeds: they hold for other seeds of the same runs, and not for other learning rates, images or
+voices. A verdict that a later look did not bear out is withdrawn; its page says why, and what else
+to know before its numbers are read. All of it is small: hundreds of steps on thousands of examples.
 
 To run one again, type its command. `normlab agree runs/QUESTION experiments/results/QUESTION` says
 how it agrees with what is committed here; `python -m experiments.publish runs/QUESTION` replaces
@@ -37,12 +50,12 @@ that. [Which one should I use?](../docs/which.md) is made of all of them. This p
 def answer(question: Question) -> str:
     """The sentence written by hand, where there is one, and the verdicts that claims have."""
     counts = Counter(question.outcomes)
-    kinds = [kind for kind in ("supported", "refuted", "undecided") if counts[kind]]
+    kinds = [kind for kind in KINDS if counts[kind]]
     if "answer" in question.notes:
         each = ", ".join(f"{counts[kind]} {kind}" for kind in kinds)
         return f"{question.notes['answer'].strip()} (Claims: {each or 'none'}.)"
     says = {
-        kind: "; ".join(v.claim.says for v in question.verdicts if v.outcome == kind)
+        kind: "; ".join(v.claim.says for v in question.verdicts if standing_of(v) == kind)
         for kind in kinds
     }
     return " ".join(f"**{kind.capitalize()}**: {says[kind]}." for kind in kinds) or "-"

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from normlab.evidence.remarks import Remarks, read_remarks
 from normlab.evidence.verdicts import Verdict, judge
 from normlab.runs.directory import PUBLISHED, Entry, Runs, load_runs
 from normlab.runs.record import Record
@@ -37,10 +38,15 @@ class Question:
         """Of its claims."""
         return judge(self.runs)
 
+    @cached_property
+    def remarks(self) -> Remarks:
+        """What is known of them besides the numbers."""
+        return read_remarks(self.runs.path)
+
     @property
     def outcomes(self) -> list[str]:
-        """Of its claims, in their order."""
-        return [verdict.outcome for verdict in self.verdicts]
+        """Of its claims, in their order; "withdrawn" where a verdict no longer stands."""
+        return [standing_of(verdict) for verdict in self.verdicts]
 
     @property
     def n(self) -> str:
@@ -88,10 +94,27 @@ class Question:
         return f"{' on '.join(words)}, {self.devices}"
 
     @property
+    def budget(self) -> str:
+        """How long each run was trained, and how much went into its settings."""
+        steps = sorted({record.status["steps"] for record in self.records})
+        words = f"{steps[0]:,} steps" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,} steps"
+        tuning = self.runs.about.get("tuning")
+        if not tuning:
+            return words
+        grid = ", ".join(f"{axis} in {values}" for axis, values in tuning["grid"].items())
+        seeds = len(tuning["seeds"])
+        return f"{words}, {grid} chosen by {seeds} other seed{'s' if seeds > 1 else ''}"
+
+    @property
     def command(self) -> str:
         """That makes its runs."""
         about = self.runs.about
         return " ".join(["normlab", "run", about["config"], *about["overrides"]])
+
+
+def standing_of(verdict: Verdict) -> str:
+    """Its outcome, or "withdrawn"."""
+    return "withdrawn" if verdict.retracted else verdict.outcome
 
 
 def notes(file: Path = NOTES) -> dict[str, dict[str, Any]]:

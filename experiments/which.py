@@ -20,17 +20,23 @@ from normlab.runs.record import Record
 
 PAGE = ROOT / "docs" / "which.md"
 NOT_KNOWN, NOTHING = "not known", "Not known: nothing was measured."
+WITHDRAWN = "Not known: every verdict on it was withdrawn, and its page says why."
 
 OPENING = """\
 # Which one should I use?
 
 This page is made by `python -m experiments.which` from the committed results in
 `experiments/results/`, and from nothing else. "May be the best" names every arm that was not shown
-to be worse than another: in each row the arm that is truly the best is missing from it in at most
-5% of cases (intervals of the difference over seeds, at a level raised for the number of arms). The
-first of several has the best mean, and no more than that. Where no arm was shown to be worse, or
-nothing was measured, it says "not known". What was measured was measured on small networks and
-small images; it tells where to begin with yours, not where to end.
+to be worse than another. The first of several has the best mean, and no more than that. Where no
+arm was shown to be worse, where nothing was measured, or where what was measured was withdrawn, it
+says "not known".
+
+The arm with the best mean over all seeds is missing from a row in at most 5% of cases (intervals of
+the difference, at a level raised for the number of arms). That holds over seeds, and over seeds
+alone: for just these learning rates, these training and test images and this number of steps. With
+another learning rate, other images or a longer training another arm may be the first, and no
+interval here tells how often. The networks and the images are small. So the page tells where to
+begin with yours, not where to end.
 """
 
 
@@ -51,22 +57,31 @@ def page(found: list[Question]) -> str:
 def section(situation: Situation, question: Question) -> list[str]:
     """What one question's results say of a situation: a row for each setting, then its claims."""
     measure, rows = Measure.parse(situation.measure), []
+    judged = [
+        verdict
+        for verdict in question.verdicts
+        if str(Measure.parse(verdict.claim.measure)) == str(measure)
+    ]
+    stand = [verdict for verdict in judged if not verdict.retracted]
+    beware = question.remarks.beware
+    opening = [
+        f"By {measure}; {evidence(question)}.",
+        "",
+        *([f"**Beware.** {beware}", ""] if beware else []),
+    ]
+    if judged and not stand:
+        return [*opening, WITHDRAWN, ""]
     for setting, own in _by(
         question.records, situation, of_choices=False, but=measure.axis
     ).items():
         ranked = _by(own, situation, of_choices=True, but=measure.axis)
         rows.append([setting or "all", *_ranking(ranked, situation, measure)])
-    told = [
-        f"- {verdict.outcome}: {verdict.claim.says}"
-        for verdict in question.verdicts
-        if str(Measure.parse(verdict.claim.measure)) == str(measure)
-    ]
     return [
-        f"By {measure}; {evidence(question)}.",
-        "",
+        *opening,
         *markdown_table(["where", "may be the best", "shown to be worse"], rows),
         "",
-        *([*told, ""] if told else []),
+        *(f"- {verdict.outcome}: {verdict.claim.says}" for verdict in stand),
+        *([""] if stand else []),
     ]
 
 
@@ -131,8 +146,8 @@ def prices(question: Question | None) -> list[str]:
         for name, all_ in sorted(costs.items(), key=lambda item: item[1])
     ]
     return [
-        f"Of the arms that may be the best by {BY}, medians of their runs; {evidence(question)}."
-        + _side_by_side(question),
+        f"Of the arms that may be the best by {BY} (the first table says how sure that is), "
+        f"medians of their runs; {evidence(question)}." + _side_by_side(question),
         "",
         *markdown_table(["arm", "seconds a step", "megabytes a step"], rows),
     ]
@@ -149,7 +164,7 @@ def _side_by_side(question: Question) -> str:
 def evidence(question: Question) -> str:
     """Where it stands, and how much it is."""
     page = f"[{question.name}](../experiments/results/{question.name}/results.md)"
-    return f"{page}, n = {question.n}, {question.setting}"
+    return f"{page}, n = {question.n} seeds an arm, {question.budget}, {question.setting}"
 
 
 def _spoken_of(predicate: Callable[[Record], bool] | None, found: list[Question]) -> str:

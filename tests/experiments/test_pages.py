@@ -1,5 +1,8 @@
 """The pages that sum up say what the committed results say, and no more."""
 
+import re
+from dataclasses import replace
+
 import jax
 import pytest
 
@@ -99,6 +102,49 @@ def test_what_one_chooses_is_ranked_within_what_one_is_given():
         "a",
         "b",
     ]
+
+
+def test_what_is_withdrawn_is_not_known(tmp_path):
+    (found,) = results(tmp_path, {"a": GOOD, "b": NEAR, "c": BAD})
+    remarks = "beware: it is loudness\nwithdrawn: [{says: a beats c, why: It is loudness.}]"
+    (found.runs.path / "remarks.yaml").write_text(remarks)
+    found = questions(tmp_path / "results", {})
+    text = speech(which.page(found))
+    assert "**Beware.** it is loudness" in text and which.WITHDRAWN in text
+    assert "a beats c" not in text and "0.820" not in text
+    assert found[0].outcomes == ["withdrawn"]
+    assert "| **Withdrawn**: a beats c. |" in publish.readme(found)
+
+
+def test_where_a_claim_still_stands_so_does_the_table(tmp_path):
+    other = replace(CLAIM, says="c beats a", left="c", right="a")
+    arms = {"a": GOOD, "b": NEAR, "c": BAD}
+    publish_runs(
+        simulate(tmp_path / "runs" / "speech", arms, [CLAIM, other]),
+        tmp_path / "results" / "speech",
+    )
+    remarks = "withdrawn: [{says: a beats c, why: It is loudness.}]"
+    (tmp_path / "results" / "speech" / "remarks.yaml").write_text(remarks)
+    text = speech(which.page(questions(tmp_path / "results", {})))
+    assert "| all | a (0.820), b (0.817) | c (0.510) |" in text
+    assert "- refuted: c beats a" in text and "a beats c" not in text
+
+
+@pytest.mark.parametrize("question", COMMITTED, ids=lambda question: question.name)
+def test_what_is_withdrawn_was_claimed(question):
+    assert set(question.remarks.withdrawn) <= {v.claim.says for v in question.verdicts}
+
+
+@pytest.mark.parametrize("question", COMMITTED, ids=lambda question: question.name)
+def test_the_remarks_on_a_tuning_are_those_of_its_page(question):
+    """How many arms ended at an edge of the grid, and by how many seeds, where a remark says so."""
+    tuning = question.runs.about.get("tuning")
+    counted = re.search(r"(\d+) of (\d+) arms ended at an edge", question.remarks.beware)
+    if counted:
+        edges = [chosen["at_edge"] for chosen in tuning["chosen"].values()]
+        assert tuple(map(int, counted.groups())) == (sum(edges), len(edges))
+    if "chosen by one seed" in question.remarks.beware:
+        assert len(tuning["seeds"]) == 1
 
 
 def test_the_readme_gives_every_claim_its_verdict_or_the_sentence_written_for_them(tmp_path):
