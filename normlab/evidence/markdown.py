@@ -45,12 +45,12 @@ def aligned(headings: list[str], rows: list[list[str]]) -> str:
 
 def to_markdown(comparison: "Comparison", command: str) -> str:
     """The whole report, without pictures."""
-    about, remarked = comparison.runs.about, read_remarks(comparison.runs.path)
+    about, beware = comparison.runs.about, read_remarks(comparison.runs.path).beware
     lines = [f"# {about.get('name')}", ""]
     if comparison.question:
         lines += [comparison.question, ""]
-    if remarked.beware:
-        lines += [f"**Beware.** {remarked.beware}", ""]
+    if beware:
+        lines += [f"**Beware.** {beware}", ""]
     if comparison.verdicts:
         lines += ["## Claims", ""]
         for verdict in comparison.verdicts:
@@ -82,8 +82,6 @@ def to_markdown(comparison: "Comparison", command: str) -> str:
         lines += ["## Warnings", "", *(f"- {text}" for text in comparison.warnings), ""]
     lines += ["## Made with", ""]
     lines += [f"- {name}: {'; '.join(v)}" for name, v in made_with(comparison.records).items()]
-    if remarked.copy:
-        lines += [f"- copy of the data: {remarked.copy}"]
     lines += [f"- report: `{command}`", ""]
     return "\n".join(lines)
 

@@ -22,6 +22,7 @@ from normlab.evidence.english import count_runs, interval, number
 from normlab.evidence.insides import LEADING
 from normlab.evidence.markdown import markdown_table, to_markdown
 from normlab.evidence.over import numeric_axes
+from normlab.evidence.remarks import read_remarks
 from normlab.evidence.style import SVG
 from normlab.evidence.superseded import (
     supersede,
@@ -121,7 +122,9 @@ def page(published: Runs, former: list[dict[str, Any]]) -> str:
     lines = [head]
     if about["source"]:
         lines += [f"Source: {about['source']}", ""]
-    lines += [f"Data: {'; '.join(made_with(comparison.records)['data'])}", ""]
+    copy = read_remarks(published.path).copy
+    data = "; ".join(made_with(comparison.records)["data"])
+    lines += [f"Data: {data}" + (f". {copy}" if copy else ""), ""]
     n = Counter(len(arm.sample) for arm in comparison.arms).most_common(1)[0][0]
     lines += [
         f"`{command}`: {len(published.entries)} runs, {n} an arm"

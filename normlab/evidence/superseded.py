@@ -3,7 +3,7 @@
 `superseded.json` stands beside the published numbers. It is a list of verdicts, the oldest first.
 Each has `claim` (the claim's hash), `says`, `outcome`, `verdict` (the sentence that the page had),
 `commit` (that which holds the page; null if none does) and `code` (the states of the code that its
-runs were made with).
+runs were made with). A person may add `why`: what made the difference, in words.
 """
 
 import json
@@ -79,6 +79,7 @@ def superseded_lines(published: Runs, former: list[dict[str, Any]]) -> list[str]
         code = "; ".join(one["code"]) or "not recorded"
         lines += [
             f"- {one['says']} ({'no longer claimed' if outcome is None else f'now {outcome}'}).",
-            f"  {one['verdict']} Published: {place}; made by the code {code}.",
+            f"  {one['verdict']} Published: {place}; made by the code {code}."
+            + (f" {one['why']}" if one.get("why") else ""),
         ]
     return lines

@@ -12,6 +12,7 @@ from normlab.evidence.html import to_fragment, to_html
 from normlab.evidence.markdown import to_markdown, to_text
 from normlab.evidence.publishing import page, publish
 from normlab.evidence.remarks import read_remarks
+from normlab.evidence.superseded import superseded_lines
 from normlab.evidence.tables import to_json
 from normlab.evidence.verdicts import judge
 from normlab.runs.claims import Claim
@@ -41,13 +42,13 @@ def published(tmp_path):
 def test_every_report_says_them(published):
     found = compare(published)
     reports = (to_text(found), to_markdown(found, "command"), to_html(found, "command"),
-               to_fragment(found), to_json(found), page(published))  # fmt: skip
+               to_fragment(found), to_json(found), page(published, []))  # fmt: skip
     for text in reports:
         assert "the arms heard other voices" in text
         assert "Withdrawn: It is loudness. By the numbers: Supported" in text.replace(
             "</b>", ""
         ).replace("</strong>", "")
-    assert "- copy of the data: WAV files" in page(published)
+    assert "0123456789abcdef). WAV files" in page(published, [])
 
 
 def test_the_numbers_still_say_what_they_say(published):
@@ -85,3 +86,18 @@ def test_another_form_is_told(tmp_path, text, told):
     (tmp_path / "remarks.yaml").write_text(text)
     with pytest.raises(UserError, match=told):
         read_remarks(tmp_path)
+
+
+def test_a_former_verdict_can_have_a_reason(published):
+    one = {
+        "claim": TRUE.hash,
+        "says": TRUE.says,
+        "outcome": "undecided",
+        "verdict": "Undecided: it was.",
+        "commit": "0123456789abcdef",
+        "code": ["0123456789"],
+        "why": "It rounded otherwise.",
+    }
+    lines = superseded_lines(published, [one])
+    assert lines[-2] == "- a beats b (now supported)."
+    assert lines[-1].endswith("made by the code 0123456789. It rounded otherwise.")
