@@ -31,7 +31,7 @@ SITUATIONS = (
     Situation("Photographs", "catalogue", ACCURACY),
     Situation("Short trainings, by the accuracy over all of their steps", "faster",
               "area(test_accuracy)"),
-    Situation("A learning rate that cannot be tuned, by the largest that trains", "learning_rates",
+    Situation("A learning rate that cannot be tuned, by the largest at which anything is learnt", "learning_rates",
               "largest_stable(learning_rate)"),
     Situation("Depth, with shortcuts and without", "depth", ACCURACY),
     Situation("Little data, and what regularises", "regularisation", ACCURACY,
