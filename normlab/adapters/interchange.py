@@ -1,75 +1,37 @@
 """Weights carried from one network to another that is built alike, whatever library wrote them.
 
-A side (`TorchWeights`, `LinenWeights`, `NnxWeights`) says which layers a network has, in order, and
-how each array becomes a common form and back. `carry` pairs the layers of two sides and moves the
-arrays. The common form has channels last: kernels `(..., in, out)`, and names of this
-library.
+A side (`TorchWeights`, `LinenWeights`, `NnxWeights`) says which layers a network has, in what order
+it calls them, and how each array becomes a common form and back. `carry` pairs the layers of two
+sides and moves the arrays. The common form has channels last: kernels `(..., in, out)`, and names
+of this library.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from normlab.adapters.pairing import Layers, pair
+from normlab.adapters.units import Leaf, Unit
 from normlab.errors import UserError
-
-Kind = Literal["layer", "norm", "other"]
-Convert = Callable[[np.ndarray], np.ndarray]
-
-
-def unchanged(values: np.ndarray) -> np.ndarray:
-    """For an array that both sides write alike."""
-    return values
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """One array of a layer.
-
-    Attributes:
-        key: where its side keeps it.
-        shape: in the common form.
-        common: from its side's form to the common one.
-        own: back.
-        optional: what stays at its start is no loss (a statistic that evaluation does not use).
-    """
-
-    key: Any
-    shape: tuple[int, ...]
-    common: Convert = unchanged
-    own: Convert = unchanged
-    optional: bool = False
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A layer: its name, its arrays by their common names, and what is to be said of it."""
-
-    name: str
-    kind: Kind
-    leaves: Mapping[str, Leaf]
-    remark: str = ""
-
-    @property
-    def form(self) -> tuple[Any, ...]:
-        """What two layers have in common that can be paired."""
-        if "kernel" in self.leaves:
-            shape = self.leaves["kernel"].shape
-        else:
-            shape = next(iter(self.leaves.values())).shape
-        return self.kind, shape
-
-    def __str__(self) -> str:
-        return f"{self.name} ({', '.join(f'{n} {leaf.shape}' for n, leaf in self.leaves.items())})"
 
 
 class Side(Protocol):
-    """A network's weights in one library's form."""
+    """A network's weights in one library's form.
+
+    Attributes:
+        traced: whether the order of its layers is that of a traced call, not one of definition.
+    """
+
+    traced: bool
 
     def units(self) -> list[Unit]:
         """Its layers in order."""
+        ...
+
+    def mend(self) -> str:
+        """How the order of its layers becomes known, or nothing if it is."""
         ...
 
     def read(self, leaf: Leaf) -> np.ndarray:
@@ -91,15 +53,20 @@ class Carried:
 
     Attributes:
         pairs: name of each layer in the source -> in the target.
+        rules: name of each layer in the source -> why it is that one.
         remarks: what the numbers assume, and what has no counterpart.
     """
 
     pairs: dict[str, str]
+    rules: dict[str, str]
     remarks: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         width = max(map(len, self.pairs), default=0)
-        lines = [f"{source:<{width}} -> {target}" for source, target in self.pairs.items()]
+        lines = [
+            f"{source:<{width}} -> {target}  ({self.rules[source]})"
+            for source, target in self.pairs.items()
+        ]
         return "\n".join(lines + self.remarks)
 
 
@@ -108,30 +75,40 @@ def carry(
 ) -> tuple[Any, Carried]:
     """The source's arrays in the form, and under the names, of the target.
 
-    Layers are paired in their order among those of one kind (with a kernel, or not) and shape, so
-    two shortcuts that are written in another place do not matter, and two layers of one shape that
-    are in another order do: read the report, and give `names` where it errs.
+    Layers that have a kernel are paired with such layers, normalisers with normalisers, and always
+    by equal shape. Of several of one shape these are a pair, and the report says why:
+
+    1. Those that `names` gives.
+    2. Those of equal names. `layer1.0.conv` of torch, `layer1/0/conv` of NNX and `layer1_0/conv` of
+       linen are equal; what all names of a network begin with (`module`) does not count.
+    3. Normalisers that immediately follow layers which are a pair.
+    4. Those of equal order. It is the order of calls, where a call is traced; that of definition in
+       a state dict as torch makes it; or that of their indices, where all are members of one list.
+
+    No order is believed that equal names contradict, or in which names contradict each other. Where
+    several layers are left that nothing tells apart, all of them are refused.
 
     Args:
         source: with values.
         target: of the network that they are for.
-        names: layers to be paired whatever their order: name in the source -> in the target.
+        names: layers to be paired whatever else holds: name in the source -> in the target.
 
     Returns:
         What the target holds (variables, a state dict), and the report.
 
     Raises:
-        UserError: a layer of either has no counterpart, or an array of a layer has none. Everything
-            that does not fit is listed; nothing is dropped.
+        UserError: a layer of either has no counterpart, an array of a layer has none, or nothing
+            says which of several layers a layer is. Everything that does not fit is listed;
+            nothing is dropped.
 
     See `normlab.adapters.torch_weights` for an example.
     """
-    ours, theirs = source.units(), target.units()
-    pairs = _paired(ours, theirs, dict(names or {}))
-    order = {unit.name: place for place, unit in enumerate(ours)}
-    pairs.sort(key=lambda pair: order[pair[0].name])
+    ours, theirs = (Layers(side.units(), side.traced, side.mend()) for side in (source, target))
+    pairs = pair(ours, theirs, dict(names or {}))
+    order = {unit.name: place for place, unit in enumerate(ours.units)}
+    pairs.sort(key=lambda found: order[found.one.name])
     arrays, wrong, remarks = [], [], []
-    for one, other in pairs:
+    for one, other in ((found.one, found.other) for found in pairs):
         missing = [
             name
             for name, leaf in other.leaves.items()
@@ -162,40 +139,8 @@ def carry(
     if wrong:
         raise UserError("these layers do not fit:\n  " + "\n  ".join(wrong))
     report = Carried(
-        {one.name: other.name for one, other in pairs},
+        {found.one.name: found.other.name for found in pairs},
+        {found.one.name: found.rule for found in pairs},
         remarks + source.remarks() + target.remarks(),
     )
     return target.write(arrays), report
-
-
-def _paired(ours: list[Unit], theirs: list[Unit], names: dict[str, str]) -> list[tuple[Unit, Unit]]:
-    by_name = [{unit.name: unit for unit in units} for units in (ours, theirs)]
-    for which, given, known in (
-        ("source", list(names), by_name[0]),
-        ("target", list(names.values()), by_name[1]),
-    ):
-        for name in given:
-            if name not in known:
-                raise UserError(
-                    f"names: the {which} has no layer {name}; it has {', '.join(known)}"
-                )
-    pairs = [(by_name[0][one], by_name[1][other]) for one, other in names.items()]
-    queues: dict[tuple[Any, ...], tuple[list[Unit], list[Unit]]] = defaultdict(lambda: ([], []))
-    taken = set(names), set(names.values())
-    for which, units in enumerate((ours, theirs)):
-        for unit in units:
-            if unit.name not in taken[which]:
-                queues[unit.form][which].append(unit)
-    left: tuple[list[Unit], list[Unit]] = ([], [])
-    for one, other in queues.values():
-        pairs += zip(one, other, strict=False)
-        left[0].extend(one[len(other) :])
-        left[1].extend(other[len(one) :])
-    if left[0] or left[1]:
-        lines = [f"source: {unit}" for unit in left[0]] + [f"target: {unit}" for unit in left[1]]
-        raise UserError(
-            "these layers have no counterpart of their kind and shape:\n  "
-            + "\n  ".join(lines)
-            + "\ngive a network that is built alike, or pair layers by names={source: target}"
-        )
-    return pairs

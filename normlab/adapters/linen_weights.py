@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
@@ -10,17 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.ad_checkpoint import checkpoint_name
-from jax.extend.core import Var, jaxprs_in_params
 
-from normlab.adapters.interchange import Leaf, Unit, unchanged
+from normlab.adapters.calls import Meetings
 from normlab.adapters.places import OUR_NAMES, Path, Place, Variables, at, evaluation, place_of
+from normlab.adapters.units import Leaf, Unit, unchanged
 from normlab.core import Array
 from normlab.errors import UserError
 from normlab.models.slots import NORM
 from normlab.norms.evo import EvoNormB0
-
-MARK = "normlab:"
 
 REORDERED = "its inputs are in another order: (C, H, W) flattened, in Flax (H, W, C)"
 
@@ -45,11 +43,12 @@ class LinenWeights:
     ['Dense_0', 'NormAct_0/Norm_0', 'Dense_1']
     """
 
+    traced = True
+
     def __init__(
         self, model: nn.Module, images: Any, variables: Variables | None = None, **call: Any
     ):
         self.variables = variables
-        self._trace = _Trace(model, call)
         images = jax.ShapeDtypeStruct(images.shape, images.dtype)
 
         def init(x: Array) -> Any:
@@ -57,7 +56,8 @@ class LinenWeights:
 
         self._init = init
         self._images = images
-        self.shapes = self._trace.run(self._init, images)
+        self._trace = _Trace(model, init, images, call)
+        self.shapes = self._trace.shapes
         if variables is not None:
             _require_same(flatten_dict(self.shapes), flatten_dict(unfreeze(variables)))
 
@@ -66,15 +66,11 @@ class LinenWeights:
         layers: dict[Path, dict[str, Path]] = {}
         shapes: dict[Any, Any] = flatten_dict(self.shapes)
         for key in shapes:
-            collection, *path, name = key
-            if path and path[-1] == NORM:
-                path = path[:-1]
-            if collection != "params":
-                name = str(OUR_NAMES.get(name, name))
-            layers.setdefault(tuple(path), {})[name] = key
+            name = key[-1] if key[0] == "params" else str(OUR_NAMES.get(key[-1], key[-1]))
+            layers.setdefault(layer_of(key), {})[name] = key
         order = {path: place for place, path in enumerate(self._trace.calls)}
         return [
-            self._unit(path, layers[path])
+            replace(self._unit(path, layers[path]), place=order.get(path))
             for path in sorted(layers, key=lambda path: (order.get(path, len(order)), path))
         ]
 
@@ -105,6 +101,10 @@ class LinenWeights:
         place = self._trace.places.get(path)
         unused = name == "mean" and place is not None and isinstance(place.normaliser, EvoNormB0)
         return unused or (key[0] != "params" and name not in ("mean", "variance"))
+
+    def mend(self) -> str:
+        """Nothing: the order of calls is known."""
+        return ""
 
     def read(self, leaf: Leaf) -> np.ndarray:
         """An array of the variables."""
@@ -175,25 +175,31 @@ class _Trace:
     """What a call of the model shows: the order of its layers, and which see a flattened image.
 
     Attributes:
-        calls: paths in the order of the first call of each module.
+        calls: paths in the order in which their variables are used.
         places: those that normalise.
         transposed: those that are transposed convolutions.
         flattened: path of what takes a flattened image in -> the image's shape.
     """
 
-    def __init__(self, model: nn.Module, call: dict[str, Any]):
+    def __init__(
+        self, model: nn.Module, init: Callable[[Array], Variables], images: Any, call: Any
+    ):
         self.model = model
-        self.calls: list[Path] = []
         self.places: dict[Path, Place] = {}
         self.transposed: dict[Path, nn.ConvTranspose] = {}
-        self.flattened: dict[Path, tuple[int, ...]] = {}
-
-    def run(self, init: Callable[[Array], Variables], images: Any) -> Variables:
-        """The shapes of the variables."""
         with nn.intercept_methods(self._meet):
-            traced, shapes = jax.make_jaxpr(init, return_shape=True)(images)
-        self._follow(traced.jaxpr, {})
-        return shapes
+            self.shapes: Variables = jax.eval_shape(init, images)
+
+        def evaluated(variables: dict[Path, Any], x: Array) -> Any:
+            tree, rngs = unflatten_dict(variables), {"params": jax.random.key(0)}
+            return model.apply(tree, x, rngs=rngs, mutable=True, **evaluation(model, call))
+
+        flat = flatten_dict(self.shapes)
+        traced = jax.make_jaxpr(evaluated)(flat, images)
+        paths = {"/".join(key): layer_of(key) for key in flat}
+        met = Meetings(traced.jaxpr, [*map("/".join, sorted(flat)), None])
+        self.calls = list(dict.fromkeys(paths[name] for name in met.order))
+        self.flattened = {paths[name]: image for name, image in met.flattened.items()}
 
     def _meet(
         self,
@@ -203,61 +209,17 @@ class _Trace:
         context: nn.module.InterceptorContext,
     ) -> Any:
         module = context.module
-        if context.method_name != "__call__" or module.scope is None:
-            return call(*args, **kwargs)
-        path = module.scope.path
-        if path not in self.calls:
-            self.calls.append(path)
-        if isinstance(module, nn.ConvTranspose):
-            self.transposed[path] = module
-        place = place_of(module)
-        if place is not None:
-            self.places[path] = place
-        if args and hasattr(args[0], "ndim") and args[0].ndim == 2:
-            args = (checkpoint_name(args[0], MARK + "/".join(path)), *args[1:])
+        if context.method_name == "__call__" and module.scope is not None:
+            path = module.scope.path
+            if isinstance(module, nn.ConvTranspose):
+                self.transposed[path] = module
+            place = place_of(module)
+            if place is not None:
+                self.places[path] = place
         return call(*args, **kwargs)
 
-    def _follow(self, jaxpr: Any, flat: dict[Any, tuple[int, ...]]) -> None:
-        """Note which marked arrays are flattened images, element by element the same or not."""
-        for equation in jaxpr.eqns:
-            name = equation.primitive.name
-            known: list[tuple[Any, tuple[int, ...]]] = [
-                (value, flat[value])
-                for value in equation.invars
-                if isinstance(value, Var) and value in flat
-            ]
-            if name == "reshape" and _flattens(equation):
-                flat[equation.outvars[0]] = tuple(equation.invars[0].aval.shape[1:])
-            elif name == "name" and known:
-                mark = equation.params["name"]
-                if mark.startswith(MARK):
-                    path = tuple(mark.removeprefix(MARK).split("/"))
-                    self.flattened[path] = known[0][1]
-                flat[equation.outvars[0]] = known[0][1]
-            elif inner := list(jaxprs_in_params(equation.params)):
-                for one in inner:
-                    if len(one.invars) == len(equation.invars):
-                        pairs = zip(one.invars, equation.invars, strict=True)
-                        within = {a: flat[b] for a, b in pairs if isinstance(b, Var) and b in flat}
-                        self._follow(one, within)
-                        outs = zip(equation.outvars, one.outvars, strict=False)
-                        flat |= {
-                            a: within[b] for a, b in outs if isinstance(b, Var) and b in within
-                        }
-                    else:
-                        self._follow(one, {})
-            elif name not in REARRANGING:
-                for out in equation.outvars:
-                    for value, shape in known:
-                        if value.aval.shape == out.aval.shape:
-                            flat[out] = shape
 
-
-REARRANGING = {"dot_general", "conv_general_dilated", "reshape", "transpose", "sort", "gather"}
-"""What may give an array of the shape that it takes, with other elements in each place."""
-
-
-def _flattens(equation: Any) -> bool:
-    before, after = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
-    several = len(before) > 2 and math.prod(before[1:-1]) > 1 and before[-1] > 1
-    return several and len(after) == 2 and after[0] == before[0]
+def layer_of(key: Path) -> Path:
+    """The path of the layer to which a variable belongs."""
+    _, *path, _ = key
+    return tuple(path[:-1] if path and path[-1] == NORM else path)

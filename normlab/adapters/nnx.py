@@ -1,7 +1,7 @@
 """Any normaliser as a Flax NNX layer, and in the place of the layers of an NNX model."""
 
 import operator
-from collections.abc import Callable, MutableMapping, MutableSequence
+from collections.abc import Callable, Mapping, MutableMapping, MutableSequence
 from typing import Any
 
 import jax
@@ -271,18 +271,22 @@ def visit(holder: Any, at: Callable[[str, Any], Any], path: str, seen: set[int])
     if id(holder) in seen or not isinstance(holder, nnx.Pytree | MutableSequence | MutableMapping):
         return holder
     seen.add(id(holder))
-    parts: dict[Any, Any]
-    if isinstance(holder, MutableMapping):
-        parts = dict(holder)
-    elif isinstance(holder, MutableSequence):
-        parts = dict(enumerate(holder))
-    else:
-        parts = {k: part for k, part in vars(holder).items() if not k.startswith("_pytree__")}
     by_key = isinstance(holder, MutableMapping | MutableSequence)
     put: Any = operator.setitem if by_key else setattr
-    for key, part in parts.items():
+    for key, part in parts_of(holder).items():
         name = f"{path}/{key}" if path else str(key)
         new = visit(at(name, part), at, name, seen)
         if new is not part:
             put(holder, key, new)
     return holder
+
+
+def parts_of(holder: Any) -> dict[Any, Any]:
+    """The parts of a module, list, tuple or dictionary by their keys; other things have none."""
+    if isinstance(holder, Mapping):
+        return dict(holder)
+    if isinstance(holder, MutableSequence | tuple):
+        return dict(enumerate(holder))
+    if isinstance(holder, nnx.Pytree):
+        return {k: part for k, part in vars(holder).items() if not k.startswith("_pytree__")}
+    return {}

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from normlab.adapters.interchange import Leaf, Unit
+from normlab.adapters.calls import Meetings
 from normlab.adapters.linen_weights import REORDERED, reordering, transposed_kernel
-from normlab.adapters.nnx import Norm, visit
+from normlab.adapters.nnx import Norm, parts_of, visit
 from normlab.adapters.places import OUR_NAMES
+from normlab.adapters.units import Leaf, Unit
 from normlab.errors import UserError
 from normlab.norms.evo import EvoNormB0
 
@@ -32,22 +34,29 @@ DIMENSIONS = {
 class NnxWeights:
     """An NNX model.
 
-    Layers are in the order in which attributes were defined. A model that went through `nnx.clone`,
-    `nnx.merge` or `nnx.eval_shape` has them in the order of their names, which the report says. As
-    the target of `carry` the model stays as it is: a copy gets the arrays.
+    Layers are in the order in which a call on `images` uses them. Without an example the order is
+    not known: attributes have that of their definition, which need not be that of calls, and which
+    `nnx.clone` and `nnx.merge` replace by that of their names. `carry` then pairs by names, by
+    shape, and members of one list by their index. As the target of `carry` the model stays as it
+    is: a copy gets the arrays.
 
-    No call is traced, so what takes a flattened image in is not known, and its rows are in another
-    order in torch. A dense layer is refused, with the norm before it, if its inputs are a multiple
-    of a convolution's channels and not the width of the layer before, unless `flattened` says what
-    it takes. All others are taken to have none, which the report says.
+    What takes a flattened image in has its rows in another order in torch. The call on `images`
+    tells which layers do. Without one a dense layer is refused, with the norm before it, if its
+    inputs are a multiple of a convolution's channels, unless they are the width of the layer
+    defined before it, or `flattened` says what it takes. All others are taken to have none, which
+    the report says.
 
     Args:
         model: of `flax.nnx`; as a target, what the source does not have stays as there.
+        images: an example of its input; only shape and dtype count. The model is called as it is:
+            `model.eval()` comes first, where it has layers that need to be told.
         flattened: name of a layer -> shape of the image `(H, W, C)` that is flattened before it, or
             `(features,)` if none is.
+        **call: other arguments of the model's call.
 
     Raises:
-        UserError: `flattened` does not fit, two layers share a variable, or layers are stacked.
+        UserError: `flattened` does not fit, two layers share a variable, layers are stacked, or the
+            model cannot be called on `images`.
 
     >>> from normlab.adapters.interchange import carry
     >>> from normlab.adapters.torch_weights import TorchWeights
@@ -59,10 +68,15 @@ class NnxWeights:
     """
 
     def __init__(
-        self, model: nnx.Module, *, flattened: Mapping[str, tuple[int, ...]] | None = None
+        self,
+        model: nnx.Module,
+        images: Any = None,
+        *,
+        flattened: Mapping[str, tuple[int, ...]] | None = None,
+        **call: Any,
     ):
         self.model = model
-        self.flattened = dict(flattened or {})
+        self.traced = images is not None
         self._modules, self._variables = _found(model)
         self._layers: dict[str, dict[str, str]] = {}
         for path in self._variables:
@@ -70,6 +84,11 @@ class NnxWeights:
             self._layers.setdefault(layer, {})[OUR_NAMES.get(name, name)] = path
         _require_apart(self._variables)
         _require_unstacked(self._modules)
+        self.flattened: dict[str, tuple[int, ...]] = {}
+        self._places: dict[str, int] = {}
+        if images is not None:
+            self._follow(_met(model, self._variables, images, call))
+        self.flattened |= dict(flattened or {})
         unknown = [name for name in self.flattened if name not in map(self._name, self._layers)]
         if unknown:
             raise UserError(
@@ -77,15 +96,26 @@ class NnxWeights:
                 f"{', '.join(map(self._name, self._layers))}"
             )
 
+    def _follow(self, met: Meetings) -> None:
+        for path in met.order:
+            self._places.setdefault(path.rpartition("/")[0], len(self._places))
+        for path, image in met.flattened.items():
+            self.flattened.setdefault(self._name(path.rpartition("/")[0]), image)
+
     def units(self) -> list[Unit]:
-        """Its layers in the order of definition.
+        """Its layers: those that are called in the order of calls, then those of unknown order.
 
         Raises:
-            UserError: a layer may take a flattened image, and `flattened` does not say.
+            UserError: a layer may take a flattened image, and nothing says whether.
         """
         units = [self._unit(layer, keys) for layer, keys in self._layers.items()]
-        self._require_told(units)
-        return units
+        if not self.traced:
+            self._require_told(units)
+        return sorted(units, key=lambda unit: len(units) if unit.place is None else unit.place)
+
+    def mend(self) -> str:
+        """How the order of calls becomes known, if it is not."""
+        return "" if self.traced else "NnxWeights(model, images) traces a call on an example"
 
     def _name(self, layer: str) -> str:
         return layer or type(self.model).__name__
@@ -105,7 +135,8 @@ class NnxWeights:
                 leaves[leaf], fits = Leaf(key, shape, *reordering(tuple(image))), True
             else:
                 leaves[leaf] = Leaf(key, shape, optional=self._optional(module, leaf, key))
-        unit = Unit(name, "layer" if "kernel" in leaves else "norm", leaves)
+        kind = "layer" if "kernel" in leaves else "norm"
+        unit = Unit(name, kind, leaves, place=self._places.get(layer))
         if image is not None and not fits:
             raise UserError(
                 f"flattened: {unit} does not take {math.prod(image)} = "
@@ -113,7 +144,7 @@ class NnxWeights:
                 "behind the batch axis"
             )
         reordered = image is not None and len(image) > 1
-        return Unit(name, unit.kind, leaves, REORDERED if reordered else "")
+        return replace(unit, remark=REORDERED) if reordered else unit
 
     def _optional(self, module: Any, name: str, key: str) -> bool:
         normaliser = getattr(module, "normaliser", None)
@@ -124,7 +155,10 @@ class NnxWeights:
     def _require_told(self, units: list[Unit]) -> None:
         """Raise `UserError` for every layer that may take a flattened image of a convolution."""
         wrong: list[str] = []
-        channels: set[int] = set()
+        kept = not _sorted(self._modules)  # of what order, the layer before another is known
+        convolutions = nnx.Conv | nnx.ConvTranspose
+        widths = [m.out_features for m in self._modules.values() if isinstance(m, convolutions)]
+        channels = set() if kept else set(widths)
         before, norms = 0, []
         for unit, layer in zip(units, self._layers, strict=True):
             module = self._modules[layer]
@@ -132,21 +166,28 @@ class NnxWeights:
                 norms.append(unit)
                 continue
             rows, width = (0, 0, *unit.leaves["kernel"].shape)[-2:]
-            if isinstance(module, nnx.Conv | nnx.ConvTranspose):
+            if isinstance(module, convolutions):
                 width = module.out_features
                 channels.add(width)
             elif isinstance(module, nnx.Embed):
                 width = module.features
             elif isinstance(module, nnx.Linear):
                 told = self.flattened.get(unit.name)
-                doubt = told is None and rows != before and _may_be_flat(rows, channels)
-                if doubt:
+                fits = rows == before if kept else rows in channels
+                doubt = told is None and not fits and _may_be_flat(rows, channels)
+                if doubt and kept:
                     wrong.append(f"{unit}: it takes {rows} inputs; the layer before gives {before}")
+                elif doubt:
+                    wrong.append(
+                        f"{unit}: it takes {rows} inputs; which layer gives them is unknown"
+                    )
                 if doubt or (told is not None and len(told) > 1):
                     wrong += [
                         f"{norm}: it takes {rows} inputs, as {unit.name} does"
-                        for norm in norms
-                        if norm.name not in self.flattened and _width(norm) == rows
+                        for norm in (norms if kept else units)
+                        if norm.kind != "layer"
+                        and norm.name not in self.flattened
+                        and _width(norm) == rows
                     ]
             before, norms = width, []
         if wrong:
@@ -154,8 +195,9 @@ class NnxWeights:
                 "these layers may take a flattened image, whose order is (H, W, C) in Flax and "
                 "(C, H, W) in torch:\n  "
                 + "\n  ".join(wrong)
-                + "\nsay which image by NnxWeights(model, flattened={name: (H, W, C)}), or that it "
-                "is none by {name: (features,)}"
+                + "\ngive an example of the input, NnxWeights(model, images), or say which image "
+                "by NnxWeights(model, flattened={name: (H, W, C)}), or that it is none by "
+                "{name: (features,)}"
             )
 
     def read(self, leaf: Leaf) -> np.ndarray:
@@ -167,7 +209,8 @@ class NnxWeights:
 
     def write(self, arrays: list[tuple[Leaf, np.ndarray]]) -> Any:
         """A copy of the model with these arrays, in the model's dtypes."""
-        model = copy.deepcopy(self.model)  # `nnx.clone` would lose the order of definition
+        model = copy.deepcopy(self.model)
+        _reorder(self.model, model, set())
         _, variables = _found(model)
         for leaf, values in arrays:
             held = variables[leaf.key]
@@ -179,10 +222,12 @@ class NnxWeights:
         modules = self._modules.values()
         found = {repr(layer.normaliser) for layer in modules if isinstance(layer, Norm)}
         remarks = [f"the model of NNX has {normaliser}" for normaliser in sorted(found)]
-        if list(vars(self.model)) == sorted(vars(self.model)):
+        if self.traced:
+            return remarks
+        if _sorted(self._modules):
             remarks.append(
                 "the model of NNX has its layers in the order of their names: nnx.clone, nnx.merge "
-                "and nnx.eval_shape lose that of definition; read the pairs, or give names"
+                "and nnx.eval_shape lose that of definition"
             )
         untold = [
             self._name(layer)
@@ -193,7 +238,8 @@ class NnxWeights:
         if untold:
             remarks.append(
                 f"{', '.join(untold)} of NNX: taken to have no flattened image for its input; if "
-                "one does, say so by NnxWeights(model, flattened={name: (H, W, C)})"
+                "one does, say so by NnxWeights(model, flattened={name: (H, W, C)}), or give an "
+                "example of the input"
             )
         return remarks
 
@@ -213,6 +259,49 @@ def _found(model: nnx.Module) -> tuple[dict[str, Any], dict[str, nnx.Variable]]:
         if isinstance(part, nnx.Variable) and not isinstance(part, NO_WEIGHTS)
     }
     return parts, variables
+
+
+def _met(
+    model: nnx.Module, variables: dict[str, nnx.Variable], images: Any, call: dict[str, Any]
+) -> Meetings:
+    """In which order the variables of a model are used in a call of it, which changes nothing."""
+    names = {id(variable): path for path, variable in variables.items()}
+    graph, state = nnx.split(model)
+
+    def at(path: tuple[Any, ...]) -> str:
+        part: Any = model
+        for key in path:
+            part = parts_of(part)[key] if key in parts_of(part) else getattr(part, key)
+        return names.get(id(part), "")  # state that is no weight
+
+    found = [at(path) for path, _ in nnx.to_flat_state(state)]
+    example = jax.ShapeDtypeStruct(images.shape, images.dtype)
+    traced = jax.make_jaxpr(lambda state, x: nnx.merge(graph, state)(x, **call))(state, example)
+    return Meetings(traced.jaxpr, [*found, None])
+
+
+def _sorted(parts: dict[str, Any]) -> bool:
+    """Whether a module's attributes are in the order of their names, as after `nnx.clone`."""
+    named = (
+        [name for name, part in parts_of(holder).items() if isinstance(part, nnx.Pytree)]
+        for holder in parts.values()
+        if isinstance(holder, nnx.Module) and not isinstance(holder, nnx.List)
+    )
+    return any(len(names) > 1 and names == sorted(names) for names in named)
+
+
+def _reorder(one: Any, other: Any, seen: set[int]) -> None:
+    """Give a copy's attributes the order of the original's, which flax's deepcopy sorts."""
+    if id(one) in seen:
+        return
+    seen.add(id(one))
+    if isinstance(one, nnx.Pytree):
+        held = vars(other)
+        ordered = {name: held[name] for name in vars(one)}
+        held.clear()
+        held.update(ordered)
+    for key, part in parts_of(one).items():
+        _reorder(part, parts_of(other)[key], seen)
 
 
 def _require_apart(variables: dict[str, nnx.Variable]) -> None:

@@ -1,16 +1,16 @@
-"""Weights of torch and timm: state dicts, and the files that hold them.
+"""The state dict of a torch or timm network as a side of `carry`; no torch is needed."""
 
-No torch is needed but to read its own files. See `normlab.adapters.interchange.carry`.
-"""
-
-import re
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
-from normlab.adapters.interchange import Leaf, Unit
+from normlab.adapters.units import Leaf, Unit
+from normlab.adapters.weight_files import as_array, natural
+from normlab.adapters.weight_files import load_state_dict as load_state_dict
+from normlab.adapters.weight_files import save_state_dict as save_state_dict
 from normlab.errors import UserError
 
 COMMON = {
@@ -30,6 +30,11 @@ class TorchWeights:
     As the target of `carry` it is the template: names, order, dtypes and devices are its own, and
     so are the values of `num_batches_tracked`, which has no counterpart.
 
+    Layers are in the order of definition, which `module.state_dict()` has and which is that of
+    calls in most networks. A state dict that was sorted or mixed has lost it, which its keys show:
+    torch writes the parts of a module together, members of a list by their index, and a weight
+    before its bias.
+
     >>> import flax.linen as nn
     >>> from normlab.adapters.interchange import carry
     >>> from normlab.adapters.linen_weights import LinenWeights
@@ -37,11 +42,17 @@ class TorchWeights:
     >>> model, x = nn.Dense(3), np.ones((1, 2), "f")
     >>> variables, report = carry(TorchWeights(state_dict), LinenWeights(model, x))
     >>> print(report, variables["params"]["kernel"].shape)
-    fc -> Dense (2, 3)
+    fc -> Dense  (no other is left of this shape) (2, 3)
     """
 
+    traced = False
+
     def __init__(self, state_dict: Mapping[str, Any]):
-        odd = [name for name, values in state_dict.items() if not hasattr(values, "shape")]
+        odd = [
+            str(n)
+            for n, v in state_dict.items()
+            if not (isinstance(n, str) and hasattr(v, "shape"))
+        ]
         if odd or not state_dict:
             raise UserError(
                 f"a state dict has names and tensors; this one has {', '.join(odd) or 'nothing'}. "
@@ -50,13 +61,23 @@ class TorchWeights:
         self.state_dict = dict(state_dict)
 
     def units(self) -> list[Unit]:
-        """Its layers in the state dict's order, which is that of the modules' making."""
+        """Its layers in the state dict's order."""
         layers: dict[str, dict[str, str]] = {}
         for key in self.state_dict:
             layer, _, name = key.rpartition(".")
             if name != COUNTER:
                 layers.setdefault(layer, {})[name] = key
-        return [self._unit(layer, keys) for layer, keys in layers.items()]
+        ordered = _in_torchs_order(list(self.state_dict))
+        return [
+            replace(self._unit(layer, keys), place=place if ordered else None)
+            for place, (layer, keys) in enumerate(layers.items())
+        ]
+
+    def mend(self) -> str:
+        """How the order becomes known, if the state dict has lost it."""
+        if _in_torchs_order(list(self.state_dict)):
+            return ""
+        return "give the state dict in torch's order, which module.state_dict() has"
 
     def _unit(self, layer: str, keys: dict[str, str]) -> Unit:
         shapes = {name: tuple(self.state_dict[key].shape) for name, key in keys.items()}
@@ -77,12 +98,7 @@ class TorchWeights:
 
     def read(self, leaf: Leaf) -> np.ndarray:
         """An array as torch has it; bfloat16, which numpy lacks, as float32."""
-        values = self.state_dict[leaf.key]
-        if hasattr(values, "detach"):
-            values = values.detach().cpu()
-            values = values.float() if str(values.dtype) == "torch.bfloat16" else values
-            return values.numpy()
-        return np.asarray(values)
+        return as_array(self.state_dict[leaf.key])
 
     def write(self, arrays: list[tuple[Leaf, np.ndarray]]) -> dict[str, Any]:
         """A state dict; each value of the kind (tensor, array), dtype and device that it had."""
@@ -115,6 +131,32 @@ class TorchWeights:
         return [*found, *(f"{dtype} is rounded to float32" for dtype in sorted(wide))]
 
 
+def _in_torchs_order(keys: list[str]) -> bool:
+    """Whether a state dict's keys may stand as torch writes them, and are not merely sorted."""
+    layers = [key.rpartition(".")[0] for key in keys]
+    if len(set(layers)) > 1 and keys in (sorted(keys), sorted(keys, key=natural)):
+        return False
+    place = {key: number for number, key in enumerate(keys)}
+    for key in keys:
+        layer, dot, name = key.rpartition(".")
+        if name == "weight" and place.get(f"{layer}{dot}bias", len(keys)) < place[key]:
+            return False
+    members: dict[str, list[str]] = {}
+    last: list[str] = []
+    for key in keys:
+        parts = key.split(".")
+        pairs = zip(parts, last, strict=False)
+        together = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        for depth in range(together, len(parts)):
+            siblings = members.setdefault(".".join(parts[:depth]), [])
+            if parts[depth] in siblings:
+                return False  # a module is left, and comes again
+            siblings.append(parts[depth])
+        last = parts
+    indices = ([int(name) for name in names if name.isdigit()] for names in members.values())
+    return all(found == sorted(found) for found in indices)
+
+
 def _kernel(shape: tuple[int, ...]) -> tuple[Any, ...]:
     """The common shape of `(out, in, ...)`, and the conversions."""
     spatial = tuple(range(2, len(shape)))
@@ -133,65 +175,3 @@ def _moved(shape: tuple[int, ...]) -> tuple[Any, ...]:
         lambda values: np.moveaxis(values, 0, -1),
         lambda values: np.moveaxis(values, -1, 0),
     )
-
-
-def load_state_dict(path: str | Path) -> dict[str, Any]:
-    """A state dict from a file: `.safetensors`, or torch's own (`.pt`, `.pth`, `.bin`).
-
-    A safetensors file does not keep the order of its arrays. They come in the natural order of
-    their names (`layer1.2` before `layer1.10`), which is that of most networks but not of all: read
-    the report of what is paired.
-
-    Raises:
-        UserError: the file's kind is unknown, it is not there, or a library is not installed.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
-    if path.suffix == ".safetensors":
-        loaded = _safetensors().load_file(path)
-        return {name: loaded[name] for name in sorted(loaded, key=_natural)}
-    if path.suffix not in (".pt", ".pth", ".bin"):
-        raise UserError(f"{path}: a file's name ends in .safetensors, .pt, .pth or .bin")
-    try:
-        import torch  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise UserError(
-            f"{path}: torch's own files are read by torch, which is not installed; install it, or "
-            "have the file written as .safetensors"
-        ) from error
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model_state_dict", "model"):
-        if key in loaded and isinstance(loaded[key], Mapping):
-            return dict(loaded[key])
-    return dict(loaded)
-
-
-def save_state_dict(state_dict: Mapping[str, Any], path: str | Path) -> None:
-    """Write a state dict as a `.safetensors` file, which torch, timm and `load_state_dict` read.
-
-    Raises:
-        UserError: the name ends otherwise, or safetensors is not installed.
-    """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise UserError(f"{path}: a file's name must end in .safetensors")
-    weights = TorchWeights(state_dict)
-    arrays = {key: weights.read(Leaf(key, ())) for key in state_dict}
-    arrays = {key: np.array(values, order="C") for key, values in arrays.items()}
-    _safetensors().save_file(arrays, path)
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
-
-
-def _safetensors() -> Any:
-    try:
-        from safetensors import numpy  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise UserError(
-            "safetensors is not installed: pip install 'normlab[safetensors]'"
-        ) from error
-    return numpy

@@ -1,0 +1,118 @@
+"""A network's layers as `carry` sees them, whatever library wrote them: `Unit` and its `Leaf`s."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Kind = Literal["layer", "norm", "other"]
+Convert = Callable[[np.ndarray], np.ndarray]
+Parts = tuple[str, ...]
+
+
+def unchanged(values: np.ndarray) -> np.ndarray:
+    """For an array that both sides write alike."""
+    return values
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One array of a layer.
+
+    Attributes:
+        key: where its side keeps it.
+        shape: in the common form.
+        common: from its side's form to the common one.
+        own: back.
+        optional: what stays at its start is no loss (a statistic that evaluation does not use).
+    """
+
+    key: Any
+    shape: tuple[int, ...]
+    common: Convert = unchanged
+    own: Convert = unchanged
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A layer: its name, its arrays by their common names, and what is to be said of it.
+
+    Attributes:
+        name: as its side writes it.
+        kind: whether it has a kernel, or normalises.
+        leaves: a normaliser's statistics are among them, so they travel with it.
+        remark: what a report says of it.
+        place: its number in the order of calls; None where that is not known.
+    """
+
+    name: str
+    kind: Kind
+    leaves: Mapping[str, Leaf]
+    remark: str = ""
+    place: int | None = None
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """What two layers have in common that can be paired."""
+        if "kernel" in self.leaves:
+            shape = self.leaves["kernel"].shape
+        else:
+            shape = next(iter(self.leaves.values())).shape
+        return self.kind, shape
+
+    @property
+    def automatic(self) -> bool:
+        """Whether linen made a part of the name: `Dense_0` says only what was made first."""
+        return any(AUTOMATIC.fullmatch(part) for part in re.split("[./]", self.name))
+
+    @property
+    def words(self) -> str:
+        """The name with a `#` for each number, which is alike in layers that are numbered."""
+        return re.sub(r"\d+", "#", self.name)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers in its name."""
+        return tuple(map(int, re.findall(r"\d+", self.name)))
+
+    @property
+    def list(self) -> Parts:
+        """The name with a `#` for each index of a list, which is alike in members of one list."""
+        return tuple("#" if part.isdigit() else part for part in re.split("[./]", self.name))
+
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(f'{n} {leaf.shape}' for n, leaf in self.leaves.items())})"
+
+
+AUTOMATIC = re.compile(r"[A-Z]\w*_\d+")
+
+
+def common_names(units: Sequence[Unit]) -> dict[str, Parts]:
+    """The name of each layer in the form in which the names of two libraries are compared.
+
+    `layer1.0.conv` of torch, `layer1/0/conv` of NNX and `layer1_0/conv` of linen are one name: the
+    parts between dots and slashes, the number at a part's end being a part of its own if a `_`
+    comes before it. What all names of a network begin with (`module`, `backbone`) is left out,
+    unless numbers alone would be left.
+
+    >>> common_names([Unit("module.fc", "layer", {}), Unit("module.blocks_0/conv1", "layer", {})])
+    {'module.fc': ('fc',), 'module.blocks_0/conv1': ('blocks', '0', 'conv1')}
+    """
+    names = {unit.name: _parts(unit.name) for unit in units}
+    while len(names) > 1 and len({parts[0] for parts in names.values()}) == 1:
+        if not all(len(parts) > 1 and not parts[1].isdigit() for parts in names.values()):
+            break
+        names = {name: parts[1:] for name, parts in names.items()}
+    return names
+
+
+def _parts(name: str) -> Parts:
+    pieces = (re.fullmatch(r"(.*\D)_(\d+)", part) or part for part in re.split("[./]", name))
+    return tuple(
+        part
+        for piece in pieces
+        for part in ((piece,) if isinstance(piece, str) else piece.groups())
+    )
