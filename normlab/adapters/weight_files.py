@@ -1,7 +1,9 @@
 """The files in which torch, timm and safetensors keep a state dict, read with care."""
 
 import json
+import math
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,18 +48,18 @@ def load_state_dict(path: str | Path) -> dict[str, Any]:
                 f"{type(values).__name__}. If it is a checkpoint with the state dict under another "
                 f"key, save that part by itself: torch.save(checkpoint[key], path)"
             )
+        if math.prod(values.shape) > size:  # an expanded tensor takes memory when it is converted
+            raise UserError(
+                f"{path}: {name} claims a shape of {tuple(values.shape)}, and the file has only "
+                f"{size} bytes. {AGAIN}, each tensor by itself (tensor.contiguous())"
+            )
         try:
-            taken = as_array(values).nbytes
+            as_array(values)
         except Exception as error:  # sparse, quantised, on no device: torch raises a class for each
             raise UserError(
                 f"{path}: {name} is no plain tensor of numbers ({_said(error)}); save it as one, "
                 "or leave it out"
             ) from error
-        if taken > 4 * size:  # bfloat16 becomes twice as wide
-            raise UserError(
-                f"{path}: {name} claims a shape of {tuple(values.shape)}, and the file has only "
-                f"{size} bytes. {AGAIN}"
-            )
     if not found:
         raise UserError(f"{path}: it has no arrays; a state dict has names and tensors")
     return found
@@ -117,12 +119,14 @@ def _of_torch(path: Path) -> dict[Any, Any]:
             "have the file written as .safetensors"
         ) from error
     try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # none is of what is read, and a strict filter raises
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # its unpickler meets a damaged file with any class
-        if "nsupported" in str(error) and ("GLOBAL" in str(error) or "global" in str(error)):
+        if unsafe := re.search(r"GLOBAL ([\w.]+) was not an allowed", str(error)):
             raise UserError(
-                f"{path}: beside tensors it has objects of other classes, which are not loaded, as "
-                f"they may run any program ({_said(error)}). If you trust where it comes from: "
+                f"{path}: beside tensors it has objects of {unsafe[1]}, which are not loaded, as a "
+                "file can run any program that way. If you trust where it comes from: "
                 "torch.save(torch.load(path, weights_only=False)['state_dict'], other_path)"
             ) from error
         raise _unreadable(path, error, "file of torch") from error

@@ -1,6 +1,7 @@
 """Which layer gets which weights, where several have one shape: the right one, or a refusal."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -213,7 +214,7 @@ def test_without_a_call_an_order_of_equals_is_refused_and_both_mends_work():
     for side in (NnxWeights(start), NnxWeights(nnx.clone(start))):
         refused(TorchWeights(state), side, "source: z, x, y", "NnxWeights(model, images)")
         refused(side, LinenWeights(Linen((None,) * 3), X), "target: Dense_0, Dense_1, Dense_2")
-    names = dict(zip(("z", "x", "y"), CALLS, strict=True))
+    names: dict[str, str] = dict(zip("zxy", CALLS, strict=True))
     model, report = carry(TorchWeights(state), NnxWeights(start), names=names)
     assert_computes(model(X), expected)
     assert set(report.rules.values()) == {"as names says"}
@@ -282,7 +283,7 @@ def test_names_that_linen_makes_are_not_believed_against_the_order_of_calls():
             x = nn.relu(nn.Dense(WIDTH)(x))
             return nn.Dense(WIDTH)(x)
 
-    made = [model.init(jax.random.key(0), X) for model in (Crossed(), Straight())]
+    made: Any = [model.init(jax.random.key(0), X) for model in (Crossed(), Straight())]
     assert set(made[0]["params"]) == set(made[1]["params"])
     source = LinenWeights(Crossed(), X, made[0])
     assert [unit.name for unit in source.units()] == ["Dense_1", "Dense_0"]
