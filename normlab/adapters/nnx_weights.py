@@ -1,6 +1,5 @@
 """The variables of an NNX model, with Flax's layers or ours, as a side of `interchange.carry`."""
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,22 +12,19 @@ from flax import nnx
 
 from normlab.adapters.calls import Meetings
 from normlab.adapters.linen_weights import REORDERED, reordering, transposed_kernel
-from normlab.adapters.nnx import Norm, parts_of, visit
+from normlab.adapters.nnx import Norm
+from normlab.adapters.nnx_parts import (
+    copied,
+    found,
+    is_sorted,
+    meetings,
+    require_apart,
+    require_unstacked,
+)
 from normlab.adapters.places import OUR_NAMES
 from normlab.adapters.units import Leaf, Unit
 from normlab.errors import UserError
 from normlab.norms.evo import EvoNormB0
-
-NO_WEIGHTS = (nnx.RngState, nnx.Cache, nnx.Intermediate)
-
-DIMENSIONS = {
-    nnx.Linear: ("kernel", lambda layer: 2),
-    nnx.Conv: ("kernel", lambda layer: len(layer.kernel_size) + 2),
-    nnx.ConvTranspose: ("kernel", lambda layer: len(layer.kernel_size) + 2),
-    nnx.Embed: ("embedding", lambda layer: 2),
-    nnx.BatchNorm: ("mean", lambda layer: 1),
-}
-"""Of layers whose arrays have more than that when `nnx.vmap` or `nnx.scan` stacks them."""
 
 
 class NnxWeights:
@@ -55,8 +51,7 @@ class NnxWeights:
         **call: other arguments of the model's call.
 
     Raises:
-        UserError: `flattened` does not fit, two layers share a variable, layers are stacked, or the
-            model cannot be called on `images`.
+        UserError: `flattened` does not fit, two layers share a variable, or layers are stacked.
 
     >>> from normlab.adapters.interchange import carry
     >>> from normlab.adapters.torch_weights import TorchWeights
@@ -77,17 +72,17 @@ class NnxWeights:
     ):
         self.model = model
         self.traced = images is not None
-        self._modules, self._variables = _found(model)
+        self._modules, self._variables = found(model)
         self._layers: dict[str, dict[str, str]] = {}
         for path in self._variables:
             layer, _, name = path.rpartition("/")
             self._layers.setdefault(layer, {})[OUR_NAMES.get(name, name)] = path
-        _require_apart(self._variables)
-        _require_unstacked(self._modules)
+        require_apart(self._variables)
+        require_unstacked(self._modules)
         self.flattened: dict[str, tuple[int, ...]] = {}
         self._places: dict[str, int] = {}
         if images is not None:
-            self._follow(_met(model, self._variables, images, call))
+            self._follow(meetings(model, self._variables, images, call))
         self.flattened |= dict(flattened or {})
         unknown = [name for name in self.flattened if name not in map(self._name, self._layers)]
         if unknown:
@@ -155,7 +150,7 @@ class NnxWeights:
     def _require_told(self, units: list[Unit]) -> None:
         """Raise `UserError` for every layer that may take a flattened image of a convolution."""
         wrong: list[str] = []
-        kept = not _sorted(self._modules)  # of what order, the layer before another is known
+        kept = not is_sorted(self._modules)  # of what order, the layer before another is known
         convolutions = nnx.Conv | nnx.ConvTranspose
         widths = [m.out_features for m in self._modules.values() if isinstance(m, convolutions)]
         channels = set() if kept else set(widths)
@@ -209,9 +204,8 @@ class NnxWeights:
 
     def write(self, arrays: list[tuple[Leaf, np.ndarray]]) -> Any:
         """A copy of the model with these arrays, in the model's dtypes."""
-        model = copy.deepcopy(self.model)
-        _reorder(self.model, model, set())
-        _, variables = _found(model)
+        model = copied(self.model)
+        _, variables = found(model)
         for leaf, values in arrays:
             held = variables[leaf.key]
             held.set_value(jnp.asarray(values, held.dtype))
@@ -220,11 +214,11 @@ class NnxWeights:
     def remarks(self) -> list[str]:
         """What the order of layers and of inputs assumes, and the normalisers of this library."""
         modules = self._modules.values()
-        found = {repr(layer.normaliser) for layer in modules if isinstance(layer, Norm)}
-        remarks = [f"the model of NNX has {normaliser}" for normaliser in sorted(found)]
+        ours = {repr(layer.normaliser) for layer in modules if isinstance(layer, Norm)}
+        remarks = [f"the model of NNX has {normaliser}" for normaliser in sorted(ours)]
         if self.traced:
             return remarks
-        if _sorted(self._modules):
+        if is_sorted(self._modules):
             remarks.append(
                 "the model of NNX has its layers in the order of their names: nnx.clone, nnx.merge "
                 "and nnx.eval_shape lose that of definition"
@@ -242,93 +236,6 @@ class NnxWeights:
                 "example of the input"
             )
         return remarks
-
-
-def _found(model: nnx.Module) -> tuple[dict[str, Any], dict[str, nnx.Variable]]:
-    """What a model holds by its path, in the order of definition: all parts, and its weights."""
-    parts: dict[str, Any] = {"": model}
-
-    def note(path: str, part: Any) -> Any:
-        parts[path] = part
-        return part
-
-    visit(model, note, "", set())
-    variables = {
-        path: part
-        for path, part in parts.items()
-        if isinstance(part, nnx.Variable) and not isinstance(part, NO_WEIGHTS)
-    }
-    return parts, variables
-
-
-def _met(
-    model: nnx.Module, variables: dict[str, nnx.Variable], images: Any, call: dict[str, Any]
-) -> Meetings:
-    """In which order the variables of a model are used in a call of it, which changes nothing."""
-    names = {id(variable): path for path, variable in variables.items()}
-    graph, state = nnx.split(model)
-
-    def at(path: tuple[Any, ...]) -> str:
-        part: Any = model
-        for key in path:
-            part = parts_of(part)[key] if key in parts_of(part) else getattr(part, key)
-        return names.get(id(part), "")  # state that is no weight
-
-    found = [at(path) for path, _ in nnx.to_flat_state(state)]
-    example = jax.ShapeDtypeStruct(images.shape, images.dtype)
-    traced = jax.make_jaxpr(lambda state, x: nnx.merge(graph, state)(x, **call))(state, example)
-    return Meetings(traced.jaxpr, [*found, None])
-
-
-def _sorted(parts: dict[str, Any]) -> bool:
-    """Whether a module's attributes are in the order of their names, as after `nnx.clone`."""
-    named = (
-        [name for name, part in parts_of(holder).items() if isinstance(part, nnx.Pytree)]
-        for holder in parts.values()
-        if isinstance(holder, nnx.Module) and not isinstance(holder, nnx.List)
-    )
-    return any(len(names) > 1 and names == sorted(names) for names in named)
-
-
-def _reorder(one: Any, other: Any, seen: set[int]) -> None:
-    """Give a copy's attributes the order of the original's, which flax's deepcopy sorts."""
-    if id(one) in seen:
-        return
-    seen.add(id(one))
-    if isinstance(one, nnx.Pytree):
-        held = vars(other)
-        ordered = {name: held[name] for name in vars(one)}
-        held.clear()
-        held.update(ordered)
-    for key, part in parts_of(one).items():
-        _reorder(part, parts_of(other)[key], seen)
-
-
-def _require_apart(variables: dict[str, nnx.Variable]) -> None:
-    names: dict[int, list[str]] = {}
-    for path, variable in variables.items():
-        names.setdefault(id(variable), []).append(path)
-    shared = [" and ".join(paths) for paths in names.values() if len(paths) > 1]
-    if shared:
-        raise UserError(
-            f"{'; '.join(shared)} are one variable, which two layers cannot both be given; carry "
-            "between models that do not tie it, and tie it afterwards"
-        )
-
-
-def _require_unstacked(parts: dict[str, Any]) -> None:
-    wrong = []
-    for path, layer in parts.items():
-        for kind, (name, dimensions) in DIMENSIONS.items():
-            held: Any = getattr(layer, name, None) if isinstance(layer, kind) else None
-            if isinstance(held, nnx.Variable) and held.ndim != dimensions(layer):
-                wrong.append(f"{path}: {name} {held.shape}")
-    if wrong:
-        raise UserError(
-            "these layers are stacked by nnx.vmap or nnx.scan, and are no layers in order:\n  "
-            + "\n  ".join(wrong)
-            + "\ncarry into a model whose layers stand one by one, and stack its state"
-        )
 
 
 def _may_be_flat(rows: int, channels: set[int]) -> bool:
