@@ -9,7 +9,25 @@ Conventions, stated once:
 * `eps` is added to the variance, inside the square root.
 * Statistics are float32 or wider, whatever the input; the output has the input's dtype.
 * A mask is True where an element counts. It has as many axes as the input and is broadcast to
-  it. Masked elements never touch a statistic, whatever they hold, and come out as zero.
+  it. Masked elements never touch a statistic, whatever they hold, and come out as zero. It is of
+  booleans. Whole numbers are taken where they can be seen to be 0 or 1, which is outside of
+  `jax.jit`; there, and for anything else, `MaskError` says what to write. Floating point is always
+  refused: a mask that is added (0 and -inf) would be read the wrong way round.
+* Input is of floating point, and one without elements (no examples, or no positions) comes out as
+  it is and moves no state.
+* A state is moved by what is counted and finite. A channel of which a batch counts fewer than two
+  values, or has a statistic that is not finite, leaves all of its state as it was, the number of
+  its steps included. A number of steps that a whole layer has counts those that moved any channel.
+  Where statistics are of several channels (whitening, the gates of mode normalisation) those stand
+  still together; where they are of one example (online normalisation), that example is left out.
+  How many channels were not finite is no state: the probe `activations` counts them.
+* Sums of squares must fit in the dtype of the statistics. In float32 that is a root mean square
+  below 1.8e19 (2^64) over the root of how many values share it. Beyond, every output that depends
+  on the sum is NaN, as are its gradients, and the state stays as it was; nothing is divided to
+  zero. `scale_norm` and what divides by no statistic of the input have no such limit, and
+  `l1_batch_norm`, which takes no squares, has 3.4e38 over how many values share it. One case is
+  not seen, as to look would read memory four times for once: bfloat16 by `layer_norm`,
+  `positional_norm` and `rms_norm` on a CPU, which gives zeros there.
 """
 
 from collections.abc import Callable
@@ -72,7 +90,7 @@ class Normaliser(Protocol):
             state: as `init` makes them, or as the last `apply` returned it.
             x: `(N, ..., C)`, any floating dtype.
             train: whether statistics come from `x` (and the state moves) or from the state.
-            mask: booleans, broadcastable to `x`; see the module's conventions.
+            mask: booleans, broadcast to `x`; see the module's conventions.
         """
         ...
 
@@ -136,6 +154,9 @@ class KernelTransform(Protocol):
     ) -> tuple[Array, State]:
         """The kernel that the layer uses, in the kernel's shape and dtype, and the next state.
 
+        A unit that is not finite comes out as NaN, and so does one whose squares do not fit in the
+        dtype where they are taken as they are; neither moves a state.
+
         It sees no data: layers that hold the same kernel and state use the same one. With `train`
         False the state is used as it is, and returned so.
         """
@@ -179,7 +200,8 @@ def pool_states(normaliser: Normaliser, states: State) -> State:
 
     Every leaf of `states` has a leading axis over microbatches that all started from the same
     state. A normaliser whose state is not linear in its batch statistics says how by a method
-    `pool(states)`; for all others the mean is exact.
+    `pool(states)`; for all others the mean is exact. Each microbatch has its share of the step, so
+    one that left a channel alone makes the step of that channel shorter.
     """
     pool = getattr(normaliser, "pool", None)
     if pool is not None:

@@ -27,6 +27,18 @@ class KernelError(UserError, ValueError):
     """A kernel has a shape that a kernel transform can make nothing of."""
 
 
+class ShapeError(UserError, ValueError):
+    """An array has a shape whose statistics would mean nothing."""
+
+
+class AxisError(UserError, NameError):
+    """A mapped axis, over which statistics are to be shared, does not exist."""
+
+
+class MaskError(UserError, TypeError):
+    """A mask holds something that does not say which elements count."""
+
+
 def require_field(condition: bool, field: str, value: object, allowed: str) -> None:
     """Raise `FieldError` unless `condition` holds; `allowed` completes "`field` must be ...".
 

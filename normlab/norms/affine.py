@@ -2,13 +2,15 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
 
 import jax.numpy as jnp
 
 from normlab.core import Array, Facts, Params, State
 from normlab.errors import require_field
-from normlab.norms.moments import ShapeError, fit_mask
+from normlab.norms.masks import zero_masked
+from normlab.norms.moments import ShapeError
 
 SMALLEST_EPS = 2.0**-126  # the smallest normal float32: anything less is flushed to zero
 LARGEST_EPS = 2.0**128  # the first power of two that float32 calls infinite
@@ -37,11 +39,6 @@ def scale_and_shift(
     return zero_masked(z.astype(like.dtype), mask)
 
 
-def zero_masked(y: Array, mask: Array | None) -> Array:
-    """`y`, but zero where the mask is False, whatever stood there."""
-    return y if mask is None else jnp.where(fit_mask(mask, y), y, 0)
-
-
 def affine_params(features: int, use_scale: bool, use_bias: bool) -> Params:
     """Scale one and bias zero, float32, shape `(features,)`; without those not asked for."""
     params: Params = {}
@@ -50,6 +47,17 @@ def affine_params(features: int, use_scale: bool, use_bias: bool) -> Params:
     if use_bias:
         params["bias"] = jnp.zeros((features,), jnp.float32)
     return params
+
+
+def require_eps(eps: float) -> None:
+    """Raise `FieldError` unless `eps` keeps a root from zero in float32.
+
+    >>> require_eps(0.0)
+    Traceback (most recent call last):
+    normlab.errors.FieldError: eps must be a positive number that float32 can hold, got 0.0
+    """
+    fits = isinstance(eps, Real) and SMALLEST_EPS <= eps < LARGEST_EPS
+    require_field(fits, "eps", eps, "a positive number that float32 can hold")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +77,7 @@ class Standardiser:
     use_bias: bool = True
 
     def __post_init__(self) -> None:
-        allowed = "a positive number that float32 can hold"
-        fits = SMALLEST_EPS <= self.eps < LARGEST_EPS
-        require_field(fits, "eps", self.eps, allowed)
+        require_eps(self.eps)
 
     def init(self, features: int) -> tuple[Params, State]:
         return affine_params(features, self.use_scale, self.use_bias), {}
@@ -99,8 +105,20 @@ def per_channel(name: str, values: Array, z: Array) -> Array:
     Raises:
         ShapeError: it is not one number a channel; the message calls it `name`.
     """
-    if values.shape != z.shape[-1:]:
+    shape = jnp.shape(values)
+    if shape != z.shape[-1:]:
         raise ShapeError(
-            f"{name} has shape {values.shape}, but the input has {z.shape[-1]} channels (last axis)"
+            f"{name} has shape {shape}, but the input has {z.shape[-1]} channels (last axis)"
         )
-    return values.astype(z.dtype).reshape((1,) * (z.ndim - 1) + values.shape)
+    return jnp.asarray(values).astype(z.dtype).reshape((1,) * (z.ndim - 1) + shape)
+
+
+def one_number(name: str, value: Array | float, z: Array) -> Array:
+    """A number for all channels, in the precision of `z`.
+
+    Raises:
+        ShapeError: it has axes; the message calls it `name`.
+    """
+    if jnp.shape(value):
+        raise ShapeError(f"{name} is one number for all channels, got shape {jnp.shape(value)}")
+    return jnp.asarray(value).astype(z.dtype)

@@ -8,7 +8,7 @@ from jax import lax
 from normlab.core import Array, Params, State, normaliser
 from normlab.norms.affine import per_channel, scale_and_shift
 from normlab.norms.normalise import centre
-from normlab.norms.running import Running, less_running, over_batch
+from normlab.norms.running import Running, counted, less_running, over_batch
 
 
 @normaliser(paper="equinox.nn.BatchNorm, its mode 'ema'", uses_batch=True)
@@ -51,18 +51,15 @@ class AveragedBatchNorm(Running):
         mean, variance, steps = (
             per_channel(n, state[n], batch.mean) for n in ("mean", "variance", "steps")
         )
-        several = batch.count > 1
-        old = jnp.where(several, jnp.where(steps > 0, self.momentum, 0), 1).astype(mean.dtype)
+        later = jnp.where(steps > 0, self.momentum, 0)
+        old = jnp.where(batch.count > 1, later, 1).astype(mean.dtype)
         offset = old * (mean - batch.mean)  # of the new mean from the batch's own
         variance = old * variance + (1 - old) * batch.variance
-        new = {
-            "mean": batch.mean + offset,
-            "variance": variance,
-            "steps": steps + several.astype(steps.dtype),
-        }
+        new = {"mean": batch.mean + offset, "variance": variance, "steps": steps + 1}
+        moves = counted(batch.statistics, batch.count)
         root = lax.rsqrt(variance + self.eps)
         y = centred.times(root, -offset * root, scale=scale, bias=bias)
-        return y, {n: _stored(new[n]) for n in state}
+        return y, {n: jnp.where(moves, _stored(new[n]), state[n]) for n in state}
 
     def pool(self, states: State) -> State:
         """As for `BatchNorm`, with the weight that the old values had in this step."""

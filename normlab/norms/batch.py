@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import Standardiser, scale_and_shift, zero_masked
+from normlab.norms.affine import Standardiser, per_channel, require_eps, scale_and_shift
+from normlab.norms.masks import fit_mask, zero_masked
 from normlab.norms.moments import (
     Moments,
     ShapeError,
@@ -18,6 +18,7 @@ from normlab.norms.moments import (
     synchronise,
 )
 from normlab.norms.normalise import normalise
+from normlab.norms.running import move
 
 
 def batch_norm(
@@ -56,6 +57,7 @@ def batch_norm(
     >>> batch_norm(x, mean=jnp.array([1.0]), variance=jnp.array([4.0])).round(3).tolist()
     [[0.0], [1.0]]
     """
+    require_eps(eps)
     if (mean is None) != (variance is None):
         raise ShapeError("give both mean and variance, or neither")
     if mean is None or variance is None:
@@ -104,8 +106,7 @@ class BatchNorm(Standardiser):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_field(0 <= self.momentum <= 1, "momentum", self.momentum, "between 0 and 1")
-        positive = self.norm_batch is None or self.norm_batch >= 1
-        require_field(positive, "norm_batch", self.norm_batch, "a positive whole number or null")
+        require_norm_batch(self.norm_batch)
 
     def init(self, features: int) -> tuple[Params, State]:
         params, _ = super().init(features)
@@ -127,18 +128,13 @@ class BatchNorm(Standardiser):
         return scale_and_shift(z, x, *affine, mask), state
 
     def _moved(self, state: State, moments: Moments) -> State:
-        moments = jax.tree.map(lambda leaf: lax.stop_gradient(leaf.reshape(-1)), moments)
+        return move(state, self._of_batch(moments), moments.count, self.momentum)
+
+    def _of_batch(self, moments: Moments) -> State:
+        """What the running statistics are averages of."""
         unbiased = self.unbiased_running_variance
-        batch = {
-            "mean": moments.mean,
-            "variance": moments.unbiased_variance if unbiased else moments.variance,
-        }
-
-        def move(old: Array, new: Array) -> Array:
-            mixed = self.momentum * old + (1 - self.momentum) * new.astype(old.dtype)
-            return jnp.where(moments.count > 1, mixed, old)
-
-        return jax.tree.map(move, state, batch)
+        variance = moments.unbiased_variance if unbiased else moments.variance
+        return {"mean": moments.mean, "variance": variance}
 
     def pool(self, states: State) -> State:
         """The state after one step whose equal microbatches ended in `states` (leading axis).
@@ -173,6 +169,7 @@ def normalise_batch(
         sharing = Sharing(tuple(range(x.ndim - 1)), channel_groups)
         return normalise(x, sharing, scale, bias, eps=eps, mask=mask, axis_name=axis_name)
 
+    require_norm_batch(norm_batch)
     if x.shape[0] % norm_batch:
         raise ShapeError(
             f"norm_batch={norm_batch} does not divide the {x.shape[0]} examples of this call; "
@@ -180,10 +177,10 @@ def normalise_batch(
         )
 
     def in_groups(values: Array) -> Array:
-        return values.reshape(-1, norm_batch, *values.shape[1:])
+        return values.reshape(values.shape[0] // norm_batch, norm_batch, *values.shape[1:])
 
-    if mask is not None and mask.ndim == x.ndim:
-        mask = in_groups(jnp.broadcast_to(mask, (x.shape[0], *mask.shape[1:])))
+    if mask is not None:
+        mask = in_groups(fit_mask(mask, x))
     sharing = Sharing(tuple(range(1, x.ndim)), channel_groups)
     y, moments = normalise(in_groups(x), sharing, scale, bias, eps=eps, mask=mask)
     moments = pool(moments, axis=0)
@@ -192,13 +189,15 @@ def normalise_batch(
     return y.reshape(x.shape), moments
 
 
+def require_norm_batch(norm_batch: int | None) -> None:
+    """Raise `FieldError` unless it can be how many examples share statistics."""
+    positive = norm_batch is None or norm_batch >= 1
+    require_field(positive, "norm_batch", norm_batch, "a positive whole number or null")
+
+
 def _standardise_with(
     x: Array, mean: Array, variance: Array, eps: float, mask: Array | None
 ) -> Array:
-    dtype = statistics_dtype(x)
-    x = zero_masked(x.astype(dtype), mask)
-
-    def per_channel(values: Array) -> Array:
-        return values.astype(dtype).reshape((1,) * (x.ndim - 1) + (-1,))
-
-    return (x - per_channel(mean)) * lax.rsqrt(per_channel(variance) + eps)
+    x = zero_masked(x.astype(statistics_dtype(x)), mask)
+    mean, variance = per_channel("mean", mean, x), per_channel("variance", variance, x)
+    return (x - mean) * lax.rsqrt(variance + eps)

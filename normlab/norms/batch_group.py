@@ -7,7 +7,7 @@ from jax import lax
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
 from normlab.norms.affine import per_channel, scale_and_shift
-from normlab.norms.batch import normalise_batch
+from normlab.norms.batch import normalise_batch, require_norm_batch
 from normlab.norms.group import require_divisor
 from normlab.norms.running import Running, less_running
 
@@ -42,8 +42,7 @@ class BatchGroupNorm(Running):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_field(self.groups >= 1, "groups", self.groups, "a positive whole number")
-        positive = self.norm_batch is None or self.norm_batch >= 1
-        require_field(positive, "norm_batch", self.norm_batch, "a positive whole number or null")
+        require_norm_batch(self.norm_batch)
 
     def init(self, features: int) -> tuple[Params, State]:
         require_divisor(self.groups, features)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from normlab.core import Array, Facts, Params, State, normaliser
-from normlab.norms.affine import affine_params, scale_and_shift, zero_masked
+from normlab.norms.affine import affine_params, scale_and_shift
+from normlab.norms.masks import zero_masked
 from normlab.norms.moments import statistics_dtype
 
 
@@ -48,6 +49,7 @@ class Identity:
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
     ) -> tuple[Array, State]:
+        statistics_dtype(x)  # which refuses whole numbers, as every other entry does
         return zero_masked(x, mask), state
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from normlab.core import Array, Params, State, normaliser
 from normlab.norms.batch import BatchNorm
 from normlab.norms.moments import Moments
-from normlab.norms.running import move
+from normlab.norms.running import counted, move
 
 
 @normaliser(
@@ -43,11 +43,8 @@ class DebiasedBatchNorm(BatchNorm):
         return params, {**state, "steps": jnp.zeros((features,), jnp.float32)}
 
     def _moved(self, state: State, moments: Moments) -> State:
-        batch = {"mean": moments.mean, "variance": moments.variance}
-        if self.unbiased_running_variance:
-            batch["variance"] = moments.unbiased_variance
-        counted = moments.count.reshape(-1) > 1
-        steps = state["steps"] + counted.astype(jnp.float32)
+        batch = self._of_batch(moments)
+        steps = state["steps"] + counted(batch, moments.count).astype(jnp.float32)
         return {**move(state, batch, moments.count, self._weight_of_old(steps)), "steps": steps}
 
     def pool(self, states: State) -> State:

@@ -1,6 +1,7 @@
 """Divisive normalisation: each position against its neighbours, as in models of visual cortex."""
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -9,9 +10,11 @@ from jax import lax
 
 from normlab.core import Array, Facts, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import affine_params, scale_and_shift, zero_masked
-from normlab.norms.moments import Sharing, fit_mask
+from normlab.norms.affine import affine_params, one_number, scale_and_shift
+from normlab.norms.masks import fit_mask, zero_masked
+from normlab.norms.moments import Sharing
 from normlab.norms.normalise import centre
+from normlab.norms.overflow import unless_overflowed
 
 
 def divisive_norm(
@@ -46,14 +49,22 @@ def divisive_norm(
     >>> [f"{value:.3f}" for value in y.ravel()]
     ['-0.756', '0.756']
     """
+    _require(sigma, window)
     # The example's own mean has no part in the result; without it a large one costs no digits.
     z = centre(x, Sharing(axes=tuple(range(1, x.ndim))), mask=mask)[0].values
     valid = jnp.ones(x.shape, bool) if mask is None else fit_mask(mask, x)
     count = jnp.maximum(_around(valid.astype(z.dtype), window), 1)
     v = zero_masked(z - _around(z, window) / count, mask)
-    energy = _around(v**2, window) / count
-    sigma = jnp.asarray(sigma).astype(z.dtype)
+    energy = unless_overflowed(_around(v**2, window)) / count
+    sigma = one_number("sigma", sigma, z)
     return scale_and_shift(v * lax.rsqrt(sigma**2 + energy), x, scale, bias, mask)
+
+
+def _require(sigma: Array | float, window: int) -> None:
+    """A learnt `sigma` is no field, and may become what it will."""
+    positive = not isinstance(sigma, Real) or sigma > 0
+    require_field(bool(positive), "sigma", sigma, "a positive number")
+    require_field(window >= 1 and window % 2 == 1, "window", window, "a positive odd number")
 
 
 def _around(values: Array, window: int) -> Array:
@@ -95,9 +106,7 @@ class DivisiveNorm:
     use_bias: bool = True
 
     def __post_init__(self) -> None:
-        require_field(self.sigma > 0, "sigma", self.sigma, "a positive number")
-        odd = self.window >= 1 and self.window % 2 == 1
-        require_field(odd, "window", self.window, "a positive odd number")
+        _require(self.sigma, self.window)
 
     def init(self, features: int) -> tuple[Params, State]:
         params = affine_params(features, self.use_scale, self.use_bias)

@@ -5,6 +5,7 @@ Split batch normalisation has statistics, scale and bias for each domain. Both t
 one an example; a model that has none to give leaves them out, and their `apply` says what then.
 """
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -13,8 +14,9 @@ from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import per_channel, zero_masked
-from normlab.norms.moments import ShapeError, Sharing, fit_mask, statistics_dtype
+from normlab.norms.affine import per_channel
+from normlab.norms.masks import fit_mask, zero_masked
+from normlab.norms.moments import ShapeError, Sharing, statistics_dtype
 from normlab.norms.normalise import Centred, centre, less_given
 from normlab.norms.running import Running, less_running, over_batch
 
@@ -137,7 +139,7 @@ class SplitBatchNorm(Running):
                 return self._by_position(params, state, x, mask)
             domain = jnp.zeros(x.shape[0], jnp.int32)
         valid = fit_mask(jnp.ones((1,) * x.ndim, bool) if mask is None else mask, x)
-        z, each = 0.0, []
+        z, each = jnp.zeros(x.shape, statistics_dtype(x)), []
         for number in range(self.domains):
             own = valid & (_per_example(domain, x) == number)
             here = {name: leaf[number] for name, leaf in state.items()}
@@ -148,10 +150,10 @@ class SplitBatchNorm(Running):
             else:
                 centred = jnp.where(own, less_running(x, here["mean"], valid), 0)
                 variance = per_channel("variance", here["variance"], centred)
-            z = z + centred * lax.rsqrt(variance + self.eps)
+            z = jnp.where(own, centred * lax.rsqrt(variance + self.eps), z)
             each.append(here)
         state = {name: jnp.stack([here[name] for here in each]) for name in state}
-        return _scale_and_shift_each(jnp.asarray(z), x, params, domain, mask), state
+        return _scale_and_shift_each(z, x, params, domain, mask), state
 
     def _by_position(
         self, params: Params, state: State, x: Array, mask: Array | None
@@ -164,7 +166,7 @@ class SplitBatchNorm(Running):
             )
 
         def in_parts(values: Array) -> Array:
-            return values.reshape(self.domains, -1, *values.shape[1:])
+            return values.reshape(self.domains, examples // self.domains, *values.shape[1:])
 
         valid = None if mask is None else in_parts(fit_mask(mask, x))
         over = Sharing(axes=tuple(range(1, x.ndim)))
@@ -184,7 +186,7 @@ def _for_each(number: int, tree: Params) -> Params:
 
 def _per_example(values: Array, x: Array) -> Array:
     """`(N,)` or `(N, C)` made to broadcast to `(N, ..., C)`."""
-    return values.reshape(values.shape[0], *(1,) * (x.ndim - 2), -1)
+    return values.reshape(values.shape[0], *(1,) * (x.ndim - 2), math.prod(values.shape[1:]))
 
 
 def _times(centred: Centred, root: Array, each: Params) -> Array:

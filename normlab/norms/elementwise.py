@@ -9,7 +9,8 @@ from jax import lax
 
 from normlab.core import Array, Facts, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import affine_params, scale_and_shift, zero_masked
+from normlab.norms.affine import affine_params, one_number, scale_and_shift
+from normlab.norms.masks import zero_masked
 from normlab.norms.moments import statistics_dtype
 
 
@@ -35,7 +36,7 @@ def dynamic_tanh(
     [[0.0, 1.0]]
     """
     z = zero_masked(x.astype(statistics_dtype(x)), mask)
-    return scale_and_shift(jnp.tanh(_as(alpha, z) * z), x, scale, bias, mask)
+    return scale_and_shift(jnp.tanh(one_number("alpha", alpha, z) * z), x, scale, bias, mask)
 
 
 def dynamic_erf(
@@ -62,7 +63,8 @@ def dynamic_erf(
     [[0.0, 1.0]]
     """
     z = zero_masked(x.astype(statistics_dtype(x)), mask)
-    return scale_and_shift(lax.erf(_as(alpha, z) * z + _as(shift, z)), x, scale, bias, mask)
+    slope, level = one_number("alpha", alpha, z), one_number("shift", shift, z)
+    return scale_and_shift(lax.erf(slope * z + level), x, scale, bias, mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +133,3 @@ class DynamicErf(_Squashing):
 
     function = staticmethod(dynamic_erf)
     scalars = ("alpha", "shift")
-
-
-def _as(number: Array | float, z: Array) -> Array:
-    return jnp.asarray(number).astype(z.dtype)

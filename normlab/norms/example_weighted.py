@@ -10,6 +10,7 @@ from normlab.errors import require_field
 from normlab.norms.affine import per_channel, scale_and_shift
 from normlab.norms.moments import Sharing, statistics_dtype
 from normlab.norms.normalise import centre, normalise
+from normlab.norms.overflow import unless_overflowed
 from normlab.norms.running import Running, less_running, over_batch
 
 
@@ -63,7 +64,7 @@ class ExampleWeightedBatchNorm(Running):
         # Pooling the mean squares leaves the distance of the means in the variance.
         w, apart = self.weight, own - running
         pooled = w * own_variance + (1 - w) * variance + w * (1 - w) * apart**2
-        z = (w * own + (1 - w) * running) * lax.rsqrt(pooled + self.eps)
+        z = (w * own + (1 - w) * running) * lax.rsqrt(unless_overflowed(pooled) + self.eps)
         return scale_and_shift(z, x, scale, bias, mask), state
 
 

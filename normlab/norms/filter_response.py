@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.norms.affine import Standardiser, per_channel, zero_masked
+from normlab.norms.affine import Standardiser, per_channel, require_eps
+from normlab.norms.masks import zero_masked
 from normlab.norms.moments import ShapeError, Sharing, statistics_dtype
 from normlab.norms.normalise import normalise
 
@@ -40,8 +41,9 @@ def filter_response_norm(
     >>> filter_response_norm(x, threshold=jnp.zeros(1)).round(3).tolist()
     [[[1.0], [0.0]]]
     """
+    require_eps(eps)
     z, axes = x.astype(statistics_dtype(x)), tuple(range(1, x.ndim - 1))
-    if z[:1, ..., :1].size < 2:
+    if Sharing(axes).size(z.shape) == 1:
         raise ShapeError(
             f"an input of shape {x.shape} leaves one value to take a mean square of, and what is "
             "left of it is its sign; give (N, ..., C) with more than one position"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.norms.affine import PerExample, per_channel
+from normlab.norms.affine import PerExample, per_channel, require_eps
 from normlab.norms.moments import Sharing
 from normlab.norms.normalise import centre
 
@@ -35,11 +35,12 @@ def global_response_norm(
     >>> [f"{value:.2f}" for value in global_response_norm(x).ravel()]
     ['6.75', '0.00', '9.00', '5.25']
     """
+    require_eps(eps)
     positions = Sharing(axes=tuple(range(1, x.ndim - 1)))
     about_zero, moments = centre(x, positions, mask=mask, about_zero=True)
     square = moments.m2
     # The root has no slope at zero; where a length is zero another number takes its place.
-    length = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    length = jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))
     response = length / (length.mean(axis=-1, keepdims=True) + eps)
     if scale is not None:
         response = response * per_channel("scale", scale, response)

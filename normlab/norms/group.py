@@ -1,10 +1,11 @@
 """Group normalisation: one mean and variance for each group of channels of each example."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import FieldError, require_field
-from normlab.norms.affine import PerExample
+from normlab.norms.affine import PerExample, require_eps
 from normlab.norms.moments import Sharing
 from normlab.norms.normalise import normalise
 
@@ -38,6 +39,7 @@ def group_norm(
     >>> group_norm(jnp.array([[1.0, 3.0, 10.0, 30.0]]), groups=2).round(3).tolist()
     [[-1.0, 1.0, -1.0, 1.0]]
     """
+    require_eps(eps)
     require_divisor(groups, x.shape[-1])
     sharing = Sharing(axes=tuple(range(1, x.ndim - 1)), channel_groups=groups)
     return normalise(x, sharing, scale, bias, eps=eps, mask=mask)[0]
@@ -45,7 +47,7 @@ def group_norm(
 
 def require_divisor(groups: int, channels: int) -> None:
     """Raise `FieldError`, with the numbers of groups that would work, unless `groups` divides."""
-    if groups >= 1 and channels % groups == 0:
+    if isinstance(groups, Integral) and groups >= 1 and channels % groups == 0:
         return
     divisors = [str(g) for g in range(1, channels + 1) if channels % g == 0]
     raise FieldError(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from normlab.core import Array, normaliser
-from normlab.norms.affine import PerExample
+from normlab.norms.affine import PerExample, require_eps
 from normlab.norms.moments import Sharing
 from normlab.norms.normalise import normalise
 
@@ -32,6 +32,7 @@ def instance_norm(
     >>> instance_norm(jnp.array([[[1.0, 5.0], [3.0, 9.0]]])).round(3).tolist()
     [[[-1.0, -1.0], [1.0, 1.0]]]
     """
+    require_eps(eps)
     sharing = Sharing(axes=tuple(range(1, x.ndim - 1)))
     return normalise(x, sharing, scale, bias, eps=eps, mask=mask)[0]
 

@@ -28,6 +28,7 @@ from normlab.norms.layouts import (
     wide,
 )
 from normlab.norms.linear import linear
+from normlab.norms.overflow import unless_overflowed
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -65,7 +66,7 @@ def _tangent(layout: Layout, eps: float, kept: Any, tangents: Any) -> Any:
     c, t = less_mean(x, statistics), wide(dx)
     mean = layout.mean(t) if layout.centred else jnp.zeros_like(root)
     product = layout.mean(c * t)
-    dy = times(root, scale) * (t - mean - c * (root**2 * product))
+    dy = times(root, scale) * (t - mean - c * (root * (root * product)))
     if dscale is not None:
         dy = dy + c * (root * dscale)
     if dbias is not None:
@@ -79,7 +80,8 @@ def _cotangent(layout: Layout, eps: float, has_bias: bool, kept: Any, cotangents
     scale = beside(x, scale)
     root = lax.rsqrt(statistics.variance + eps)
     product, dscale = layout.products(dy, x, statistics, scale, root)
-    along = 2 * layout.spread(dvariance, x.shape) - root**3 * product
+    # Not root**3, which leaves float32 where the root itself is far within it.
+    along = 2 * layout.spread(dvariance, x.shape) - root * (root * (root * product))
     level = jnp.zeros_like(root)
     if layout.centred:
         level = layout.spread(doffset, x.shape) - root * layout.mean(wide(dy), scale)
@@ -159,6 +161,13 @@ scaled = jax.jit(_scaled)
 
 
 def _computed(layout: Layout, x: Array) -> Statistics:
+    found = _found(layout, x)
+    if layout.is_one_loop(x):  # which a second use of the variance would part
+        return found
+    return found._replace(variance=unless_overflowed(found.variance))
+
+
+def _found(layout: Layout, x: Array) -> Statistics:
     if not layout.centred:
         square = layout.mean(wide(x) ** 2)
         return Statistics(jnp.zeros_like(square), jnp.zeros_like(square), square)

@@ -9,6 +9,7 @@ from normlab.core import Array, Params, State, normaliser
 from normlab.norms.affine import per_channel, scale_and_shift
 from normlab.norms.moments import shared_mean
 from normlab.norms.normalise import centre
+from normlab.norms.overflow import unless_overflowed
 from normlab.norms.running import Running, less_running, move, over_batch
 
 OF_A_NORMAL = math.sqrt(math.pi / 2)
@@ -52,7 +53,7 @@ class L1BatchNorm(Running):
             distance = shared_mean(
                 jnp.abs(centred.values), sharing, mask=mask, axis_name=self.axis_name
             )
-            deviation = OF_A_NORMAL * distance
+            deviation = OF_A_NORMAL * unless_overflowed(distance)
             batch = {"mean": moments.mean, "deviation": deviation}
             state = {**state, **move(state, batch, moments.count, self.momentum)}
             return centred.times(1 / (deviation + self.eps), scale=scale, bias=bias), state

@@ -9,7 +9,7 @@ they are the same.
 from dataclasses import dataclass
 
 from normlab.core import Array, normaliser
-from normlab.norms.affine import PerExample
+from normlab.norms.affine import PerExample, require_eps
 from normlab.norms.moments import Sharing
 from normlab.norms.normalise import normalise
 
@@ -38,6 +38,7 @@ def layer_norm(
     >>> layer_norm(jnp.array([[1.0, 3.0], [10.0, 30.0]])).round(3).tolist()
     [[-1.0, 1.0], [-1.0, 1.0]]
     """
+    require_eps(eps)
     return normalise(x, Sharing(axes=(x.ndim - 1,)), scale, bias, eps=eps, mask=mask)[0]
 
 
@@ -65,6 +66,7 @@ def layer_norm_image(
     >>> layer_norm_image(jnp.array([[[1.0], [3.0]]])).round(3).tolist()
     [[[-1.0], [1.0]]]
     """
+    require_eps(eps)
     sharing = Sharing(axes=tuple(range(1, x.ndim)))
     return normalise(x, sharing, scale, bias, eps=eps, mask=mask)[0]
 

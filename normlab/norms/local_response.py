@@ -8,8 +8,9 @@ from jax import lax
 
 from normlab.core import Array, Facts, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import zero_masked
+from normlab.norms.masks import zero_masked
 from normlab.norms.moments import statistics_dtype
+from normlab.norms.overflow import unless_overflowed
 
 
 def local_response_norm(
@@ -34,15 +35,17 @@ def local_response_norm(
         mask: True where an element counts; the others add nothing and come out as zero.
 
     >>> import jax.numpy as jnp
-    >>> y = local_response_norm(jnp.array([[1.0, 2.0]]), size=3, k=0.0, alpha=1.0, beta=0.5)
+    >>> y = local_response_norm(jnp.array([[1.0, 2.0]]), size=3, k=4.0, alpha=1.0, beta=0.5)
     >>> [f"{value:.3f}" for value in y.ravel()]
-    ['0.447', '0.894']
+    ['0.333', '0.667']
     """
+    _require(size, k, alpha, beta)
     z = zero_masked(x.astype(statistics_dtype(x)), mask)
     window = (1,) * (x.ndim - 1) + (size,)
     around = ((0, 0),) * (x.ndim - 1) + ((size // 2, (size - 1) // 2),)
     zero = np.zeros((), z.dtype)[()]  # a constant, or jax does not know the sum as one
     energy = lax.reduce_window(z**2, zero, lax.add, window, (1,) * x.ndim, around)
+    energy = unless_overflowed(energy)
     return zero_masked((z * (k + alpha * energy) ** -beta).astype(x.dtype), mask)
 
 
@@ -74,10 +77,7 @@ class LocalResponseNorm:
     beta: float = 0.75
 
     def __post_init__(self) -> None:
-        require_field(self.size >= 1, "size", self.size, "a positive whole number")
-        require_field(self.k > 0, "k", self.k, "a positive number")
-        require_field(self.alpha >= 0, "alpha", self.alpha, "a number of at least 0")
-        require_field(self.beta >= 0, "beta", self.beta, "a number of at least 0")
+        _require(self.size, self.k, self.alpha, self.beta)
 
     def init(self, features: int) -> tuple[Params, State]:
         return {}, {}
@@ -89,3 +89,10 @@ class LocalResponseNorm:
             x, size=self.size, k=self.k, alpha=self.alpha, beta=self.beta, mask=mask
         )
         return y, state
+
+
+def _require(size: int, k: float, alpha: float, beta: float) -> None:
+    require_field(size >= 1, "size", size, "a positive whole number")
+    require_field(k > 0, "k", k, "a positive number")
+    require_field(alpha >= 0, "alpha", alpha, "a number of at least 0")
+    require_field(beta >= 0, "beta", beta, "a number of at least 0")

@@ -8,9 +8,11 @@ from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import per_channel, scale_and_shift, zero_masked
+from normlab.norms.affine import per_channel, scale_and_shift
+from normlab.norms.masks import zero_masked
 from normlab.norms.moments import Moments, Sharing, shared_mean, statistics_dtype
 from normlab.norms.normalise import Centred, centre
+from normlab.norms.overflow import unless_overflowed
 from normlab.norms.running import Running, move, over_batch
 
 EMPTY = 1e-12
@@ -83,12 +85,12 @@ class ModeNorm(Running):
         slope, level, new, counts = 0.0, 0.0, [], []
         for gate in by_mode:
             weight = total(gate * each.count)
-            held = weight > EMPTY * batch.count
+            held = ~(weight <= EMPTY * batch.count)  # so that NaN is not taken for an empty mode
             weight = jnp.where(held, weight, 1)
             mean = jnp.where(held, total(gate * each.count * each.mean) / weight, 0)
             apart = each.mean - mean
             spread = total(gate * (each.m2 + each.count * apart**2))
-            variance = jnp.where(held, spread / weight, 0)
+            variance = unless_overflowed(jnp.where(held, spread / weight, 0))
             root = gate * lax.rsqrt(variance + self.eps)
             slope, level = slope + root, level + apart * root
             new.append({"mean": batch.mean + mean, "variance": variance})
@@ -102,7 +104,7 @@ class ModeNorm(Running):
 def _by_example(values: Array, mask: Array | None) -> tuple[Centred, Moments]:
     """What `centre` says of each example's channels; one without positions is its own mean."""
     positions = Sharing(axes=tuple(range(1, values.ndim - 1)))
-    if positions.size(values.shape) > 1:
+    if positions.size(values.shape) != 1:
         return centre(values, positions, mask=mask)
     nothing = jnp.zeros_like(values)
     count = zero_masked(jnp.ones_like(values), mask)

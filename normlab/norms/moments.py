@@ -17,11 +17,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, State
-from normlab.errors import UserError
-
-
-class ShapeError(UserError, ValueError):
-    """An array has a shape whose statistics would mean nothing."""
+from normlab.errors import ShapeError
+from normlab.norms.mapped import shards_along
+from normlab.norms.masks import fit_mask, zero_masked
+from normlab.norms.overflow import unless_overflowed
 
 
 class Moments(NamedTuple):
@@ -65,7 +64,12 @@ def pool(moments: Moments, axis: int) -> Moments:
 
 
 def synchronise(moments: Moments, axis_name: str) -> Moments:
-    """The moments of all the values on every shard of a mapped axis (`shard_map` or `vmap`)."""
+    """The moments of all the values on every shard of a mapped axis (`shard_map` or `vmap`).
+
+    Raises:
+        AxisError: there is no such axis here.
+    """
+    shards_along(axis_name)
     return _merged(
         moments,
         lambda values: lax.pmax(values, axis_name),
@@ -83,7 +87,8 @@ def _merged(
     count = total(moments.count)
     offset = total(moments.count * relative) / jnp.maximum(count, 1)
     mean = jnp.where(count > 0, origin + offset, 0)
-    return Moments(count, mean, total(moments.m2 + moments.count * (relative - offset) ** 2))
+    m2 = total(moments.m2 + moments.count * (relative - offset) ** 2)
+    return Moments(count, mean, unless_overflowed(m2))
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,10 @@ class Sharing:
         """How many elements share a statistic in an array of this shape."""
         channels = 1 if self.channel_groups is None else shape[-1] // self.channel_groups
         return math.prod(shape[axis] for axis in self.axes) * channels
+
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """That of the statistics of an array of this shape."""
+        return tuple(1 if axis in self.axes else size for axis, size in enumerate(shape))
 
     def representative(self, x: Array) -> Array:
         """The median of three of the values that share a statistic.
@@ -187,9 +196,12 @@ def centre(
     """
     x = x.astype(statistics_dtype(x))
     size = sharing.size(x.shape)
-    shards = 1 if axis_name is None else lax.axis_size(axis_name)
+    shards = 1 if axis_name is None else shards_along(axis_name)
     if not about_zero:
         require_several(size * shards, x.shape, sharing)
+    if not x.size:
+        nothing = jnp.zeros(sharing.shape(x.shape), x.dtype)
+        return zero_masked(x, mask), Moments(nothing, nothing, nothing)
     if mask is None:
         shift = sharing.representative(x)
         count = jnp.full_like(shift, size)
@@ -204,7 +216,8 @@ def centre(
         count = sharing.reduce(mask.astype(x.dtype), jnp.sum)
         shift = _masked_representative(x, mask, count, sharing)
     if about_zero:
-        found = Moments(count, jnp.zeros_like(shift), sharing.reduce(x**2, jnp.sum))
+        square = unless_overflowed(sharing.reduce(x**2, jnp.sum))
+        found = Moments(count, jnp.zeros_like(shift), square)
         return x, found if axis_name is None else synchronise(found, axis_name)
     shift = lax.stop_gradient(shift)
     if axis_name is not None:
@@ -214,7 +227,7 @@ def centre(
     shifted = keep(x - shift)
     mean = sharing.reduce(shifted, jnp.sum) / jnp.maximum(count, 1)
     centred = keep(shifted - mean)
-    moments = Moments(count, mean, sharing.reduce(centred**2, jnp.sum))
+    moments = Moments(count, mean, unless_overflowed(sharing.reduce(centred**2, jnp.sum)))
     if axis_name is not None:
         moments = synchronise(moments, axis_name)
         centred = keep(shifted - moments.mean)
@@ -234,6 +247,8 @@ def shared_mean(
     >>> shared_mean(values, Sharing((0,)), mask=jnp.array([[1], [1], [0]])).item()
     1.5
     """
+    if not values.size:
+        return jnp.zeros(sharing.shape(values.shape), values.dtype)
     total = sharing.reduce(values, jnp.sum)
     if mask is None:
         count = jnp.full_like(total, sharing.size(values.shape))
@@ -253,24 +268,6 @@ def statistics_dtype(x: Array) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
 
 
-def fit_mask(mask: Array, x: Array) -> Array:
-    """The mask as booleans of `x`'s shape.
-
-    Raises:
-        ShapeError: it has another number of axes, or cannot be broadcast. A mask of shape (N, C)
-            for an input (N, H, W, C) is refused instead of guessed at.
-    """
-    mask = jnp.asarray(mask)
-    sizes = zip(mask.shape, x.shape, strict=False)
-    fits = mask.ndim == x.ndim and all(own in (1, full) for own, full in sizes)
-    if not fits:
-        raise ShapeError(
-            f"a mask of shape {mask.shape} does not fit an input of shape {x.shape}: it needs "
-            f"{x.ndim} axes, each of size 1 or the input's, for example {(*x.shape[:-1], 1)}"
-        )
-    return jnp.broadcast_to(mask.astype(bool), x.shape)
-
-
 def _masked_representative(x: Array, mask: Array, count: Array, sharing: Sharing) -> Array:
     """The mean, clipped to the range of the data to hit a constant exactly; -inf for no data."""
     lowest = sharing.reduce(jnp.where(mask, x, jnp.inf), jnp.min)
@@ -284,14 +281,14 @@ def _unchanged(values: Array) -> Array:
 
 
 def require_several(size: int, shape: tuple[int, ...], sharing: Sharing) -> None:
-    """Raise `ShapeError` unless at least two values share a statistic."""
-    if size > 1:
+    """Raise `ShapeError` if one value alone has a statistic; an empty array has none to take."""
+    if size != 1:
         return
     over = f"axes {sharing.axes}"
     if sharing.channel_groups is not None:
         over += f" and the channels of each of {sharing.channel_groups} groups"
     raise ShapeError(
-        f"an input of shape {shape} leaves {'one value' if size else 'no value'} to take a mean "
-        f"and variance of (over {over}), so every output would be zero: use a larger batch or "
-        "image, fewer groups, or a normaliser that shares statistics more widely"
+        f"an input of shape {shape} leaves one value to take a mean and variance of (over {over}), "
+        "so every output would be zero: use a larger batch or image, fewer groups, or a normaliser "
+        "that shares statistics more widely"
     )

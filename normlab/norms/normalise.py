@@ -8,7 +8,7 @@ from jax import lax
 
 from normlab.core import Array
 from normlab.norms import moments as plain_moments
-from normlab.norms.affine import per_channel, zero_masked
+from normlab.norms.affine import per_channel
 from normlab.norms.kernels import normalised, scaled, statistics
 from normlab.norms.layouts import (
     WELL_CENTRED,
@@ -19,7 +19,9 @@ from normlab.norms.layouts import (
     beside,
     less_mean,
 )
+from normlab.norms.masks import zero_masked
 from normlab.norms.moments import Moments, Sharing, require_several, statistics_dtype
+from normlab.norms.overflow import unless_overflowed
 from normlab.norms.running import less_running
 
 
@@ -105,7 +107,7 @@ def less_given(x: Array, mean: Array, variance: Array, *, mask: Array | None = N
     >>> less_given(x, jnp.array([2.0]), jnp.array([1.0])).values.ravel().tolist()
     [-1.0, 1.0]
     """
-    if mask is not None or not in_no_mesh():
+    if mask is not None or not in_no_mesh() or not x.size:
         return Centred(x, less_running(x, mean, mask), mask=mask)
     wide = x.astype(statistics_dtype(x))
     mean, variance = per_channel("mean", mean, wide), per_channel("variance", variance, wide)
@@ -175,7 +177,8 @@ def _moments(x: Array, sharing: Sharing, found: Statistics) -> Moments:
         found = Statistics(*(values[..., :1] for values in found))
     shift, offset, variance = found
     size = sharing.size(x.shape)
-    return Moments(jnp.full_like(shift, size), shift + offset, variance * size)
+    m2 = unless_overflowed(variance * size)
+    return Moments(jnp.full_like(shift, size), shift + offset, m2)
 
 
 def _kernel_for(
@@ -183,7 +186,8 @@ def _kernel_for(
 ) -> Layout | None:
     """The kernel that serves, or None."""
     last = x.ndim - 1
-    if mask is not None or axis_name is not None or not in_no_mesh() or not sharing.axes:
+    plain = mask is not None or axis_name is not None or not in_no_mesh()
+    if plain or not sharing.axes or not x.size:
         return None
     statistics_dtype(x)  # which refuses whole numbers
     if not about_zero:
@@ -219,6 +223,6 @@ def in_precision_of(
     for name, values in (("scale", scale), ("bias", bias)):
         if values is not None:
             per_channel(name, values, x)
-            values = values.astype(wide)
+            values = jnp.asarray(values).astype(wide)
         found.append(values)
     return found[0], found[1]

@@ -1,5 +1,6 @@
 """Online normalisation: one example after the other, forward and backward, without a batch."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,8 +10,9 @@ from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import Standardiser, per_channel, scale_and_shift, zero_masked
-from normlab.norms.moments import Sharing, fit_mask, statistics_dtype
+from normlab.norms.affine import Standardiser, per_channel, scale_and_shift
+from normlab.norms.masks import fit_mask, zero_masked
+from normlab.norms.moments import Sharing, statistics_dtype
 from normlab.norms.normalise import normalise
 
 
@@ -41,6 +43,7 @@ def _backward(decay, kept, g):  # type: ignore[no-untyped-def]
         after_along = along + product - rate * along * square
         after_total = total + (g - rate * along * y) / root - rate * total
         # Errors of a channel of which this example has nothing stay as they are.
+        seen = seen & jnp.isfinite(after_along) & jnp.isfinite(after_total)
         after = jnp.where(seen, after_along, along), jnp.where(seen, after_total, total)
         return after, errors
 
@@ -106,7 +109,7 @@ class OnlineNorm(Standardiser):
     ) -> tuple[Array, State]:
         z = zero_masked(x.astype(statistics_dtype(x)), mask)
         if train:
-            rows = z.reshape(x.shape[0], -1, x.shape[-1])
+            rows = z.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
             valid = jnp.ones(x.shape, bool) if mask is None else fit_mask(mask, x)
             keep = valid.reshape(rows.shape)
             before, (means, variances) = self._averages(state, lax.stop_gradient(rows), keep)
@@ -142,7 +145,8 @@ class OnlineNorm(Standardiser):
         start = state["mean"].astype(rows.dtype), state["variance"].astype(rows.dtype)
         own = _mean(rows, keep)
         spread = _mean(jnp.where(keep, rows - own[:, None], 0) ** 2, keep)
-        (mean, variance), before = lax.scan(one, start, (own, spread, keep.any(axis=1)))
+        seen = keep.any(axis=1) & jnp.isfinite(own) & jnp.isfinite(spread)
+        (mean, variance), before = lax.scan(one, start, (own, spread, seen))
         moved = {"mean": mean.astype(jnp.float32), "variance": variance.astype(jnp.float32)}
         return moved, before
 

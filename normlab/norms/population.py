@@ -8,7 +8,7 @@ from jax import lax
 from normlab.core import Array, Params, State, normaliser
 from normlab.norms.affine import per_channel, scale_and_shift
 from normlab.norms.normalise import centre
-from normlab.norms.running import Running, less_running, move, over_batch
+from normlab.norms.running import Running, counted, less_running, move, over_batch
 
 
 @normaliser(paper="arXiv:1809.00846", uses_batch=True)
@@ -23,7 +23,8 @@ class PopulationNorm(Running):
 
     The statistics are those that the step's own batch has just moved. The first steps weigh all
     batches alike (the old value has the weight `min(momentum, t / (t + 1))` at step t), so the
-    first is normalised by itself and not by zeros and ones.
+    first is normalised by itself and not by zeros and ones. The state counts, for each channel, the
+    `steps` that moved it.
 
     >>> import jax.numpy as jnp
     >>> norm = PopulationNorm()
@@ -36,7 +37,7 @@ class PopulationNorm(Running):
 
     def init(self, features: int) -> tuple[Params, State]:
         params, state = super().init(features)
-        return params, {**state, "steps": jnp.zeros((), jnp.float32)}
+        return params, {**state, "steps": jnp.zeros((features,), jnp.float32)}
 
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
@@ -44,16 +45,14 @@ class PopulationNorm(Running):
         scale, bias = params.get("scale"), params.get("bias")
         if train:
             centred, moments = centre(x, over_batch(x), mask=mask, axis_name=self.axis_name)
-            old = self._weight_of_old(state["steps"])
-            state = {
-                **state,
-                **move(state, moments.statistics, moments.count, old),
-                "steps": state["steps"] + 1,
-            }
+            batch, old = moments.statistics, self._weight_of_old(state["steps"])
+            steps = state["steps"] + counted(batch, moments.count).astype(jnp.float32)
+            state = {**move(state, batch, moments.count, old), "steps": steps}
             # x less the new mean, through the batch's own, so that a large mean costs no digits.
-            mean = lax.stop_gradient(moments.mean)
+            mean, variance = lax.stop_gradient((moments.mean, moments.variance))
             offset = mean - per_channel("mean", state["mean"], mean)
-            root = lax.rsqrt(per_channel("variance", state["variance"], mean) + self.eps)
+            moved = per_channel("variance", state["variance"], mean)
+            root = lax.rsqrt(jnp.where(jnp.isfinite(variance), moved, variance) + self.eps)
             y = centred.detached().times(root, offset * root, scale=scale, bias=bias)
             return y, state
         z = less_running(x, state["mean"], mask)
@@ -62,10 +61,14 @@ class PopulationNorm(Running):
 
     def pool(self, states: State) -> State:
         """As for `BatchNorm`, with the weight that the old values had in this step."""
-        new = 1 - self._weight_of_old(states["steps"][0] - 1)
-        pooled = {name: leaf.mean(axis=0) for name, leaf in states.items()}
+        steps = states["steps"].max(axis=0)
+        new = 1 - self._weight_of_old(jnp.maximum(steps - 1, 0))
         spread = states["mean"].var(axis=0) / jnp.maximum(new, 1e-6)
-        return {**pooled, "variance": pooled["variance"] + spread}
+        return {
+            "mean": states["mean"].mean(axis=0),
+            "variance": states["variance"].mean(axis=0) + spread,
+            "steps": steps,
+        }
 
     def _weight_of_old(self, steps: Array) -> Array:
         return jnp.minimum(self.momentum, steps / (steps + 1))

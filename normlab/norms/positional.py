@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from normlab.core import Array, Facts, Params, State, normaliser
-from normlab.norms.affine import Standardiser
+from normlab.norms.affine import require_eps
 from normlab.norms.moments import Sharing
 from normlab.norms.normalise import normalise
 
@@ -34,6 +34,7 @@ def positional_norm(
     >>> [f"{value:.2f}" for value in y.ravel()], mean.tolist()
     (['-1.00', '1.00'], [[2.0]])
     """
+    require_eps(eps)
     y, moments = normalise(x, Sharing(axes=(x.ndim - 1,)), None, None, eps=eps, mask=mask)
     return y, moments.mean, jnp.sqrt(moments.variance + eps)
 
@@ -63,7 +64,7 @@ class PositionalNorm:
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        Standardiser(eps=self.eps)  # whose rule for eps is everyone's
+        require_eps(self.eps)
 
     def init(self, features: int) -> tuple[Params, State]:
         return {}, {}

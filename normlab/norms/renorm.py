@@ -1,15 +1,16 @@
 """Batch renormalisation: batch statistics, corrected towards the running ones."""
 
 from dataclasses import dataclass
+from numbers import Real
 
 import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import per_channel, scale_and_shift
+from normlab.norms.affine import per_channel, require_eps, scale_and_shift
 from normlab.norms.normalise import centre
-from normlab.norms.running import Running, less_running, move, over_batch
+from normlab.norms.running import Running, counted, less_running, move, over_batch
 
 
 def batch_renorm(
@@ -48,6 +49,8 @@ def batch_renorm(
     >>> [f"{value:.2f}" for value in batch_renorm(x, mean=m, deviation=s).ravel()]
     ['0.50', '1.50']
     """
+    require_eps(eps)
+    _require_limits(r_max, d_max)
     return _renormalise(x, scale, bias, mean, deviation, r_max, d_max, eps, mask, None)[0]
 
 
@@ -57,8 +60,8 @@ class BatchRenorm(Running):
     """Batch renormalisation, its limits widening as training goes on.
 
     The state is the running `mean` and `deviation` (the paper averages deviations, not variances)
-    and the number of steps. The defaults are the paper's for ImageNet; a short run wants a
-    shorter `warm_up` and `rise`, or it is batch normalisation to its end.
+    and the number of steps that moved any channel. The defaults are the paper's for ImageNet; a
+    short run wants a shorter `warm_up` and `rise`, or it is batch normalisation to its end.
 
     Attributes:
         r_max: the limit of the factor, reached after `r_rise` further steps.
@@ -84,8 +87,7 @@ class BatchRenorm(Running):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_field(self.r_max >= 1, "r_max", self.r_max, "a number of at least 1")
-        require_field(self.d_max >= 0, "d_max", self.d_max, "a number of at least 0")
+        _require_limits(self.r_max, self.d_max)
         for name in ("warm_up", "r_rise", "d_rise"):
             value = getattr(self, name)
             require_field(value >= 0, name, value, "a whole number of at least 0")
@@ -111,11 +113,20 @@ class BatchRenorm(Running):
             x, scale, bias, *running, r_max, d_max, self.eps, mask, self.axis_name
         )
         moved = move(state, batch, count, self.momentum)
-        return y, {**moved, "steps": state["steps"] + 1}
+        steps = state["steps"] + counted(batch, count).any().astype(jnp.float32)
+        return y, {**moved, "steps": steps}
 
     def pool(self, states: State) -> State:
         """The average over microbatches: of deviations too, as the running deviation is one."""
-        return {name: leaf.mean(axis=0) for name, leaf in states.items()}
+        pooled = {name: leaf.mean(axis=0) for name, leaf in states.items()}
+        return {**pooled, "steps": states["steps"].max(axis=0)}
+
+
+def _require_limits(r_max: Array | float, d_max: Array | float) -> None:
+    """Of those that are numbers already; a traced one cannot be looked at."""
+    for name, limit, least in (("r_max", r_max, 1), ("d_max", d_max, 0)):
+        fits = not isinstance(limit, Real) or limit >= least
+        require_field(bool(fits), name, limit, f"a number of at least {least}")
 
 
 def _risen(steps: Array, over: int) -> Array:

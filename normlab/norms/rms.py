@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from normlab.core import Array, normaliser
-from normlab.norms.affine import PerExample
+from normlab.norms.affine import PerExample, require_eps
 from normlab.norms.moments import Sharing
 from normlab.norms.normalise import normalise
 
@@ -33,6 +33,7 @@ def rms_norm(
     >>> [f"{value:.2f}" for value in rms_norm(jnp.array([1.0, 7.0]), eps=1e-9)]
     ['0.20', '1.40']
     """
+    require_eps(eps)
     over = Sharing((x.ndim - 1,))
     return normalise(x, over, scale, bias, eps=eps, mask=mask, about_zero=True)[0]
 

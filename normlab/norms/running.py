@@ -8,7 +8,8 @@ from jax import lax
 
 from normlab.core import Array, Params, State
 from normlab.errors import require_field
-from normlab.norms.affine import Standardiser, per_channel, zero_masked
+from normlab.norms.affine import Standardiser, per_channel
+from normlab.norms.masks import zero_masked
 from normlab.norms.moments import Moments, ShapeError, Sharing, statistics_dtype
 
 
@@ -54,15 +55,30 @@ class Running(Standardiser):
 def move(state: State, batch: State, count: Array, momentum: Array | float) -> State:
     """`momentum * old + (1 - momentum) * new` for each leaf of `batch`, without a gradient.
 
-    A channel of which fewer than two values were counted stays as it was.
+    A channel that is not `counted` stays as it was.
     """
+    moves = counted(batch, count)
 
     def one(old: Array, new: Array) -> Array:
         new = lax.stop_gradient(new).reshape(old.shape).astype(old.dtype)
-        mixed = momentum * old + (1 - momentum) * new
-        return jnp.where(lax.stop_gradient(count).reshape(-1) > 1, mixed, old)
+        return jnp.where(moves, momentum * old + (1 - momentum) * new, old)
 
     return {name: one(state[name], new) for name, new in batch.items()}
+
+
+def counted(batch: State, count: Array) -> Array:
+    """Which channels have statistics that may move a state, `(C,)`.
+
+    Those of which two values or more were counted, and of which every statistic is finite.
+
+    >>> batch = {"mean": jnp.array([0.0, jnp.nan, 0.0])}
+    >>> counted(batch, jnp.array([2.0, 2.0, 1.0])).tolist()
+    [True, False, False]
+    """
+    found = count.reshape(-1) > 1
+    for statistic in batch.values():
+        found = found & jnp.isfinite(statistic.reshape(-1))
+    return lax.stop_gradient(found)
 
 
 def over_batch(x: Array) -> Sharing:

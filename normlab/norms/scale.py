@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Facts, Params, State, normaliser
-from normlab.errors import require_field
-from normlab.norms.affine import SMALLEST_EPS, scale_and_shift, zero_masked
+from normlab.norms.affine import one_number, require_eps, scale_and_shift
+from normlab.norms.masks import zero_masked
 from normlab.norms.moments import statistics_dtype
 
 
@@ -35,14 +35,15 @@ def scale_norm(
     >>> scale_norm(jnp.array([[3.0, 4.0], [0.0, 0.0]]), 10.0).round(4).tolist()
     [[6.0, 8.0], [0.0, 0.0]]
     """
+    require_eps(eps)
     z = zero_masked(x.astype(statistics_dtype(x)), mask)
-    g = math.sqrt(x.shape[-1]) if scale is None else jnp.asarray(scale).astype(z.dtype)
+    g = math.sqrt(x.shape[-1]) if scale is None else one_number("scale", scale, z)
     # Taken in units of the largest element, so that its square cannot overflow or vanish.
     unit = jnp.abs(z).max(axis=-1, keepdims=True)
-    unit = lax.stop_gradient(jnp.where(unit > 0, unit, 1))
+    unit = lax.stop_gradient(jnp.where(unit == 0, 1, unit))
     square = jnp.sum((z / unit) ** 2, axis=-1, keepdims=True)
     # The root has no slope at zero; where the length is zero another number takes its place.
-    length = jnp.where(square > 0, unit * jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    length = jnp.where(square == 0, 0, unit * jnp.sqrt(jnp.where(square == 0, 1, square)))
     return scale_and_shift(g * (z / jnp.maximum(length, eps)), x, None, None, mask)
 
 
@@ -67,8 +68,7 @@ class ScaleNorm:
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        fits = SMALLEST_EPS <= self.eps < math.inf
-        require_field(fits, "eps", self.eps, "a positive number that float32 can hold")
+        require_eps(self.eps)
 
     def init(self, features: int) -> tuple[Params, State]:
         return {"scale": jnp.asarray(math.sqrt(features), jnp.float32)}, {}

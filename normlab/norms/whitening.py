@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import FieldError, require_field
 from normlab.norms.affine import scale_and_shift
-from normlab.norms.moments import fit_mask
+from normlab.norms.masks import fit_mask
 from normlab.norms.normalise import centre
+from normlab.norms.overflow import unless_overflowed
 from normlab.norms.running import Running, less_running, move, over_batch
 
 
@@ -25,7 +26,7 @@ def inverse_root_by_newton(covariance: Array, iterations: int) -> Array:
     ['1.00', '0.50']
     """
     trace = jnp.trace(covariance, axis1=-2, axis2=-1)[..., None, None]
-    normal = covariance / trace
+    normal = covariance / unless_overflowed(trace)
     root = jnp.broadcast_to(jnp.eye(covariance.shape[-1], dtype=covariance.dtype), normal.shape)
     for _ in range(iterations):
         root = (3 * root - root @ root @ root @ normal) / 2
@@ -127,10 +128,13 @@ class _Whitening(Running, ABC):
         if self.axis_name is not None:
             products, counts = jax.lax.psum((products, counts), self.axis_name)
         roots = jnp.sqrt(jnp.maximum(counts, 1))
-        return products / (roots[:, :, None] * roots[:, None, :])
+        return unless_overflowed(products) / (roots[:, :, None] * roots[:, None, :])
 
     def _moved(self, state: State, mean: Array, whitening: Array, count: Array) -> State:
         shape = state["whitening"].shape
+        # What is not finite in one channel has spoilt the matrix of its group.
+        sound = jnp.isfinite(whitening).all(axis=(1, 2))
+        count = jnp.where(jnp.repeat(sound, shape[1]), count.reshape(-1), 0)
         of_rows = jnp.broadcast_to(count.reshape(shape[0], shape[1], 1), shape)
         flat = move(
             {"whitening": state["whitening"].reshape(-1)},
