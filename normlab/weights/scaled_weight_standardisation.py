@@ -35,11 +35,19 @@ def scaled_weight_standardisation(
     >>> [f"{v:.2f}" for v in scaled_weight_standardisation(jnp.array([[1.0], [3.0]]))[:, 0]]
     ['-0.71', '0.71']
     """
+    _require(gamma, floor, eps)
     w = widened(kernel)
     centred = centre(w)
     square = (mean_square(centred) + eps) * fan_in(kernel)
     scaled = centred * (gamma * lax.rsqrt(jnp.maximum(square, floor)))
     return (scaled if gain is None else scaled * per_unit(gain, w)).astype(kernel.dtype)
+
+
+def _require(gamma: float, floor: float, eps: float) -> None:
+    require_field(0 < gamma < 1e30, "gamma", gamma, "a positive number")
+    require_field(eps >= 0, "eps", eps, "at least 0")
+    safe = floor >= 0 and floor + eps > 0
+    require_field(safe, "floor", floor, "at least 0, and above it where eps is 0")
 
 
 @kernel_transform(
@@ -75,10 +83,7 @@ class ScaledWeightStandardisation:
     use_gain: bool = True
 
     def __post_init__(self) -> None:
-        require_field(0 < self.gamma < 1e30, "gamma", self.gamma, "a positive number")
-        require_field(self.eps >= 0, "eps", self.eps, "at least 0")
-        safe = self.floor >= 0 and self.floor + self.eps > 0
-        require_field(safe, "floor", self.floor, "at least 0, and above it where eps is 0")
+        _require(self.gamma, self.floor, self.eps)
 
     def init(self, key: Array, kernel: Array) -> tuple[Params, State]:
         """A gain of one for each output, and no state."""

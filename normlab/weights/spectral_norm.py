@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, kernel_transform
-from normlab.errors import require_field
+from normlab.errors import KernelError, require_field
 from normlab.weights.units import fan_in, unit_length, widened
 
 FIRST_ITERATIONS = 15
@@ -24,7 +24,7 @@ def spectral_norm(kernel: Array, u: Array, v: Array) -> Array:
         v: `(fan_in,)`, of length one: the left one.
 
     Raises:
-        KernelError: the kernel has no two axes.
+        KernelError: the kernel has no two axes, or a vector has another size.
 
     >>> import jax.numpy as jnp
     >>> kernel = jnp.array([[4.0, 0.0], [0.0, 2.0]])
@@ -32,8 +32,14 @@ def spectral_norm(kernel: Array, u: Array, v: Array) -> Array:
     [[1.0, 0.0], [0.0, 0.5]]
     """
     w = widened(kernel)
+    for name, vector, size in (("u", u, w.shape[-1]), ("v", v, fan_in(w))):
+        if jnp.shape(vector) != (size,):
+            raise KernelError(
+                f"{name} has shape {jnp.shape(vector)}; a kernel of shape {w.shape} needs ({size},)"
+            )
     u, v = lax.stop_gradient((u.astype(w.dtype), v.astype(w.dtype)))
     sigma = v @ _as_matrix(w) @ u
+    sigma = jnp.where(jnp.isinf(sigma), jnp.nan, sigma)  # by which all would become zero
     return (w / jnp.where(sigma != 0, sigma, 1)).astype(kernel.dtype)
 
 
@@ -41,7 +47,7 @@ def power_iteration(kernel: Array, u: Array, v: Array, iterations: int) -> tuple
     """u and v nearer to the singular vectors: `v = W u / ||W u||`, `u = W^T v / ||W^T v||`.
 
     As in the paper's algorithm 1, each iteration begins with u, and the old v only stays where W
-    takes u to zero, so that a kernel of zeros does not lose them.
+    takes u to zero, or to what is not finite, so that one such kernel does not lose them.
 
     >>> import jax.numpy as jnp
     >>> kernel, even = jnp.array([[4.0, 0.0], [0.0, 2.0]]), jnp.array([0.6, 0.8])
@@ -107,10 +113,10 @@ class SpectralNorm:
 
 
 def _as_matrix(kernel: Array) -> Array:
-    return kernel.reshape(-1, kernel.shape[-1])
+    return kernel.reshape(fan_in(kernel), kernel.shape[-1])
 
 
 def _direction(vector: Array, old: Array) -> Array:
-    """The vector over its length, or the old one for a vector of zeros."""
+    """The vector over its length, or the old one for one of zeros or one that is not finite."""
     found = unit_length(vector[:, None])[:, 0]
-    return jnp.where(jnp.any(found != 0), found, old)
+    return jnp.where(jnp.any(found != 0) & jnp.all(jnp.isfinite(found)), found, old)

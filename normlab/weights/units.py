@@ -52,8 +52,9 @@ def centre(kernel: Array) -> Array:
     [[-1.0, 0.0], [1.0, 0.0]]
     """
     if fan_in(kernel) < 2:
+        size = "one number" if fan_in(kernel) else "no number"
         raise KernelError(
-            f"a kernel of shape {kernel.shape} has one number for each output, so nothing would be "
+            f"a kernel of shape {kernel.shape} has {size} for each output, so nothing would be "
             "left when its mean is taken away: use a transform that takes no mean, as weight_norm"
         )
     axes = tuple(range(kernel.ndim - 1))
@@ -64,8 +65,12 @@ def centre(kernel: Array) -> Array:
 
 
 def mean_square(kernel: Array) -> Array:
-    """The mean of each unit's squares: of a centred kernel, its biased variance."""
-    return jnp.mean(kernel**2, axis=tuple(range(kernel.ndim - 1)), keepdims=True)
+    """The mean of each unit's squares: of a centred kernel, its biased variance.
+
+    It is NaN where it does not fit in the dtype: what is divided by infinity would be zero.
+    """
+    square = jnp.mean(kernel**2, axis=tuple(range(kernel.ndim - 1)), keepdims=True)
+    return jnp.where(jnp.isinf(square), jnp.nan, square)
 
 
 def norm(kernel: Array) -> Array:
@@ -77,21 +82,21 @@ def norm(kernel: Array) -> Array:
     axes = tuple(range(kernel.ndim - 1))
     # Of what is relative to the largest, squares neither overflow nor vanish. The length does not
     # depend on what it is measured in, so no derivative goes through that.
-    largest = lax.stop_gradient(jnp.abs(kernel).max(axes, keepdims=True))
-    relative = kernel / jnp.where(largest > 0, largest, 1)
+    largest = lax.stop_gradient(jnp.abs(kernel).max(axes, keepdims=True, initial=0))
+    relative = kernel / jnp.where(largest == 0, 1, largest)
     return largest * positive_root(jnp.sum(relative**2, axis=axes, keepdims=True))
 
 
 def positive_root(square: Array) -> Array:
     """The square root, with a derivative of zero at zero instead of an infinite one."""
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
+    zero = square == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
 
 
 def unit_length(kernel: Array) -> Array:
-    """Each unit over its length; zero stays zero."""
+    """Each unit over its length; zero stays zero, and what is not finite becomes NaN."""
     length = norm(kernel)
-    return kernel / jnp.where(length > 0, length, 1)
+    return kernel / jnp.where(length == 0, 1, length)
 
 
 def per_unit(gain: Array, kernel: Array) -> Array:
@@ -100,8 +105,9 @@ def per_unit(gain: Array, kernel: Array) -> Array:
     Raises:
         KernelError: it is not one number for each output.
     """
-    if gain.shape != kernel.shape[-1:]:
+    shape = jnp.shape(gain)
+    if shape != kernel.shape[-1:]:
         raise KernelError(
-            f"gain has shape {gain.shape}, but the last axis of the kernel has {kernel.shape[-1]}"
+            f"gain has shape {shape}, but the last axis of the kernel has {kernel.shape[-1]}"
         )
-    return gain.astype(kernel.dtype).reshape((1,) * (kernel.ndim - 1) + gain.shape)
+    return jnp.asarray(gain).astype(kernel.dtype).reshape((1,) * (kernel.ndim - 1) + shape)

@@ -28,6 +28,7 @@ def weight_standardisation(
     >>> [f"{value:.2f}" for value in weight_standardisation(kernel, unbiased=False)[:, 0]]
     ['-1.22', '0.00', '1.22']
     """
+    _require_eps(eps)
     centred = centre(widened(kernel))
     size = fan_in(kernel)
     variance = mean_square(centred) * (size / (size - 1) if unbiased else 1)
@@ -36,6 +37,10 @@ def weight_standardisation(
     else:
         standardised = centred / (positive_root(variance) + eps)
     return standardised.astype(kernel.dtype)
+
+
+def _require_eps(eps: float) -> None:
+    require_field(0 < eps < 1e30, "eps", eps, "a positive number")
 
 
 @kernel_transform(paper="arXiv:1903.10520", invariant_to=("unit scale", "unit shift"))
@@ -66,7 +71,7 @@ class WeightStandardisation:
     eps_in_variance: bool = False
 
     def __post_init__(self) -> None:
-        require_field(0 < self.eps < 1e30, "eps", self.eps, "a positive number")
+        _require_eps(self.eps)
 
     def init(self, key: Array, kernel: Array) -> tuple[Params, State]:
         """Nothing."""
