@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from normlab.adapters.kept import (
     mean_and_variance,
@@ -38,7 +39,7 @@ from normlab.adapters.places import (
 from normlab.core import Array, State
 from normlab.errors import UserError
 from normlab.norms.moments import Moments, centre, pool
-from normlab.norms.running import over_batch
+from normlab.norms.running import counted, over_batch
 
 
 def recalibrate(
@@ -63,7 +64,8 @@ def recalibrate(
         The variables with new statistics.
 
     Raises:
-        UserError: there are no batches, no such layer, or one whose statistics are others.
+        UserError: there are no batches, no such layer, or one whose statistics are others; or what
+            a layer takes in is not finite, of which there are no exact statistics.
 
     >>> import jax, jax.numpy as jnp
     >>> model = nn.Sequential([nn.BatchNorm(use_running_average=True)])
@@ -154,8 +156,9 @@ def adapt(
     def mixed(place: Place, state: State, moments: Moments) -> State:
         source = mean_and_variance(place.normaliser, state)
         test = of_population(place.normaliser, moments)
+        moves = counted({"mean": test[0], "variance": test[1]}, moments.count)
         mean, variance = (
-            weight * old + (1 - weight) * new.astype(old.dtype)
+            jnp.where(moves, weight * old + (1 - weight) * new.astype(old.dtype), old)
             for old, new in zip(source, test, strict=True)
         )
         return with_mean_and_variance(place.normaliser, state, mean, variance)
@@ -277,7 +280,14 @@ class _Step:
 
         def pooled(place: Place) -> Moments:
             where = (place.collection, *place.path, MOMENTS)
-            return _pool([Moments(*at(moved, where)) for moved in seen])
+            found = _pool([Moments(*at(moved, where)) for moved in seen])
+            bad = (~jnp.isfinite(found.mean + found.m2)).sum()
+            if not isinstance(bad, Tracer) and bad:
+                raise UserError(
+                    f"{place}: in {bad} of {found.mean.size} channels what it takes in is not "
+                    "finite, or its squares are not: leave such batches out, or mend the data"
+                )
+            return found
 
         return [(place, pooled(place)) for place in self.meeting.places()]
 

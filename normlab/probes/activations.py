@@ -28,6 +28,22 @@ def skewness(values: Array) -> Array:
     return ratio(jnp.mean(centred**3), jnp.mean(centred**2) ** 1.5)
 
 
+def not_finite(values: Array) -> Array:
+    """How many channels have a mean or a variance over the batch that is not finite, float32.
+
+    A normaliser leaves the running statistics of such a channel alone.
+
+    Args:
+        values: `(N, ..., C)`.
+
+    >>> not_finite(jnp.array([[0.0, jnp.nan, 1e30], [0.0, 1.0, -1e30]])).item()
+    2.0
+    """
+    rows = values.reshape(-1, values.shape[-1])
+    finite = jnp.isfinite(rows.mean(axis=0)) & jnp.isfinite(rows.var(axis=0))
+    return jnp.sum((~finite).astype(jnp.float32))
+
+
 def dead_fraction(values: Array) -> Array:
     """The share of the channels that are the same number wherever one looks.
 
@@ -63,7 +79,7 @@ def saturated_fraction(values: Array, activation: ActivationName) -> Array | Non
         flat = jnp.zeros(values.shape, bool)
     else:
         return None
-    return jnp.mean(flat.astype(jnp.float32))
+    return jnp.mean(jnp.where(jnp.isnan(values), jnp.nan, flat.astype(jnp.float32)))
 
 
 def effective_rank(matrix: Array) -> Array:
@@ -92,7 +108,9 @@ def effective_rank(matrix: Array) -> Array:
 class Activations:
     """What the activations of each layer are like, over a batch in training mode.
 
-    mean, variance, skew: of all elements. dead: the share of channels that never change.
+    mean, variance, skew: of all elements. not_finite: how many channels have a mean or a variance
+    that is not (with `at` norms, those whose running statistics a step leaves alone). dead: the
+    share of channels that never change.
     effective_rank: across examples, each with all its positions as one row. saturated: the share
     of values at which the activation function is flat, where that can be told (`at` inputs, of
     ReLU, sigmoid, tanh or none).
@@ -138,6 +156,7 @@ class Activations:
             "mean": each(jnp.mean),
             "variance": each(jnp.var),
             "skew": each(skewness),
+            "not_finite": each(not_finite),
             "dead": each(dead_fraction),
             "effective_rank": each(lambda x: effective_rank(x.reshape(x.shape[0], -1))),
         }

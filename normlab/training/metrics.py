@@ -17,7 +17,8 @@ Metric = Literal["auc", "balanced_accuracy"]
 def balanced_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     """The mean over the classes of the share of each that is recognised (Brodersen et al. 2010).
 
-    A class without examples does not count. Of equal logits the first is named.
+    A class without examples does not count; without any example there is no share: NaN. Of equal
+    logits the first is named, and where one is NaN none is.
 
     Args:
         logits: `(N, K)`.
@@ -29,7 +30,9 @@ def balanced_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     >>> balanced_accuracy(logits, np.array([0, 1, 0, 1]))
     0.75
     """
-    right = np.argmax(logits, axis=1) == labels
+    if not len(labels):
+        return float("nan")
+    right = (np.argmax(logits, axis=1) == labels) & ~np.isnan(logits).any(axis=1)
     return float(np.mean([right[labels == k].mean() for k in np.unique(labels)]))
 
 

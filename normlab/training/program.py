@@ -181,7 +181,8 @@ class Program:
         variables = {"params": params, NORM_STATE: norm_state}
         logits = cast(Array, self.model.apply(variables, images, train=False))
         losses = _cross_entropy(logits, labels, label_smoothing=0.0)
-        correct = logits.argmax(axis=-1) == labels
+        # The largest of numbers one of which is NaN would be that one, and name its class.
+        correct = (logits.argmax(axis=-1) == labels) & ~jnp.isnan(logits).any(axis=-1)
         meter = Meter(
             jnp.where(counts > 0, losses, 0).sum(),
             jnp.where(correct, counts, 0).sum(),
