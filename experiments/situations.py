@@ -51,6 +51,9 @@ PRICED, BY = "catalogue", ACCURACY
 
 WORDS: dict[str, Callable[[Record], str]] = {
     "data.train_examples": lambda r: f"{r.data['train_examples']:,} training images",
+    "data.level": lambda r: (
+        "recordings of one level" if r.config["data"]["level"] == "standardised"
+        else "raw recordings, quieter than those trained on"),
     "data.test_speed": lambda r: f"played {r.config['data']['test_speed']:g} times as fast",
     "data.test_pitch": lambda r: f"{r.config['data']['test_pitch']:+g} semitones",
     "batch_size": lambda r: f"batches of {r.config['train']['batch_size']}",
