@@ -8,7 +8,7 @@ import pytest
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 
 from normlab.adapters.linen import Norm
-from normlab.errors import UserError
+from normlab.errors import MaskError, UserError
 from normlab.norms import (
     BatchNorm,
     ConditionalBatchNorm,
@@ -149,3 +149,13 @@ def test_two_leaves_of_one_name_are_refused():
 
     with pytest.raises(UserError, match="two leaves that a Flax layer calls var"):
         Norm(Twice(), use_running_average=False).init(jax.random.key(0), images())
+
+
+def test_a_mask_of_floats_and_an_empty_batch():
+    layer, x = Norm(BatchNorm(), use_running_average=False), jnp.ones((4, 3))
+    variables = layer.init(jax.random.key(0), x)
+    with pytest.raises(MaskError, match="booleans"):
+        layer.apply(variables, x, mask=jnp.zeros((4, 1)), mutable=["batch_stats"])
+    y, after = layer.apply(variables, x[:0], mutable=["batch_stats"])
+    assert y.shape == (0, 3)
+    jax.tree.map(np.testing.assert_array_equal, after["batch_stats"], variables["batch_stats"])

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from normlab.adapters.nnx import Norm, OverwriteWithGradient
-from normlab.errors import UserError
+from normlab.errors import MaskError, UserError
 from normlab.norms import BatchNorm, GroupNorm, LayerNorm, OnlineNorm, PowerNorm
 from tests.adapters.shared import SHAPE, SUBJECTS, by_the_normaliser, images, renamed
 from tests.norms.conftest import NAMES, assert_trees_close, make, sample
@@ -227,3 +227,12 @@ def test_mistakes_are_told():
         Norm(LayerNorm(), 4)(images())
     with pytest.raises(UserError, match="does not divide"):
         Norm(GroupNorm(groups=3), 8)
+
+
+def test_a_mask_of_floats_and_an_empty_batch():
+    layer, x = Norm(BatchNorm(), 3), jnp.ones((4, 3))
+    with pytest.raises(MaskError, match="booleans"):
+        layer(x, mask=jnp.zeros((4, 1)))
+    assert layer(x[:0]).shape == (0, 3)
+    np.testing.assert_array_equal(layer.mean[...], 0)
+    np.testing.assert_array_equal(layer.var[...], 1)

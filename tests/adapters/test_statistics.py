@@ -274,3 +274,15 @@ def test_what_cannot_be_done_is_refused_with_the_reason(batches, linen):
     variables = begun(plain, batches[0])
     with pytest.raises(UserError, match="keeps no statistics"):
         recalibrate(plain, variables, batches)
+
+
+def test_what_is_not_finite_is_refused_or_leaves_the_statistics_alone():
+    model = nn.Sequential([nn.BatchNorm(use_running_average=True)])
+    x = jnp.array([[1.0, 1.0], [3.0, 3.0]])
+    bad = x.at[0, 1].set(jnp.nan)
+    variables = model.init(jax.random.key(0), x)
+    with pytest.raises(UserError, match="in 1 of 2 channels"):
+        recalibrate(model, variables, [x, bad])
+    new = adapt(model, variables, bad, prior=0)["batch_stats"]["layers_0"]
+    np.testing.assert_array_equal(new["mean"], [2, 0])
+    np.testing.assert_array_equal(new["var"], [1, 1])

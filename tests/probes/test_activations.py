@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from normlab.errors import UserError
 from normlab.models.plain import MLP, Convnet
-from normlab.norms import Identity
+from normlab.norms import BatchNorm, Identity
 from normlab.probes import Activations, look
 from normlab.probes.activations import (
     dead_fraction,
@@ -179,3 +179,15 @@ def test_a_network_without_layers_is_refused():
 def test_a_wrong_word_is_refused(field):
     with pytest.raises(UserError, match=field):
         Activations(**{field: "input"})
+
+
+def test_channels_that_are_not_finite_are_counted_where_the_normaliser_leaves_them_alone():
+    model = Convnet(norm=BatchNorm(), classes=2, widths=(8,), layers=2)
+    images, labels = gaussian(6, 5, 5, 3), jnp.zeros(6, jnp.int32)
+    variables = model.init(jax.random.key(0), images, train=False)
+    kernel = variables["params"]["Conv_0"]["kernel"]
+    variables["params"]["Conv_0"]["kernel"] = kernel.at[..., :3].mul(1e25)
+    probes = [Activations(at="norms"), Activations(at="outputs")]
+    for probe in probes:
+        found = look(model, variables, images, labels, [probe], train=True)["activations"]
+        assert found["not_finite"].values[0] == 3

@@ -101,3 +101,10 @@ def test_a_run_records_what_its_recipe_asks_for(compiled, size):
 def test_a_metric_that_is_not_there_is_refused():
     with pytest.raises(FieldError, match="metrics must be of auc, balanced_accuracy, or null"):
         Recipe(metrics=("f1",))  # type: ignore[arg-type]
+
+
+def test_a_logit_that_is_nan_names_no_class_and_nothing_has_no_share():
+    logits = np.array([[np.nan, 1.0], [2.0, 1.0], [0.0, 1.0], [0.0, np.nan]])
+    assert balanced_accuracy(logits, np.array([0, 0, 1, 1])) == 0.5
+    assert np.isnan(balanced_accuracy(np.zeros((0, 2)), np.zeros(0, int)))
+    assert np.isnan(auc(np.zeros((0, 2)), np.zeros(0, int)))
