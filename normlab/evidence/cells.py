@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from normlab.evidence.doubts import mixed
 from normlab.evidence.english import NONE, interval, number
 from normlab.evidence.samples import Sample
 
@@ -21,11 +22,18 @@ def table(comparison: "Comparison") -> tuple[list[str], list[list[str]]]:
 def _cells(comparison: "Comparison", arm: "Arm") -> dict[str, str]:
     is_base = arm.difference is None
     own = arm.sample
+    doubtful = " (covers less)" if mixed(own) else ""
     cells = {
         "arm": arm.name + (" (baseline)" if is_base else ""),
         "n": str(len(own)) if own.complete else f"{len(own)} of {own.planned}",
+    }
+    if any(other.sample.unlearned for other in comparison.arms):  # these two come first then
+        count = len(own.unlearned)
+        cells |= {"did not learn": f"{count} of {len(own)}" if count else NONE,
+                  "IQM": number(arm.middle)}  # fmt: skip
+    cells |= {
         f"mean {comparison.measure}": _mean(own),
-        "95% interval": interval(arm.mean.interval) if len(own) > 1 else NONE,
+        "95% interval": interval(arm.mean.interval) + doubtful if len(own) > 1 else NONE,
         "IQM": number(arm.middle),
         "less the baseline": NONE if not arm.difference else
         _estimate(arm.difference.estimate),

@@ -9,7 +9,9 @@ import numpy as np
 from normlab.errors import UserError, did_you_mean
 from normlab.evidence import about
 from normlab.evidence.baselines import baselines
-from normlab.evidence.contrasts import Contrast, contrast, mean_of
+from normlab.evidence.contrasts import contrast, mean_of
+from normlab.evidence.doubts import doubts
+from normlab.evidence.estimates import Contrast
 from normlab.evidence.inference import holm, permutation_p, probability_better, sampling_error
 from normlab.evidence.intervals import (
     EVERYTHING,
@@ -121,7 +123,9 @@ class Comparison:
     @cached_property
     def warnings(self) -> list[str]:
         """What may make it say less than it seems to."""
-        return about.warnings(self.records, self.measure.name, self.measure.metrics)
+        found = about.warnings(self.records, self.measure.name, self.measure.metrics)
+        more = doubts(self.measure, [arm.sample for arm in self.arms])
+        return found + [f"{text[:1].upper()}{text[1:]}." for text in more]
 
     @property
     def question(self) -> str | None:

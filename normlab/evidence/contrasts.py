@@ -1,107 +1,37 @@
-"""How two arms differ: an estimate, an interval at any level, and how many seeds would decide."""
+"""How two arms differ, or what the mean of one is: by the method that suits their values."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from scipy import special
 
+from normlab.evidence import power
+from normlab.evidence.estimates import Contrast
 from normlab.evidence.intervals import (
+    DIGITS,
     EVERYTHING,
-    LEVEL,
     Interval,
+    equal,
     fieller,
     mean_interval,
     proportion_difference,
     proportion_interval,
     rank_interval,
+    spreads,
+    t_interval,
     welch,
 )
 from normlab.evidence.samples import Sample
 
-POWER = 0.8
-MOST_SEEDS = 1000
-
-
-@dataclass(frozen=True, eq=False)
-class Contrast:
-    """A difference or ratio of two arms, or the mean of one.
-
-    Attributes:
-        quantity: "difference" (left less right), "ratio" (left to right) or "mean".
-        estimate: of the means, or by ranks where values are censored.
-        method: how the interval comes about, in words.
-        paired: whether runs were paired by seed.
-        n: how many values of the left and of the right.
-        at: from a level to the interval.
-        spread: the standard deviation of the estimate times the root of the seeds an arm; NaN
-            where the method has none.
-        freedom: degrees of freedom of the interval, for each seed an arm less one.
-    """
-
-    quantity: Literal["difference", "ratio", "mean"]
-    estimate: float
-    method: str
-    paired: bool
-    n: tuple[int, ...]
-    at: Callable[[float], Interval]
-    spread: float = math.nan
-    freedom: float = 1.0
-
-    @property
-    def interval(self) -> Interval:
-        """The 95% interval."""
-        return self.at(LEVEL)
-
-    def seeds_to_decide(self, *bounds: float, level: float = LEVEL) -> int | None:
-        """How many seeds an arm would tell the estimate from every bound, if it is the truth.
-
-        With 80% chance, and never fewer than there are; None where more than 1000 would be needed,
-        or where the method gives no answer.
-        """
-        distance = min((abs(self.estimate - bound) for bound in bounds), default=0.0)
-        if not distance or math.isnan(self.spread):
-            return None
-        for n in range(max(2, *self.n), MOST_SEEDS + 1):
-            t = special.stdtrit(self.freedom * (n - 1), [(1 + level) / 2, POWER]).sum()
-            if t * self.spread / math.sqrt(n) <= distance:
-                return n
-        return None
-
-    def more_seeds(self, *bounds: float, level: float = LEVEL) -> int | None:
-        """As `seeds_to_decide`, of what so many seeds as there are have not decided: more."""
-        seeds = self.seeds_to_decide(*bounds, level=level)
-        # At as many as there are, another draw of them would more likely than not have decided.
-        return None if seeds is None else max(seeds, max(self.n) + 1)
-
-    def p_value(self, *bounds: float) -> float:
-        """The smallest 1 - level at which the interval still leaves every bound outside it.
-
-        So with one bound, and Student's t, it is the two-sided p-value.
-        """
-
-        def clear(level: float) -> bool:
-            low, high = self.at(level)
-            return all(bound < low or bound > high for bound in bounds)
-
-        low, high = 0.0, 1 - 1e-9  # levels: clear at the lower one, not at the higher
-        if clear(high):
-            return 1e-9
-        if not clear(1e-9):
-            return 1.0
-        for _ in range(45):
-            middle = (low + high) / 2
-            low, high = (middle, high) if clear(middle) else (low, middle)
-        return 1 - low
+Quantity = Literal["difference", "ratio"]
+LEAST_FOR_A_CONSTANT = 3
+"""Seeds. Two differences of counts of 100 images agree by chance in one case of twenty, three in
+one of four hundred."""
 
 
 def contrast(
-    left: Sample,
-    right: Sample,
-    quantity: Literal["difference", "ratio"] = "difference",
-    paired: bool | None = None,
+    left: Sample, right: Sample, quantity: Quantity = "difference", paired: bool | None = None
 ) -> Contrast:
     """Compare two arms by the method that suits their values.
 
@@ -109,91 +39,102 @@ def contrast(
         left: what is compared.
         right: with what.
         quantity: `left - right`, or `left / right`.
-        paired: whether to pair by seed; None to do so where it is shown to help, that is where
-            the arms' values rise and fall together over the seeds (one-sided test of their
-            correlation, 5%).
+        paired: whether to pair by seed; None to do so where the arms' configs give the runs of each
+            seed the same start and the same batches. The values have no say in it: a choice by them
+            makes more than 5% of equal arms differ.
     """
     n = (len(left), len(right))
+    censored = left.censored.any() or right.censored.any()
+    estimate = math.nan
+    if min(n) and not censored:
+        estimate = _of_means(left.values, right.values, quantity)
+    if min(n) and left.exact and right.exact and equal(left.values) and equal(right.values):
+        return _exactly(quantity, estimate, n, "settled by the configs")
     if min(n) < 2:
-        known = min(n) == 1 and not (left.censored.any() or right.censored.any())
-        estimate = _of_means(left.values, right.values, quantity) if known else math.nan
-        return Contrast(quantity, estimate, "too few runs", False, n, lambda level: EVERYTHING)
-    if left.censored.any() or right.censored.any():
+        return _none(quantity, estimate, n, "one run an arm gives no interval: sweep over seeds")
+    if censored:
         return _by_ranks(left, right, quantity)
     if left.binary and right.binary and quantity == "difference":
         return _of_shares(left, right)
-    if np.ptp(left.values) == 0 and np.ptp(right.values) == 0:
-        return _by_ranks(left, right, quantity)
     common = [seed for seed in left.seeds if seed in right.seeds]
+    whole = paired is not False and len(common) == max(n)
+    if whole and _same_runs(left, right):
+        return _exactly(quantity, 0.0 if quantity == "difference" else 1.0, n, "the same runs")
+    alike = [arm.name or "an arm" for arm in (left, right) if equal(arm.values)]
+    if len(alike) == 2:
+        return _none(quantity, estimate, n, _without_spread(*alike))
+    constant = whole and not alike and _constant(left.values, right.values, quantity)
     if paired is None:
-        paired = len(common) == max(n) and pairing_helps(left.values, right.values)
+        by_design = left.origins != () and left.origins == right.origins
+        paired = whole and (by_design or (constant and len(common) >= LEAST_FOR_A_CONSTANT))
     if paired and len(common) < 2:
-        paired = False
+        return _none(quantity, estimate, n, "fewer than two seeds are in both arms, to be paired")
+    if paired and constant and len(common) < LEAST_FOR_A_CONSTANT:
+        lacking = f"the {quantity}s of two seeds are equal, which says nothing of their spread"
+        return _none(quantity, estimate, n, lacking)
+    paired = paired and not alike  # which one without spread would not narrow
     a, b = (left.only(common), right.only(common)) if paired else (left.values, right.values)
+    grain = max(left.grain, right.grain)
+    how = ""
+    if constant and paired:
+        how = f", the same {quantity} in every seed"
+    elif alike:
+        how = f", with the spread of the other arm for the equal values of {alike[0]}"
     if quantity == "ratio":
-        return _ratio(a, b, paired)
+        return _ratio(a, b, paired, how, grain)
     if paired:
         differences = a - b
-        if np.ptp(differences) == 0:
-            return _by_ranks(left, right, quantity)
         return Contrast(
             "difference",
             float(differences.mean()),
-            "Student's t of the seeds' differences",
+            f"Student's t of the seeds' differences{how}",
             True,
             (len(common),) * 2,
-            lambda level: mean_interval(differences, level),
-            float(differences.std(ddof=1)),
+            lambda level: t_interval(differences, level, grain),
+            _nothing
+            if constant
+            else _from(float(differences.mean()), float(differences.std(ddof=1))),
         )
+    *variances, degrees = spreads(a, b)
     return Contrast(
         "difference",
-        float(a.mean() - b.mean()),
-        "Welch's t",
+        estimate,
+        f"Welch's t{how}",
         False,
         n,
-        lambda level: welch(a, b, level),
-        math.hypot(a.std(ddof=1), b.std(ddof=1)),
-        _freedom(a.var(ddof=1), b.var(ddof=1)),
+        lambda level: welch(a, b, level, grain),
+        _from(estimate, math.sqrt(sum(variances))),
+        degrees / (max(n) - 1),
     )
 
 
 def mean_of(one: Sample) -> Contrast:
     """The mean of one arm, as a contrast with nothing."""
     values, n = one.values, (len(one),)
-    if len(one) < 2 or one.censored.any():
-        known = len(one) > 0 and not one.censored.any()
-        estimate = float(values.mean()) if known else math.nan
-        method = "never reached by some runs" if one.censored.any() else "too few runs"
-        return Contrast("mean", estimate, method, False, n, lambda level: EVERYTHING)
+    if one.censored.any():
+        return _none("mean", math.nan, n, "some runs never reached the target")
+    estimate = float(values.mean()) if len(one) else math.nan
+    if one.exact and len(one) and equal(values):
+        return _exactly("mean", estimate, n, "settled by the config")
+    if len(one) < 2:
+        return _none("mean", estimate, n, "one run an arm gives no interval: sweep over seeds")
     if one.binary:
         successes = int(values.sum())
         return Contrast(
-            "mean", float(values.mean()), "Wilson's interval of a share", False, n,
+            "mean", estimate, "Wilson's interval of a share", False, n,
             lambda level: proportion_interval(successes, len(values), level),
         )  # fmt: skip
+    if equal(values):
+        return _none("mean", estimate, n, _without_spread(one.name or "the arm"))
     return Contrast(
         "mean",
-        float(values.mean()),
+        estimate,
         "Student's t",
         False,
         n,
-        lambda level: mean_interval(values, level),
-        float(values.std(ddof=1)),
+        lambda level: mean_interval(values, level, one.grain),
+        _from(estimate, float(values.std(ddof=1))),
     )
-
-
-def pairing_helps(left: np.ndarray, right: np.ndarray) -> bool:
-    """Whether the arms' values are shown to rise and fall together over the seeds.
-
-    >>> pairing_helps(np.array([1.0, 2, 3, 4]), np.array([1.1, 2.1, 2.9, 4.2]))
-    True
-    """
-    if len(left) < 3 or np.ptp(left) == 0 or np.ptp(right) == 0:
-        return False
-    from scipy import stats
-
-    p: Any = stats.pearsonr(left, right, alternative="greater")[1]
-    return bool(p < 0.05)
 
 
 def _of_means(left: np.ndarray, right: np.ndarray, quantity: str) -> float:
@@ -203,28 +144,71 @@ def _of_means(left: np.ndarray, right: np.ndarray, quantity: str) -> float:
     return a / b if b else math.nan
 
 
-def _ratio(a: np.ndarray, b: np.ndarray, paired: bool) -> Contrast:
-    ratio = _of_means(a, b, "ratio")
-    # The deviation of the ratio of means, to first order (the delta method).
-    if paired:
-        spread = float(np.std(a - ratio * b, ddof=1))
-    else:
-        spread = math.hypot(a.std(ddof=1), ratio * b.std(ddof=1))
-    return Contrast(
-        "ratio",
-        ratio,
-        "Fieller's, of the seeds' pairs" if paired else "Fieller's",
-        paired,
-        (len(a), len(b)),
-        lambda level: fieller(a, b, level, paired=paired),
-        spread / abs(b.mean()) if b.mean() else math.nan,
-        1.0 if paired else _freedom(a.var(ddof=1), ratio**2 * b.var(ddof=1)),
+def _nothing(bound: float) -> power.Distances:
+    return ()
+
+
+def _from(estimate: float, spread: float) -> Callable[[float], power.Distances]:
+    return lambda bound: ((estimate - bound, spread),)
+
+
+def _none(
+    quantity: Literal["difference", "ratio", "mean"], estimate: float, n: tuple[int, ...], why: str
+) -> Contrast:
+    return Contrast(quantity, estimate, "no interval", False, n, lambda level: EVERYTHING,
+                    lacking=why)  # fmt: skip
+
+
+def _without_spread(*names: str) -> str:
+    return (
+        f"the values of {' and of '.join(names)} are all equal, which says nothing of their spread"
     )
 
 
-def _freedom(a: float, b: float) -> float:
-    """Welch's, by variances, for each seed an arm less one: from 1 to 2."""
-    return float((a + b) ** 2 / (a * a + b * b)) if a + b else 1.0
+def _exactly(
+    quantity: Literal["difference", "ratio", "mean"], value: float, n: tuple[int, ...], method: str
+) -> Contrast:
+    return Contrast(quantity, value, method, False, n, lambda level: Interval(value, value))
+
+
+def _same_runs(left: Sample, right: Sample) -> bool:
+    """Whether the runs of each seed have the same value and the same curves, loss for loss."""
+    return (
+        all(left.curves)
+        and len(left.curves) == len(left)
+        and left.curves == right.curves
+        and np.array_equal(left.values, right.values)
+    )
+
+
+def _constant(left: np.ndarray, right: np.ndarray, quantity: Quantity) -> bool:
+    """Whether two arms differ by the same in every seed, to the digits that are kept."""
+    if quantity == "ratio":
+        return bool(right.all() and equal(left / right))
+    largest = max(np.abs(left).max(), np.abs(right).max())
+    return bool(np.ptp(left - right) <= DIGITS * largest)
+
+
+def _ratio(a: np.ndarray, b: np.ndarray, paired: bool, how: str, grain: float) -> Contrast:
+    ratio = _of_means(a, b, "ratio")
+    left, right, degrees = spreads(a, b, ratio if ratio and math.isfinite(ratio) else 1.0)
+
+    def distances(bound: float) -> power.Distances:
+        apart = math.sqrt(left + bound**2 * right)
+        spread = float(np.std(a - bound * b, ddof=1)) if paired else apart
+        # The ratio has bounds only where its denominator is told from zero, too.
+        return (float(a.mean() - bound * b.mean()), spread), (float(b.mean()), math.sqrt(right))
+
+    return Contrast(
+        "ratio",
+        ratio,
+        f"Fieller's, of the seeds' pairs{how}" if paired else f"Fieller's{how}",
+        paired,
+        (len(a), len(b)),
+        lambda level: fieller(a, b, level, grain, paired=paired),
+        distances,
+        1.0 if paired else degrees / (max(len(a), len(b)) - 1),
+    )
 
 
 def _of_shares(left: Sample, right: Sample) -> Contrast:
@@ -240,7 +224,7 @@ def _of_shares(left: Sample, right: Sample) -> Contrast:
     )
 
 
-def _by_ranks(left: Sample, right: Sample, quantity: Literal["difference", "ratio"]) -> Contrast:
+def _by_ranks(left: Sample, right: Sample, quantity: Quantity) -> Contrast:
     """By the differences (or ratios) of all pairs; a censored value may be anything above."""
     operation = np.subtract if quantity == "difference" else np.divide
     top_left = np.where(left.censored, math.inf, left.values)[:, None]

@@ -3,8 +3,11 @@
 import math
 from typing import TYPE_CHECKING
 
-from normlab.evidence.contrasts import Contrast
-from normlab.evidence.intervals import Interval
+from normlab.evidence.doubts import mixed, share
+from normlab.evidence.estimates import Contrast
+from normlab.evidence.intervals import Interval, interquartile_mean
+from normlab.evidence.power import MOST_SEEDS, between
+from normlab.evidence.samples import Sample
 from normlab.evidence.verdicts import Verdict
 from normlab.runs.measures import Measure
 
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
     from normlab.evidence.compare import Arm, Comparison
 
 NONE, UNBOUNDED = "-", "unbounded"
+SAME = Interval(0.0, 0.0)
 
 
 def short_name(measure: Measure) -> str:
@@ -61,8 +65,32 @@ def count_runs(count: int) -> str:
     return f"{count} run{'' if count == 1 else 's'}"
 
 
+def learning(one: Sample) -> str:
+    """How many seeds did not learn, and what the middle half came to; empty where all learned.
+
+    >>> import numpy as np
+    >>> four = np.array([0.1, 0.6, 0.6, 0.7])
+    >>> learning(Sample("a", (0, 1, 2, 3), four, np.zeros(4, bool), 4, unlearned=(0,)))
+    '1 of 4 seeds of a did not learn (interquartile mean 0.600)'
+    """
+    if not mixed(one) or one.censored.any():
+        return share(one)
+    return f"{share(one)} (interquartile mean {number(interquartile_mean(one.values))})"
+
+
 def about_arm(comparison: "Comparison", arm: "Arm") -> str:
-    """What is known of an arm against the baseline, with how much, how many and how sure."""
+    """What is known of an arm against the baseline, with how much, how many and how sure.
+
+    Where seeds did not learn, it begins with how many.
+    """
+    first = learning(arm.sample)
+    if mixed(arm.sample):
+        first += ", so the interval of its mean does not cover what it says"
+    return f"{first[:1].upper()}{first[1:]}. {_against(comparison, arm)}" if first else _against(
+        comparison, arm)  # fmt: skip
+
+
+def _against(comparison: "Comparison", arm: "Arm") -> str:
     found, base, measure = arm.difference, arm.baseline, comparison.measure
     assert found is not None
     if min(found.n) == 0:
@@ -70,6 +98,8 @@ def about_arm(comparison: "Comparison", arm: "Arm") -> str:
     if min(found.n) < 2:
         return f"{arm.name}: one run says nothing of a difference from {base}; sweep over seeds."
     counts = f"n = {found.n[0]} and {found.n[1]}"
+    if found.interval == SAME:
+        return f"{arm.name} is the same as {base} in every seed ({counts})."
     if not arm.distinguished:
         return f"{arm.name} is not distinguished from {base}{_so_far(found, counts)}"
     larger = found.interval.low > 0
@@ -91,14 +121,19 @@ def about_arm(comparison: "Comparison", arm: "Arm") -> str:
 def _so_far(found: Contrast, counts: str) -> str:
     bounds = interval(found.interval)
     if bounds == UNBOUNDED:
-        bounds = "no bounds: too few runs, or a target that they never reached"
+        reason = found.lacking or "too few runs, or a target that they never reached"
+        bounds = f"no bounds: {reason}"
     text = f" ({bounds}; {counts})."
-    if math.isnan(found.spread):
+    if not found.foretells:
         return text
     seeds = found.more_seeds(0.0)
     if seeds is None:
-        return f"{text} More than 1000 seeds an arm would be needed to tell them apart."
-    return f"{text} About {seeds} seeds an arm would tell, if the difference is what it seems."
+        return f"{text} More than {MOST_SEEDS} seeds an arm would be needed to tell them apart."
+    return (
+        f"{text} About {seeds} seeds an arm ({between(found.seeds_range(0.0))}, the spread being "
+        f"known from {max(found.n)}) would tell in 80% of cases, if the difference is what it "
+        "seems."
+    )
 
 
 def about_verdict(verdict: Verdict) -> str:
@@ -108,7 +143,7 @@ def about_verdict(verdict: Verdict) -> str:
 
 
 def _by_numbers(verdict: Verdict) -> str:
-    """A verdict by its interval alone."""
+    """A verdict by its interval alone. Where seeds did not learn, it begins with how many."""
     claim, found = verdict.claim, verdict.contrast
     left = verdict.arms[0].name if verdict.arms else "left"
     what = {
@@ -125,8 +160,10 @@ def _by_numbers(verdict: Verdict) -> str:
     known = f"is {number(found.estimate)}"
     if math.isnan(found.estimate):
         known = "has no estimate, as runs never reached the target"
+    shares = dict.fromkeys(filter(None, map(learning, verdict.arms)))
+    first = f"{', and '.join(shares)}; " if shares else ""
     return (
-        f"{verdict.outcome.capitalize()}: {what} {known}, "
+        f"{verdict.outcome.capitalize()}: {first}{what} {known}, "
         f"{100 * verdict.level:.3g}% interval {interval(verdict.interval)} "
         f"(n = {counts}{paired}; {found.method}), expected {claim.expectation.text}: "
         f"{verdict.why}."

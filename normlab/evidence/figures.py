@@ -149,6 +149,7 @@ def _mean_curve(
     axes.plot(across, [np.mean(column) for column in columns], label=label, linewidth=2, **style)
     if len(whole) > 1:
         bands = np.array([mean_interval(column) for column in columns])
+        bands[np.isinf(bands)] = np.nan  # where all seeds have the same, there is no band
         axes.fill_between(across, *bands.T, color=style["color"], alpha=0.16, linewidth=0)
 
 

@@ -15,7 +15,7 @@ from normlab.evidence import figures, insides
 from normlab.evidence.about import differing, made_with, tuning_lines
 from normlab.evidence.cells import table
 from normlab.evidence.english import about_arm, about_verdict, count_runs, number
-from normlab.evidence.markdown import noise_sentence
+from normlab.evidence.markdown import limits
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.style import COLOURS, FAINT, INK, SVG
 
@@ -42,7 +42,7 @@ def to_html(comparison: "Comparison", command: str) -> str:
         sentences=[about_arm(comparison, arm) for arm in others],
         headings=headings,
         rows=rows,
-        noise=None if comparison.test_noise is None else noise_sentence(comparison),
+        limits=limits(comparison),
         pictures=_pictures(comparison),
         insides=_insides(comparison),
         seeds=sorted({record.seed for record in comparison.records}),

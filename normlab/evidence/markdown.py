@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from normlab.evidence.about import differing, made_with, tuning_lines
 from normlab.evidence.cells import table
 from normlab.evidence.columns import columns, widths
+from normlab.evidence.doubts import hidden_failures
 from normlab.evidence.english import about_arm, about_verdict, number
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.verdicts import Verdict
@@ -69,8 +70,9 @@ def to_markdown(comparison: "Comparison", command: str) -> str:
         f"{len(others)} arms compared.",
         "",
     ]
-    if comparison.test_noise is not None:
-        lines += [noise_sentence(comparison), ""]
+    unseen = limits(comparison)
+    if unseen:
+        lines += [unseen, ""]
     keys, settings = differing(comparison.records)
     if keys:
         lines += ["## What differs between the arms", ""]
@@ -100,15 +102,23 @@ def _settings(keys: list[str], settings: dict[str, dict[str, Any]]) -> list[str]
     return markdown_table(["key", *settings], rows)
 
 
-def noise_sentence(comparison: "Comparison") -> str:
-    """What the choice of test examples adds to what seeds show."""
-    noise = comparison.test_noise
-    assert noise is not None
-    return (
-        f"Intervals are over seeds. Which examples the test set holds adds a standard error of "
-        f"{number(noise, 4)} to an accuracy as an estimate for new data; all arms share those "
-        f"examples, so it moves differences less."
-    )
+def limits(comparison: "Comparison") -> str:
+    """What the intervals cannot show: other test examples, and failures that no seed showed."""
+    found, noise = [], comparison.test_noise
+    if noise is not None:
+        found.append(
+            f"Intervals are over seeds. Which examples the test set holds adds a standard error of "
+            f"{number(noise, 4)} to an accuracy as an estimate for new data; all arms share those "
+            f"examples, so it moves differences less."
+        )
+    whole = [len(arm.sample) for arm in comparison.arms if not arm.sample.unlearned]
+    seeds = min((n for n in whole if n > 1), default=0)
+    if seeds and comparison.measure.metrics and comparison.measure.axis is None:
+        found.append(
+            f"{seeds} seeds that all learned leave room for {hidden_failures(seeds):.0%} of seeds "
+            "that would not (95%), and no interval knows of those."
+        )
+    return " ".join(found)
 
 
 def markdown_table(headings: list[str], rows: list[list[str]]) -> list[str]:

@@ -1,9 +1,12 @@
 """The values of a measure, arm by arm, read from an experiment's records."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy import special
 
 from normlab.runs.measures import Measure
 from normlab.runs.record import Record
@@ -22,6 +25,11 @@ class Sample:
         planned: how many values the arm would have if every run were finished.
         troubles: what became of the rest, and what entered by rule: "seed 3 diverged at step 12".
         binary: whether every value is 0 or 1, so that their mean is a share.
+        exact: whether the config alone settles the value, as it does the number of parameters.
+        grain: the least step between two values of the measure; 0 where it has none.
+        unlearned: the seeds that did not learn, where the measure is of what was learned.
+        origins: for each value, what settles with which weights and batches its run began.
+        curves: for each value, all that its run's metrics ever were, but for the seconds.
     """
 
     name: str
@@ -31,6 +39,11 @@ class Sample:
     planned: int
     troubles: tuple[str, ...] = ()
     binary: bool = False
+    exact: bool = False
+    grain: float = 0.0
+    unlearned: tuple[int, ...] = ()
+    origins: tuple[str, ...] = ()
+    curves: tuple[Any, ...] = ()
 
     def __len__(self) -> int:
         return len(self.values)
@@ -63,15 +76,70 @@ def sample(name: str, records: Iterable[Record], measure: Measure) -> Sample:
         if value is not None:
             seeds.append(seed)
             values.append(value)
+    numbers = np.array([value.number for value in values], float)
+    runs = [by_seed[seed] for seed in seeds]
+    of_learning = bool(measure.metrics) and measure.axis is None
     return Sample(
         name,
         tuple(seeds),
-        np.array([value.number for value in values], float),
+        numbers,
         np.array([value.censored for value in values], bool),
         len(by_seed),
         tuple(troubles),
         binary=measure.name == "diverged",
+        exact=measure.kind.exact,
+        grain=_grain(measure, runs, numbers),
+        unlearned=tuple(
+            seed for seed, own in zip(seeds, runs, strict=True) if of_learning and not learned(*own)
+        ),
+        origins=tuple("".join(sorted(map(_origin, own))) for own in runs),
+        curves=tuple([_curve(record) for record in own] for own in runs),
     )
+
+
+def learned(record: Record) -> bool:
+    """Whether a finished run ended better than a guess: neither diverged nor at chance.
+
+    At chance is a last test accuracy that guessing among the classes reaches, on so many test
+    examples, in more than 5% of cases (exact binomial). With classes of unequal size naming the
+    largest one is more than a guess by this rule.
+    """
+    if record.state == "diverged":
+        return False
+    accuracy = record.rows[-1].get("test_accuracy") if record.rows else None
+    if accuracy is None:
+        return True
+    examples, classes = record.data["test_examples"], record.data["classes"]
+    right = round(accuracy * examples)
+    return right > 0 and special.betainc(right, examples - right + 1, 1 / classes) <= 0.05
+
+
+def _grain(measure: Measure, runs: list[list[Record]], values: np.ndarray) -> float:
+    """One test example of an accuracy, 0 of losses and seconds; of others what the values show.
+
+    They show one where they lie whole steps apart, the least of which is the step.
+    """
+    accuracies = [name.endswith("accuracy") for name in measure.metrics]
+    if measure.kind.unit == "s" or (accuracies and not any(accuracies)):
+        return 0.0
+    if measure.name in ("final", "best", "area") and measure.metrics == ("test_accuracy",) and runs:
+        return 1 / runs[0][0].data["test_examples"]
+    gaps = np.diff(np.sort(values))
+    gaps = gaps[gaps > 1e-6 * np.abs(values).max(initial=0)]
+    steps = gaps / gaps.min(initial=np.inf)
+    return float(gaps.min()) if len(gaps) and np.abs(steps - steps.round()).max() < 0.01 else 0.0
+
+
+def _origin(record: Record) -> str:
+    """Data, model and training with the seed: alike in two runs, they begin and go on alike."""
+    return json.dumps([record.config.get(key) for key in ("data", "model", "train")])
+
+
+def _curve(record: Record) -> list[dict[str, Any]]:
+    return [
+        {key: value for key, value in row.items() if not key.endswith("seconds")}
+        for row in record.rows
+    ]
 
 
 def _value(records: list[Record], measure: Measure) -> Value | None:

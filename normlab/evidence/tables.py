@@ -27,6 +27,7 @@ def arm_row(comparison: "Comparison", arm: "Arm") -> dict[str, Any]:
         "arm": arm.name,
         "n": len(arm.sample),
         "planned": arm.sample.planned,
+        "did_not_learn": len(arm.sample.unlearned),
         "mean": arm.mean.estimate,
         "mean_low": low,
         "mean_high": high,
@@ -109,6 +110,7 @@ def to_json(comparison: "Comparison") -> str:
                 "interval": verdict.interval,
                 "method": verdict.contrast.method if verdict.contrast else None,
                 "seeds_to_decide": verdict.seeds,
+                "seeds_to_decide_range": verdict.seeds_range,
                 "verdict": about_verdict(verdict),
             }
             for verdict in comparison.verdicts

@@ -4,16 +4,19 @@ A claim is supported if the interval of its difference, ratio or mean lies wholl
 wants it, refuted if it lies wholly outside, and undecided otherwise; "matches within d" so is an
 equivalence test. The level is 95%, raised by Holm's rule for the number of claims in the file, so
 that the chance of one wrong verdict among all of them is at most 5%. Before any interval is
-looked at, a claim is undecided if a run is not finished, or if no arm learned enough.
+looked at, a claim is undecided if a run is not finished, or if no arm learned enough. What makes an
+interval cover less than it says (`doubts.py`) stands with the verdict.
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from normlab.errors import UserError
-from normlab.evidence.contrasts import MOST_SEEDS, Contrast, contrast, mean_of
+from normlab.evidence.contrasts import contrast, mean_of
+from normlab.evidence.doubts import doubts
+from normlab.evidence.estimates import Contrast
 from normlab.evidence.intervals import LEVEL, Interval
+from normlab.evidence.power import MOST_SEEDS, between
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.samples import Sample, sample
 from normlab.runs.claims import Claim, name_of, parse_floor, select
@@ -39,6 +42,8 @@ class Verdict:
         p: the smallest 1 - level at which it would still be decided; 1 if a rule decided.
         seeds: how many an arm would decide it if it is undecided and the estimate is the truth;
             None if not known.
+        seeds_range: how many if the spread is the least or the greatest in its 95% interval; None
+            in the place of more than 1000.
         arms: the values, left and right.
         retracted: why a person withdrew what the numbers say (`normlab.evidence.remarks`); empty
             if it stands.
@@ -53,6 +58,7 @@ class Verdict:
     level: float = LEVEL
     p: float = 1.0
     seeds: int | None = None
+    seeds_range: tuple[int | None, int | None] = (None, None)
     arms: tuple[Sample, ...] = ()
     retracted: str = ""
 
@@ -123,8 +129,7 @@ def _weigh(claim: Claim, records: list[Record], withdrawn: bool = False) -> Verd
         found = mean_of(samples[0])
     else:
         found = contrast(samples[0], samples[1], expected.quantity, claim.paired)
-    bounds = [bound for bound in (expected.low, expected.high) if math.isfinite(bound)]
-    return replace(verdict, contrast=found, p=found.p_value(*bounds))
+    return replace(verdict, contrast=found, p=found.first(expected.outcome))
 
 
 def _stood(claim: Claim, records: list[Record]) -> bool:
@@ -166,19 +171,24 @@ def _decide(weighed: list[Verdict]) -> list[Verdict]:
 def _conclude(verdict: Verdict, stopped: bool) -> Verdict:
     found, expected = verdict.contrast, verdict.claim.expectation
     assert found is not None
-    low, high = found.at(verdict.level)
-    if not stopped and low >= expected.low and high <= expected.high:
-        return replace(verdict, outcome="supported", why="the interval lies wholly inside")
-    if not stopped:
-        return replace(verdict, outcome="refuted", why="the interval lies wholly outside")
-    if min(found.n) < 2:
-        return replace(verdict, why="one run an arm gives no interval: sweep over seeds")
-    bounds = [bound for bound in (expected.low, expected.high) if math.isfinite(bound)]
+    outcome = None if stopped else expected.outcome(*found.at(verdict.level))
+    if outcome is not None:
+        where = {"supported": "inside", "refuted": "outside"}[outcome]
+        why = f"the interval lies wholly {where}"
+        caveats = doubts(Measure.parse(verdict.claim.measure), verdict.arms)
+        return replace(verdict, outcome=outcome, why="; but ".join([why, *caveats]))
+    if found.lacking:
+        return replace(verdict, why=found.lacking)
+    why, bounds = "the interval does not decide it", expected.bounds(found.estimate)
+    if not bounds or not found.foretells:
+        return replace(verdict, why=why)
     seeds = found.more_seeds(*bounds, level=verdict.level)
-    why = "the interval does not decide it"
-    if seeds is not None:
-        why += f"; about {seeds} seeds an arm would, if the estimate is the truth"
-        return replace(verdict, why=why, seeds=seeds)
-    if not math.isnan(found.spread):
+    ends = found.seeds_range(*bounds, level=verdict.level)
+    if seeds is None:
         why += f"; more than {MOST_SEEDS} seeds an arm would be needed if the estimate is the truth"
-    return replace(verdict, why=why)
+        return replace(verdict, why=why)
+    why += (
+        f"; about {seeds} seeds an arm ({between(ends)}, the spread being known from "
+        f"{max(found.n)}) would in 80% of cases, if the estimate is the truth"
+    )
+    return replace(verdict, why=why, seeds=seeds, seeds_range=ends)

@@ -12,6 +12,7 @@ hashes of the claims that stood when it began, which is how a later one is told.
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -27,14 +28,49 @@ Quantity = Literal["difference", "ratio", "mean"]
 class Expectation:
     """The region in which a claim wants the quantity to lie; either end may be infinite.
 
-    >>> Expectation.parse("ratio <= 0.5"), Expectation.parse("matches within 0.01").text
-    (Expectation(quantity='ratio', low=-inf, high=0.5, text='ratio <= 0.5'), 'matches within 0.01')
+    Attributes:
+        quantity: what lies there.
+        low: the region's lower end.
+        high: its upper end.
+        text: as it is written.
+        strict: whether the ends themselves lie outside, as in "difference > 0".
+
+    >>> at_most = Expectation.parse("ratio <= 0.5")
+    >>> at_most.low, at_most.high, at_most.strict
+    (-inf, 0.5, False)
+    >>> at_most.outcome(0.0, 0.5), at_most.outcome(0.5, 0.7), at_most.outcome(0.6, 0.7)
+    ('supported', None, 'refuted')
     """
 
     quantity: Quantity
     low: float
     high: float
     text: str
+    strict: bool = False
+
+    def outcome(self, low: float, high: float) -> Literal["supported", "refuted"] | None:
+        """Judge an interval, whose ends are part of it: wholly inside, wholly outside, or neither.
+
+        Every verdict compares here and nowhere else.
+        """
+        inside = _beyond(low, self.low, self.strict) and _beyond(-high, -self.high, self.strict)
+        outside = _beyond(low, self.high, not self.strict) or _beyond(
+            -high, -self.low, not self.strict
+        )
+        return "supported" if inside else "refuted" if outside else None
+
+    def bounds(self, estimate: float) -> list[float]:
+        """The ends that an interval around the estimate must leave outside to decide the claim.
+
+        >>> Expectation.parse("matches within 0.1").bounds(0.02)
+        [-0.1, 0.1]
+        >>> Expectation.parse("matches within 0.1").bounds(0.3)
+        [0.1]
+        """
+        ends = [end for end in (self.low, self.high) if math.isfinite(end)]
+        if self.low <= estimate <= self.high:
+            return ends
+        return [min(ends, key=lambda end: abs(end - estimate))] if ends else []
 
     @classmethod
     def parse(cls, text: str) -> "Expectation":
@@ -52,13 +88,19 @@ class Expectation:
                 bound = float(compared[3])
                 below = compared[2].startswith("<")
                 ends = (-float("inf"), bound) if below else (bound, float("inf"))
-                return cls(compared[1], *ends, words)  # type: ignore[arg-type]
+                strict = not compared[2].endswith("=")
+                return cls(compared[1], *ends, words, strict)  # type: ignore[arg-type]
             if matches and (margin := float(matches[1])) > 0:
                 return cls("difference", -margin, margin, words)
         except ValueError:  # such as 1.2.3
             pass
         allowed = "difference >= 0.01, ratio <= 0.5, mean >= 0.6 or matches within 0.01"
         raise UserError(f"an expectation is written as in {allowed}, found '{text}'")
+
+
+def _beyond(end: float, bound: float, strict: bool) -> bool:
+    """Whether one lies above the other, or on it where that is enough; infinity is never passed."""
+    return end > bound or (end == bound and not (strict and math.isfinite(bound)))
 
 
 class Point(Protocol):
@@ -95,7 +137,8 @@ class Claim:
         expect: where the difference or ratio (left to right), or the mean, is to lie.
         floor: such as `final(test_accuracy) >= 0.3`: if the mean of no arm compared reaches it,
             the arms have not learned enough for the claim to be decided.
-        paired: whether to pair the arms' runs by seed; null to do so where it is shown to help.
+        paired: whether to pair the arms' runs by seed; null to do so where runs of one seed have
+            data, model and training alike, and so begin alike and see the same batches.
         source: the paper or thread that the claim comes from.
     """
 

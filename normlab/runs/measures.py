@@ -146,6 +146,7 @@ class Kind:
             more nor less is better.
         unit: what the number counts, where it is not the metric's own unit.
         may_take: what may follow: "how" many values become one, or which of them it is.
+        exact: whether it is settled by the config alone, so that equal values are no chance.
     """
 
     takes: tuple[str, ...]
@@ -153,6 +154,7 @@ class Kind:
     higher_is_better: bool | Callable[[tuple[Any, ...]], bool] | None
     unit: str = ""
     may_take: tuple[str, ...] = ()
+    exact: bool = False
 
 
 MEASURES = {
@@ -164,8 +166,8 @@ MEASURES = {
     "gap": Kind(("metric", "metric"), gap, False),
     "diverged": Kind((), diverged, False),
     "seconds_per_step": Kind((), seconds_per_step, False, "s"),
-    "peak_memory": Kind((), peak_memory, False, "MB"),
-    "parameters": Kind((), parameters, False),
+    "peak_memory": Kind((), peak_memory, False, "MB", exact=True),
+    "parameters": Kind((), parameters, False, exact=True),
     "compile_seconds": Kind((), compile_seconds, False, "s"),
     "largest_stable": Kind(("axis",), largest_stable, True),
     "slope": Kind(("metric", "axis"), slope, True),

@@ -22,7 +22,8 @@ from normlab.evidence.intervals import (
     welch,
 )
 
-from .test_coverage import arm, pairs
+from .coverage import arm
+from .test_coverage import pairs
 
 A = np.array([0.61, 0.63, 0.60, 0.65, 0.62])
 B = np.array([0.55, 0.59, 0.52, 0.60, 0.51, 0.57])
@@ -103,14 +104,6 @@ def test_too_few_runs_give_no_interval_and_no_nan():
     assert mean_of(arm([])).interval == EVERYTHING
 
 
-def test_arms_without_any_spread_are_judged_by_ranks():
-    found = contrast(arm([0.1] * 5), arm([0.5] * 5))
-    assert found.estimate == pytest.approx(-0.4) and "ranks" in found.method
-    assert found.p_value(0.0) == pytest.approx(2 / 252, rel=1e-3)  # and not zero
-    same = contrast(arm([0.1] * 5), arm([0.1] * 5))
-    assert same.interval == (0, 0) and same.p_value(0.0) == 1.0
-
-
 def test_the_p_value_is_the_t_test_s():
     found = contrast(arm(A), arm(B), paired=False)
     assert found.p_value(0.0) == pytest.approx(stats.ttest_ind(A, B, equal_var=False).pvalue)
@@ -119,20 +112,11 @@ def test_the_p_value_is_the_t_test_s():
     )
 
 
-def test_the_seeds_that_would_decide_have_the_power_they_promise():
+def test_a_nearer_bound_or_a_higher_level_needs_more_seeds():
     rng = np.random.default_rng(0)
-    left, right = rng.normal(0.60, 0.02, 200), rng.normal(0.58, 0.02, 200)
-    left, right = left - left.mean() + 0.60, right - right.mean() + 0.58
-    found = contrast(arm(left), arm(right), paired=False)
-    found = replace(found, n=(5, 5))  # as if so much were known from few
+    found = contrast(arm(rng.normal(0.60, 0.02, 5)), arm(rng.normal(0.56, 0.02, 5)), paired=False)
     n = found.seeds_to_decide(0.0)
-    hits = 0
-    for _ in range(1000):
-        a, b = rng.choice(left, n), rng.choice(right, n)
-        low, high = welch(a, b)
-        hits += not low <= 0 <= high
-    assert 0.75 <= hits / 1000 <= 0.88
-    assert found.seeds_to_decide(0.01) > n  # a nearer bound needs more
+    assert found.seeds_to_decide(0.01) > n
     assert found.seeds_to_decide(0.0, level=0.99) > n
     assert replace(found, n=(40, 40)).seeds_to_decide(0.0) == 40
     assert contrast(arm([0.5, 0.6]), arm([0.6, 0.5]), paired=False).seeds_to_decide(0.0) is None

@@ -8,12 +8,14 @@ import pytest
 
 from normlab.evidence.contrasts import contrast
 from normlab.evidence.english import about_verdict
+from normlab.evidence.estimates import Contrast
+from normlab.evidence.intervals import Interval
 from normlab.evidence.verdicts import Verdict, _decide, judge
 from normlab.runs.claims import Claim
 from normlab.runs.directory import CLAIMS, note_claims
 
+from .coverage import arm
 from .simulated import simulate, write, write_run
-from .test_coverage import arm
 
 HIGH = [0.70, 0.71, 0.69, 0.72, 0.70]
 LOW = [0.50, 0.52, 0.49, 0.51, 0.53]
@@ -63,9 +65,10 @@ def test_one_arm_can_be_held_to_a_number(tmp_path):
 def test_the_whole_sentence(tmp_path):
     (verdict,) = judge(simulate(tmp_path / "e", {"a": HIGH, "b": LIKE_HIGH}, [claim()]))
     assert about_verdict(verdict) == (
-        "Undecided: final(test_accuracy) of a less that of b is 0.000, 95% interval -0.017 to "
-        "0.017 (n = 5 and 5; Welch's t), expected difference > 0: the interval does not decide it; "
-        "more than 1000 seeds an arm would be needed if the estimate is the truth."
+        "Undecided: final(test_accuracy) of a less that of b is 0.000, 95% interval -0.023 to "
+        "0.023 (n = 5 and 5, paired by seed; Student's t of the seeds' differences), expected "
+        "difference > 0: the interval does not decide it; more than 1000 seeds an arm would be "
+        "needed if the estimate is the truth."
     )
 
 
@@ -148,10 +151,49 @@ def test_every_word_of_a_claim_is_in_its_hash():
 def weighed(contrasts, expect):
     """Verdicts before Holm's rule, of claims about these contrasts."""
     one = claim(expect)
-    bounds = [b for b in (one.expectation.low, one.expectation.high) if math.isfinite(b)]
     return [
-        Verdict(one, "undecided", "", True, contrast=c, p=c.p_value(*bounds)) for c in contrasts
+        Verdict(one, "undecided", "", True, contrast=c, p=c.first(one.expectation.outcome))
+        for c in contrasts
     ]
+
+
+def exactly(low, high):
+    """A contrast whose interval is that at every level."""
+    return Contrast(
+        "difference", (low + high) / 2, "", False, (5, 5), lambda _: Interval(low, high)
+    )
+
+
+TOUCHING = {
+    "ratio <= 0.5": ((0.0, 0.5), (0.5, 0.7), (0.51, 0.7)),
+    "ratio < 0.5": ((0.0, 0.49), (0.4, 0.6), (0.5, 0.7)),
+    "difference >= 0": ((0.0, 1.0), (-1.0, 0.0), (-1.0, -0.1)),
+    "difference > 0": ((0.1, 1.0), (-0.1, 0.1), (-1.0, 0.0)),
+    "mean > 0": ((0.1, math.inf), (0.0, 1.0), (-math.inf, 0.0)),
+    "matches within 0.1": ((-0.1, 0.1), (-0.1, 0.2), (0.11, 0.2)),
+}
+
+
+@pytest.mark.parametrize("expect", TOUCHING)
+def test_an_interval_that_ends_on_the_bound_is_judged_by_whether_the_bound_belongs(expect):
+    found = _decide(weighed([exactly(*ends) for ends in TOUCHING[expect]], expect))
+    assert [v.outcome for v in found] == ["supported", "undecided", "refuted"]
+    for ends, wanted in zip(TOUCHING[expect], ("supported", "undecided", "refuted"), strict=True):
+        (alone,) = _decide(weighed([exactly(*ends)], expect))
+        assert alone.outcome == wanted and (alone.p < 1e-8) == (wanted != "undecided")
+
+
+def test_a_rank_interval_that_ends_on_the_bound_supports_at_most(tmp_path):
+    # As of the convnet in `faster`: 90 steps against 180 or more, an interval that ends at 0.5.
+    never = np.array([False, False, False, True, True])
+    left = arm([108, 90, 90, 90, 72])
+    right = arm([216, 252, 198, 252, 252], never)
+    found = contrast(left, right, "ratio")
+    assert found.at(0.983) == (0.0, 0.5)
+    (verdict,) = _decide(weighed([found], "ratio <= 0.5"))
+    assert verdict.outcome == "supported"
+    (verdict,) = _decide(weighed([found], "ratio < 0.5"))
+    assert verdict.outcome == "supported"  # at 95% the interval ends below
 
 
 def experiments(count, repeats, difference, n=5, seed=0):

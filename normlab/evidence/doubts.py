@@ -1,0 +1,78 @@
+"""What makes an interval of a mean cover less than it says, as far as the values show it."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from normlab.evidence.samples import Sample
+from normlab.runs.measures import Measure
+
+SKEWED = 1 / 3
+"""A deviation over so much of the mean distance from the end of a scale is that of skewed values:
+of lognormal ones it is sigma = 0.33, where an end of a 95% interval is passed in 5% of cases."""
+
+
+def share(one: Sample) -> str:
+    """How many seeds of an arm did not learn, in words; empty where all did.
+
+    >>> four = np.array([0.1, 0.6, 0.6, 0.6])
+    >>> share(Sample("a", (0, 1, 2, 3), four, np.zeros(4, bool), 4, unlearned=(0,)))
+    '1 of 4 seeds of a did not learn'
+    """
+    if not one.unlearned:
+        return ""
+    if not mixed(one):
+        return f"none of the {len(one)} seeds of {one.name} learned"
+    return f"{len(one.unlearned)} of {len(one)} seeds of {one.name} did not learn"
+
+
+def mixed(one: Sample) -> bool:
+    """Whether some seeds of an arm learned and others did not."""
+    return 0 < len(one.unlearned) < len(one)
+
+
+def hidden_failures(seeds: int) -> float:
+    """The largest share of seeds that may fail (95%) where so many seeds showed no failure.
+
+    >>> round(hidden_failures(5), 2)
+    0.45
+    """
+    return 1 - 0.05 ** (1 / seeds)
+
+
+def doubts(measure: Measure, arms: Iterable[Sample]) -> list[str]:
+    """Sentences on the arms for whose mean an interval says too much.
+
+    Seeds that did not learn beside others that did; and values that crowd at an end of their scale
+    and are spread over much of the distance from it, as skewed ones are.
+    """
+    found, seen = [], {one.name: one for one in arms}.values()
+    names = [one.name for one in seen if mixed(one) and not one.censored.any()]
+    if names:
+        found.append(
+            f"the interval of a mean does not cover what it says where some seeds do not learn "
+            f"({', '.join(names)})"
+        )
+    names = [one.name for one in seen if not mixed(one) and skewed(measure, one)]
+    if names:
+        found.append(
+            f"the values of {' and '.join(names)} may be skewed, and then the interval covers less "
+            "than it says (about 82% where it says 95%, of lognormal values)"
+        )
+    return found
+
+
+def skewed(measure: Measure, one: Sample) -> bool:
+    """Whether values spread over more than a third of their mean distance from their scale's end.
+
+    The end is zero where no value is below it; of an accuracy or an area under the curve, it is
+    one where that is nearer.
+    """
+    if len(one) < 2 or one.binary or one.censored.any() or one.values.min() < 0:
+        return False
+    distances = [one.values]
+    shares = bool(measure.metrics) and all(not m.endswith("loss") for m in measure.metrics)
+    if shares and not measure.kind.unit and measure.name in ("final", "best", "area"):
+        distances.append(1 - one.values)
+    nearest = min(distances, key=np.mean)
+    return bool(nearest.std(ddof=1) > SKEWED * nearest.mean())
