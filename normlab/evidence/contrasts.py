@@ -57,23 +57,25 @@ def contrast(
     if left.binary and right.binary and quantity == "difference":
         return _of_shares(left, right)
     common = [seed for seed in left.seeds if seed in right.seeds]
-    whole = paired is not False and len(common) == max(n)
-    if whole and _same_runs(left, right):
+    whole = len(common) == max(n)
+    if paired and len(common) < 2:
+        return _none(quantity, estimate, n, "fewer than two seeds are in both arms, to be paired")
+    if paired is not False and whole and _same_runs(left, right):
         return _exactly(quantity, 0.0 if quantity == "difference" else 1.0, n, "the same runs")
-    alike = [arm.name or "an arm" for arm in (left, right) if equal(arm.values)]
+    side_by_side = paired or (whole and paired is None)
+    a, b = (left.only(common), right.only(common)) if side_by_side else (left.values, right.values)
+    n = (len(a), len(b))
+    alike = [arm.name or "an arm" for arm, own in ((left, a), (right, b)) if equal(own)]
     if len(alike) == 2:
         return _none(quantity, estimate, n, _without_spread(*alike))
-    constant = whole and not alike and _constant(left.values, right.values, quantity)
+    constant = bool(side_by_side) and not alike and _constant(a, b, quantity)
     if paired is None:
         by_design = left.origins != () and left.origins == right.origins
         paired = whole and (by_design or (constant and len(common) >= LEAST_FOR_A_CONSTANT))
-    if paired and len(common) < 2:
-        return _none(quantity, estimate, n, "fewer than two seeds are in both arms, to be paired")
     if paired and constant and len(common) < LEAST_FOR_A_CONSTANT:
         lacking = f"the {quantity}s of two seeds are equal, which says nothing of their spread"
         return _none(quantity, estimate, n, lacking)
     paired = paired and not alike  # which one without spread would not narrow
-    a, b = (left.only(common), right.only(common)) if paired else (left.values, right.values)
     grain = max(left.grain, right.grain)
     how = ""
     if constant and paired:
@@ -89,7 +91,7 @@ def contrast(
             float(differences.mean()),
             f"Student's t of the seeds' differences{how}",
             True,
-            (len(common),) * 2,
+            n,
             lambda level: t_interval(differences, level, grain),
             _nothing
             if constant
@@ -98,12 +100,12 @@ def contrast(
     *variances, degrees = spreads(a, b)
     return Contrast(
         "difference",
-        estimate,
+        _of_means(a, b, "difference"),
         f"Welch's t{how}",
         False,
         n,
         lambda level: welch(a, b, level, grain),
-        _from(estimate, math.sqrt(sum(variances))),
+        _from(_of_means(a, b, "difference"), math.sqrt(sum(variances))),
         degrees / (max(n) - 1),
     )
 

@@ -144,6 +144,13 @@ def test_two_seeds_do_not_make_a_constant():
         assert found.interval == EVERYTHING and "two seeds are equal" in found.lacking
 
 
+def test_nor_do_the_two_that_both_arms_have_of_more():
+    found = contrast(arm([0.3, 0.4, 0.6, 0.5]), arm([0.2, 0.3]), paired=True)
+    assert found.interval == EVERYTHING and found.n == (2, 2)
+    one = replace(arm([0.3, 0.4]), seeds=(7, 8))
+    assert "fewer than two seeds are in both" in contrast(one, arm([0.2, 0.3]), paired=True).lacking
+
+
 def test_rounding_is_no_spread():
     # In floating point the differences are 0.1 but for their last bits: once they "supported" all.
     found = contrast(arm([0.7, 0.8]), arm([0.6, 0.7]), paired=True)
