@@ -10,7 +10,7 @@ from normlab.errors import UserError, did_you_mean
 from normlab.evidence import about
 from normlab.evidence.baselines import baselines
 from normlab.evidence.contrasts import contrast, mean_of
-from normlab.evidence.doubts import doubts
+from normlab.evidence.doubts import warnings
 from normlab.evidence.estimates import Contrast
 from normlab.evidence.inference import holm, permutation_p, probability_better, sampling_error
 from normlab.evidence.intervals import (
@@ -123,9 +123,8 @@ class Comparison:
     @cached_property
     def warnings(self) -> list[str]:
         """What may make it say less than it seems to."""
-        found = about.warnings(self.records, self.measure.name, self.measure.metrics)
-        more = doubts(self.measure, [arm.sample for arm in self.arms])
-        return found + [f"{text[:1].upper()}{text[1:]}." for text in more]
+        known = about.warnings(self.records, self.measure.name, self.measure.metrics)
+        return known + warnings(self.measure, [arm.sample for arm in self.arms])
 
     @property
     def question(self) -> str | None:

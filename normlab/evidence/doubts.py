@@ -62,6 +62,11 @@ def doubts(measure: Measure, arms: Iterable[Sample]) -> list[str]:
     return found
 
 
+def warnings(measure: Measure, arms: Iterable[Sample]) -> list[str]:
+    """The same as whole sentences."""
+    return [f"{text[:1].upper()}{text[1:]}." for text in doubts(measure, arms)]
+
+
 def skewed(measure: Measure, one: Sample) -> bool:
     """Whether values spread over more than a third of their mean distance from their scale's end.
 
