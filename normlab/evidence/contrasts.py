@@ -76,7 +76,8 @@ def contrast(
         lacking = f"the {quantity}s of two seeds are equal, which says nothing of their spread"
         return _none(quantity, estimate, n, lacking)
     paired = paired and not alike  # which one without spread would not narrow
-    grain = max(left.grain, right.grain)
+    steps = constant or (left.counted and right.counted)
+    grain = max(left.grain, right.grain) if steps else 0.0
     how = ""
     if constant and paired:
         how = f", the same {quantity} in every seed"
@@ -134,7 +135,7 @@ def mean_of(one: Sample) -> Contrast:
         "Student's t",
         False,
         n,
-        lambda level: mean_interval(values, level, one.grain),
+        lambda level: mean_interval(values, level, one.grain if one.counted else 0.0),
         _from(estimate, float(values.std(ddof=1))),
     )
 

@@ -27,6 +27,7 @@ class Sample:
         binary: whether every value is 0 or 1, so that their mean is a share.
         exact: whether the config alone settles the value, as it does the number of parameters.
         grain: the least step between two values of the measure; 0 where it has none.
+        counted: whether it is a share of test examples, and the grain one of them.
         unlearned: the seeds that did not learn, where the measure is of what was learned.
         origins: for each value, what settles with which weights and batches its run began.
         curves: for each value, all that its run's metrics ever were, but for the seconds.
@@ -41,6 +42,7 @@ class Sample:
     binary: bool = False
     exact: bool = False
     grain: float = 0.0
+    counted: bool = False
     unlearned: tuple[int, ...] = ()
     origins: tuple[str, ...] = ()
     curves: tuple[Any, ...] = ()
@@ -79,6 +81,7 @@ def sample(name: str, records: Iterable[Record], measure: Measure) -> Sample:
     numbers = np.array([value.number for value in values], float)
     runs = [by_seed[seed] for seed in seeds]
     of_learning = bool(measure.metrics) and measure.axis is None
+    counted = measure.name in ("final", "best", "area") and measure.metrics == ("test_accuracy",)
     return Sample(
         name,
         tuple(seeds),
@@ -88,7 +91,10 @@ def sample(name: str, records: Iterable[Record], measure: Measure) -> Sample:
         tuple(troubles),
         binary=measure.name == "diverged",
         exact=measure.kind.exact,
-        grain=_grain(measure, runs, numbers),
+        grain=1 / runs[0][0].data["test_examples"]
+        if runs and counted
+        else _grain(measure, numbers),
+        counted=counted,
         unlearned=tuple(
             seed for seed, own in zip(seeds, runs, strict=True) if of_learning and not learned(*own)
         ),
@@ -114,16 +120,14 @@ def learned(record: Record) -> bool:
     return right > 0 and special.betainc(right, examples - right + 1, 1 / classes) <= 0.05
 
 
-def _grain(measure: Measure, runs: list[list[Record]], values: np.ndarray) -> float:
-    """One test example of an accuracy, 0 of losses and seconds; of others what the values show.
+def _grain(measure: Measure, values: np.ndarray) -> float:
+    """0 of losses and seconds; of other measures what the values show.
 
-    They show one where they lie whole steps apart, the least of which is the step.
+    They show a step where they lie whole steps apart, the least of which is the step.
     """
     accuracies = [name.endswith("accuracy") for name in measure.metrics]
     if measure.kind.unit == "s" or (accuracies and not any(accuracies)):
         return 0.0
-    if measure.name in ("final", "best", "area") and measure.metrics == ("test_accuracy",) and runs:
-        return 1 / runs[0][0].data["test_examples"]
     gaps = np.diff(np.sort(values))
     gaps = gaps[gaps > 1e-6 * np.abs(values).max(initial=0)]
     steps = gaps / gaps.min(initial=np.inf)

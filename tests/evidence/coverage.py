@@ -61,7 +61,8 @@ def arm(values, censored=None, *, grain=0.0, seeds_alike=False):
     seeds = tuple(range(len(values)))
     censored = np.zeros(len(values), bool) if censored is None else censored
     origins = tuple(map(str, seeds)) if seeds_alike else ()
-    return Sample("", seeds, values, censored, len(values), grain=grain, origins=origins)
+    known = {"grain": grain, "counted": grain > 0, "origins": origins}
+    return Sample("", seeds, values, censored, len(values), **known)
 
 
 def misses(intervals: Iterator[tuple[float, float]], truth: float) -> tuple[float, float]:
