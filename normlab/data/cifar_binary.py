@@ -6,7 +6,6 @@ as many green and as many blue. Records are read straight out of the archive; no
 
 import gzip
 import tarfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from normlab.data.cifar_sets import CHANNELS, SIZE, CifarSet
 from normlab.data.dataset import Split, stratified
+from normlab.data.reading import require_possible, whole
 
 
 def read_binary(
@@ -41,18 +41,18 @@ def _read_members(archive: Path, cifar: CifarSet) -> dict[str, bytes]:
     """The contents of every file with records, by its name without folders."""
     wanted = {*cifar.train_members, *cifar.test_members}
     files: dict[str, bytes] = {}
-    try:
-        with gzip.open(archive) as stream:
-            with tarfile.open(fileobj=stream, mode="r:") as tar:
-                for member in tar:
-                    name = PurePosixPath(member.name).name
-                    if name in wanted and (contents := tar.extractfile(member)) is not None:
-                        files[name] = contents.read()
-            # gzip's checksum comes last, and only reading up to it makes it count.
-            while stream.read(1 << 20):
-                pass
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise cifar.damaged(archive, "a whole .tar.gz archive", f"damage ({error})") from error
+    with whole(cifar.damaged, archive, "a whole .tar.gz archive"), gzip.open(archive) as stream:
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            for member in tar:
+                name = PurePosixPath(member.name).name
+                if name in wanted and member.isfile():
+                    require_possible(member.size, archive)
+                    contents = tar.extractfile(member)
+                    assert contents is not None  # as it is a file
+                    files[name] = contents.read()
+        # gzip's checksum comes last, and only reading up to it makes it count.
+        while stream.read(1 << 20):
+            pass
     if missing := sorted(wanted - files.keys()):
         raise cifar.damaged(
             archive, f"the files {', '.join(sorted(wanted))}", f"no {', '.join(missing)}"

@@ -4,8 +4,6 @@ A file is looked for in `<root>/medmnist/`, then in `<root>/`, under its publish
 (`pneumoniamnist.npz`), where the root is `$NORMLAB_DATA` or the user's cache folder.
 """
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +12,7 @@ import numpy as np
 
 from normlab.data.dataset import Dataset, Outline, Split, data_root, dataset
 from normlab.data.medmnist_sets import SETS, SIZE
+from normlab.data.reading import npz_lengths, read_npz, whole
 from normlab.errors import UserError, require_field
 
 Name = Literal[
@@ -73,11 +72,8 @@ class Medmnist:
         if path is None:
             raise UserError(self._missing(root))
         names = [f"{part}_{what}" for part in PARTS for what in ("images", "labels")]
-        try:
-            with path.open("rb") as raw, np.load(raw) as file:
-                arrays = {name: file[name] for name in names if name in file}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise self._damaged(path, "a whole .npz file", f"damage ({error})") from error
+        with whole(self._damaged, path, "a whole .npz file"):
+            arrays = read_npz(path, names)
         train, own, test = (self._split(path, part, arrays) for part in PARTS)
         return Dataset(self.set, train, test, SETS[self.set].classes, validation=own)
 
@@ -165,14 +161,6 @@ def _counts(path: Path) -> list[int] | None:
     A copy that someone has drawn anew has other sizes than are published. Damage is told by `load`.
     """
     try:
-        with zipfile.ZipFile(path) as file:
-            return [_rows(file, f"{part}_images.npy") for part in PARTS]
-    except (OSError, ValueError, EOFError, KeyError, IndexError, zipfile.BadZipFile):
+        return npz_lengths(path, [f"{part}_images" for part in PARTS])
+    except Exception:  # of whatever class; `load` says what it is
         return None
-
-
-def _rows(file: zipfile.ZipFile, member: str) -> int:
-    with file.open(member) as array:
-        version = np.lib.format.read_magic(array)
-        read = {(1, 0): np.lib.format.read_array_header_1_0}
-        return read.get(version, np.lib.format.read_array_header_2_0)(array)[0][0]

@@ -10,7 +10,6 @@ import io
 import re
 import wave
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from normlab.data.dataset import Dataset, Outline, Split, data_root, dataset
 from normlab.data.log_mel import at_level, grey, log_mel, standardised
+from normlab.data.reading import require_possible, whole
 from normlab.errors import UserError, require_field
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
@@ -183,13 +183,11 @@ class SpokenDigits:
             for key in self._complete(path, files):
                 yield key, files[key].read_bytes()
             return
-        try:
-            with zipfile.ZipFile(path) as archive:
-                members = {key: name for name in archive.namelist() if (key := _key(name))}
-                for key in self._complete(path, members):
-                    yield key, archive.read(members[key])
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
-            raise damaged(path, "a whole .zip archive", f"damage ({error})") from error
+        with whole(damaged, path, "a whole .zip archive"), zipfile.ZipFile(path) as archive:
+            members = {key: name for name in archive.namelist() if (key := _key(name))}
+            for key in self._complete(path, members):
+                require_possible(archive.getinfo(members[key]).file_size, path)
+                yield key, archive.read(members[key])
 
     def _complete(self, path: Path, found: Mapping[Key, object]) -> list[Key]:
         wanted = {
@@ -209,12 +207,12 @@ class SpokenDigits:
         return sorted(wanted)
 
     def _image(self, path: Path, name: str, contents: bytes, test: bool) -> np.ndarray:
-        try:
-            with wave.open(io.BytesIO(contents)) as file:
-                form = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
-                sound = file.readframes(file.getnframes())
-        except (wave.Error, EOFError) as error:
-            raise damaged(path, f"a WAV file {name}", f"damage ({error})") from error
+        with (
+            whole(damaged, path, f"a WAV file {name}"),
+            wave.open(io.BytesIO(contents)) as file,
+        ):
+            form = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
+            sound = file.readframes(file.getnframes())
         if form != (1, 16, RATE) or len(sound) < 2 or len(sound) % 2:
             expected = f"1 channel of 16 bits at {RATE} Hz in {name}"
             found = f"{form[0]} of {form[1]} bits at {form[2]} Hz, {len(sound)} bytes"

@@ -105,7 +105,8 @@ def _planned(run: RunConfig, document: Document) -> Planned:
 def _metrics(document: Document) -> list[str]:
     data, train = document.value.get("data"), document.value.get("train")
     validated = isinstance(data, dict) and data.get("validation") is not None
-    asked = (train.get("metrics") if isinstance(train, dict) else None) or ()
+    given = train.get("metrics") if isinstance(train, dict) else None
+    asked = given if isinstance(given, list) else []  # what else it is, the section's check says
     return [
         metric
         for metric in METRICS
@@ -219,7 +220,11 @@ def _expand_with(
         for axis in SEEDS:
             sweep.pop(axis, None)
         if isinstance(sweep.get("exclude"), list):  # what it says of seeds is not of these
-            rules = [rule for rule in sweep["exclude"] if not set(SEEDS) & set(rule or ())]
+            rules = [
+                rule
+                for rule in sweep["exclude"]
+                if not (isinstance(rule, dict) and set(SEEDS) & set(rule))
+            ]
             sweep["exclude"] = rules or None
         variant.replace(("sweep", "seed"), document.part(("tune", "seeds")))
     for axis in grid:

@@ -154,6 +154,21 @@ def test_any_schedule_of_optax_runs_and_its_written_config_is_the_same_run(tiny,
     assert path.name.endswith(hashes(path / "config.yaml")[0])
 
 
+@pytest.mark.parametrize(
+    "override",
+    ["train.metrics=-1", "train.metrics=auc", "train.metrics={a: 1}", "train.metrics=2.5"],
+)
+def test_metrics_of_another_kind_are_told_with_their_place(tiny, override):
+    with pytest.raises(UserError, match="'metrics' must be a list"):
+        load_experiment(tiny(), [override])
+
+
+def test_a_rule_that_is_none_is_told_where_there_is_a_tuning_too(tiny):
+    tune = "tune: {grid: {learning_rate: [0.1, 0.2]}, seeds: 5..6}\n"
+    with pytest.raises(UserError, match="exclude"):
+        load_experiment(tiny(tune), ["sweep.exclude=[-1]"])
+
+
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 300), st.floats(), st.text(max_size=5),
     st.just("0..3"), st.lists(st.integers(0, 9), max_size=3),

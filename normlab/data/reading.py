@@ -1,0 +1,87 @@
+"""Files read with care: what a library raises is told as damage, and sizes are checked first."""
+
+import math
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from normlab.errors import UserError
+
+MOST = 1100
+"""How many times smaller deflate can make anything (zlib's manual: 1032); more is a false size."""
+
+
+@contextmanager
+def whole(
+    refuse: Callable[[Path, str, str], UserError], path: Path, expected: str
+) -> Iterator[None]:
+    """A block that only reads a file: whatever a library raises in it is damage of the file.
+
+    Libraries meet damaged bytes with exceptions of any class, so no list of them is complete.
+
+    Args:
+        refuse: makes the error, of the file, what was expected and what was found.
+        path: the file.
+        expected: what it should have been.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise refuse(path, expected, f"damage ({said.splitlines()[0][:200]})") from error
+
+
+def require_possible(claimed: int, path: Path) -> None:
+    """Raise `ValueError` if a part of a compressed file claims more bytes than it can hold."""
+    held = path.stat().st_size
+    if not 0 <= claimed <= MOST * held:
+        raise ValueError(f"a part claims {claimed:,} bytes, and the file has {held:,}")
+
+
+def read_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Those arrays of an `.npz` file that it has, their checksums checked.
+
+    Raises:
+        Exception: the file is damaged; of any class.
+    """
+    with zipfile.ZipFile(path) as file:
+        members = set(file.namelist())
+        return {name: _array(file, path, name) for name in names if f"{name}.npy" in members}
+
+
+def npz_lengths(path: Path, names: Iterable[str]) -> list[int]:
+    """The length of each of these arrays of an `.npz` file, from their headers alone.
+
+    Raises:
+        Exception: the file is damaged, or lacks one; of any class.
+    """
+    with zipfile.ZipFile(path) as file:
+        found = []
+        for name in names:
+            with file.open(f"{name}.npy") as stream:
+                found.append(_header(stream)[0][0])
+        return found
+
+
+def _array(file: zipfile.ZipFile, path: Path, name: str) -> np.ndarray:
+    info = file.getinfo(f"{name}.npy")
+    require_possible(info.file_size, path)
+    with file.open(info) as stream:
+        shape, fortran, dtype = _header(stream)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or size != info.file_size - stream.tell():
+            raise ValueError(f"{name} claims {dtype} of shape {shape} in {info.file_size:,} bytes")
+        contents = bytearray(stream.read())  # to the end, where its checksum is compared
+    return np.frombuffer(contents, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    read = {(1, 0): np.lib.format.read_array_header_1_0}
+    return read.get(version, np.lib.format.read_array_header_2_0)(stream)

@@ -1,0 +1,113 @@
+"""Small files damaged by seed: read, or refused in one sentence that names them."""
+
+import gzip
+import io
+import zipfile
+
+import numpy as np
+import pytest
+
+from normlab.data import Cifar10, Medmnist, SpokenDigits
+from normlab.data.spoken_digits import SPEAKERS
+from normlab.errors import UserError
+from tests.data.test_cifar import examples, members, png, write_archive, write_parquet
+from tests.data.test_medmnist import arrays
+from tests.data.test_spoken_digits import tone, zipped
+
+
+class One(SpokenDigits):
+    """The same set with one recording of each digit and speaker."""
+
+    per_digit = 1
+
+
+def damaged(whole, seed):
+    """The bytes of a file with a few bits turned over, most of them near its ends, or cut short."""
+    draw = np.random.default_rng(seed)
+    found = np.frombuffer(whole, np.uint8).copy()
+    reach = (300, 3000, len(whole))[draw.integers(3)]
+    for _ in range(draw.integers(1, 5)):
+        place = int(draw.integers(min(reach, len(whole))))
+        found[place if draw.random() < 0.5 else -1 - place] ^= np.uint8(1 << draw.integers(8))
+    cut = draw.random() < 0.2
+    return found[: draw.integers(len(whole))].tobytes() if cut else found.tobytes()
+
+
+def refusals(path, load, seeds, change=damaged):
+    """How many of so many damaged copies are refused, all with the path and a mend."""
+    whole, count = path.read_bytes(), 0
+    for seed in range(seeds):
+        path.write_bytes(change(whole, seed))
+        try:
+            load()
+        except UserError as error:
+            count += 1
+            assert str(path) in str(error)
+            assert "again" in str(error) or "download" in str(error)
+    path.write_bytes(whole)
+    return count
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_damaged_npz(tmp_path, save):
+    path = tmp_path / "pneumoniamnist.npz"
+    save(path, **arrays("pneumoniamnist"))
+
+    def load():
+        described = Medmnist()
+        assert described.outline(tmp_path).image_shape == (28, 28, 1)
+        described.load(tmp_path)
+
+    assert refusals(path, load, 200) > 100
+
+
+def test_a_bit_in_the_pixels_of_an_npz_file_is_told(tmp_path):
+    path = tmp_path / "pneumoniamnist.npz"
+    np.savez(path, **arrays("pneumoniamnist"))
+    whole = bytearray(path.read_bytes())
+    whole[1000] ^= 4
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match="CRC"):
+        Medmnist().load(tmp_path)
+
+
+def test_an_array_that_claims_more_than_the_file_holds_takes_no_memory(tmp_path):
+    path, contents = tmp_path / "pneumoniamnist.npz", arrays("pneumoniamnist")
+    with zipfile.ZipFile(path, "w") as file:
+        for name, values in contents.items():
+            buffer = io.BytesIO()
+            np.save(buffer, values)
+            bytes_ = buffer.getvalue()
+            if name == "val_images":
+                bytes_ = bytes_.replace(b"(5, 28, 28), }" + 9 * b" ", b"(5000000000, 28, 28), }")
+            file.writestr(f"{name}.npy", bytes_)
+    with pytest.raises(UserError, match=r"pneumoniamnist.npz: .*val_images claims .*download"):
+        Medmnist().load(tmp_path)
+
+
+def within(whole, seed):
+    """Damage inside a compressed archive, whose checksum is that of the damaged contents."""
+    return gzip.compress(damaged(gzip.decompress(whole), seed), 1)
+
+
+@pytest.mark.parametrize("change", [damaged, within])
+def test_damaged_archives_of_cifar(tmp_path, change):
+    train, test = examples(10, 10, seed=0), examples(10, 10, seed=1)
+    path = tmp_path / Cifar10.published.archive
+    write_archive(path, members("cifar10", train, test))
+    load = Cifar10().load
+    assert refusals(path, lambda: load(tmp_path), 60, change) > 10
+
+
+def test_damaged_recordings(tmp_path):
+    files = {f"{d}_{s}_0.wav": tone(d, s, 0) for s in SPEAKERS for d in range(10)}
+    path = zipped(tmp_path / "spoken_digits" / "recordings.zip", files)
+    assert refusals(path, lambda: One().load(tmp_path), 30) > 10
+
+
+def test_damaged_tables(tmp_path):
+    for part, seed in (("train", 0), ("test", 1)):
+        images, labels = examples(10, 10, seed)
+        write_parquet(tmp_path / "cifar10", part, list(map(png, images)), labels)
+    path = tmp_path / "cifar10" / "train-00000-of-00001.parquet"
+    assert refusals(path, lambda: Cifar10().load(tmp_path), 60) > 20
