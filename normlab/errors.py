@@ -5,7 +5,9 @@ these without a traceback; any other exception is a defect of normlab and keeps 
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from numbers import Integral
+from typing import Any
 
 
 class UserError(Exception):
@@ -49,6 +51,37 @@ def require_field(condition: bool, field: str, value: object, allowed: str) -> N
     """
     if not condition:
         raise FieldError(field, f"{field} must be {allowed}, got {value!r}")
+
+
+def require_whole(field: str, value: Any, low: int, high: int | None = None, of: str = "") -> None:
+    """Raise `FieldError` unless `value` is a whole number in `low..high`.
+
+    >>> require_whole("severity", 2.5, 1, 5)
+    Traceback (most recent call last):
+    normlab.errors.FieldError: severity must be in 1..5 and whole, got 2.5
+    """
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    allowed = f"at least {low}" if high is None else f"in {low}..{high}"
+    fits = whole and low <= int(value) and (high is None or int(value) <= high)
+    require_field(fits, field, value, allowed + ("" if whole else " and whole") + of)
+
+
+def require_channels_last(name: str, shape: Sequence[int]) -> None:
+    """Raise `UserError` where images `(N, H, W, C)` are without doubt `(N, C, H, W)`.
+
+    So are squares of more than four pixels behind an axis of one or three: images one or three
+    pixels high, and just as wide as they have channels, are nobody's.
+
+    >>> require_channels_last("images", (8, 32, 32, 3))
+    >>> require_channels_last("images", (8, 3, 32, 32))
+    Traceback (most recent call last):
+    normlab.errors.UserError: images have the shape (8, 3, 32, 32), with their channels first...
+    """
+    if len(shape) == 4 and shape[1] in (1, 3) and shape[2] == shape[3] > 4:
+        raise UserError(
+            f"{name} have the shape {tuple(shape)}, with their channels first; normlab takes "
+            "(N, H, W, C): give images.transpose(0, 2, 3, 1)"
+        )
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:

@@ -13,7 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from normlab.core import Array
-from normlab.errors import require_field
+from normlab.errors import (
+    UserError,
+    require_channels_last,
+    require_field,
+    require_whole,
+)
 
 
 class Augmentation(Protocol):
@@ -50,6 +55,16 @@ def apply_all(augmentations: Sequence[Augmentation], key: Array, images: Array) 
     return images
 
 
+def require_images(images: Array) -> None:
+    """Raise `UserError` unless images are float32 of shape `(N, H, W, C)`, or another float."""
+    if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UserError(
+            f"an augmentation takes float32 images of shape (N, H, W, C), in 0..255 units, got "
+            f"{images.dtype} of shape {images.shape}"
+        )
+    require_channels_last("images", images.shape)
+
+
 @augmentation
 @dataclass(frozen=True)
 class Flip:
@@ -57,6 +72,7 @@ class Flip:
 
     def __call__(self, key: Array, images: Array) -> Array:
         """The images, `(N, H, W, C)` float32 in 0..255 units, each mirrored or not."""
+        require_images(images)
         mirror = jax.random.bernoulli(key, shape=_one_each(images))
         return jnp.where(mirror, images[:, :, ::-1], images)
 
@@ -76,10 +92,11 @@ class Crop:
     padding: int = 4
 
     def __post_init__(self):
-        require_field(self.padding >= 1, "padding", self.padding, "at least 1")
+        require_whole("padding", self.padding, 1)
 
     def __call__(self, key: Array, images: Array) -> Array:
         """The images, `(N, H, W, C)` float32 in 0..255 units, each shifted."""
+        require_images(images)
         n, height, width, channels = images.shape
         require_field(
             self.padding < min(height, width),
@@ -112,11 +129,12 @@ class Cutout:
     fill: float = 127.5
 
     def __post_init__(self):
-        require_field(self.size >= 1, "size", self.size, "at least 1")
+        require_whole("size", self.size, 1)
         require_field(0 <= self.fill <= 255, "fill", self.fill, "in 0..255")
 
     def __call__(self, key: Array, images: Array) -> Array:
         """The images, `(N, H, W, C)` float32 in 0..255 units, each with its square."""
+        require_images(images)
         n, height, width, _ = images.shape
         row_key, column_key = jax.random.split(key)
         rows = self._covered(row_key, n, height)
@@ -147,6 +165,7 @@ class Brightness:
 
     def __call__(self, key: Array, images: Array) -> Array:
         """The images, `(N, H, W, C)` float32 in 0..255 units, each times its factor."""
+        require_images(images)
         return jnp.clip(images * _factors(key, images, self.amount), 0.0, 255.0)
 
 
@@ -166,6 +185,7 @@ class Contrast:
 
     def __call__(self, key: Array, images: Array) -> Array:
         """The images, `(N, H, W, C)` float32 in 0..255 units, each spread or drawn together."""
+        require_images(images)
         mean = images.mean(axis=(1, 2, 3), keepdims=True)
         factors = _factors(key, images, self.amount)
         return jnp.clip(mean + (images - mean) * factors, 0.0, 255.0)

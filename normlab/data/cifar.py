@@ -3,14 +3,18 @@
 Two published layouts are read: the official binary archives, which `fetch` downloads, and the
 Parquet tables of the Hugging Face hub. Both are looked for in `<root>/cifar10/`, then in `<root>/`
 (`<root>/cifar100/` for CIFAR-100), where the root is `$NORMLAB_DATA` or the user's cache folder.
+
+Smaller sets in these layouts are taken as they are, and never silently: a config that resolves
+where they lie says their number of examples, which is then part of its hash and of its schedule.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from normlab.data.cifar_binary import read_binary
-from normlab.data.cifar_parquet import read_parquet
+from normlab.data.cifar_binary import count_binary, read_binary
+from normlab.data.cifar_parquet import count_parquet, read_parquet
 from normlab.data.cifar_sets import (
     CIFAR10,
     CIFAR100,
@@ -21,7 +25,10 @@ from normlab.data.cifar_sets import (
 )
 from normlab.data.dataset import Dataset, Outline, Split, data_root, dataset
 from normlab.data.pooling import mean_pool
-from normlab.errors import UserError, require_field
+from normlab.errors import UserError, require_field, require_whole
+
+PUBLISHED = TRAIN_EXAMPLES, TEST_EXAMPLES
+SUBSETS = "train_examples", "test_examples"
 
 
 @dataclass(frozen=True)
@@ -35,9 +42,10 @@ class _Cifar:
     size: int = SIZE
 
     def __post_init__(self):
-        for field, most in (("train_examples", TRAIN_EXAMPLES), ("test_examples", TEST_EXAMPLES)):
+        for field, most in zip(SUBSETS, PUBLISHED, strict=True):
             n = getattr(self, field)
-            require_field(n is None or 1 <= n <= most, field, n, f"in 1..{most}, or None for all")
+            if n is not None:
+                require_whole(field, n, 1, most, ", or None for all")
         require_field(self.size in (8, 16, 32), "size", self.size, "8, 16 or 32")
 
     def load(self, root: Path | None = None) -> Dataset:
@@ -47,23 +55,60 @@ class _Cifar:
             root: the folder to look in; `data_root()` unless given.
 
         Raises:
-            UserError: the files are missing or damaged; the message says how to get them.
+            UserError: the files are missing, damaged, or hold fewer examples than were asked for.
         """
         path = self.locate(root)
         if path is None:
             raise UserError(self._missing(root))
+        asked = self.settled(root)
         read = read_binary if path.is_file() else read_parquet
-        splits = read(path, self.published, self.train_examples, self.test_examples)
+        *splits, source = read(path, self.published, asked.train_examples, asked.test_examples)
         if self.size < SIZE:
             splits = [Split(mean_pool(images, self.size), labels) for images, labels in splits]
         train, test = splits
-        return Dataset(self.published.name, train, test, self.published.classes)
+        if (there := self._there(root)) != PUBLISHED:
+            source += " of {:,} and {:,} examples".format(*there)
+        classes = self.published.classes
+        return Dataset(self.published.name, train, test, classes, source=source)
 
-    def outline(self) -> Outline:
-        """The sizes of what `load` returns from the files as published."""
-        train = TRAIN_EXAMPLES if self.train_examples is None else self.train_examples
-        test = TEST_EXAMPLES if self.test_examples is None else self.test_examples
-        return Outline((self.size, self.size, 3), len(self.published.classes), train, test)
+    def outline(self, root: Path | None = None) -> Outline:
+        """The sizes of what `load` returns: of the files that are here, or else as published.
+
+        Raises:
+            UserError: the files that are here are damaged.
+        """
+        train, test = self._there(root)
+        return Outline(
+            (self.size, self.size, 3),
+            len(self.published.classes),
+            train if self.train_examples is None else self.train_examples,
+            test if self.test_examples is None else self.test_examples,
+        )
+
+    def settled(self, root: Path | None = None) -> Self:
+        """The same, with the number of examples said where the files here hold others than usual.
+
+        Raises:
+            FieldError: they hold fewer than were asked for.
+            UserError: they are damaged.
+        """
+        chosen = {}
+        for field, there, usual in zip(SUBSETS, self._there(root), PUBLISHED, strict=True):
+            asked = getattr(self, field)
+            allowed = f"in 1..{there:,}, as many as {self.locate(root)} holds; or None for all"
+            require_field(asked is None or asked <= there, field, asked, allowed)
+            if asked is None and 0 < there != usual:
+                chosen[field] = there
+        return replace(self, **chosen)
+
+    def _there(self, root: Path | None) -> tuple[int, int]:
+        """How many training and test examples the files hold; as published without files."""
+        path = self.locate(root)
+        if path is None:
+            return PUBLISHED
+        files = [path] if path.is_file() else sorted(path.glob("*-*.parquet"))
+        stamps = tuple((file.name, *_stamp(file)) for file in files)
+        return _counted(path, self.published, stamps)
 
     def locate(self, root: Path | None = None) -> Path | None:
         """The archive, or the folder of Parquet tables, that `load` would read; None without."""
@@ -106,6 +151,21 @@ class _Cifar:
             f"train-*.parquet in a folder called {name}. Either fetch it: normlab data fetch "
             f"{name}; or set NORMLAB_DATA to the folder that holds it"
         )
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=16)  # a sweep asks it of every run
+def _counted(path: Path, cifar: CifarSet, stamps: tuple[tuple[str, int, int], ...]):
+    """How many training and test examples files hold that are as they were at these stamps."""
+    found = (count_binary if path.is_file() else count_parquet)(path, cifar)
+    if found[0] > TRAIN_EXAMPLES or found[1] > TEST_EXAMPLES:
+        expected = f"at most {TRAIN_EXAMPLES:,} training and {TEST_EXAMPLES:,} test examples"
+        raise cifar.damaged(path, expected, "{:,} and {:,}".format(*found))
+    return found
 
 
 @dataset(

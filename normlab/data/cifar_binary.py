@@ -11,15 +11,21 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from normlab.data.cifar_sets import CHANNELS, SIZE, CifarSet
+from normlab.data.cifar_sets import (
+    CHANNELS,
+    SIZE,
+    TEST_EXAMPLES,
+    TRAIN_EXAMPLES,
+    CifarSet,
+)
 from normlab.data.dataset import Split, stratified
 from normlab.data.reading import require_possible, whole
 
 
 def read_binary(
     archive: Path, cifar: CifarSet, train_examples: int | None, test_examples: int | None
-) -> tuple[Split, Split]:
-    """The training and the test split, or stratified subsets of them.
+) -> tuple[Split, Split, str]:
+    """The training and the test split, or stratified subsets of them; and what it was read from.
 
     Args:
         archive: the archive as published, a `.tar.gz`.
@@ -34,7 +40,30 @@ def read_binary(
     return (
         _split(archive, cifar, files, cifar.train_members, train_examples),
         _split(archive, cifar, files, cifar.test_members, test_examples),
+        "binary archive",
     )
+
+
+def count_binary(archive: Path, cifar: CifarSet) -> tuple[int, int]:
+    """How many training and test examples an archive holds.
+
+    One of the published size in bytes is not opened for it.
+
+    Raises:
+        UserError: the archive is damaged.
+    """
+    if archive.stat().st_size == cifar.archive_bytes:
+        return TRAIN_EXAMPLES, TEST_EXAMPLES
+    files = _read_members(archive, cifar)
+    train, test = (
+        sum(len(files[member]) for member in members) // _record_bytes(cifar)
+        for members in (cifar.train_members, cifar.test_members)
+    )
+    return train, test
+
+
+def _record_bytes(cifar: CifarSet) -> int:
+    return cifar.label_bytes + CHANNELS * SIZE**2
 
 
 def _read_members(archive: Path, cifar: CifarSet) -> dict[str, bytes]:
@@ -57,6 +86,8 @@ def _read_members(archive: Path, cifar: CifarSet) -> dict[str, bytes]:
         raise cifar.damaged(
             archive, f"the files {', '.join(sorted(wanted))}", f"no {', '.join(missing)}"
         )
+    if len(set(files.values())) < len(wanted):
+        raise cifar.damaged(archive, f"{len(wanted)} different files", "two with the same contents")
     return files
 
 
@@ -67,7 +98,7 @@ def _split(
     members: Sequence[str],
     examples: int | None,
 ) -> Split:
-    record_bytes = cifar.label_bytes + CHANNELS * SIZE**2
+    record_bytes = _record_bytes(cifar)
     parts = []
     for member in members:
         size = len(files[member])

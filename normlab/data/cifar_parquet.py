@@ -1,10 +1,12 @@
 """CIFAR as the Hugging Face hub publishes it: Parquet tables of encoded images.
 
 A folder holds `train-*.parquet` and `test-*.parquet`, each split in one file or several
-(`train-00000-of-00002.parquet`). The column `img` holds `{bytes, path}`, an image file each. Some
-copies are PNG and equal the official pixels; others are JPEG and differ from them a little.
+(`train-00000-of-00002.parquet`, or `train-00000-of-00002-0a1b2c3d.parquet`). The column `img` holds
+`{bytes, path}`, an image file each. Some copies are PNG and equal the official pixels; others are
+JPEG and differ from them a little.
 """
 
+import contextlib
 import io
 import re
 from pathlib import Path
@@ -14,11 +16,20 @@ import numpy as np
 from normlab.data.cifar_sets import CHANNELS, SIZE, CifarSet
 from normlab.data.dataset import Split, stratified
 
+SHARD = re.compile(r"(?:train|test)-([0-9]+)-of-([0-9]+)(?:-[0-9A-Za-z]+)?")
+PLAIN = re.compile(r"[\w.-]+")
+"""What no second copy is called: `train-0 (1)`, `train-0 - Copy`."""
+
+MOST_COPIES = 0.01
+"""The share of images that may stand in two files: as published there is none."""
+
 
 def read_parquet(
     folder: Path, cifar: CifarSet, train_examples: int | None, test_examples: int | None
-) -> tuple[Split, Split]:
+) -> tuple[Split, Split, str]:
     """The training and the test split, or stratified subsets of them; only those are decoded.
+
+    With them what they were read from: "Parquet, PNG-coded pictures".
 
     Args:
         folder: where the tables are.
@@ -27,26 +38,62 @@ def read_parquet(
         test_examples: how many test examples to keep; None keeps all.
 
     Raises:
-        UserError: a table is missing, damaged, or not of this set.
+        UserError: a table is missing, there twice, damaged, or not of this set.
     """
-    return (
-        _split(_shards(folder, cifar, "train"), cifar, train_examples),
-        _split(_shards(folder, cifar, "test"), cifar, test_examples),
+    train, test = (_shards(folder, cifar, part) for part in ("train", "test"))
+    codings: set[str] = set()
+    splits = (
+        _split(train, cifar, train_examples, codings),
+        _split(test, cifar, test_examples, codings),
     )
+    _check_copies(folder, cifar, [*train, *test])
+    return *splits, f"Parquet, {' and '.join(sorted(codings))}-coded pictures"
+
+
+def count_parquet(folder: Path, cifar: CifarSet) -> tuple[int, int]:
+    """How many training and test examples the tables hold, from their metadata alone.
+
+    Raises:
+        UserError: a table is missing, there twice, or damaged.
+    """
+    train, test = (
+        sum(_rows(file, cifar) for file in _shards(folder, cifar, part))
+        for part in ("train", "test")
+    )
+    return train, test
 
 
 def _shards(folder: Path, cifar: CifarSet, part: str) -> list[Path]:
+    """The files of a split: each of those that their names speak of, once."""
     files = sorted(folder.glob(f"{part}-*.parquet"))
     if not files:
         raise cifar.damaged(folder, f"a file {part}-*.parquet", "none")
-    total = re.search(r"-of-(\d+)$", files[0].stem)
-    if total and len(files) != int(total[1]):
-        names = ", ".join(file.name for file in files)
-        raise cifar.damaged(folder, f"{int(total[1])} files {part}-*.parquet", names)
+    numbered = [SHARD.fullmatch(file.stem) for file in files]
+    totals = [int(number[2]) for number in numbered if number]
+    if not totals and all(PLAIN.fullmatch(file.stem) for file in files):
+        return files
+    total = totals[0] if totals else len(files)
+    found = sorted((int(number[1]), int(number[2])) for number in numbered if number)
+    if len(found) < len(files) or found != [(index, total) for index in range(total)]:
+        first, last = (f"{part}-{n:05d}-of-{total:05d}.parquet" for n in (0, total - 1))
+        expected = f"{total} files {part}-*.parquet, once each, {first} to {last}"
+        raise cifar.damaged(folder, expected, ", ".join(file.name for file in files))
     return files
 
 
-def _split(files: list[Path], cifar: CifarSet, examples: int | None) -> Split:
+def _check_copies(folder: Path, cifar: CifarSet, files: list[Path]) -> None:
+    """Refuse files that hold the same images: they would be trained on and tested on, too."""
+    import pyarrow
+
+    single = [_images(file, cifar).unique() for file in files]
+    count = sum(map(len, single))
+    copies = count - len(pyarrow.concat_arrays(single).unique())
+    if copies > MOST_COPIES * count:
+        names = ", ".join(file.name for file in files)
+        raise cifar.damaged(folder, "every image in one file alone", f"{copies} in two of {names}")
+
+
+def _split(files: list[Path], cifar: CifarSet, examples: int | None, codings: set[str]) -> Split:
     shard_labels = [_labels(file, cifar) for file in files]
     labels = np.concatenate(shard_labels)
     chosen = np.arange(len(labels)) if examples is None else stratified(labels, examples)
@@ -56,7 +103,8 @@ def _split(files: list[Path], cifar: CifarSet, examples: int | None) -> Split:
         first, last = np.searchsorted(chosen, [end - len(shard), end])
         rows = chosen[first:last] - (end - len(shard))
         for i, (row, encoded) in enumerate(_encoded(file, cifar, rows)):
-            images[first + i] = _decode(file, cifar, row, encoded)
+            images[first + i], coding = _decode(file, cifar, row, encoded)
+            codings.add(coding)
     return Split(images, labels[chosen])
 
 
@@ -79,33 +127,51 @@ def _labels(file: Path, cifar: CifarSet) -> np.ndarray:
 
 def _encoded(file: Path, cifar: CifarSet, rows: np.ndarray):
     """The number and the encoded image of each of `rows`, which are sorted."""
+    for row, image in zip(rows, _images(file, cifar).take(rows), strict=True):
+        yield row, image.as_py()
+
+
+def _images(file: Path, cifar: CifarSet):
+    """Every encoded image of `file`, null where there is none: a `pyarrow.BinaryArray`."""
     import pyarrow
 
     column = _column(file, cifar, "img")
-    if not (pyarrow.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0):
+    place = column.type.get_field_index("bytes") if pyarrow.types.is_struct(column.type) else -1
+    if place < 0:
         raise cifar.damaged(file, "a column 'img' of {bytes, path}", f"one of {column.type}")
-    for row, image in zip(rows, column.take(rows), strict=True):
-        yield row, image["bytes"].as_py()
+    return column.combine_chunks().flatten()[place]
+
+
+def _rows(file: Path, cifar: CifarSet) -> int:
+    with _table(file, cifar) as table:
+        return table.metadata.num_rows
 
 
 def _column(file: Path, cifar: CifarSet, name: str):
     """One column of `file`, and no other: a `pyarrow.ChunkedArray`."""
+    with _table(file, cifar) as table:
+        if name not in table.schema_arrow.names:
+            found = ", ".join(table.schema_arrow.names)
+            raise cifar.damaged(file, f"a column '{name}'", f"the columns {found}")
+        return table.read([name]).column(name)
+
+
+@contextlib.contextmanager
+def _table(file: Path, cifar: CifarSet):
+    """The opened file: a `ParquetFile`; what it raises within is told as damage."""
     # Slow to import and needed by this layout alone.
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
     try:
         with ParquetFile(file) as table:
-            if name not in table.schema_arrow.names:
-                found = ", ".join(table.schema_arrow.names)
-                raise cifar.damaged(file, f"a column '{name}'", f"the columns {found}")
-            return table.read([name]).column(name)
+            yield table
     except (pyarrow.ArrowException, OSError) as error:
         raise cifar.damaged(file, "a whole Parquet file", f"damage ({error})") from error
 
 
-def _decode(file: Path, cifar: CifarSet, row: int, encoded: bytes | None) -> np.ndarray:
-    """The pixels of one image file: `(32, 32, 3)` uint8."""
+def _decode(file: Path, cifar: CifarSet, row: int, encoded: bytes | None):
+    """The pixels of one image file, `(32, 32, 3)` uint8, and how it is coded."""
     from PIL import Image
 
     if encoded is None:
@@ -113,10 +179,11 @@ def _decode(file: Path, cifar: CifarSet, row: int, encoded: bytes | None) -> np.
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             size, mode, pixels = image.size, image.mode, np.asarray(image)
+            coding = image.format or "unknown"
     except (OSError, SyntaxError, ValueError) as error:  # what pillow's decoders raise
         raise cifar.damaged(file, f"an image in row {row}", f"damage ({error})") from error
     if size != (SIZE, SIZE) or mode != "RGB":
         raise cifar.damaged(
             file, f"a {SIZE}x{SIZE} RGB image in row {row}", f"{size[0]}x{size[1]} {mode}"
         )
-    return pixels
+    return pixels, coding

@@ -23,6 +23,7 @@ class CifarSet:
         name: its name here, and the name of its folder.
         archive: the file name of the official binary archive.
         md5: that archive's published checksum.
+        archive_bytes: its size.
         train_members: the files of the archive that hold training records.
         test_members: the files of the archive that hold test records.
         label_bytes: the bytes before the pixels of a record; the last is the class.
@@ -33,6 +34,7 @@ class CifarSet:
     name: str
     archive: str
     md5: str
+    archive_bytes: int
     train_members: tuple[str, ...]
     test_members: tuple[str, ...]
     label_bytes: int
@@ -56,6 +58,7 @@ CIFAR10 = CifarSet(
     name="cifar10",
     archive="cifar-10-binary.tar.gz",
     md5="c32a1d4ab5d03f1284b67883e8d87530",
+    archive_bytes=170_052_171,
     train_members=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
     test_members=("test_batch.bin",),
     label_bytes=1,
@@ -83,6 +86,7 @@ CIFAR100 = CifarSet(
     name="cifar100",
     archive="cifar-100-binary.tar.gz",
     md5="03b5dce01913d631647c71ecec9e9cb8",
+    archive_bytes=168_513_733,
     train_members=("train.bin",),
     test_members=("test.bin",),
     label_bytes=2,

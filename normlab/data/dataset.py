@@ -6,7 +6,8 @@ a set that fits in memory is indexed by the training step itself.
 An entry of the catalogue is a frozen dataclass marked with `@dataset(...)`. Its fields choose what
 to load, `load(root=None)` returns a `Dataset`, and `outline()` tells its sizes without loading.
 An entry that lives in files also has `locate(root=None)`, the path it would read or None, and
-`fetch(root=None)`, which downloads it.
+`fetch(root=None)`, which downloads it. One whose files may hold other numbers of examples than its
+fields say has `settled(root=None)`, which returns it with fields that say them: so does the config.
 """
 
 import hashlib
@@ -21,7 +22,8 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 import platformdirs
 
-from normlab.errors import UserError, require_field
+from normlab.data.checks import check_classes, check_split
+from normlab.errors import UserError, require_field, require_whole
 
 VALIDATION = 1
 """The shuffled order that validation examples come from: not that (0) of the training subsets, or
@@ -96,9 +98,12 @@ class Dataset:
         classes: the name of every label.
         validation: examples to choose settings by, of the dataset's own validation split or held
             out of the training split; or None.
+        source: which copy of the data it is, in a few words, for pages that tell what runs were
+            made on: "Parquet, JPEG-coded pictures".
 
     Raises:
-        UserError: an array has the wrong shape or dtype, or a label has no class.
+        UserError: an array has the wrong shape or dtype, has its channels first, or a label has no
+            class; or the names of the classes are not texts that differ.
 
     >>> split = Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1], np.int32))
     >>> Dataset("blank", split, split, ("dark", "light")).fingerprint
@@ -110,18 +115,23 @@ class Dataset:
     test: Split
     classes: tuple[str, ...]
     validation: Split | None = None
+    source: str = ""
 
     def __post_init__(self):
-        for part in ("train", "test", "validation"):
-            split = getattr(self, part)
-            if split is None:
+        where = f"dataset '{self.name}'"
+        check_classes(where, self.classes)
+        shape: tuple[int, ...] | None = None
+        for part, word in (("train", "training"), ("test", "test"), ("validation", "validation")):
+            if part == "validation" and self.validation is None:
                 continue
-            _check_split(f"dataset '{self.name}': {part}", split, len(self.classes))
-        if self.train.images.shape[1:] != self.test.images.shape[1:]:
-            raise UserError(
-                f"dataset '{self.name}': training images are {self.train.images.shape[1:]} but "
-                f"test images {self.test.images.shape[1:]}; both must have one (H, W, C)"
-            )
+            split: Split = getattr(self, part)
+            check_split(f"{where}: {part}", split, len(self.classes))
+            shape = shape or split.images.shape[1:]
+            if split.images.shape[1:] != shape:
+                raise UserError(
+                    f"{where}: training images are {shape} but {word} images "
+                    f"{split.images.shape[1:]}; all must have one (H, W, C)"
+                )
 
     def validated(self, validation: "int | Literal['own'] | None") -> "Dataset":
         """The set with its own validation split, with so many held out instead, or without any."""
@@ -188,25 +198,6 @@ class Dataset:
         return np.array(mean, np.float32), np.array([s or 1.0 for s in std], np.float32)
 
 
-def _check_split(where: str, split: Split, classes: int) -> None:
-    images, labels = split
-    if images.ndim != 4 or images.dtype != np.uint8 or images.size == 0:
-        raise UserError(
-            f"{where}.images must be uint8 of shape (N, H, W, C), none of them 0, "
-            f"got {images.dtype} of shape {images.shape}"
-        )
-    if labels.shape != images.shape[:1] or labels.dtype != np.int32:
-        raise UserError(
-            f"{where}.labels must be int32 of shape ({len(images)},), one for each image, "
-            f"got {labels.dtype} of shape {labels.shape}"
-        )
-    low, high = labels.min(), labels.max()
-    if low < 0 or high >= classes:
-        raise UserError(
-            f"{where}.labels must lie in 0..{classes - 1} for {classes} classes, got {low}..{high}"
-        )
-
-
 @dataclass(frozen=True)
 class DatasetFacts:
     """What is known of a dataset without loading it.
@@ -271,7 +262,10 @@ def stratified(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
     >>> labels[stratified(labels, 4)]
     array([0, 0, 1, 1])
     """
-    require_field(1 <= n <= len(labels), "n", n, f"in 1..{len(labels)}, the number of examples")
+    labels = np.asarray(labels)
+    whole = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+    require_field(whole, "labels", labels.dtype, "whole numbers of shape (N,)")
+    require_whole("n", n, 1, len(labels), ", the number of examples")
     # numpy promises the raw stream of a bit generator for good, but not what shuffle makes of it.
     keys = np.random.PCG64(seed).random_raw(len(labels))
     by_class = np.lexsort((keys, labels))

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from normlab.core import Array
-from normlab.data.augment import augmentation
-from normlab.errors import UserError, require_field
+from normlab.data.augment import augmentation, require_images
+from normlab.errors import UserError, require_whole
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Corruption:
     severity: int = 3
 
     def __post_init__(self) -> None:
-        fits = 1 <= self.severity <= len(self.amounts)
-        require_field(fits, "severity", self.severity, f"in 1..{len(self.amounts)}")
+        require_whole("severity", self.severity, 1, len(self.amounts))
 
     def __call__(self, key: Array, images: Array) -> Array:
         """The images, `(N, H, W, C)` float32 in 0..255 units, at this severity."""
+        require_images(images)
         return self.corrupt(key, images, self.amounts[self.severity - 1])
 
     def corrupt(self, key: Array, images: Array, amount: Array | float) -> Array:

@@ -12,6 +12,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from normlab.errors import require_field, require_whole
+
 WINDOW_SECONDS = 0.032
 """Of one spectrum: long enough to tell harmonics of a voice apart, short enough for a consonant."""
 
@@ -48,7 +50,7 @@ def bands(count: int, rate: int, samples: int) -> np.ndarray:
         white noise is equally bright in all.
 
     Raises:
-        ValueError: the bands are so narrow that one holds no bin.
+        FieldError: the bands are so narrow that one holds no bin.
     """
     edges = hertz(np.linspace(mel(LOWEST_HERTZ), mel(rate / 2), count + 2))
     bins = np.arange(samples // 2 + 1) * rate / samples
@@ -56,8 +58,8 @@ def bands(count: int, rate: int, samples: int) -> np.ndarray:
     rising, falling = (bins - low) / (middle - low), (high - bins) / (high - middle)
     triangles = np.maximum(0, np.minimum(rising, falling))
     total = triangles.sum(axis=1, keepdims=True)
-    if not total.all():
-        raise ValueError(f"{count} bands are too many for {samples} samples at {rate} Hz")
+    enough = f"fewer: {count} bands are too many for {samples} samples at {rate} Hz"
+    require_field(bool(total.all()), "mels", count, enough)
     return triangles / total
 
 
@@ -94,7 +96,16 @@ def log_mel(
 
     Returns:
         `(mels, frames)` float64, low pitch at the bottom (the last row).
+
+    Raises:
+        FieldError: an argument cannot work.
     """
+    require_sound(sound)
+    require_whole("mels", mels, 1)
+    require_whole("frames", frames, 1)
+    for field, value in (("rate", rate), ("seconds", seconds), ("speed", speed)):
+        require_field(0 < value < math.inf, field, value, "a positive number")
+    require_field(math.isfinite(pitch), "pitch", pitch, "a number of semitones")
     factor = 2 ** (pitch / SEMITONES)
     sound = resampled(np.asarray(sound, np.float64), factor)
     window = round(WINDOW_SECONDS * rate)
@@ -109,6 +120,14 @@ def log_mel(
     power = abs(np.fft.rfft(taken * weights) / (weights.sum() / 2)) ** 2
     level = 10 * np.log10(np.maximum(power @ bands(mels, rate, window).T, 1e-20))
     return np.maximum(level, quietest).T[::-1]
+
+
+def require_sound(sound: np.ndarray) -> None:
+    """Raise `FieldError` unless it is `(N,)` finite samples, one or more."""
+    sound = np.asarray(sound)
+    samples = sound.ndim == 1 and sound.size > 0 and np.isfinite(sound).all()
+    found = f"{sound.dtype} of shape {sound.shape}"
+    require_field(bool(samples), "sound", found, "finite samples of shape (N,), one or more")
 
 
 def grey(picture: np.ndarray, black: float, white: float) -> np.ndarray:
@@ -126,6 +145,7 @@ def at_level(sound: np.ndarray, decibels: float) -> np.ndarray:
     >>> at_level(np.array([0.5, -0.5]), -20.0)
     array([ 0.1, -0.1])
     """
+    require_sound(sound)
     level = np.sqrt(np.mean(np.square(sound, dtype=np.float64)))
     return sound * (10 ** (decibels / 20) / level if level else 1.0)
 

@@ -5,15 +5,16 @@ A file is looked for in `<root>/medmnist/`, then in `<root>/`, under its publish
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from normlab.data.dataset import Dataset, Outline, Split, data_root, dataset
+from normlab.data.dataset import Dataset, Outline, Split, data_root, dataset, stratified
 from normlab.data.medmnist_sets import SETS, SIZE
 from normlab.data.reading import npz_lengths, read_npz, whole
-from normlab.errors import UserError, require_field
+from normlab.errors import FieldError, UserError, require_field
 
 Name = Literal[
     "bloodmnist",
@@ -49,12 +50,15 @@ class Medmnist:
             train on, 524 to validate on, 624 to test on), `bloodmnist`, `breastmnist`,
             `dermamnist`, `octmnist`, `organamnist`, `organcmnist`, `organsmnist`, `pathmnist`,
             `retinamnist` or `tissuemnist`.
+        balance: whether the training split is cut to as many examples of each class as the rarest
+            has, by a draw that is the same in every run. The other splits stay as they are.
 
     >>> Medmnist("breastmnist")
-    Medmnist(set='breastmnist')
+    Medmnist(set='breastmnist', balance=False)
     """
 
     set: Name = "pneumoniamnist"
+    balance: bool = False
 
     def __post_init__(self) -> None:
         require_field(self.set in SETS, "set", self.set, f"one of {', '.join(SETS)}")
@@ -75,13 +79,30 @@ class Medmnist:
         with whole(self._damaged, path, "a whole .npz file"):
             arrays = read_npz(path, names)
         train, own, test = (self._split(path, part, arrays) for part in PARTS)
-        return Dataset(self.set, train, test, SETS[self.set].classes, validation=own)
+        published = SETS[self.set]
+        sizes = len(train.labels), len(own.labels), len(test.labels)
+        source = ".npz of the published sizes"
+        if sizes != published.examples:
+            source = ".npz of {:,}, {:,} and {:,} examples, not as published".format(*sizes)
+        if self.balance:
+            chosen = stratified(train.labels, _balanced(train.labels, len(published.classes)))
+            train, source = Split(*(array[chosen] for array in train)), f"{source}, balanced"
+        return Dataset(self.set, train, test, published.classes, validation=own, source=source)
 
     def outline(self, root: Path | None = None) -> Outline:
-        """The sizes of what `load` returns: of the file that is here, or else as published."""
+        """The sizes of what `load` returns: of the file that is here, or else as published.
+
+        Raises:
+            FieldError: the training split is to be balanced, and the file is not here.
+        """
         published = SETS[self.set]
         path = self.locate(root)
         train, own, test = (path and _counts(path)) or published.examples
+        if self.balance:
+            if path is None:
+                message = "balance needs the file, which tells how rare classes are"
+                raise FieldError("balance", f"{message}: {self._missing(root)}")
+            train = _balanced_examples(self, path, path.stat().st_mtime_ns)
         shape = (SIZE, SIZE, published.channels)
         return Outline(shape, len(published.classes), train, test, own)
 
@@ -153,6 +174,16 @@ class Medmnist:
             raise self._damaged(path, f"{part}_labels in 0..{last}", f"{low}..{high}")
         pixels = images.reshape(len(images), SIZE, SIZE, published.channels)
         return Split(np.ascontiguousarray(pixels), labels[:, 0].astype(np.int32))
+
+
+def _balanced(labels: np.ndarray, classes: int) -> int:
+    """How many examples there are with as many of each class as the rarest has."""
+    return classes * int(np.bincount(labels, minlength=classes).min())
+
+
+@lru_cache(maxsize=16)  # a sweep asks it of every run
+def _balanced_examples(described: Medmnist, path: Path, changed: int) -> int:
+    return len(described.load(path.parent).train.labels)
 
 
 def _counts(path: Path) -> list[int] | None:

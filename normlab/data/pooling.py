@@ -1,8 +1,10 @@
 """Smaller images."""
 
+from numbers import Integral
+
 import numpy as np
 
-from normlab.errors import require_field
+from normlab.errors import UserError, require_channels_last, require_field
 
 
 def mean_pool(images: np.ndarray, size: int) -> np.ndarray:
@@ -16,14 +18,19 @@ def mean_pool(images: np.ndarray, size: int) -> np.ndarray:
         `(N, size, size, C)` uint8.
 
     Raises:
+        UserError: `images` are not such.
         FieldError: `size` does not divide the images' height and width, or they differ.
 
     >>> mean_pool(np.array([[0, 1], [4, 5]], np.uint8).reshape(1, 2, 2, 1), 1).item()
     3
     """
+    if images.ndim != 4 or images.dtype != np.uint8:
+        found = f"{images.dtype} of shape {images.shape}"
+        raise UserError(f"images must be uint8 of shape (N, H, W, C), got {found}")
+    require_channels_last("images", images.shape)
     n, height, width, channels = images.shape
     require_field(
-        size >= 1 and height == width and height % size == 0,
+        isinstance(size, Integral) and size >= 1 and height == width and height % size == 0,
         "size",
         size,
         f"a divisor of the images' height and width, here {height} and {width}",

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from normlab.data.dataset import Dataset, Outline, Split, dataset
-from normlab.errors import require_field
+from normlab.errors import require_whole
 
 CLASSES = (
     "disc",
@@ -63,10 +63,9 @@ class Shapes:
 
     def __post_init__(self):
         for field in ("train_examples", "test_examples"):
-            n = getattr(self, field)
-            require_field(n >= len(CLASSES), field, n, f"at least {len(CLASSES)}")
-        require_field(8 <= self.size <= 64, "size", self.size, "in 8..64")
-        require_field(self.seed >= 0, "seed", self.seed, "at least 0")
+            require_whole(field, getattr(self, field), len(CLASSES))
+        require_whole("size", self.size, 8, 64)
+        require_whole("seed", self.seed, 0)
 
     def outline(self) -> Outline:
         """The sizes of what `load` returns."""
@@ -75,7 +74,7 @@ class Shapes:
 
     def load(self, root: Path | None = None) -> Dataset:
         """Draw the images. `root` is there because every dataset takes one; nothing is read."""
-        return Dataset("shapes", self._split(0), self._split(1), CLASSES)
+        return Dataset("shapes", self._split(0), self._split(1), CLASSES, source="drawn by normlab")
 
     def _split(self, part: int) -> Split:
         n = (self.train_examples, self.test_examples)[part]

@@ -20,7 +20,7 @@ import numpy as np
 from normlab.data.dataset import Dataset, Outline, Split, data_root, dataset
 from normlab.data.log_mel import at_level, grey, log_mel, standardised
 from normlab.data.reading import require_possible, whole
-from normlab.errors import UserError, require_field
+from normlab.errors import UserError, require_field, require_whole
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 LEVELS = ("standardised", "raw")
@@ -109,8 +109,8 @@ class SpokenDigits:
             require_field(left, field, list(speakers), "such that a speaker is left to train on")
         require_field(0.25 <= self.test_speed <= 4, "test_speed", self.test_speed, "in 0.25..4")
         require_field(-24 <= self.test_pitch <= 24, "test_pitch", self.test_pitch, "in -24..24")
-        require_field(8 <= self.mels <= 40, "mels", self.mels, "in 8..40")
-        require_field(8 <= self.frames <= 128, "frames", self.frames, "in 8..128")
+        require_whole("mels", self.mels, 8, 40)
+        require_whole("frames", self.frames, 8, 128)
         require_field(0.1 <= self.seconds <= 3, "seconds", self.seconds, "in 0.1..3")
 
     def outline(self) -> Outline:
@@ -145,7 +145,8 @@ class SpokenDigits:
             parts[part].append((self._image(path, name, contents, part == "test"), digit))
         train, own, test = map(_split, parts.values())
         assert train is not None and test is not None  # as the speakers are those of the fields
-        return Dataset("spoken_digits", train, test, CLASSES, validation=own)
+        source = f"{path.name}, {self.level} level"
+        return Dataset("spoken_digits", train, test, CLASSES, validation=own, source=source)
 
     def locate(self, root: Path | None = None) -> Path | None:
         """The folder or the archive of recordings that `load` would read; None without."""

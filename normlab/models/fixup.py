@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from normlab.core import Array
+from normlab.errors import require_channels_last
 from normlab.models.convolution import convolve
 from normlab.models.dropout import drop
 from normlab.models.resnet import BLOCK_LAYERS, _ResidualNetwork
@@ -52,6 +53,7 @@ class Fixup(_ResidualNetwork):
         """
         require_no_normaliser(self.norm, "fixup")
         require_no_transform(self.kernel, "fixup")
+        require_channels_last("images", x.shape)
         x = self._plain_conv(self.width, 1, he_normal)(x.astype(self.dtype))
         x = self._stages(ACTIVATIONS[self.activation](Shift()(x)), train)
         x = Shift()(x.mean(axis=(1, 2)).astype(jnp.float32))

@@ -3,7 +3,7 @@
 import flax.linen as nn
 
 from normlab.core import Array, KernelTransform, Normaliser
-from normlab.errors import require_field
+from normlab.errors import require_channels_last, require_field
 from normlab.models.dropout import Place, drop, require_dropout
 from normlab.models.slots import (
     ActivationName,
@@ -50,6 +50,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Logits `(N, classes)` of images or vectors `(N, ...)`, which are flattened."""
+        require_channels_last("images", x.shape)
         x = x.reshape(x.shape[0], -1).astype(self.dtype)
         for number, width in enumerate(self.widths):
             x = drop(self, x, "blocks", train) if number > 0 else x
@@ -94,6 +95,7 @@ class Convnet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Logits `(N, classes)` of images `(N, H, W, C)`."""
+        require_channels_last("images", x.shape)
         x = x.astype(self.dtype)
         for stage, width in enumerate(self.widths):
             if stage > 0:

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from normlab.core import Array, KernelTransform, Normaliser
-from normlab.errors import require_field
+from normlab.errors import require_channels_last, require_field
 from normlab.models.dropout import Place, drop, require_dropout
 from normlab.models.slots import (
     ACTIVATIONS,
@@ -42,6 +42,7 @@ class _ResidualNetwork(nn.Module):
         super().__post_init__()
 
     def _stem(self, x: Array, train: bool) -> Array:
+        require_channels_last("images", x.shape)
         return self._conv(self.width, 3, 1, train)(x.astype(self.dtype))
 
     def _conv(

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from normlab.core import Array, KernelTransform, Normaliser
-from normlab.errors import require_field
+from normlab.errors import require_channels_last, require_field
 from normlab.models.slots import ACTIVATIONS, ActivationName, Dtype, NormAct, conv, halve, model
 from normlab.norms.controls import Identity
 
@@ -129,6 +129,7 @@ class Speednet(nn.Module):
         Raises:
             FieldError: the image is too small for the patches, or for a halving in each stage.
         """
+        require_channels_last("images", x.shape)
         side, filters = min(x.shape[1:3]), 2 * self.patch**2 * x.shape[-1]
         least = self.patch - 1 + 2 ** len(self.widths)
         allowed = f"such that images have {least} pixels a side (2^stages + patch - 1), not {side}"

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from normlab.core import Array, KernelTransform, Normaliser
-from normlab.errors import require_field
+from normlab.errors import require_channels_last, require_field
 from normlab.models.scalars import Multiplier
 from normlab.models.slots import (
     ACTIVATIONS,
@@ -108,6 +108,7 @@ class Vit(nn.Module):
 
     def _embed(self, x: Array, train: bool) -> Array:
         """The class token and the patches row by row, a learnt vector for each place added."""
+        require_channels_last("images", x.shape)
         n, height, width, channels = x.shape
         p = self.patch
         fills = height % p == 0 and width % p == 0

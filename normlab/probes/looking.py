@@ -1,5 +1,6 @@
 """Probes without a config: any linen network, looked at as it stands."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
@@ -9,7 +10,7 @@ import optax
 
 from normlab.catalogue import snake_case
 from normlab.core import Array
-from normlab.errors import UserError
+from normlab.errors import UserError, require_channels_last
 from normlab.probes.contract import Moment, Probe, Readings, Subject
 
 
@@ -72,6 +73,10 @@ def look(
     >>> found["gradients"]["norm"].layers
     ('layers_0', 'layers_3')
     """
+    try:
+        require_channels_last("images", images.shape)
+    except UserError as error:  # a network of one's own may take them so
+        warnings.warn(str(error), stacklevel=2)
     params = variables["params"]
     rest = {name: value for name, value in variables.items() if name != "params"}
     if opt_state is None:

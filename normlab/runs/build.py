@@ -3,7 +3,7 @@
 import inspect
 import sys
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,20 @@ def dataset(sections: dict[str, Any]) -> Dataset:
     """The data, loaded."""
     found: Dataset = _described(sections).load()
     return found.validated(sections["data"]["validation"])
+
+
+def settled(sections: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the data that the files on this machine decide.
+
+    Raises:
+        UserError: the files are damaged, or cannot give what is asked for.
+    """
+    described = _described(sections)
+    if not hasattr(described, "settled"):
+        return {}
+    found = described.settled()
+    names = [field.name for field in fields(found)]
+    return {n: getattr(found, n) for n in names if getattr(found, n) != getattr(described, n)}
 
 
 def _described(sections: dict[str, Any]) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from normlab.catalogue import AUGMENTATIONS, PROBES
-from normlab.errors import did_you_mean
+from normlab.errors import FieldError, UserError, did_you_mean
 from normlab.runs import build, probing
 from normlab.runs.dialects import translate_dialect
 from normlab.runs.identity import ABSENT_IF, short_hash, without
@@ -119,7 +119,7 @@ def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None,
         sections["probes"], found = _check_probes(document)
         problems += found
     if not problems:
-        problems += _check_together(document, sections)
+        problems += _settle(document, sections) or _check_together(document, sections)
     if problems:
         return None, problems
     origins = {path: str(mark) for path, mark in document.marks.items()}
@@ -136,6 +136,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _settle(document: Document, sections: dict[str, Any]) -> list[Problem]:
+    """Write down what the files of the data decide: how many examples a smaller copy holds."""
+    try:
+        sections["data"] |= build.settled(sections)
+    except UserError as error:
+        field = (error.field,) if isinstance(error, FieldError) else ()
+        return [Problem(document.mark(("data", *field)), f"data: {error}")]
+    return []
 
 
 def _check_top_level(document: Document) -> list[Problem]:

@@ -12,6 +12,7 @@ from normlab.runs.yaml_source import Path
 ABSENT_IF: dict[Path, Any] = {
     ("kernel",): None,
     ("probes",): None,
+    ("data", "balance"): False,
     ("model", "dropout"): 0.0,
     ("model", "dropout_at"): "head",
     ("train", "adaptive_clip"): None,

@@ -117,6 +117,7 @@ class Maker:
         self.tell(RunStarted(config, task.index, "compiling"))
         data, _ = self._load_data(config)
         self._check_same_data(run, data)
+        self._check_sizes(config, data)
         run.add_provenance(provenance.collect(data, task.claims, task.at_once))
         compiled, compile_seconds = self._compile(config)
         about |= {
@@ -207,6 +208,18 @@ class Maker:
                     f"{run.path}: this run began on other data (fingerprint "
                     f"{record['data']['fingerprint']}, now {data.fingerprint}); restore that data, "
                     "or give --out another folder"
+                )
+
+    def _check_sizes(self, config: RunConfig, data: Dataset) -> None:
+        """Its steps and its schedule were reckoned from the sizes that were known without it."""
+        known = build.outline(config.sections)
+        splits = (("train", known.train_examples), ("test", known.test_examples))
+        for part, expected in splits:
+            if (found := len(getattr(data, part).labels)) != expected:
+                raise UserError(
+                    f"the data have {found} {part} examples, and the config was reckoned with "
+                    f"{expected}: give the same command again where the data lie, or mend the "
+                    "dataset's outline() if it is your own"
                 )
 
 

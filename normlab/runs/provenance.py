@@ -38,6 +38,7 @@ def collect(data: Dataset, claims: Sequence[str] = (), at_once: int = 1) -> dict
         "git": git_state(Path(__file__).parents[1]),
         "data": {
             "name": data.name,
+            "source": data.source,
             "fingerprint": data.fingerprint,
             "classes": len(data.classes),
             "train_examples": len(data.train.labels),

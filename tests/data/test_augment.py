@@ -8,7 +8,7 @@ import pytest
 from normlab.catalogue import AUGMENTATIONS
 from normlab.data import Brightness, Contrast, Crop, Cutout, Flip, LowContrast, apply_all
 from normlab.data.light import Corruption
-from normlab.errors import FieldError
+from normlab.errors import FieldError, UserError
 
 ENTRIES = [AUGMENTATIONS.load(name)() for name in AUGMENTATIONS.entries()]
 every = pytest.mark.parametrize("augment", ENTRIES, ids=lambda a: type(a).__name__)
@@ -18,6 +18,24 @@ KEY = jax.random.key(7)
 def batch(n=16, height=12, width=10, seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (n, height, width, 3))
     return jnp.asarray(pixels, jnp.float32)
+
+
+@every
+def test_takes_images_alone(augment):
+    square = batch(height=12, width=12)
+    for images in (square.astype(jnp.uint8), square[0], square.transpose(0, 3, 1, 2)):
+        with pytest.raises(UserError, match=r"channels first|float32 images of shape"):
+            augment(KEY, images)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Crop(padding=1.5), lambda: Crop(padding=True), lambda: Cutout(size=2.5),
+     lambda: LowContrast(severity=2.5), lambda: Brightness(amount=float("nan"))],
+)  # fmt: skip
+def test_settings_of_another_kind_are_refused(make):
+    with pytest.raises(FieldError):
+        make()
 
 
 def test_the_catalogue_holds_them():

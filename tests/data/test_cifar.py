@@ -141,6 +141,47 @@ def test_subsets_and_sizes(layout, request):
     assert Cifar10(size=16).load(root).train.images.shape == (40, 16, 16, 3)
 
 
+@pytest.mark.parametrize("layout", ["small", "tables"])
+def test_the_outline_is_of_the_files_that_are_here(layout, request):
+    root = request.getfixturevalue(layout)[0]
+    assert Cifar10().outline(root) == ((32, 32, 3), 10, 40, 10, 0)
+    assert Cifar10(train_examples=20, size=8).outline(root) == ((8, 8, 3), 10, 20, 10, 0)
+    said = Cifar10(train_examples=40, test_examples=10)
+    assert Cifar10().settled(root) == said == said.settled(root)
+    assert said.load(root).fingerprint == Cifar10().load(root).fingerprint
+    with pytest.raises(FieldError, match=r"test_examples must be in 1\.\.10, as many as .*cifar10"):
+        Cifar10(test_examples=11).settled(root)
+
+
+def test_of_files_of_the_published_size_nothing_need_be_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("normlab.data.cifar._counted", lambda *_: (50_000, 10_000))
+    write_parquet(tmp_path / "cifar10", "test", [b"?"], [0])
+    assert Cifar10().settled(tmp_path) == Cifar10()
+
+
+@pytest.mark.parametrize(
+    ("layout", "source"),
+    [("small", "binary archive of 40 and 10 examples"),
+     ("tables", "Parquet, PNG-coded pictures of 40 and 10 examples")],
+)  # fmt: skip
+def test_a_set_says_what_it_was_read_from(layout, source, request):
+    assert Cifar10().load(request.getfixturevalue(layout)[0]).source == source
+
+
+def test_more_examples_than_were_published_are_refused(tables):
+    root, folder, *_ = tables
+    write_parquet(folder, "test", [b"?"] * 10_001, [0] * 10_001)
+    for use in (Cifar10().settled, Cifar10().outline, Cifar10().load):
+        assert_damaged(lambda use=use: use(root), folder, "at most", "found 40 and 10,001")
+
+
+def test_an_archive_with_one_file_under_two_names_is_refused(tmp_path):
+    files = members("cifar10", examples(40, 10, 0), examples(10, 10, 1))
+    files["data_batch_4.bin"] = files["data_batch_1.bin"]
+    path = write_archive(tmp_path / CIFAR10.archive, files)
+    assert_damaged(lambda: Cifar10().load(tmp_path), path, "two with the same contents")
+
+
 def test_a_subset_larger_than_the_file_is_refused(small):
     with pytest.raises(UserError, match=r"1\.\.40"):
         Cifar10(train_examples=41).load(small[0])
@@ -304,6 +345,57 @@ def test_missing_tables(tables):
     )
     (folder / "train-00000-of-00002.parquet").unlink()
     assert_damaged(lambda: Cifar10().load(root), folder, "a file train-*.parquet, found none")
+
+
+SHARDS = {
+    "one of two": ["00000-of-00002-0a1b2c3d"],
+    "the last of two": ["00001-of-00002"],
+    "one of three twice": ["00000-of-00003-aa", "00000-of-00003-bb", "00002-of-00003-cc"],
+    "a browser's second copy": ["00000-of-00001", "00000-of-00001 (1)"],
+    "a renamed copy": ["00000-of-00001", "00000-of-00001 - Copy"],
+    "two uploads": ["00000-of-00001-0a1b", "00000-of-00001-4e5f"],
+    "two ways of cutting": ["00000-of-00001", "00000-of-00002", "00001-of-00002"],
+    "with and without numbers": ["00000-of-00001", "extra"],
+    "a copy without numbers": ["0", "0 (1)"],
+}
+
+
+@pytest.mark.parametrize("names", SHARDS.values(), ids=SHARDS)
+def test_shards_that_are_missing_or_there_twice_are_refused(names, tables):
+    root, folder, *_ = tables
+    (folder / "train-00000-of-00001.parquet").unlink()
+    for seed, name in enumerate(names):
+        images, labels = examples(20, 10, 10 + seed)
+        table = pa.table({"img": [{"bytes": png(i), "path": None} for i in images],
+                          "label": labels})  # fmt: skip
+        pq.write_table(table, folder / f"train-{name}.parquet")
+    for use in (Cifar10().load, Cifar10().outline):
+        assert_damaged(lambda use=use: use(root), folder, "once each", f"train-{names[0]}.parquet")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["00000-of-00002-0a1b2c3d4e5f6a7b", "00001-of-00002-7b6a5f4e3d2c1b0a"], ["0", "1"]],
+)
+def test_whole_sets_of_shards_are_read(names, tables):
+    root, folder, *_ = tables
+    (folder / "train-00000-of-00001.parquet").unlink()
+    for seed, name in enumerate(names):
+        images, labels = examples(20, 10, 10 + seed)
+        table = pa.table({"img": [{"bytes": png(i), "path": None} for i in images],
+                          "label": labels})  # fmt: skip
+        pq.write_table(table, folder / f"train-{name}.parquet")
+    assert len(Cifar10().load(root).train.labels) == 40
+
+
+@pytest.mark.parametrize("other", ["train-00001-of-00002", "test-00000-of-00001"])
+def test_images_that_stand_in_two_files_are_refused(other, tables):
+    root, folder, *_ = tables
+    whole = folder / "train-00000-of-00001.parquet"
+    if other.startswith("train"):
+        whole = whole.rename(folder / "train-00000-of-00002.parquet")
+    (folder / f"{other}.parquet").write_bytes(whole.read_bytes())
+    assert_damaged(lambda: Cifar10().load(root), folder, "every image in one file", "40 in two of")
 
 
 @both

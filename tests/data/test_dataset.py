@@ -92,11 +92,62 @@ def test_fingerprint_does_not_depend_on_memory_layout():
             lambda i, y: (i[:, :2], y),
             r"training images are \(2, 4, 3\) but test images \(4, 4, 3\)",
         ),
+        (lambda i, y: (i.tolist(), y), r"train\.images must be a numpy array, got list"),
+        (lambda i, y: (i, list(y)), r"train\.labels must be a numpy array, got list"),
+        (lambda i, y: (i, y.astype(np.float32)), r"train\.labels.*got float32"),
+        (lambda i, y: (i, y[:, None]), r"train\.labels.*shape \(4, 1\)"),
     ],
 )
 def test_broken_arrays_are_refused(broken, message):
     with pytest.raises(UserError, match=message):
         a_dataset(Split(*broken(*split())))
+
+
+@pytest.mark.parametrize(
+    "classes", ["ab", (), ("a", "a"), ("a", 1), (0, 1)], ids=["text", "none", "twice", "one", "two"]
+)
+def test_names_of_classes_that_are_not_texts_that_differ_are_refused(classes):
+    with pytest.raises(UserError, match="classes must be the names of the labels"):
+        Dataset("toy", split(), split(2), classes)
+
+
+def test_a_part_that_is_no_split_is_refused():
+    with pytest.raises(UserError, match=r"test must be Split\(images, labels\), got NoneType"):
+        Dataset("toy", split(), None, ("a", "b"))  # type: ignore[arg-type]
+
+
+def test_validation_images_of_another_shape_are_refused():
+    with pytest.raises(UserError, match=r"\(4, 4, 3\) but validation images \(2, 2, 3\)"):
+        Dataset("toy", split(), split(2), ("a", "b"), validation=split(2, (2, 2, 3)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_with_their_channels_first_are_refused(channels):
+    """A square of more than four pixels behind an axis of one or three; nothing else is doubted."""
+    first = split(4, (channels, 8, 8))
+    with pytest.raises(UserError, match=r"channels first.*transpose\(0, 2, 3, 1\)"):
+        a_dataset(first, first)
+    for shape in ((channels, 4, 4), (channels, 8, 7), (2, 8, 8), (8, 8, channels), (3, 3, 3)):
+        a_dataset(split(4, shape), split(2, shape))
+    with pytest.raises(UserError, match="channels first"):
+        mean_pool(first.images, 4)
+
+
+@pytest.mark.parametrize(
+    "labels", [np.zeros(4), np.zeros((4, 1), int), np.array(["a", "b"])], ids=["float", "2", "text"]
+)
+def test_labels_that_are_no_list_of_whole_numbers_are_not_stratified(labels):
+    with pytest.raises(FieldError, match="labels must be whole numbers of shape"):
+        stratified(labels, 1)
+    with pytest.raises(FieldError, match=r"n must be in 1\.\.4 and whole"):
+        stratified(np.zeros(4, int), 2.0)  # type: ignore[arg-type]
+
+
+def test_mean_pool_takes_images_alone():
+    with pytest.raises(UserError, match="uint8 of shape"):
+        mean_pool(np.zeros((1, 4, 4, 1)), 2)
+    with pytest.raises(UserError, match="uint8 of shape"):
+        mean_pool(np.zeros((4, 4, 1), np.uint8), 2)
 
 
 def test_decorator_attaches_facts():

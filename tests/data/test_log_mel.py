@@ -13,6 +13,7 @@ from normlab.data.log_mel import (
     resampled,
     standardised,
 )
+from normlab.errors import FieldError
 
 RATE = 8000
 PICTURE = {"mels": 32, "frames": 40, "seconds": 0.8}
@@ -110,6 +111,16 @@ def test_a_sound_is_brought_to_a_level_and_silence_stays_silence():
     loud = at_level(sine(1000, loudness=0.001), -26.0)
     assert np.sqrt(np.mean(loud**2)) == pytest.approx(0.0501187234, rel=1e-9)
     assert not at_level(np.zeros(10), -26.0).any()
+
+
+@pytest.mark.parametrize(
+    "sound, changed",
+    [([], {}), ([[1.0]], {}), ([np.nan], {}), ([1.0], {"seconds": 0.0}), ([1.0], {"frames": 1.5}),
+     ([1.0], {"mels": 0}), ([1.0], {"speed": -1.0}), ([1.0], {"pitch": np.inf})],
+)  # fmt: skip
+def test_sounds_and_sizes_without_a_picture_are_refused(sound, changed):
+    with pytest.raises(FieldError):
+        image(np.array(sound), RATE, **PICTURE | changed)
 
 
 def test_a_constant_picture_is_standardised_to_zero_whatever_its_mean_is_rounded_to():

@@ -49,6 +49,32 @@ def test_the_outline_is_of_the_file_that_is_here_or_else_as_published(tmp_path):
     assert Medmnist().outline(tmp_path) == outline
 
 
+def test_a_balanced_cut_has_as_many_of_each_class_as_the_rarest(tmp_path):
+    contents = arrays("pneumoniamnist", (12, 5, 7))
+    contents["train_labels"] = np.array([[1]] * 9 + [[0]] * 3, np.uint8)
+    write(tmp_path, "pneumoniamnist", contents)
+    described = Medmnist(balance=True)
+    data, whole = described.load(tmp_path), Medmnist().load(tmp_path)
+    assert np.bincount(data.train.labels).tolist() == [3, 3]
+    assert data.train.images.shape == (6, *described.outline(tmp_path).image_shape)
+    assert described.outline(tmp_path) == Medmnist().outline(tmp_path)._replace(train_examples=6)
+    # Each is one of the whole set's, under its own label, and none is there twice.
+    places = [(whole.train.images == image).all(axis=(1, 2, 3)).nonzero()[0] for image in
+              data.train.images]  # fmt: skip
+    chosen = np.concatenate(places)
+    assert len(set(chosen.tolist())) == len(chosen) == 6
+    np.testing.assert_array_equal(whole.train.labels[chosen], data.train.labels)
+    assert described.load(tmp_path).fingerprint == data.fingerprint != whole.fingerprint
+    for part in ("test", "validation"):
+        np.testing.assert_array_equal(getattr(data, part).images, getattr(whole, part).images)
+    assert data.source == ".npz of 12, 5 and 7 examples, not as published, balanced"
+
+
+def test_without_the_file_nobody_knows_how_large_a_balanced_cut_is(tmp_path):
+    with pytest.raises(FieldError, match=r"balance needs the file.*pneumoniamnist\.npz"):
+        Medmnist(balance=True).outline(tmp_path)
+
+
 def test_the_file_may_lie_in_the_root_itself(tmp_path):
     np.savez(tmp_path / "pneumoniamnist.npz", **arrays("pneumoniamnist"))
     assert len(Medmnist().load(tmp_path).train.labels) == 12

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from normlab.catalogue import MODELS, NORMS
-from normlab.errors import FieldError
+from normlab.errors import FieldError, UserError
 from normlab.models.slots import NORM_STATE, parameter_role
 from normlab.norms import FrozenBatchNorm
 from normlab.norms.moments import ShapeError
@@ -274,3 +274,12 @@ def test_remat_has_the_same_gradient_and_every_parameter_gets_one(model):
     for one, other in zip(*map(jax.tree.leaves, gradients(variables["params"])), strict=True):
         assert np.isfinite(one).all() and np.abs(one).max() > 0
         np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS.entries())
+def test_images_with_their_channels_first_are_refused(model):
+    network = usual(model)
+    for channels in (1, 3):
+        image = jax.ShapeDtypeStruct((2, channels, 16, 16), jnp.float32)
+        with pytest.raises(UserError, match=r"channels first.*transpose\(0, 2, 3, 1\)"):
+            jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)

@@ -1,6 +1,7 @@
 """Gradients' norms against gradients by hand."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -58,3 +59,15 @@ def test_norms_and_angles_of_any_scale_neither_vanish_nor_overflow(scale):
     np.testing.assert_allclose(dot(tree, other_tree) / scale, one @ other, rtol=1e-5, atol=1e-6)
     nothing = {"a": jnp.zeros(4), "b": jnp.zeros((1, 3))}
     assert float(norm(nothing)) == float(cosine(tree, nothing)) == 0
+
+
+def test_a_network_of_ones_own_is_warned_of_images_with_their_channels_first():
+    class Own(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(x.reshape(len(x), -1))
+
+    x, labels = jnp.ones((4, 3, 8, 8)), jnp.zeros(4, jnp.int32)
+    variables = Own().init(jax.random.key(0), x)
+    with pytest.warns(UserWarning, match=r"channels first.*transpose\(0, 2, 3, 1\)"):
+        look(Own(), variables, x, labels, [Gradients()])
