@@ -15,6 +15,7 @@ import numpy as np
 
 from normlab.data.cifar_sets import CHANNELS, SIZE, TEST_EXAMPLES, TRAIN_EXAMPLES, CifarSet
 from normlab.data.dataset import Split, stratified
+from normlab.data.reading import whole
 
 SHARD = re.compile(r"(?:train|test)-([0-9]+)-of-([0-9]+)(?:-[0-9A-Za-z]+)?")
 PLAIN = re.compile(r"[\w.-]+")
@@ -162,29 +163,27 @@ def _column(file: Path, cifar: CifarSet, name: str):
 def _table(file: Path, cifar: CifarSet):
     """The opened file: a `ParquetFile`; what it raises within is told as damage."""
     # Slow to import and needed by this layout alone.
-    import pyarrow
     from pyarrow.parquet import ParquetFile
 
-    try:
-        with ParquetFile(file) as table:
-            yield table
-    except (pyarrow.ArrowException, OSError) as error:
-        raise cifar.damaged(file, "a whole Parquet file", f"damage ({error})") from error
+    with whole(cifar.damaged, file, "a whole Parquet file"), ParquetFile(file) as table:
+        yield table
 
 
 def _decode(file: Path, cifar: CifarSet, row: int, encoded: bytes | None):
     """The pixels of one image file, `(32, 32, 3)` uint8, and how it is coded."""
     from PIL import Image
 
-    if encoded is None:
-        raise cifar.damaged(file, f"an image in row {row}", "nothing")
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            size, mode, pixels = image.size, image.mode, np.asarray(image)
-            coding = image.format or "unknown"
-    except (OSError, SyntaxError, ValueError) as error:  # what pillow's decoders raise
-        raise cifar.damaged(file, f"an image in row {row}", f"damage ({error})") from error
-    if size != (SIZE, SIZE) or mode != "RGB":
+    if not isinstance(encoded, bytes):
+        found = "nothing" if encoded is None else f"a value of {type(encoded).__name__}"
+        raise cifar.damaged(file, f"an image in row {row}", found)
+    with (
+        whole(cifar.damaged, file, f"an image in row {row}"),
+        Image.open(io.BytesIO(encoded)) as image,
+    ):
+        size, mode, coding = image.size, image.mode, image.format or "unknown"
+        # Another size is not decoded, as a damaged one may be of gigabytes.
+        pixels = np.asarray(image) if size == (SIZE, SIZE) else None
+    if pixels is None or mode != "RGB":
         raise cifar.damaged(
             file, f"a {SIZE}x{SIZE} RGB image in row {row}", f"{size[0]}x{size[1]} {mode}"
         )

@@ -111,3 +111,42 @@ def test_damaged_tables(tmp_path):
         write_parquet(tmp_path / "cifar10", part, list(map(png, images)), labels)
     path = tmp_path / "cifar10" / "train-00000-of-00001.parquet"
     assert refusals(path, lambda: Cifar10().load(tmp_path), 60) > 20
+
+
+def picture(size):
+    return png(np.zeros((*size, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("encoded", "found"),
+    [
+        ("text", "row 3, found a value of str"),
+        ([1, 2], "row 3, found a value of list"),
+        (picture((1, 1)).replace(b"\0\0\0\1\0\0\0\1", b"\0\0\x3f\xff" * 2), "row 3"),
+        (picture((40, 32)), "row 3, found 32x40 RGB"),
+    ],
+    ids=["text", "list", "of a gigabyte", "larger"],
+)
+def test_what_is_no_picture_of_its_size_is_told(tmp_path, encoded, found):
+    images, labels = examples(4, 10, 0)
+    pictures = list(map(png, images))
+    folder = tmp_path / "cifar10"
+    write_parquet(folder, "test", pictures, labels)
+    kind = type(encoded)
+    others = {str: "other", list: [7]}.get(kind, pictures[0])
+    write_parquet(folder, "train", [others, others, others, encoded], labels)
+    first = found if kind is bytes else found.replace("row 3", "row 0")
+    with pytest.raises(UserError, match=rf"train-00000-of-00001.parquet: expected .*{first}"):
+        Cifar10().load(tmp_path)
+
+
+def test_a_column_that_is_there_twice_is_told(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    images, labels = examples(4, 10, 0)
+    write_parquet(tmp_path / "cifar10", "test", list(map(png, images)), labels)
+    table = pa.table([labels, labels], names=["label", "label"])
+    pq.write_table(table, tmp_path / "cifar10" / "train-00000-of-00001.parquet")
+    with pytest.raises(UserError, match=r"expected a whole Parquet file, found damage .*2 times"):
+        Cifar10().load(tmp_path)
