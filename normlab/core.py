@@ -28,13 +28,17 @@ Conventions, stated once:
   `l1_batch_norm`, which takes no squares, has 3.4e38 over how many values share it. One case is
   not seen, as to look would read memory four times for once: bfloat16 by `layer_norm`,
   `positional_norm` and `rms_norm` on a CPU, which gives zeros there.
+* Arrays may be spread over a mesh of devices, by any axis: under `jit` the numbers are those of
+  one device. Within `shard_map` an entry sees one shard; `axis_name` joins statistics of the batch.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
+
+from normlab.sharding import on_any_mesh
 
 Array = jax.Array
 Params = dict[str, Array]
@@ -95,6 +99,16 @@ class Normaliser(Protocol):
         ...
 
 
+def _run_on_any_mesh(cls: Any) -> None:
+    """`cls.apply` on any mesh: its results are spread as the input, or kernel, and the state."""
+
+    def like(self: Any, params: Params, state: State, x: Array, *_: Any) -> tuple[Array, State]:
+        return x, state
+
+    if hasattr(cls, "apply"):
+        cls.apply = on_any_mesh(cls.apply, like)
+
+
 Described = TypeVar("Described", bound=type)
 
 
@@ -127,6 +141,7 @@ def normaliser(
     def mark(cls: Described) -> Described:
         cls.facts = facts
         cls.catalogue_kind = "normaliser"
+        _run_on_any_mesh(cls)
         return cls
 
     return mark
@@ -190,6 +205,7 @@ def kernel_transform(
     def mark(cls: Described) -> Described:
         cls.facts = KernelFacts(paper, frozenset(invariant_to))
         cls.catalogue_kind = "kernel_transform"
+        _run_on_any_mesh(cls)
         return cls
 
     return mark

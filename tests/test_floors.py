@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "catalogue", "core"},
+    {"errors", "catalogue", "sharding", "core"},
     {"norms", "weights", "data"},
     {"models"},
     {"adapters"},

@@ -19,8 +19,10 @@ from normlab.norms.moments import (
 )
 from normlab.norms.normalise import normalise
 from normlab.norms.running import move
+from normlab.sharding import on_any_mesh
 
 
+@on_any_mesh
 def batch_norm(
     x: Array,
     scale: Array | None = None,
@@ -84,8 +86,10 @@ class BatchNorm(Standardiser):
             between groups included. With gradient accumulation a call sees one microbatch, so a
             `norm_batch` that divides it makes the result independent of the accumulation.
         axis_name: a mapped axis (`shard_map`, `vmap`) over which statistics are synchronised.
-            Under `jit` with a sharded batch they are so by themselves. With `norm_batch` the
-            groups lie inside a shard, and the running statistics alone are synchronised.
+            Under `jit` with a sharded batch they are so by themselves, on a mesh with automatic
+            axes as with explicit ones; `tests/norms/test_sharding.py` holds every entry to that.
+            With `axis_name` and `norm_batch` the groups lie inside a shard, and the running
+            statistics alone are synchronised.
         unbiased_running_variance: divide the running variance by count - 1, as torch does. The
             normalisation itself always divides by the count. Microbatches then each divide by
             their own count - 1, so the running variance depends slightly on the accumulation.

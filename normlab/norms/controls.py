@@ -10,8 +10,10 @@ from normlab.core import Array, Facts, Params, State, normaliser
 from normlab.norms.affine import affine_params, scale_and_shift
 from normlab.norms.masks import zero_masked
 from normlab.norms.moments import statistics_dtype
+from normlab.sharding import on_any_mesh
 
 
+@on_any_mesh
 def affine(
     x: Array, scale: Array | None = None, bias: Array | None = None, *, mask: Array | None = None
 ) -> Array:

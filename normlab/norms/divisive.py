@@ -15,8 +15,10 @@ from normlab.norms.masks import fit_mask, zero_masked
 from normlab.norms.moments import Sharing
 from normlab.norms.normalise import centre
 from normlab.norms.overflow import unless_overflowed
+from normlab.sharding import on_any_mesh
 
 
+@on_any_mesh
 def divisive_norm(
     x: Array,
     scale: Array | None = None,

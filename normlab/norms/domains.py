@@ -129,15 +129,16 @@ class SplitBatchNorm(Running):
         """As every normaliser; `domain` is `(N,)`.
 
         Without it a training batch is taken in equal consecutive parts, one a domain, and in
-        evaluation every example is of the first: what timm's class of this name does.
+        evaluation every example is of the first: what timm's class of this name does. With
+        `axis_name` the parts are those of the whole batch, in the order of its shards.
 
         Raises:
             ShapeError: no domain is given and the batch has no equal parts.
         """
         if domain is None:
-            if train:
+            if train and self.axis_name is None:
                 return self._by_position(params, state, x, mask)
-            domain = jnp.zeros(x.shape[0], jnp.int32)
+            domain = self._of_shard(x) if train else jnp.zeros(x.shape[0], jnp.int32)
         valid = fit_mask(jnp.ones((1,) * x.ndim, bool) if mask is None else mask, x)
         z, each = jnp.zeros(x.shape, statistics_dtype(x)), []
         for number in range(self.domains):
@@ -158,22 +159,32 @@ class SplitBatchNorm(Running):
     def _by_position(
         self, params: Params, state: State, x: Array, mask: Array | None
     ) -> tuple[Array, State]:
-        examples = x.shape[0]
+        size = self._size(x.shape[0])
+
+        def in_parts(values: Array) -> Array:
+            return values.reshape(self.domains, size, *values.shape[1:])
+
+        valid = None if mask is None else in_parts(fit_mask(mask, x))
+        over = Sharing(axes=tuple(range(1, x.ndim)))
+        centred, moments = centre(in_parts(x), over, mask=valid)
+        each = {name: _per_example(leaf, centred.x) for name, leaf in params.items()}
+        y = _times(centred, lax.rsqrt(moments.variance + self.eps), each)
+        return y.reshape(x.shape), jax.vmap(self.moved)(state, moments)
+
+    def _of_shard(self, x: Array) -> Array:
+        """The domain of each example by its place in the batch that all shards hold together."""
+        size = self._size(x.shape[0] * lax.axis_size(self.axis_name))
+        first = lax.axis_index(self.axis_name) * x.shape[0]
+        return (first + jnp.arange(x.shape[0])) // size
+
+    def _size(self, examples: int) -> int:
+        """How many examples a domain has."""
         if examples % self.domains:
             raise ShapeError(
                 f"{examples} examples cannot be split into {self.domains} equal parts, one a "
                 "domain: choose another batch size, or give each example's domain"
             )
-
-        def in_parts(values: Array) -> Array:
-            return values.reshape(self.domains, examples // self.domains, *values.shape[1:])
-
-        valid = None if mask is None else in_parts(fit_mask(mask, x))
-        over = Sharing(axes=tuple(range(1, x.ndim)))
-        centred, moments = centre(in_parts(x), over, mask=valid, axis_name=self.axis_name)
-        each = {name: _per_example(leaf, centred.x) for name, leaf in params.items()}
-        y = _times(centred, lax.rsqrt(moments.variance + self.eps), each)
-        return y.reshape(x.shape), jax.vmap(self.moved)(state, moments)
+        return examples // self.domains
 
 
 def _require_count(name: str, value: int) -> None:

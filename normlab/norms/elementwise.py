@@ -12,8 +12,10 @@ from normlab.errors import require_field
 from normlab.norms.affine import affine_params, one_number, scale_and_shift
 from normlab.norms.masks import zero_masked
 from normlab.norms.moments import statistics_dtype
+from normlab.sharding import on_any_mesh
 
 
+@on_any_mesh
 def dynamic_tanh(
     x: Array,
     scale: Array | None = None,
@@ -39,6 +41,7 @@ def dynamic_tanh(
     return scale_and_shift(jnp.tanh(one_number("alpha", alpha, z) * z), x, scale, bias, mask)
 
 
+@on_any_mesh
 def dynamic_erf(
     x: Array,
     scale: Array | None = None,

@@ -9,8 +9,10 @@ from normlab.norms.affine import Standardiser, per_channel, require_eps
 from normlab.norms.masks import zero_masked
 from normlab.norms.moments import ShapeError, Sharing, statistics_dtype
 from normlab.norms.normalise import normalise
+from normlab.sharding import on_any_mesh
 
 
+@on_any_mesh
 def filter_response_norm(
     x: Array,
     scale: Array | None = None,

@@ -8,8 +8,10 @@ from normlab.core import Array, Params, State, normaliser
 from normlab.norms.affine import PerExample, per_channel, require_eps
 from normlab.norms.moments import Sharing
 from normlab.norms.normalise import centre
+from normlab.sharding import on_any_mesh
 
 
+@on_any_mesh
 def global_response_norm(
     x: Array,
     scale: Array | None = None,

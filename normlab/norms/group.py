@@ -8,8 +8,10 @@ from normlab.errors import FieldError, require_field
 from normlab.norms.affine import PerExample, require_eps
 from normlab.norms.moments import Sharing
 from normlab.norms.normalise import normalise
+from normlab.sharding import on_any_mesh
 
 
+@on_any_mesh
 def group_norm(
     x: Array,
     scale: Array | None = None,

@@ -6,8 +6,10 @@ from normlab.core import Array, normaliser
 from normlab.norms.affine import PerExample, require_eps
 from normlab.norms.moments import Sharing
 from normlab.norms.normalise import normalise
+from normlab.sharding import on_any_mesh
 
 
+@on_any_mesh
 def instance_norm(
     x: Array,
     scale: Array | None = None,

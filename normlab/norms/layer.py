@@ -12,8 +12,10 @@ from normlab.core import Array, normaliser
 from normlab.norms.affine import PerExample, require_eps
 from normlab.norms.moments import Sharing
 from normlab.norms.normalise import normalise
+from normlab.sharding import on_any_mesh
 
 
+@on_any_mesh
 def layer_norm(
     x: Array,
     scale: Array | None = None,
@@ -42,6 +44,7 @@ def layer_norm(
     return normalise(x, Sharing(axes=(x.ndim - 1,)), scale, bias, eps=eps, mask=mask)[0]
 
 
+@on_any_mesh
 def layer_norm_image(
     x: Array,
     scale: Array | None = None,

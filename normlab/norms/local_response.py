@@ -11,8 +11,10 @@ from normlab.errors import require_field
 from normlab.norms.masks import zero_masked
 from normlab.norms.moments import statistics_dtype
 from normlab.norms.overflow import unless_overflowed
+from normlab.sharding import on_any_mesh
 
 
+@on_any_mesh
 def local_response_norm(
     x: Array,
     *,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.errors import require_field
+from normlab.errors import UserError, require_field
 from normlab.norms.affine import Standardiser, per_channel, scale_and_shift
 from normlab.norms.masks import fit_mask, zero_masked
 from normlab.norms.moments import Sharing, statistics_dtype
@@ -109,6 +109,7 @@ class OnlineNorm(Standardiser):
     ) -> tuple[Array, State]:
         z = zero_masked(x.astype(statistics_dtype(x)), mask)
         if train:
+            _require_whole_batch(z, state["mean"])
             rows = z.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
             valid = jnp.ones(x.shape, bool) if mask is None else fit_mask(mask, x)
             keep = valid.reshape(rows.shape)
@@ -154,3 +155,18 @@ class OnlineNorm(Standardiser):
 def _mean(values: Array, keep: Array) -> Array:
     """Over the positions of `(N, P, C)`; `values` are zero where not kept."""
     return values.sum(axis=1) / jnp.maximum(keep.sum(axis=1).astype(values.dtype), 1)
+
+
+def _require_whole_batch(x: Array, mean: Array) -> None:
+    """Raise `UserError` where `shard_map` hands over some of the examples, and the whole state."""
+
+    def varies_over(values: Array) -> set[str]:
+        return set(getattr(getattr(jax.typeof(values), "mat", None), "varying", ()))
+
+    split = varies_over(x) - varies_over(mean)
+    if split:
+        raise UserError(
+            "online_norm goes through a batch one example after the other, and shard_map gives it "
+            f"the examples of one shard alone (of {', '.join(sorted(split))}): call it outside of "
+            "shard_map, under jit, where arrays may be sharded as you like"
+        )

@@ -1,7 +1,8 @@
 """Positional normalisation: each position over its channels, the moments kept for a later layer."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -9,8 +10,16 @@ from normlab.core import Array, Facts, Params, State, normaliser
 from normlab.norms.affine import require_eps
 from normlab.norms.moments import Sharing
 from normlab.norms.normalise import normalise
+from normlab.sharding import on_any_mesh
 
 
+def _with_statistics(x: Array, *_: Any) -> tuple[Array, Array, Array]:
+    """What the results are spread as: the input, and of its positions one number each."""
+    position = x.sum(axis=-1, keepdims=True)
+    return x, position, position
+
+
+@partial(on_any_mesh, like=_with_statistics)
 def positional_norm(
     x: Array, *, eps: float = 1e-5, mask: Array | None = None
 ) -> tuple[Array, Array, Array]:

@@ -11,8 +11,10 @@ from normlab.errors import require_field
 from normlab.norms.affine import per_channel, require_eps, scale_and_shift
 from normlab.norms.normalise import centre
 from normlab.norms.running import Running, counted, less_running, move, over_batch
+from normlab.sharding import on_any_mesh
 
 
+@on_any_mesh
 def batch_renorm(
     x: Array,
     scale: Array | None = None,

@@ -11,8 +11,10 @@ from normlab.core import Array, Facts, Params, State, normaliser
 from normlab.norms.affine import one_number, require_eps, scale_and_shift
 from normlab.norms.masks import zero_masked
 from normlab.norms.moments import statistics_dtype
+from normlab.sharding import on_any_mesh
 
 
+@on_any_mesh
 def scale_norm(
     x: Array,
     scale: Array | float | None = None,

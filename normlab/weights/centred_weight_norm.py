@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from normlab.core import Array, Params, State, kernel_transform
+from normlab.sharding import on_any_mesh
 from normlab.weights.units import centre, per_unit, unit_length, widened
 from normlab.weights.weight_norm import LearntLength
 
 
+@on_any_mesh
 def centred_weight_norm(kernel: Array, gain: Array | None = None) -> Array:
     """`gain * (v - mean(v)) / ||v - mean(v)||` for each unit `v` of the kernel.
 

@@ -7,9 +7,11 @@ from jax import lax
 
 from normlab.core import Array, Params, State, kernel_transform
 from normlab.errors import require_field
+from normlab.sharding import on_any_mesh
 from normlab.weights.units import centre, fan_in, mean_square, per_unit, widened
 
 
+@on_any_mesh
 def scaled_weight_standardisation(
     kernel: Array,
     gain: Array | None = None,

@@ -8,12 +8,14 @@ from jax import lax
 
 from normlab.core import Array, Params, State, kernel_transform
 from normlab.errors import KernelError, require_field
+from normlab.sharding import on_any_mesh
 from normlab.weights.units import fan_in, unit_length, widened
 
 FIRST_ITERATIONS = 15
 """Of the power method in `init`, as in torch: from a random vector one alone falls far short."""
 
 
+@on_any_mesh
 def spectral_norm(kernel: Array, u: Array, v: Array) -> Array:
     """`W / (v^T W u)` (Miyato et al. 2018); the derivative takes u and v as constants.
 

@@ -6,9 +6,11 @@ import jax.numpy as jnp
 
 from normlab.core import Array, Params, State, kernel_transform
 from normlab.errors import require_field
+from normlab.sharding import on_any_mesh
 from normlab.weights.units import norm, per_unit, unit_length, widened
 
 
+@on_any_mesh
 def weight_norm(kernel: Array, gain: Array | None = None) -> Array:
     """`gain * v / ||v||` for each unit `v` of the kernel (Salimans & Kingma 2016, equation 2).
 

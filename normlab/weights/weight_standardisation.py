@@ -6,9 +6,11 @@ from jax import lax
 
 from normlab.core import Array, Params, State, kernel_transform
 from normlab.errors import require_field
+from normlab.sharding import on_any_mesh
 from normlab.weights.units import centre, fan_in, mean_square, positive_root, widened
 
 
+@on_any_mesh
 def weight_standardisation(
     kernel: Array, *, eps: float = 1e-5, unbiased: bool = True, eps_in_variance: bool = False
 ) -> Array:
