@@ -46,8 +46,8 @@ SITUATIONS = (
               CORRUPTED.format("adapted_200"), True),
 )  # fmt: skip
 
-PRICED, BY = "catalogue", ACCURACY
-"""Whose prices are shown: those of the arms that may be the best by this."""
+PRICED = "catalogue"
+"""Whose prices are shown."""
 
 WORDS: dict[str, Callable[[Record], str]] = {
     "data.train_examples": lambda r: f"{r.data['train_examples']:,} training images",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from experiments.questions import ROOT, Question, questions
-from experiments.situations import BY, ELSEWHERE, PRICED, SITUATIONS, WORDS, Situation
+from experiments.situations import ELSEWHERE, PRICED, SITUATIONS, WORDS, Situation
 from normlab.evidence.best import may_be_best
 from normlab.evidence.english import number
 from normlab.evidence.markdown import markdown_table
@@ -19,6 +19,9 @@ from normlab.runs.measures import Measure
 from normlab.runs.record import Record
 
 PAGE = ROOT / "docs" / "which.md"
+FEWEST = 5
+"""Seeds an arm: of fewer, whose spread is hardly known, no arm is said to be the best or worse."""
+
 NOT_KNOWN, NOTHING = "not known", "Not known: nothing was measured."
 WITHDRAWN = "Not known: every verdict on it was withdrawn, and its page says why."
 
@@ -28,8 +31,8 @@ OPENING = """\
 This page is made by `python -m experiments.which` from the committed results in
 `experiments/results/`, and from nothing else. "May be the best" names every arm that was not shown
 to be worse than another. The first of several has the best mean, and no more than that. Where no
-arm was shown to be worse, where nothing was measured, or where what was measured was withdrawn, it
-says "not known".
+arm was shown to be worse, where nothing was measured, where an arm has fewer than five seeds, or
+where what was measured was withdrawn, it says "not known".
 
 The arm with the best mean over all seeds is missing from a row in at most 5% of cases (intervals of
 the difference, at a level raised for the number of arms). That holds over seeds, and over seeds
@@ -108,6 +111,8 @@ def _ranking(arms: dict[str, list[Record]], situation: Situation, measure: Measu
     samples = _known(arms, measure)
     if len(samples) < 2:
         return [NOT_KNOWN, "-"]
+    if (n := min(map(len, samples))) < FEWEST:
+        return [f"{NOT_KNOWN}: {n} seeds an arm are too few to rank {len(samples)}", "-"]
     best = may_be_best(samples, bool(higher))
     worse = [one for one in samples if one not in best]
     if not worse:
@@ -128,17 +133,16 @@ def _shown(one: Sample) -> str:
 
 
 def prices(question: Question | None) -> list[str]:
-    """What the arms cost that may be the most accurate, the cheapest first."""
+    """What the arms cost that were compared with most others, the cheapest first."""
     if question is None:
         return [NOTHING]
     arms: dict[str, list[Record]] = {}
     for record in question.records:
         arms.setdefault(record.arm, []).append(record)
-    best = [one.name for one in may_be_best(_known(arms, Measure.parse(BY)), True)]
     costs = {
-        name: [float(np.median(sample(name, arms[name], Measure(price)).values))
+        name: [float(np.median(sample(name, own, Measure(price)).values))
                for price in ("seconds_per_step", "peak_memory")]
-        for name in best
+        for name, own in arms.items()
     }  # fmt: skip
     least = [min(own) for own in zip(*costs.values(), strict=True)]
     rows = [
@@ -146,8 +150,7 @@ def prices(question: Question | None) -> list[str]:
         for name, all_ in sorted(costs.items(), key=lambda item: item[1])
     ]
     return [
-        f"Of the arms that may be the best by {BY} (the first table says how sure that is), "
-        f"medians of their runs; {evidence(question)}." + _side_by_side(question),
+        f"Medians of the runs; {evidence(question)}." + _side_by_side(question),
         "",
         *markdown_table(["arm", "seconds a step", "megabytes a step"], rows),
     ]

@@ -21,7 +21,8 @@ from tests.evidence.simulated import simulate
 COMMITTED = questions()
 AGAIN = "make it again: python -m experiments.publish"
 CLAIM = Claim("a beats c", "final(test_accuracy)", "a", "c", "difference > 0")
-GOOD, NEAR, BAD = [0.81, 0.82, 0.83], [0.8, 0.815, 0.835], [0.5, 0.52, 0.51]
+GOOD, NEAR = [0.81, 0.82, 0.83, 0.815, 0.825], [0.8, 0.815, 0.835, 0.81, 0.825]
+BAD = [0.5, 0.52, 0.51, 0.505, 0.515]
 
 
 def results(folder, arms, name="speech"):
@@ -71,12 +72,20 @@ def test_the_best_are_those_that_intervals_do_not_tell_apart(tmp_path):
     found = results(tmp_path, {"a": GOOD, "b": NEAR, "c": BAD})
     text = speech(which.page(found))
     assert "| all | a (0.820), b (0.817) | c (0.510) |" in text
-    assert "- supported: a beats c" in text and "n = 3" in text
+    assert "- supported: a beats c" in text and "n = 5" in text
 
 
 def test_arms_that_cannot_be_told_apart_are_not_known(tmp_path):
-    text = speech(which.page(results(tmp_path, {"a": GOOD, "b": NEAR, "c": [0.79, 0.83, 0.8]})))
+    text = speech(
+        which.page(results(tmp_path, {"a": GOOD, "b": NEAR, "c": [0.79, 0.83, 0.8, 0.84, 0.81]}))
+    )
     assert "not known: none of the 3 was shown to be worse" in text and "- undecided" in text
+
+
+def test_few_seeds_rank_nothing(tmp_path):
+    text = speech(which.page(results(tmp_path, {"a": GOOD[:4], "b": NEAR[:4], "c": BAD[:4]})))
+    assert "| all | not known: 4 seeds an arm are too few to rank 3 | - |" in text
+    assert "- supported: a beats c" in text
 
 
 def test_one_run_an_arm_says_nothing(tmp_path):
@@ -150,7 +159,7 @@ def test_the_remarks_on_a_tuning_are_those_of_its_page(question):
 def test_the_readme_gives_every_claim_its_verdict_or_the_sentence_written_for_them(tmp_path):
     (found,) = results(tmp_path, {"a": GOOD, "b": NEAR, "c": BAD})
     assert (
-        "| **Supported**: a beats c. | 3 | under a minute on 2 CPU cores | `normlab run e.yaml` |"
+        "| **Supported**: a beats c. | 5 | under a minute on 2 CPU cores | `normlab run e.yaml` |"
         in (publish.readme([found]))
     )
     found.notes.update(answer="yes, it does.")
