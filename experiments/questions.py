@@ -9,7 +9,8 @@ import yaml
 
 from normlab.evidence.remarks import Remarks, read_remarks
 from normlab.evidence.verdicts import Verdict, judge
-from normlab.runs.directory import PUBLISHED, Entry, Runs, load_runs
+from normlab.runs.directory import Entry, Runs, load_runs
+from normlab.runs.layout import PUBLISHED
 from normlab.runs.record import Record
 
 HERE = Path(__file__).parent

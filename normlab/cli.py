@@ -103,6 +103,7 @@ def run(
     from normlab.evidence.compare import compare
     from normlab.interface.console import Display, print_comparison
     from normlab.runs.engine import Engine
+    from normlab.runs.layout import DAMAGED
 
     sinks = []
     if log:
@@ -128,7 +129,7 @@ def run(
     if outcome.interrupted:
         console.print("interrupted; the same command goes on from here")
         raise typer.Exit(INTERRUPTED)
-    if "failed" in outcome.states or "busy" in outcome.states:
+    if {"failed", "busy", DAMAGED} & {*outcome.states}:
         raise typer.Exit(RUN_FAILED)
 
 

@@ -29,7 +29,7 @@ from experiments.speed.harness import fresh_process, in_turns, save, table
 from normlab.evidence.compare import compare
 from normlab.evidence.html import to_html
 from normlab.runs import build
-from normlab.runs.directory import STATUS, load_runs
+from normlab.runs.directory import Run, load_runs
 from normlab.runs.engine import Engine
 from normlab.runs.experiment import load_experiment
 from normlab.training.program import Compiled
@@ -171,8 +171,7 @@ def measure_finished(count: int, folder: Path) -> Quantities:
         if run.seed:
             copy = engine.folder / run.id
             shutil.copytree(engine.folder / made[run.arm].id, copy)
-            status = json.loads((copy / STATUS).read_text())
-            (copy / STATUS).write_text(json.dumps(status | {"seed": run.seed}))
+            Run(copy).write_status(**Run(copy).status | {"seed": run.seed, "sealed": True})
     timed("run again, s", engine.run_all)
     comparison = timed("compare, s", lambda: compare(load_runs(engine.folder)))
     timed("report, s", lambda: to_html(comparison, "normlab report"))

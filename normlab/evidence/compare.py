@@ -25,7 +25,7 @@ from normlab.evidence.samples import Sample, sample
 from normlab.evidence.verdicts import Verdict, judge
 from normlab.runs.directory import Runs
 from normlab.runs.measures import PRICES, Measure
-from normlab.runs.record import Record
+from normlab.runs.record import Record, read_records
 from normlab.runs.values import NoValueError
 
 
@@ -206,7 +206,7 @@ def compare(
     if not runs.entries:
         raise UserError(f"{runs.path} has no runs to compare yet: its arms are being tuned")
     parsed = Measure.parse(measure)
-    records = [Record.read(entry) for entry in runs.entries]
+    records = read_records(runs.entries)
     _check_metrics(parsed, records)
     groups = _arms(records, parsed)
     words, bases = baselines({name: _place(own, parsed) for name, own in groups.items()}, baseline)

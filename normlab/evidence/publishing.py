@@ -31,7 +31,8 @@ from normlab.evidence.superseded import (
     write_superseded,
 )
 from normlab.evidence.verdicts import Verdict, judge
-from normlab.runs.directory import FINISHED, Runs, load_runs
+from normlab.runs.directory import Runs, load_runs
+from normlab.runs.layout import FINISHED
 from normlab.runs.measures import Measure
 from normlab.runs.published import Rows, write_published
 from normlab.runs.record import Record

@@ -160,6 +160,8 @@ def trouble(record: Record) -> str:
     seed, state = f"seed {record.seed}", record.state
     if state == "diverged":
         return f"{seed} diverged at step {record.status['diverged']['step']}"
+    if record.damage:
+        return f"{seed} is damaged ({record.damage})"
     if state == "failed":
         return f"{seed} failed ({record.status.get('error', 'see its error.txt')})"
     words = {"new": "is missing (not begun, or deleted)", "running": "is still running",

@@ -13,18 +13,32 @@ from typing import Any
 from normlab.evidence.about import made_with
 from normlab.evidence.english import about_verdict
 from normlab.evidence.verdicts import judge
-from normlab.runs.directory import PUBLISHED, Runs, load_runs
+from normlab.runs.directory import Runs, load_runs
+from normlab.runs.files import read_json
 from normlab.runs.git import last_commit
+from normlab.runs.layout import PUBLISHED
 from normlab.runs.record import Record
 from normlab.runs.rows import write_atomically
+from normlab.runs.shapes import TEXT
 
 SUPERSEDED = "superseded.json"
+SHAPE = [
+    {
+        "claim": TEXT,
+        "says": TEXT,
+        "outcome": TEXT,
+        "verdict": TEXT,
+        "commit": (TEXT, None),
+        "code": [TEXT],
+        "why?": TEXT,
+    }
+]
+"""Of what lies in that file."""
 
 
 def superseded(folder: Path) -> list[dict[str, Any]]:
     """The verdicts that a published folder keeps of former times, the oldest first."""
-    file = folder / SUPERSEDED
-    return json.loads(file.read_text("utf-8")) if file.is_file() else []
+    return read_json(folder / SUPERSEDED, SHAPE, "restore it as it was committed") or []
 
 
 def supersede(folder: Path, new: Runs) -> list[dict[str, Any]]:

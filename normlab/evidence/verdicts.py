@@ -9,6 +9,7 @@ interval cover less than it says (`doubts.py`) stands with the verdict.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from normlab.errors import UserError
@@ -19,10 +20,11 @@ from normlab.evidence.intervals import LEVEL, Interval
 from normlab.evidence.power import MOST_SEEDS, between
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.samples import Sample, sample
-from normlab.runs.claims import Claim, name_of, parse_floor, select
+from normlab.runs.claims import Claim, name_of, parse_floor, read_claim, select
 from normlab.runs.directory import Runs
+from normlab.runs.layout import CLAIMS, EXPERIMENT, PUBLISHED
 from normlab.runs.measures import Measure
-from normlab.runs.record import Record
+from normlab.runs.record import Record, read_records
 
 Outcome = Literal["supported", "refuted", "undecided"]
 
@@ -82,8 +84,9 @@ def judge(runs: Runs, records: list[Record] | None = None) -> list[Verdict]:
         runs: an experiment, from disk.
         records: its runs' records, where they have been read already.
     """
-    records = records or [Record.read(entry) for entry in runs.entries]
-    present = [Claim(**claim) for claim in runs.about.get("claims", [])]
+    records = records or read_records(runs.entries)
+    file = _file(runs, EXPERIMENT)
+    present = [read_claim(claim, file) for claim in runs.about.get("claims", [])]
     hashes = {claim.hash for claim in present}
     gone = [claim for claim in _ever_written(runs) if claim.hash not in hashes]
     weighed = [_weigh(claim, records) for claim in present]
@@ -96,7 +99,12 @@ def judge(runs: Runs, records: list[Record] | None = None) -> list[Verdict]:
 
 
 def _ever_written(runs: Runs) -> list[Claim]:
-    return [Claim(**claim) for claim in runs.ever_claimed]
+    return [read_claim(claim, _file(runs, CLAIMS)) for claim in runs.ever_claimed]
+
+
+def _file(runs: Runs, name: str) -> Path:
+    """Where an experiment keeps something; where it is published, all is in one file."""
+    return runs.path / (name if (runs.path / EXPERIMENT).exists() else PUBLISHED)
 
 
 def _weigh(claim: Claim, records: list[Record], withdrawn: bool = False) -> Verdict:

@@ -19,12 +19,11 @@ from normlab.interface.runs_disk import (
     is_elsewhere,
     is_orphan,
     is_run,
-    read_experiment,
-    readable,
     runs_in,
     usage,
 )
-from normlab.runs.directory import CHECKPOINTS, CONFIG, FINISHED, LOCK, STATUS, Run, Runs
+from normlab.runs.directory import Run, Runs, load_runs
+from normlab.runs.layout import CHECKPOINTS, CONFIG, FINISHED, LOCK, STATUS
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,9 @@ def clean(path: Path, checkpoints: bool = False, yes: bool = False) -> Iterator[
     if not folders:
         raise UserError(f"{path} neither is an experiment of normlab nor holds any")
     count = size = 0
-    for runs in [read_experiment(folder) for folder in folders]:  # all, before anything goes
-        with readable(runs.path):
-            found = candidates(runs, checkpoints)
-            heading = _heading(runs, found)
-        yield from heading
+    for runs in [load_runs(folder) for folder in folders]:  # all, before anything goes
+        found = candidates(runs, checkpoints)
+        yield from _heading(runs, found)
         for one in found:
             bytes_, name = usage(one.path).size, one.path.relative_to(runs.path)
             kept = _delete(runs, one, checkpoints) if yes else _held(one.run)
@@ -82,10 +79,10 @@ def _heading(runs: Runs, found: list[Candidate]) -> Iterator[str]:
     yield f"{runs.path}, last run by: {last_run_by(runs)}"
     if not found:
         yield "  nothing to delete"
-    if runs.about["overrides"] and any(is_orphan(runs, one.run) for one in found):
+    if runs.about.get("overrides") and any(is_orphan(runs, one.run) for one in found):
         yield (
-            f"  (the runs of {runs.about['config']} itself are not made by that command either; "
-            "give the command that makes the runs you need, and they belong here again)"
+            f"  (the runs of {runs.about.get('config')} itself are not made by that command "
+            "either; give the command that makes the runs you need, and they belong here again)"
         )
 
 
@@ -132,7 +129,7 @@ def _delete(runs: Runs, one: Candidate, checkpoints: bool) -> str:
         return _held(run)
     try:
         with run.locked():
-            now = read_experiment(runs.path)
+            now = load_runs(runs.path)
             if not is_run(run.path) or _candidate(now, run, checkpoints) != one:
                 return "it has changed since it was listed"
             if one.path == run.path:

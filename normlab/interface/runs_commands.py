@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from normlab.errors import UserError
 from normlab.evidence.columns import columns
 from normlab.interface.runs_disk import (
@@ -14,12 +16,10 @@ from normlab.interface.runs_disk import (
     experiments_below,
     in_words,
     orphans,
-    read,
-    read_experiment,
-    readable,
     usage,
 )
-from normlab.runs.directory import CHECKPOINTS, CONFIG, ERROR, Entry, Run, Runs
+from normlab.runs.directory import Entry, Run, Runs, load, load_runs
+from normlab.runs.layout import CHECKPOINTS, ERROR
 from normlab.runs.progress import Observer, Snapshot
 
 QUESTION_WIDTH = 48
@@ -44,10 +44,9 @@ def _line(path: Path) -> list[str]:
     changed = datetime.fromtimestamp(used.changed).isoformat(" ", "minutes")
     end = [in_words(used.size), changed, str(path)]
     try:
-        runs = read_experiment(path)
-        with readable(path):
-            counts = _counts(Observer().look([*runs.trials, *runs.entries]))
-            about = [str(runs.about["name"]), _cut(runs.about.get("question") or "")]
+        runs = load_runs(path)
+        counts = _counts(Observer().look([*runs.trials, *runs.entries]))
+        about = [runs.about["name"], _cut(runs.about.get("question") or "")]
     except UserError:  # the others are shown all the same
         return [path.name, "", "cannot be read", "", *end]
     return [*about, counts, str(len(orphans(runs))), *end]
@@ -69,15 +68,14 @@ def show(path: Path) -> str:
     Raises:
         UserError: the folder is neither, or its files were changed.
     """
-    found = read(path)
-    with readable(path):
-        lines = _show_run(found) if isinstance(found, Run) else _show_experiment(found)
-    return "\n".join(lines)
+    found = load(path)
+    return "\n".join(_show_run(found) if isinstance(found, Run) else _show_experiment(found))
 
 
 def last_run_by(runs: Runs) -> str:
     """The command that made an experiment what it is."""
-    return shlex.join(["normlab", "run", runs.about["config"], *runs.about["overrides"]])
+    about = runs.about
+    return shlex.join(["normlab", "run", about.get("config", "?"), *about.get("overrides", [])])
 
 
 def _show_experiment(runs: Runs) -> list[str]:
@@ -94,6 +92,7 @@ def _show_experiment(runs: Runs) -> list[str]:
             lines += columns([headings, *rows], indent="  ")
             if any(snapshot.state == "stopped" for snapshot in snapshots):
                 lines += [f"  ({STOPPED})"]
+            lines += [f"  {snapshot.damage}" for snapshot in snapshots if snapshot.damage]
     others = orphans(runs)
     if others:
         size = in_words(sum(usage(run.path).size for run in others))
@@ -112,17 +111,16 @@ def _run_line(entry: Entry, now: Snapshot) -> list[str]:
 
 
 def _show_run(run: Run) -> list[str]:
-    entry, rows = as_entry(run), run.metrics
-    config = (run.path / CONFIG).read_text(encoding="utf-8").splitlines()
+    entry, rows, proofs = as_entry(run), run.metrics, run.provenance
+    config = yaml.safe_dump(run.config, sort_keys=False).splitlines()
     lines = [str(run.path), f"arm: {entry.arm}, seed {entry.seed}", *_state(run, entry)]
     lines += ["", "config:", *(f"  {line}" for line in config)]
     lines += ["", f"last metrics, of {len(rows)} evaluations:"]
     if rows:
         lines += columns([[key, number(value)] for key, value in rows[-1].items()], indent="  ")
-    proofs = run.provenance
     lines += ["", f"worked on {len(proofs)} time{'' if len(proofs) == 1 else 's'}:"]
     for proof in proofs:
-        lines += [f"  {proof['started']}", *(f"    {k}: {v}" for k, v in _facts(proof))]
+        lines += [f"  {proof.get('started')}", *(f"    {k}: {v}" for k, v in _facts(proof))]
     size, saved = usage(run.path).size, usage(run.path / CHECKPOINTS).size
     return [*lines, "", f"size: {in_words(size)}, {in_words(saved)} of it checkpoints"]
 

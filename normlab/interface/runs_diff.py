@@ -8,8 +8,7 @@ from typing import Any
 from normlab.errors import UserError
 from normlab.evidence.columns import columns
 from normlab.interface.runs_commands import number
-from normlab.interface.runs_disk import read, readable
-from normlab.runs.directory import Entry, Run, Runs
+from normlab.runs.directory import Entry, Run, Runs, load
 from normlab.runs.yaml_source import flow
 
 ABSENT = "(absent)"
@@ -27,15 +26,14 @@ def diff(first: Path, second: Path) -> str:
         UserError: a folder is neither, one is a run and the other an experiment, or files were
             changed.
     """
-    a, b = read(first), read(second)
-    with readable(first, second):
-        if isinstance(a, Run) and isinstance(b, Run):
-            lines = _diff_runs(a, b)
-        elif isinstance(a, Runs) and isinstance(b, Runs):
-            lines = _diff_experiments(a, b)
-        else:
-            run, other = (first, second) if isinstance(a, Run) else (second, first)
-            raise UserError(f"{run} is a run and {other} an experiment; give two of a kind")
+    a, b = load(first), load(second)
+    if isinstance(a, Run) and isinstance(b, Run):
+        lines = _diff_runs(a, b)
+    elif isinstance(a, Runs) and isinstance(b, Runs):
+        lines = _diff_experiments(a, b)
+    else:
+        run, other = (first, second) if isinstance(a, Run) else (second, first)
+        raise UserError(f"{run} is a run and {other} an experiment; give two of a kind")
     return "\n".join([f"A: {first}", f"B: {second}", *lines])
 
 

@@ -1,26 +1,14 @@
 """What lies in folders of experiments. Nothing here follows a link, writes, or imports jax."""
 
-import json
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from normlab.errors import UserError
-from normlab.runs.directory import (
-    CONFIG,
-    EXPERIMENT,
-    STATUS,
-    Entry,
-    Run,
-    Runs,
-    load,
-    load_runs,
-)
+from normlab.runs.directory import Entry, Run, Runs
+from normlab.runs.files import DamagedError
+from normlab.runs.layout import CONFIG, EXPERIMENT, STATUS
 
 WRITTEN_BY_NORMLAB = {"state", "pid", "host"}
 """Keys of every status that `Run.write_status` writes."""
@@ -60,15 +48,17 @@ def in_words(size: int) -> str:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether normlab made this folder for a run: it holds a config, and a status of ours."""
+    """Whether normlab made this folder for a run: it holds a config, and a status of ours.
+
+    Of a damaged status nobody knows whose it is.
+    """
     files = folder / CONFIG, folder / STATUS
     if folder.is_symlink() or any(file.is_symlink() or not file.is_file() for file in files):
         return False
     try:
-        status = json.loads((folder / STATUS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return Run(folder).status.keys() >= WRITTEN_BY_NORMLAB
+    except DamagedError:
         return False
-    return isinstance(status, dict) and status.keys() >= WRITTEN_BY_NORMLAB
 
 
 def runs_in(folder: Path) -> list[Run]:
@@ -94,39 +84,6 @@ def experiments_below(folder: Path) -> list[Path]:
     return found
 
 
-@contextmanager
-def readable(*paths: Path) -> Iterator[None]:
-    """What is read within it was written by normlab; if it was changed since, say so."""
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError, ValueError, OSError, yaml.YAMLError) as error:
-        cause = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise UserError(
-            f"{' or '.join(map(str, paths))} cannot be read: its files are not as this normlab "
-            f"writes them ({cause})"
-        ) from error
-
-
-def read(path: Path) -> Run | Runs:
-    """A run or an experiment.
-
-    Raises:
-        UserError: it is neither, or its files were changed.
-    """
-    with readable(path):
-        return load(path)
-
-
-def read_experiment(path: Path) -> Runs:
-    """An experiment.
-
-    Raises:
-        UserError: it is none, or its files were changed.
-    """
-    with readable(path):
-        return load_runs(path)
-
-
 def is_orphan(runs: Runs, run: Run) -> bool:
     """Whether a run in an experiment's folder is none of the experiment as it was last run."""
     if not runs.entries:  # while arms are tuned, the runs that the trials lead to are not known
@@ -141,7 +98,10 @@ def orphans(runs: Runs) -> list[Run]:
 
 def as_entry(run: Run) -> Entry:
     """A run by itself, as far as its status says what it is."""
-    status = run.status
+    try:
+        status = run.status
+    except DamagedError:
+        status = {}
     return Entry(run, status.get("arm", run.path.name), status.get("seed", 0), {})
 
 

@@ -11,7 +11,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from normlab.runs.directory import FINISHED, Entry, Run, Runs, load
+from normlab.evidence.columns import visible
+from normlab.interface.runs_disk import as_entry
+from normlab.runs.directory import Entry, Run, Runs, load
+from normlab.runs.layout import DAMAGED, FINISHED
 from normlab.runs.progress import Observer, Snapshot, seconds_left
 
 REFRESHES_PER_SECOND = 2
@@ -28,9 +31,10 @@ COLOURS = {
     "interrupted": "yellow",
     "stopped": "yellow",
     "failed": "red",
+    DAMAGED: "red",
 }
 WORDS = {"new": "waiting"}
-ORDER = ("done", "diverged", "failed", "running", "interrupted", "stopped", "new")
+ORDER = ("done", "diverged", "failed", DAMAGED, "running", "interrupted", "stopped", "new")
 
 
 class View:
@@ -51,8 +55,12 @@ class View:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         snapshots = self.look()
-        # Two lines below the table, and one that the cursor needs.
-        lines = max(1, console.height - 3) if console.is_terminal else len(snapshots)
+        # Two lines below the table (three with a damaged run), and one that the cursor needs.
+        lines = (
+            max(1, console.height - 3 - any(s.damage for s in snapshots))
+            if console.is_terminal
+            else len(snapshots)
+        )
         shown = _most_telling(snapshots, lines)
         table = Table.grid(padding=(0, 2, 0, 0))
         top = max((max(s.accuracies, default=0.0) for s in snapshots), default=0.0)
@@ -66,6 +74,11 @@ class View:
             hidden.remove(snapshot)
         if hidden:
             yield Text(f"not shown: {_counts(hidden)}", style="dim")
+        damage = [s.damage for s in snapshots if s.damage]
+        if damage and not console.is_terminal:
+            yield from map(Text, damage)
+        elif damage:  # in the place that there is
+            yield Text(damage[0], style="red", no_wrap=True, overflow="ellipsis")
         yield Text(summary(snapshots, self._jobs), no_wrap=True, overflow="ellipsis")
 
 
@@ -91,7 +104,7 @@ def _cells(snapshot: Snapshot, top: float) -> list[Text]:
     bar = Text.assemble(("━" * filled, colour), ("─" * (BAR - filled), "dim"))
     return [
         Text(word, style=colour),
-        Text(s.arm),
+        Text(visible(s.arm)),
         Text(f"seed {s.seed}"),
         bar if known else Text(""),
         Text(f"{s.step}/{s.steps}" if known else "", justify="right"),
@@ -186,8 +199,7 @@ def watch(path: Path, console: Console, once: bool = False) -> None:
 def _entries(path: Path) -> list[Entry]:
     found = load(path)
     if isinstance(found, Run):
-        status = found.status
-        return [Entry(found, status.get("arm", found.path.name), status.get("seed", 0), {})]
+        return [as_entry(found)]
     return [*found.trials, *found.entries]
 
 
@@ -195,4 +207,4 @@ def _is_over(path: Path, view: View) -> bool:
     found = load(path)
     # While arms are tuned, the runs that the trials lead to are not known.
     tuning = isinstance(found, Runs) and not found.entries
-    return not tuning and all(snapshot.state in FINISHED for snapshot in view.look())
+    return not tuning and all(s.state in (*FINISHED, DAMAGED) for s in view.look())

@@ -15,10 +15,12 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from normlab.errors import UserError
+from normlab.runs.files import DamagedError
 from normlab.runs.measures import Measure
 
 Quantity = Literal["difference", "ratio", "mean"]
@@ -166,6 +168,28 @@ class Claim:
     def selectors(self) -> list[Selector]:
         """Those of `left` and `right` that there are."""
         return [self.left] if self.right is None else [self.left, self.right]
+
+
+def read_claim(kept: dict[str, Any], file: Path) -> Claim:
+    """A claim as a file of an experiment's folder keeps it.
+
+    Raises:
+        DamagedError: it is none that this normlab can judge.
+    """
+    unknown = kept.keys() - {field.name for field in fields(Claim)}
+    try:
+        if unknown:
+            raise UserError(f"it has no key '{min(unknown)}'")
+        claim = Claim(**kept)
+        Measure.parse(claim.measure)
+        if (claim.expectation.quantity == "mean") != (claim.right is None):
+            raise UserError("a mean is that of one arm; a difference or a ratio needs two")
+        if claim.floor is not None:
+            parse_floor(claim.floor)
+    except UserError as error:
+        mend = "restore it from a copy, or judge the claim with the normlab that wrote it"
+        raise DamagedError(file, f"claim '{kept['says']}': {error}", mend) from None
+    return claim
 
 
 def parse_floor(text: str) -> tuple[Measure, float, bool]:

@@ -19,16 +19,10 @@ import filelock
 import yaml
 
 from normlab.errors import UserError
-from normlab.runs.rows import append_rows, keep_rows, read_rows, write_atomically
-
-CONFIG, METRICS, STATUS = "config.yaml", "metrics.jsonl", "status.json"
-PROBES = "probes.jsonl"
-PROVENANCE, CHECKPOINTS, ERROR, LOCK = "provenance.json", "checkpoints", "error.txt", "lock"
-EXPERIMENT, CLAIMS = "experiment.json", "claims.json"
-PUBLISHED, PUBLISHED_PROVENANCE = "metrics.json", "provenance.json"
-
-FINISHED = ("done", "diverged")
-"""States in which a run has its result. The others: new, running, interrupted, failed."""
+from normlab.runs import layout, reading, written
+from normlab.runs.files import DamagedError, read_json
+from normlab.runs.rows import append_rows, write_atomically, write_rows
+from normlab.runs.shared import known_claims
 
 
 class RunBusyError(UserError):
@@ -44,28 +38,34 @@ class Run:
     @property
     def begun(self) -> bool:
         """Whether there is anything of it yet."""
-        return (self.path / CONFIG).exists()
+        return (self.path / layout.CONFIG).exists()
 
     @property
     def config(self) -> dict[str, Any]:
         """The resolved config: section to keys to values."""
-        return yaml.safe_load(_text(self.path / CONFIG))
+        return reading.read_config(self.path, self.status)
 
     @property
     def status(self) -> dict[str, Any]:
         """`state`, `arm`, `seed`, and what the last process said at the end of its work."""
-        file = self.path / STATUS
-        return json.loads(_text(file)) if file.exists() else {"state": "new"}
+        return reading.read_status(self.path)
 
     @property
     def state(self) -> str:
-        """new, running, interrupted, failed, diverged or done."""
-        return self.status["state"]
+        """new, running, interrupted, failed, diverged or done; damaged, if the status is."""
+        try:
+            return self.status["state"]
+        except DamagedError:
+            return layout.DAMAGED
 
     @property
     def metrics(self) -> list[dict[str, float | int]]:
-        """The rows of metrics in order; a last line torn by a crash is left out."""
-        return read_rows(self.path / METRICS)
+        """The rows of metrics in order; of an unfinished run without a last line torn by a crash.
+
+        Raises:
+            DamagedError: they are not what was written, as in `probes`, `status` and the others.
+        """
+        return reading.read_metrics(self.path, self.status)
 
     @property
     def probes(self) -> list[dict[str, Any]]:
@@ -75,25 +75,34 @@ class Run:
         `values` is a number, or a list. null stands for what was not finite. A row with an `error`
         says why a probe has nothing of that step.
         """
-        return read_rows(self.path / PROBES)
+        return reading.read_probes(self.path, self.status)
 
     @property
     def provenance(self) -> list[dict[str, Any]]:
         """Where, when and with what the run was made: a record for each time it was worked on."""
-        file = self.path / PROVENANCE
-        return json.loads(_text(file)) if file.exists() else []
+        return reading.read_provenance(self.path, self.status)
+
+    def whole(self) -> reading.Whole:
+        """Status, metrics, provenance and probes at once, held to each other.
+
+        Raises:
+            DamagedError: a file is not what was written, or lacks what the others say is there.
+        """
+        return reading.read_whole(self.path)
 
     def params(self) -> Any:
         """The model's parameters at the last checkpoint, as a tree of numpy arrays."""
         from normlab.runs.checkpoint import restore_anything
 
-        return restore_anything(self.path / CHECKPOINTS)["params"]
+        return restore_anything(self.path / layout.CHECKPOINTS)["params"]
 
     def __repr__(self) -> str:
-        status = self.status
-        rows = self.metrics
-        accuracy = f", test accuracy {rows[-1]['test_accuracy']:.3f}" if rows else ""
-        return f"<Run {self.path.name}: {status['state']}{accuracy}>"
+        try:
+            status, rows, *_ = self.whole()
+        except DamagedError:
+            return f"<Run {self.path.name}: {layout.DAMAGED}>"
+        last = f", test accuracy {rows[-1].get('test_accuracy', 0.0):.3f}" if rows else ""
+        return f"<Run {self.path.name}: {status['state']}{last}>"
 
     # Writing, for the process that holds the lock.
 
@@ -105,49 +114,50 @@ class Run:
             RunBusyError: another process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.path / LOCK)
         try:
-            lock.acquire(timeout=0)
+            lock = filelock.FileLock(self.path / layout.LOCK, timeout=0).acquire()
         except filelock.Timeout:
-            pid = self.status.get("pid", "unknown")
+            pid = "unknown"
+            with contextlib.suppress(DamagedError):
+                pid = self.status.get("pid", pid)
             message = f"{self.path}: another process (pid {pid}) is working on this run"
             raise RunBusyError(message) from None
-        try:
+        with lock:
             yield
-        finally:
-            lock.release()
 
     def write_config(self, sections: dict[str, Any]) -> None:
-        """Write the resolved config, unless it is there."""
-        if not (self.path / CONFIG).exists():
-            write_atomically(self.path / CONFIG, yaml.safe_dump(sections, sort_keys=False))
+        """Write the resolved config; the run's name says that it is the one that may be there."""
+        write_atomically(self.path / layout.CONFIG, yaml.safe_dump(sections, sort_keys=False))
 
-    def write_status(self, state: str, **more: Any) -> None:
-        """Replace the status."""
+    def write_status(self, state: str, *, sealed: bool = False, **more: Any) -> None:
+        """Replace the status; `sealed`, of a finished run, with digests of all that it wrote."""
         status = {"state": state, "pid": os.getpid(), "host": platform.node(), **more}
-        write_atomically(self.path / STATUS, json.dumps(status, indent=1))
+        status = reading.sealed(self.path, status) if sealed else status
+        write_atomically(self.path / layout.STATUS, json.dumps(status, indent=1))
 
     def add_provenance(self, record: dict[str, Any]) -> None:
         """Add a record to the provenance."""
         records = [*self.provenance, record]
-        write_atomically(self.path / PROVENANCE, json.dumps(records, indent=1))
+        write_atomically(self.path / layout.PROVENANCE, json.dumps(records, indent=1))
 
     def append_metrics(self, row: dict[str, float | int]) -> None:
         """Add a row, on disk before this returns."""
-        append_rows(self.path / METRICS, [row])
+        append_rows(self.path / layout.METRICS, [row])
 
     def append_probes(self, rows: list[dict[str, Any]]) -> None:
         """Add what probes saw at one step, on disk before this returns."""
-        append_rows(self.path / PROBES, rows)
+        append_rows(self.path / layout.PROBES, rows)
 
     def keep_rows_to(self, step: int) -> None:
         """Drop the rows after `step`: the steps from there on are about to be made again.
 
         A row of metrics tells of the steps before it; what probes see at a step is seen again.
         """
-        keep_rows(self.path / METRICS, lambda row: row["step"] <= step)
-        if (self.path / PROBES).exists():
-            keep_rows(self.path / PROBES, lambda row: row["step"] < step)
+        rows = [row for row in self.metrics if row["step"] <= step]
+        write_rows(self.path / layout.METRICS, rows)
+        if (self.path / layout.PROBES).exists():
+            rows = [row for row in self.probes if row["step"] < step]
+            write_rows(self.path / layout.PROBES, rows)
 
 
 @dataclass(frozen=True)
@@ -192,9 +202,9 @@ class Runs:
     @property
     def ever_claimed(self) -> list[dict[str, Any]]:
         """Every claim that ever stood in the config, those that were taken out of it too."""
-        file = self.path / CLAIMS
-        known = json.loads(_text(file)) if file.exists() else []
-        return self.about.get("ever_claimed", known)  # where it is published
+        if "ever_claimed" in self.about:  # where it is published
+            return self.about["ever_claimed"]
+        return known_claims(self.path)
 
     def frame(self) -> Any:
         """A pandas DataFrame with a row a run: its arm, seed, axes, state and last metrics.
@@ -241,20 +251,11 @@ def write_experiment(
     """Note which runs of a folder belong to the experiment as it is now."""
     path.mkdir(parents=True, exist_ok=True)
     lists = {"runs": _written(entries), "trials": _written(trials)}
-    write_atomically(path / EXPERIMENT, json.dumps({**about, **lists}, indent=1))
+    write_atomically(path / layout.EXPERIMENT, json.dumps({**about, **lists}, indent=1))
 
 
 def _written(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     return [{**asdict(e), "run": e.run.path.name} for e in entries]
-
-
-def note_claims(path: Path, claims: list[dict[str, Any]]) -> None:
-    """Keep every claim that ever stood, so that one taken out of the config is not forgotten."""
-    file = path / CLAIMS
-    known = json.loads(_text(file)) if file.exists() else []
-    new = [claim for claim in claims if claim not in known]
-    if new:
-        write_atomically(file, json.dumps([*known, *new], indent=1))
 
 
 def load(path: str | Path) -> Run | Runs:
@@ -264,20 +265,21 @@ def load(path: str | Path) -> Run | Runs:
         UserError: the folder is neither.
     """
     folder = Path(path)
-    if (folder / CONFIG).is_file():
+    if (folder / layout.CONFIG).is_file():
         return Run(folder)
-    if (folder / EXPERIMENT).is_file():
-        about = json.loads(_text(folder / EXPERIMENT))
-        entries, trials = (
-            [Entry(**{**e, "run": Run(folder / e["run"])}) for e in about.pop(key)]
-            for key in ("runs", "trials")
+    if (folder / layout.EXPERIMENT).is_file():
+        mend = "`normlab run` with its config writes it anew"
+        about = read_json(folder / layout.EXPERIMENT, written.EXPERIMENT, mend)
+        runs, trials = (
+            [Entry(Run(folder / e["run"]), e["arm"], e["seed"], e["axes"]) for e in listed]
+            for listed in (about.pop("runs"), about.pop("trials", []))
         )
-        return Runs(folder, about, entries, trials)
-    if (folder / PUBLISHED).is_file():
+        return Runs(folder, about, runs, trials)
+    if (folder / layout.PUBLISHED).is_file():
         from normlab.runs.published import read_published
 
         return read_published(folder)
-    near = sorted(str(file.parent) for file in folder.glob(f"*/{EXPERIMENT}"))
+    near = sorted(str(file.parent) for file in folder.glob(f"*/{layout.EXPERIMENT}"))
     hint = f"; experiments below it: {', '.join(near)}" if near else ""
     raise UserError(f"{folder} is neither a run nor an experiment of normlab{hint}")
 
@@ -294,7 +296,3 @@ def load_runs(path: str | Path) -> Runs:
             f"{path} is a single run; give the experiment's folder, {found.path.parent}"
         )
     return found
-
-
-def _text(file: Path) -> str:
-    return file.read_text(encoding="utf-8")

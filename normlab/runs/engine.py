@@ -16,20 +16,19 @@ from typing import Any
 from normlab.errors import UserError
 from normlab.runs.config import RunConfig
 from normlab.runs.directory import (
-    EXPERIMENT,
-    FINISHED,
     Entry,
     Run,
     Runs,
     load_runs,
-    note_claims,
     write_experiment,
 )
 from normlab.runs.experiment import Experiment
-from normlab.runs.maker import Maker, RunStarted, Task
+from normlab.runs.layout import DAMAGED, EXPERIMENT, FINISHED
+from normlab.runs.maker import Maker, RunStarted, Task, was
 from normlab.runs.plan import Planned, entries_of, plan
 from normlab.runs.pool import Pool
 from normlab.runs.progress import Observer, seconds_left
+from normlab.runs.shared import alone, note_claims
 from normlab.training.state import Event, Progress
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
@@ -42,7 +41,8 @@ class RunEnded:
     Attributes:
         run: which.
         index: its place in the list of runs, from 0.
-        state: a state of `Run`, "busy" (another process has it), or "skipped" (it was finished).
+        state: a state of `Run` ("damaged" too), "busy" (another process has it), or "skipped" (it
+            was finished).
         message: one line more, if there is something to say.
     """
 
@@ -160,11 +160,12 @@ class Engine:
     ) -> None:
         """Write which runs the experiment has, unless this command makes a part of them only."""
         entries = self.entries(runs)
-        is_known = self.experiment.overrides and (self.folder / EXPERIMENT).exists()
-        if is_known and {entry.run for entry in entries} < set(load_runs(self.folder).runs):
-            return
-        about = self._about() | ({} if chosen is None else {"tuning": chosen})
-        write_experiment(self.folder, about, entries, self.entries(trials))
+        with alone(self.folder):
+            is_known = self.experiment.overrides and (self.folder / EXPERIMENT).exists()
+            if is_known and {entry.run for entry in entries} < set(load_runs(self.folder).runs):
+                return
+            about = self._about() | ({} if chosen is None else {"tuning": chosen})
+            write_experiment(self.folder, about, entries, self.entries(trials))
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -206,10 +207,11 @@ class Engine:
             run = Run(self.folder / config.id)
             again = self.experiment.command(config)
             task = Task(config, run, index, again, claims, self.jobs)
-            if self.jobs == 1 or run.state not in FINISHED:
+            state = run.state
+            if self.jobs == 1 or state not in (*FINISHED, DAMAGED):
                 tasks.append(task)
-            else:
-                yield task, "skipped", f"was {run.state}"
+            else:  # no worker is started for a run that has its result
+                yield task, *was(run)
         if self.jobs > 1:
             yield from self._pool.attempts(
                 tasks, self._may_begin, self._stopped.is_set, self._look_for_pace

@@ -6,8 +6,9 @@ import jax
 
 from normlab.runs import build
 from normlab.runs.config import RunConfig
-from normlab.runs.directory import FINISHED, Run
+from normlab.runs.directory import Run
 from normlab.runs.experiment import Experiment
+from normlab.runs.layout import FINISHED
 from normlab.runs.measures import Measure
 from normlab.runs.process import usable_cores
 

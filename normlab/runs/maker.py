@@ -12,16 +12,12 @@ from normlab.errors import UserError
 from normlab.runs import build, provenance, worker
 from normlab.runs.checkpoint import Checkpoints
 from normlab.runs.config import RunConfig
-from normlab.runs.directory import (
-    CHECKPOINTS,
-    ERROR,
-    FINISHED,
-    Run,
-    RunBusyError,
-    write_atomically,
-)
+from normlab.runs.directory import Run, RunBusyError, write_atomically
+from normlab.runs.files import DamagedError
+from normlab.runs.layout import CHECKPOINTS, DAMAGED, ERROR, FINISHED, METRICS
 from normlab.runs.prober import Prober
 from normlab.runs.probing import look_at
+from normlab.runs.reading import mend_of
 from normlab.training.fit import Fitted, Loop
 from normlab.training.program import Compiled
 from normlab.training.state import (
@@ -95,8 +91,9 @@ class Maker:
         run = task.run
         try:
             with run.locked():
-                if run.state in FINISHED:
-                    return "skipped", f"was {run.state}"
+                state, word = was(run)
+                if state in ("skipped", DAMAGED):
+                    return state, word
                 try:
                     return self._make(task)
                 except UserError as error:
@@ -140,6 +137,7 @@ class Maker:
                 state, clock = restored
             step = int(state.step)
             run.keep_rows_to(step if restored is not None else -1)
+            _check_rows(run, compiled, step)
             run.write_status("running", **about, step=step)
             self.tell(RunStarted(config, task.index, "training", step))
             saver = _Saver(run, about, checkpoints, self.tell, self.checkpoint_seconds, prober)
@@ -166,7 +164,7 @@ class Maker:
                 f"loss, gradient or new parameters not finite at step {where.step}; "
                 f"largest parameter: {where.layer}, norm {where.norm:.3g}"
             )
-        run.write_status(fitted.status, **about, **more)
+        run.write_status(fitted.status, sealed=fitted.status in FINISHED, **about, **more)
         return message
 
     def _load_data(self, config: RunConfig) -> tuple[Dataset, DeviceData]:
@@ -221,6 +219,29 @@ class Maker:
                     f"{expected}: give the same command again where the data lie, or mend the "
                     "dataset's outline() if it is your own"
                 )
+
+
+def was(run: Run) -> tuple[str, str]:
+    """How an attempt ends before it begins, as a damaged run is not made over; else the state."""
+    try:
+        state = run.whole().status["state"]
+    except DamagedError as error:
+        return DAMAGED, str(error)
+    return ("skipped", f"was {state}") if state in FINISHED else (state, "")
+
+
+def _check_rows(run: Run, compiled: Compiled, step: int) -> None:
+    """Hold the rows of a run that goes on to its checkpoint, which is written after them.
+
+    Raises:
+        DamagedError: rows were lost, and would be missing in the result.
+    """
+    recipe = compiled.program.recipe
+    every = recipe.eval_every or recipe.steps_per_epoch(compiled.train_examples)
+    found, due = len(run.metrics), step // every
+    if found < due:
+        lost = f"it has {found} rows of the steps to {step}, where the run wrote {due}"
+        raise DamagedError(run.path / METRICS, lost, mend_of(run.path))
 
 
 def write_failure(task: Task, summary: str, details: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from normlab.errors import UserError
+from normlab.runs.record import Record
 
 if TYPE_CHECKING:
     from normlab.runs.directory import Runs
@@ -29,8 +30,9 @@ def last_rows(runs: "Runs") -> list[dict[str, Any]]:
     """For every run: arm, seed, axes, state, its last metrics, and its folder."""
     found = []
     for entry in runs.entries:
-        rows = entry.run.metrics
-        place = {"arm": entry.arm, "seed": entry.seed, **entry.axes, "state": entry.run.state}
+        record = Record.read(entry)
+        rows = record.rows
+        place = {"arm": entry.arm, "seed": entry.seed, **entry.axes, "state": record.state}
         found.append(place | (rows[-1] if rows else {}) | {"folder": entry.run.path.name})
     return found
 
@@ -40,7 +42,7 @@ def all_rows(runs: "Runs") -> list[dict[str, Any]]:
     return [
         {"arm": entry.arm, "seed": entry.seed, **entry.axes, **row}
         for entry in runs.entries
-        for row in entry.run.metrics
+        for row in Record.read(entry).rows
     ]
 
 
@@ -49,7 +51,7 @@ def probe_rows(runs: "Runs") -> list[dict[str, Any]]:
     return [
         {"arm": entry.arm, "seed": entry.seed, **entry.axes, **number}
         for entry in runs.entries
-        for row in entry.run.probes
+        for row in Record.read(entry).probes
         for number in numbers(row)
     ]
 
@@ -80,9 +82,10 @@ def to_html(runs: "Runs") -> str:
     """One line a run: arm, seed, state, test accuracy as a curve and at last."""
     lines = []
     for entry in runs.entries:
-        values = [row["test_accuracy"] for row in entry.run.metrics]
+        record = Record.read(entry)
+        values = [row["test_accuracy"] for row in record.rows if "test_accuracy" in row]
         last = f"{values[-1]:.3f}" if values else ""
-        cells = (entry.arm, str(entry.seed), entry.run.state, last)
+        cells = (entry.arm, str(entry.seed), record.state, last)
         texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         lines.append(f"<tr>{texts}<td>{sparkline(values)}</td></tr>")
     headings = ("arm", "seed", "state", "test accuracy", "by evaluation")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from normlab.runs import build
 from normlab.runs.config import RunConfig
-from normlab.runs.directory import FINISHED, Entry, Run
+from normlab.runs.directory import Entry, Run
+from normlab.runs.layout import FINISHED
 from normlab.runs.progress import Observer, finished_in, seconds_left
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 
-from normlab.runs.directory import FINISHED, RunBusyError
+from normlab.runs.directory import RunBusyError
+from normlab.runs.layout import FINISHED
 from normlab.runs.maker import Task, attempt_in_worker, write_failure
 from normlab.runs.worker import Worker, WorkerDiedError, shares
 

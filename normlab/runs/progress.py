@@ -1,5 +1,6 @@
 """How far runs are, as their folders say, and how long the rest will take; without jax."""
 
+import contextlib
 import os
 import platform
 from collections.abc import Iterable
@@ -8,7 +9,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from normlab.runs.directory import FINISHED, METRICS, STATUS, Entry, Run
+from normlab.runs.directory import Entry, Run
+from normlab.runs.files import DamagedError
+from normlab.runs.layout import DAMAGED, FINISHED, METRICS, STATUS
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Snapshot:
     Attributes:
         arm: its arm.
         seed: its seed.
-        state: as in `Run.state`, or "stopped" for one whose process is no more.
+        state: as in `Record.state`, or "stopped" for one whose process is no more.
         step: steps taken.
         steps: steps to take, where that is known.
         pace: seconds a step, evaluations included, where that is known.
@@ -26,6 +29,7 @@ class Snapshot:
         accuracies: on the test split, an evaluation each.
         changed: when its status was last written, in seconds since 1970.
         process: host and pid of who wrote it.
+        damage: which file is damaged, how, and the mend.
     """
 
     arm: str
@@ -38,6 +42,7 @@ class Snapshot:
     accuracies: tuple[float, ...] = ()
     changed: float = 0.0
     process: tuple[str | None, int] | None = None
+    damage: str = ""
 
 
 @dataclass
@@ -66,10 +71,11 @@ def finished_in(folder: Path) -> list[Snapshot]:
     entries = []
     for file in folder.glob(f"*/{STATUS}"):
         run = Run(file.parent)
-        status = run.status
-        if status["state"] in FINISHED:
-            entries.append(Entry(run, status["arm"], status["seed"], {}))
-    return Observer().look(entries)
+        with contextlib.suppress(DamagedError):
+            status = run.status
+            if status["state"] in FINISHED and {"arm", "seed"} <= status.keys():
+                entries.append(Entry(run, status["arm"], status["seed"], {}))
+    return [snapshot for snapshot in Observer().look(entries) if not snapshot.damage]
 
 
 def seconds_left(
@@ -83,11 +89,11 @@ def seconds_left(
         known: more runs, to learn the pace from.
 
     A run of an arm without a known pace is taken to have the mean pace, and so with what is
-    compiled. Failed runs are not counted: they may fail again, or at once.
+    compiled. Failed runs are not counted: they may fail again, or at once; nor are damaged ones.
     """
     sources = [*snapshots, *known]
     steps = [s.steps for s in snapshots if s.steps is not None]
-    open_runs = [s for s in snapshots if s.state not in (*FINISHED, "failed")]
+    open_runs = [s for s in snapshots if s.state not in (*FINISHED, "failed", DAMAGED)]
     if not open_runs:
         return 0.0
     paces = _by_arm((s.arm, s.pace) for s in sources)
@@ -123,8 +129,12 @@ def _pick(by_arm: dict[str, float], arm: str) -> float:
 
 
 def _read(entry: Entry, changed: float) -> Snapshot:
-    status = entry.run.status
-    rows = entry.run.metrics
+    run = entry.run
+    try:
+        status = run.status
+        rows = run.whole().metrics if status["state"] in FINISHED else run.metrics
+    except DamagedError as error:
+        return Snapshot(entry.arm, entry.seed, DAMAGED, changed=changed, damage=str(error))
     # A run's status may be up to a second older than its last row.
     step = max([status.get("step", 0), *(int(row["step"]) for row in rows[-1:])])
     pid = status.get("pid")

@@ -14,11 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from normlab.errors import UserError
-from normlab.runs.directory import PUBLISHED, PUBLISHED_PROVENANCE, Entry, Run, Runs
+from normlab.runs import written
+from normlab.runs.directory import Entry, Run, Runs
+from normlab.runs.files import DamagedError, read_json
+from normlab.runs.layout import FINISHED, PUBLISHED, PUBLISHED_PROVENANCE
+from normlab.runs.reading import Whole, check_last_step
 from normlab.runs.rows import write_atomically
+from normlab.runs.shapes import fault
 
 DIGITS = 6
 """Significant ones, of every number."""
+
+MEND = "restore it as it was committed, or publish the runs again"
 
 STATUS = ("state", "steps", "step", "parameters", "peak_bytes", "compile_seconds", "train_seconds",
           "evaluate_seconds", "probe_seconds", "diverged")  # fmt: skip
@@ -68,7 +75,11 @@ class PublishedRun(Run):
     @property
     def provenance(self) -> Rows:
         """As of any run, less what names the computer."""
-        return self.kept["provenance"]
+        return self.kept.get("provenance", [])  # of a trial there is none
+
+    def whole(self) -> Whole:
+        """As of any run."""
+        return Whole(self.status, self.metrics, self.provenance, self.probes)
 
     def params(self) -> Any:
         """Those are not published.
@@ -115,11 +126,17 @@ def write_published(
 def read_published(folder: Path) -> Runs:
     """An experiment from the two files."""
     parts, provenance = (
-        json.loads((folder / name).read_text(encoding="utf-8"))
-        for name in (PUBLISHED, PUBLISHED_PROVENANCE)
+        read_json(folder / name, shape, MEND)
+        for name, shape in (
+            (PUBLISHED, written.PUBLISHED),
+            (PUBLISHED_PROVENANCE, written.PUBLISHED_PROVENANCE),
+        )
     )
+    if provenance is None:
+        raise DamagedError(folder / PUBLISHED_PROVENANCE, "it is missing", MEND)
     entries = []
     for line in parts["runs"]:
+        _check(folder / PUBLISHED, line, len(provenance["made_with"]))
         config = {s: v for s, v in {**parts["config"], **line["config"]}.items() if v is not None}
         config["train"] = {**config["train"], "seed": line["seed"]}
         kept = {
@@ -135,6 +152,32 @@ def read_published(folder: Path) -> Runs:
         for line in parts["trials"]
     ]
     return Runs(folder, parts["about"], entries, trials)
+
+
+def _check(file: Path, line: dict[str, Any], proofs: int) -> None:
+    """Hold the parts of a published run to each other.
+
+    Raises:
+        DamagedError: they are not of one run.
+    """
+    status, steps = line["status"], line["metrics"].get("step", [])
+    if status["state"] not in FINISHED:
+        found = f"it is {status['state']}, and only finished runs are published"
+    elif (wrong := fault(status, written.RESULT[status["state"]])) is not None:
+        found = wrong
+    elif len({len(column) for column in line["metrics"].values()}) > 1:
+        found = "its columns of metrics are not of one length"
+    elif any(not written.COUNT.fits(step) for step in steps):
+        found = "'step' must be whole numbers"
+    elif not line["made_with"] or max(line["made_with"]) >= proofs:
+        found = f"'made_with' must name records of {PUBLISHED_PROVENANCE}"
+    elif not all(map(written.fits_layers, line["probes"])):
+        found = "a row of its probes does not have a value for each layer"
+    else:
+        found = None
+    if found is not None:
+        raise DamagedError(file, f"{line['run']}: {found}", MEND)
+    check_last_step(file, [{"step": step} for step in steps[-1:]], status, MEND)
 
 
 def _entry(folder: Path, line: dict[str, Any], kept: dict[str, Any]) -> Entry:

@@ -1,20 +1,11 @@
-"""Lines of JSON, as a run's metrics and probes are kept: added one by one, safe from a crash."""
+"""Lines of JSON and whole files, written so that a crash never costs more than a last line."""
 
-import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows in order; a last line torn by a crash is left out."""
-    rows = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return rows
 
 
 def append_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -25,9 +16,9 @@ def append_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:
         os.fsync(handle.fileno())
 
 
-def keep_rows(file: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Drop the rows that are not to be kept, all at once."""
-    write_atomically(file, "".join(map(as_line, filter(keep, read_rows(file)))))
+def write_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Replace the rows, all at once."""
+    write_atomically(file, "".join(map(as_line, rows)))
 
 
 def as_line(row: dict[str, Any]) -> str:
@@ -37,7 +28,7 @@ def as_line(row: dict[str, Any]) -> str:
 
 def write_atomically(file: Path, text: str) -> None:
     """Write a whole file or nothing: a reader or a crash never sees half of it."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    draft = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
     with draft.open("w", encoding="utf-8") as handle:
         handle.write(text)
         handle.flush()

@@ -12,7 +12,8 @@ from normlab.evidence.estimates import Contrast
 from normlab.evidence.intervals import Interval
 from normlab.evidence.verdicts import Verdict, _decide, judge
 from normlab.runs.claims import Claim
-from normlab.runs.directory import CLAIMS, note_claims
+from normlab.runs.layout import CLAIMS
+from normlab.runs.shared import note_claims
 
 from .coverage import arm
 from .simulated import simulate, write, write_run

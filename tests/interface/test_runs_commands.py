@@ -161,7 +161,7 @@ def test_diff_of_two_runs_names_every_key_that_differs(tmp_path):
 
 
 def test_diff_of_two_runs_finds_the_first_step_that_differs(tmp_path):
-    runs = [write_run(tmp_path, "a", seed).run for seed in (0, 1)]
+    runs = [write_run(tmp_path, "a", seed, step=30).run for seed in (0, 1)]
     # The time it took is no difference; a NaN is what a NaN is.
     for run, last in zip(runs, (0.5, 0.5000000001), strict=True):
         seconds = 1.0 if last == 0.5 else 2.0
@@ -177,7 +177,7 @@ def test_diff_of_two_runs_finds_the_first_step_that_differs(tmp_path):
 
 
 def test_a_run_without_rows_can_be_compared(runs, tmp_path):
-    other = write_run(tmp_path / "other", "a", 0).run
+    other = write_run(tmp_path / "other", "a", 0, state="interrupted").run
     assert "no step was evaluated in both" in diff(runs.entries[0].run.path, other.path)
     assert "config: the same" in diff(runs.entries[0].run.path, other.path)
 
@@ -253,7 +253,7 @@ def test_a_run_that_another_host_is_making_is_kept(runs):
 
 def test_a_run_that_changed_since_it_was_listed_is_kept(runs, monkeypatch):
     one = next(c for c in runs_clean.candidates(runs, False) if c.path.name == "b-s0")
-    edit(one.run, state="done")  # in the meantime somebody made it
+    edit(one.run, state="done", step=60)  # in the meantime somebody made it
     monkeypatch.setattr(runs_clean, "candidates", lambda *_: [one])
     assert "it has changed since it was listed" in cleaned(runs.path, yes=True)
     assert one.run.metrics
@@ -308,7 +308,7 @@ def test_bad_paths_are_told(runs, tmp_path):
     with pytest.raises(UserError, match="neither a run nor an experiment"):
         show(tmp_path / "empty")
     (runs.path / "a-s0" / "status.json").write_text("[")
-    with pytest.raises(UserError, match="not as this normlab writes them"):
+    with pytest.raises(UserError, match=r"status.json is damaged: .*delete the folder"):
         show(runs.path / "a-s0")
 
 

@@ -15,6 +15,7 @@ from normlab.errors import UserError
 from normlab.interface.watch import View, _is_over, sparkline, summary, watch
 from normlab.runs.directory import Entry, Run, write_experiment
 from normlab.runs.progress import Observer, Snapshot, finished_in, seconds_left
+from tests.evidence.simulated import PROVENANCE
 
 HOST = {"host": platform.node()}
 
@@ -32,6 +33,10 @@ def sweep(tmp_path):
                 run.path.mkdir()
                 (run.path / "status.json").write_text(json.dumps(status))
                 rows = [{"step": 6 * i + 6, "test_accuracy": a} for i, a in enumerate(accuracies)]
+                if status["state"] == "done":  # as such a run ends: with a row at its last step
+                    rows = [*rows[:-1], {**dict(*rows[-1:]), "step": status["step"]}]
+                    (run.path / "config.yaml").write_text("norm: batch_norm\n")
+                    run.add_provenance(PROVENANCE)
                 (run.path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
         write_experiment(tmp_path, {"name": "tiny"}, entries)
         return entries
@@ -119,6 +124,9 @@ def test_on_a_terminal_it_stays_until_the_end(sweep, tmp_path):
     thread.start()
     time.sleep(0.7)
     assert thread.is_alive() and "3/60" in file.getvalue()
+    entries[0].run.append_metrics({"step": 60, "test_accuracy": 0.5})
+    (entries[0].run.path / "config.yaml").write_text("norm: batch_norm\n")
+    entries[0].run.add_provenance(PROVENANCE)
     entries[0].run.write_status(**done())
     thread.join(timeout=5)
     assert not thread.is_alive() and "1 run: 1 done" in file.getvalue()

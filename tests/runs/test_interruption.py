@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from normlab.errors import UserError
 from normlab.runs.directory import Run, load
 from normlab.runs.engine import Engine
 from normlab.runs.experiment import load_experiment
@@ -141,11 +142,14 @@ def test_a_second_process_on_a_run_is_told_and_does_no_harm(tiny, tmp_path, make
     assert_same_run(only_run(out), unbroken)
 
 
-def test_a_torn_last_line_of_metrics_is_left_out(tiny, make):
+def test_a_torn_last_line_of_metrics_is_left_out_of_an_unfinished_run_alone(tiny, make):
     run = make(tiny()).runs.runs[0]
     rows = run.metrics
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 99, "test_acc')
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
+        run.metrics  # noqa: B018 (reading it is the test)
+    run.write_status("interrupted")
     assert run.metrics == rows and len(rows) == 3
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from normlab.runs import jobs
-from normlab.runs.directory import STATUS
 from normlab.runs.experiment import load_experiment
+from normlab.runs.layout import STATUS
 
 CLAIM = """
 claims:
