@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from normlab.evidence.contrasts import mean_of
 from normlab.evidence.english import short_name
 from normlab.evidence.samples import sample
-from normlab.evidence.style import COLOURS, INK, MARKERS, blank
+from normlab.evidence.style import COLOURS, INK, MARKERS, blank, plain
 from normlab.runs.measures import Measure
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def beside(comparison: "Comparison", measures: Sequence[str] = ()) -> Figure:
                 axes.plot(found.interval, [place, place], color=shade, linewidth=1.8)
             if math.isfinite(found.estimate):
                 axes.plot(found.estimate, place, mark, color=shade, markersize=5.5)
-        axes.plot([], [], mark, color=shade, label=short_name(measure))
-    axes.set_yticks(range(len(comparison.arms)), [arm.name for arm in comparison.arms])
+        axes.plot([], [], mark, color=shade, label=plain(short_name(measure)))
+    axes.set_yticks(range(len(comparison.arms)), [plain(a.name) for a in comparison.arms])
     axes.set_ylim(len(comparison.arms) - 0.45, -0.55)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", frameon=False,
                   fontsize=9, labelcolor=INK, ncols=3)  # fmt: skip

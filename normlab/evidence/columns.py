@@ -1,6 +1,17 @@
 """Cells in columns, for text that is read in a terminal."""
 
 
+def visible(text: str) -> str:
+    """Text in one line that is safe to print: what has no glyph is spelt out.
+
+    >>> visible("two\\nlines \\x1b[31m")
+    'two\\\\nlines \\\\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def widths(rows: list[list[str]]) -> list[int]:
     """The width of each column's widest cell."""
     return [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -12,6 +23,7 @@ def columns(rows: list[list[str]], indent: str = "") -> list[str]:
     >>> columns([["arm", "seed"], ["identity", "0"]])
     ['arm       seed', 'identity  0']
     """
+    rows = [[visible(cell) for cell in row] for row in rows]
     wide = widths(rows)
     return [
         indent + "  ".join(c.ljust(w) for c, w in zip(row, wide, strict=True)).rstrip()

@@ -28,6 +28,7 @@ from normlab.evidence.style import (
     in_order,
     legend,
     marker,
+    plain,
 )
 from normlab.runs.measures import METRICS
 from normlab.runs.record import Record
@@ -67,7 +68,7 @@ def differences(comparison: "Comparison") -> Figure:
     axes.set_ylim(len(arms) - 0.4, -0.6)
     higher = comparison.measure.higher_is_better
     note = "" if higher is None else f"  ({'right' if higher else 'left'} is better)"
-    axes.set_xlabel(f"{comparison.measure} less that of\n{comparison.against}{note}")
+    axes.set_xlabel(f"{plain(comparison.measure)} less that of\n{plain(comparison.against)}{note}")
     return figure
 
 
@@ -87,7 +88,7 @@ def values(comparison: "Comparison") -> Figure:
             axes.plot([low, high], [row, row], color=shade, linewidth=2)
     axes.set_yticks(range(len(comparison.arms)), [_counted(arm) for arm in comparison.arms])
     axes.set_ylim(len(comparison.arms) - 0.4, -0.6)
-    axes.set_xlabel(f"{comparison.measure}; an open arrow: not reached by then")
+    axes.set_xlabel(f"{plain(comparison.measure)}; an open arrow: not reached by then")
     return figure
 
 
@@ -127,7 +128,7 @@ def _every_run(
 ) -> None:
     for index, record in enumerate(runs):
         across, up = ([row.get(key) for row in record.rows] for key in (x, metric))
-        label = arm.name if index == 0 else None
+        label = plain(arm.name) if index == 0 else None
         axes.plot(across, up, label=label, linewidth=1, alpha=0.8, **style)
         if record.state == "diverged":
             axes.plot(across[-1:], up[-1:], "x", color=style["color"], markersize=8)
@@ -145,7 +146,7 @@ def _mean_curve(
     across = [float(np.mean([table[step][x] for table in tables])) for step in steps]
     columns = [[table[step][metric] for table in tables] for step in steps]
     lost = len(runs) - len(whole)
-    label = f"{arm.name} ({len(whole)} of {len(runs)} runs)" if lost else arm.name
+    label = plain(arm.name) + (f" ({len(whole)} of {len(runs)} runs)" if lost else "")
     axes.plot(across, [np.mean(column) for column in columns], label=label, linewidth=2, **style)
     if len(whole) > 1:
         bands = np.array([mean_interval(column) for column in columns])
@@ -164,10 +165,10 @@ def price(comparison: "Comparison", price: str = "seconds_per_step") -> Figure:
         if math.isfinite(low):
             axes.plot([across, across], [low, high], color=shade, linewidth=1.6)
         axes.plot(across, arm.mean.estimate, marker(comparison, arm), color=shade, markersize=9,
-                  linestyle="none", label=arm.name)  # fmt: skip
+                  linestyle="none", label=plain(arm.name))  # fmt: skip
     axes.set_xlabel(price.replace("_", " ") + {"peak_memory": " (MB)"}.get(price, ""))
     axes.set_xlim(left=0)
-    axes.set_ylabel(str(comparison.measure))
+    axes.set_ylabel(plain(comparison.measure))
     legend(axes)
     return figure
 
@@ -209,11 +210,11 @@ def heat(comparison: "Comparison", rows: str | None = None, columns: str | None 
         light = not missing and image.norm(grid[i, j]) > 0.55
         shade = INK if missing else "#000000" if light else "#ffffff"
         axes.text(j, i, text, ha="center", va="center", fontsize=9, color=shade)
-    axes.set_xticks(range(grid.shape[1]), [str(v) for v in ticks[across]])
-    axes.set_yticks(range(grid.shape[0]), [str(v) for v in ticks[down]])
-    axes.set_xlabel(across)
-    axes.set_ylabel(down)
-    axes.set_title(f"mean {comparison.measure}", fontsize=10, loc="left", color=INK)
+    axes.set_xticks(range(grid.shape[1]), list(map(plain, ticks[across])))
+    axes.set_yticks(range(grid.shape[0]), list(map(plain, ticks[down])))
+    axes.set_xlabel(plain(across))
+    axes.set_ylabel(plain(down))
+    axes.set_title(f"mean {plain(comparison.measure)}", fontsize=10, loc="left", color=INK)
     axes.grid(False)
     return figure
 
@@ -255,9 +256,9 @@ def profile(comparison: "Comparison", axis: str = "data") -> Figure:
         shade = COLOURS[index % len(COLOURS)]
         low, high = profile_band(own, thresholds, resamples=500)
         axes.fill_between(thresholds, low, high, color=shade, alpha=0.16, linewidth=0)
-        axes.plot(thresholds, performance_profile(own, thresholds), label=arm, color=shade,
+        axes.plot(thresholds, performance_profile(own, thresholds), label=plain(arm), color=shade,
                   linestyle=DASHES[index % len(DASHES)], linewidth=2)  # fmt: skip
-    axes.set_xlabel(f"{comparison.measure} of at least")
+    axes.set_xlabel(f"{plain(comparison.measure)} of at least")
     axes.set_ylabel("share of runs")
     legend(axes)
     return figure
@@ -284,7 +285,8 @@ def _row(arms: list["Arm"]) -> float:
 
 def _counted(arm: "Arm") -> str:
     # In lines, for a name with many arguments would leave no room for the picture.
-    return "\n".join(textwrap.wrap(f"{arm.name}  (n = {len(arm.sample)})", LONGEST_NAME))
+    lines = textwrap.wrap(f"{arm.name}  (n = {len(arm.sample)})", LONGEST_NAME)
+    return "\n".join(map(plain, lines))
 
 
 def _hatched(i: int, j: int) -> Any:

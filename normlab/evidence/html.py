@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -95,6 +96,13 @@ def _counts(comparison: "Comparison") -> str:
     each = ", ".join(f"{states.count(s)} {words.get(s, s)}" for s in dict.fromkeys(states))
     return f"{count_runs(len(states))}: {each}"
 
+
+VARIABLES = {
+    **{colour: f"var(--arm-{index})" for index, colour in enumerate(COLOURS)},
+    INK: "var(--ink)",
+    FAINT: "var(--faint)",
+}
+"""The page's colours for those of the figures."""
 
 Shown = tuple[str, str, Markup, tuple[str, str, Markup] | None]
 """Heading, what it shows, the picture; and one more to open on demand, with its own words."""
@@ -200,6 +208,7 @@ def _svg(figure: Figure) -> Markup:
         figure.savefig(file, format="svg", metadata=metadata, transparent=True)
     text = file.getvalue()
     text = text[text.index("<svg") :]
-    for index, colour in enumerate(COLOURS):
-        text = text.replace(colour, f"var(--arm-{index})")
-    return Markup(text.replace(INK, "var(--ink)").replace(FAINT, "var(--faint)"))
+    # Where a colour is set, not where an arm is called so.
+    return Markup(
+        re.sub(r"(?<=[a-z]: )#[0-9a-f]{6}", lambda found: VARIABLES.get(found[0], found[0]), text)
+    )

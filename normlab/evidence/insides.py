@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from normlab.errors import UserError, did_you_mean
 from normlab.evidence.seen import Seen, seen
-from normlab.evidence.style import INK, WIDTH, Picture, colour, dash, framed, marker
+from normlab.evidence.style import INK, WIDTH, Picture, colour, dash, framed, marker, plain
 
 if TYPE_CHECKING:
     from normlab.evidence.compare import Arm, Comparison
@@ -165,7 +165,7 @@ def _draw(comparison: "Comparison", rows: list[list[_Panel]], height: float) -> 
             if panel.logarithmic:
                 axes.set_yscale("log")
             if shared is None:
-                axes.set_ylabel(panel.quantity)
+                axes.set_ylabel(plain(panel.quantity))
             else:
                 axes.tick_params(labelleft=False)
             _label(axes, panel, across == 1)
@@ -183,7 +183,9 @@ def _label(axes: Any, panel: _Panel, large: bool) -> None:
     if panel.title:
         axes.set_title(panel.title, fontsize=8, loc="left", color=INK)
     if panel.layers and large:
-        axes.set_xticks(range(1, len(panel.layers) + 1), panel.layers, rotation=40, ha="right")
+        axes.set_xticks(
+            range(1, len(panel.layers) + 1), list(map(plain, panel.layers)), rotation=40, ha="right"
+        )
         axes.tick_params(axis="x", labelsize=7)
     elif not panel.across:
         axes.set_xticks([])
@@ -236,7 +238,7 @@ def _over_steps(axes: Any, comparison: "Comparison", one: Seen) -> None:
 
 def _dots(axes: Any, comparison: "Comparison", one: Seen, step: int) -> None:
     for place, (arm, by_step) in enumerate(_each(comparison, one)):
-        style = {"color": colour(comparison, arm), "linestyle": "none", "label": arm.name}
+        style = {"color": colour(comparison, arm), "linestyle": "none", "label": plain(arm.name)}
         axes.plot(np.full(len(by_step[step]), place), by_step[step], marker(comparison, arm),
                   markersize=6, alpha=0.8, **style)  # fmt: skip
 
@@ -247,7 +249,7 @@ def _line(
     """The mean over the first axis, with the range over it as a band."""
     shade = colour(comparison, arm)
     axes.plot(across, _mean(table), color=shade, linestyle=dash(comparison, arm), linewidth=1.6,
-              marker=marker(comparison, arm), markersize=3, label=arm.name)  # fmt: skip
+              marker=marker(comparison, arm), markersize=3, label=plain(arm.name))  # fmt: skip
     if band is None and len(table) > 1:
         some = np.isfinite(table).any(axis=0)
         low, high = (np.where(some, f(np.where(np.isfinite(table), table, -s * math.inf), axis=0),

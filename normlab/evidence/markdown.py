@@ -1,11 +1,12 @@
 """A comparison as text: Markdown for a file, aligned columns for a terminal."""
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from normlab.evidence.about import differing, made_with, tuning_lines
 from normlab.evidence.cells import table
-from normlab.evidence.columns import columns, widths
+from normlab.evidence.columns import columns, visible, widths
 from normlab.evidence.doubts import hidden_failures
 from normlab.evidence.english import about_arm, about_verdict, number
 from normlab.evidence.remarks import read_remarks
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
     from normlab.evidence.compare import Comparison
 
 MOST_COLUMNS = 8
+
+
+def escaped(text: str) -> str:
+    """Words in one line that Markdown shows as they are.
+
+    >>> escaped("a*b* <i> $x$ [0.1, 0.2] p < 0.05")
+    'a\\\\*b\\\\* \\\\<i> \\\\$x\\\\$ [0.1, 0.2] p < 0.05'
+    """
+    return re.sub(r"([\\`*$]|<(?=[A-Za-z/!?])|\](?=\()|~(?=~))", r"\\\1", visible(text))
 
 
 def to_text(comparison: "Comparison") -> str:
@@ -28,14 +38,15 @@ def remarks(comparison: "Comparison") -> list[str]:
     return [
         *([f"beware: {beware}"] if beware else []),
         *map(verdict_line, comparison.verdicts),
-        *(f"tuning: {text}" for text in tuning_lines(comparison.runs.about)),
-        *(f"note: {text}" for text in comparison.warnings),
+        *(f"tuning: {visible(text)}" for text in tuning_lines(comparison.runs.about)),
+        *(f"note: {visible(text)}" for text in comparison.warnings),
     ]
 
 
 def verdict_line(verdict: Verdict) -> str:
     """The claim, its standing, and the verdict."""
-    return f"{verdict.claim.says} [{verdict.standing}]\n  {about_verdict(verdict)}"
+    says = f"{visible(verdict.claim.says)} [{verdict.standing}]"
+    return f"{says}\n  {visible(about_verdict(verdict))}"
 
 
 def aligned(headings: list[str], rows: list[list[str]]) -> str:
@@ -47,27 +58,28 @@ def aligned(headings: list[str], rows: list[list[str]]) -> str:
 def to_markdown(comparison: "Comparison", command: str) -> str:
     """The whole report, without pictures."""
     about, beware = comparison.runs.about, read_remarks(comparison.runs.path).beware
-    lines = [f"# {about.get('name')}", ""]
+    lines = [f"# {escaped(about['name'])}", ""]
     if comparison.question:
-        lines += [comparison.question, ""]
+        lines += [escaped(comparison.question), ""]
     if beware:
         lines += [f"**Beware.** {beware}", ""]
     if comparison.verdicts:
         lines += ["## Claims", ""]
         for verdict in comparison.verdicts:
             lines += [
-                f"- {verdict.claim.says} ({verdict.standing}).",
-                f"  {about_verdict(verdict)}",
+                f"- {escaped(verdict.claim.says)} ({verdict.standing}).",
+                f"  {escaped(about_verdict(verdict))}",
             ]
         lines += [""]
     lines += ["## Arms", ""]
     others = [arm for arm in comparison.arms if arm.difference is not None]
-    lines += [f"- {about_arm(comparison, arm)}" for arm in others]
-    lines += ["", *markdown_table(*table(comparison)), ""]
+    lines += [f"- {escaped(about_arm(comparison, arm))}" for arm in others]
+    headings, rows = table(comparison)
+    lines += ["", *markdown_table(headings, [[*map(escaped, row)] for row in rows]), ""]
     lines += [
-        f"Each arm is compared with {comparison.against}. P(better) is the chance that a run of it "
-        f"beats one of the baseline; p is of a permutation test, corrected by Holm's rule for all "
-        f"{len(others)} arms compared.",
+        f"Each arm is compared with {escaped(comparison.against)}. P(better) is the chance that a "
+        f"run of it beats one of the baseline; p is of a permutation test, corrected by Holm's "
+        f"rule for all {len(others)} arms compared.",
         "",
     ]
     unseen = limits(comparison)
@@ -79,9 +91,9 @@ def to_markdown(comparison: "Comparison", command: str) -> str:
         lines += [*_settings(keys, settings), ""]
     tuned = tuning_lines(comparison.runs.about)
     if tuned:
-        lines += ["## Tuning", "", *(f"- {line}" for line in tuned), ""]
+        lines += ["## Tuning", "", *(f"- {escaped(line)}" for line in tuned), ""]
     if comparison.warnings:
-        lines += ["## Warnings", "", *(f"- {text}" for text in comparison.warnings), ""]
+        lines += ["## Warnings", "", *(f"- {escaped(text)}" for text in comparison.warnings), ""]
     lines += ["## Made with", ""]
     lines += [f"- {name}: {'; '.join(v)}" for name, v in made_with(comparison.records).items()]
     lines += [f"- report: `{command}`", ""]
@@ -92,14 +104,14 @@ def _settings(keys: list[str], settings: dict[str, dict[str, Any]]) -> list[str]
     """A column an arm; of many arms a line for each, with what it has."""
     if len(settings) > MOST_COLUMNS:
         return [
-            f"- {arm}: {', '.join(f'{key} {json.dumps(value)}' for key, value in own.items())}"
+            f"- {escaped(arm)}: {', '.join(f'{k} {json.dumps(value)}' for k, value in own.items())}"
             for arm, own in settings.items()
         ]
     rows = [
         [f"`{key}`", *(json.dumps(own[key]) if key in own else "" for own in settings.values())]
         for key in keys
     ]
-    return markdown_table(["key", *settings], rows)
+    return markdown_table(["key", *map(escaped, settings)], rows)
 
 
 def limits(comparison: "Comparison") -> str:
@@ -125,6 +137,6 @@ def markdown_table(headings: list[str], rows: list[list[str]]) -> list[str]:
     """A table's lines."""
 
     def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+        return "| " + " | ".join(visible(cell).replace("|", r"\|") for cell in cells) + " |"
 
     return [line(headings), line(["---"] * len(headings)), *map(line, rows)]

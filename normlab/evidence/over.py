@@ -22,6 +22,7 @@ from normlab.evidence.style import (
     Picture,
     framed,
     in_order,
+    plain,
 )
 from normlab.runs.measures import METRICS, Measure
 from normlab.runs.record import Record
@@ -92,10 +93,10 @@ def over(
                 _bars(place, points, line, index, joined=all(map(_is_number, ticks)))
         if ticks:
             _scale(place, ticks)
-        place.set_xlabel(axis.replace("_", " "))
-        place.set_title(title, fontsize=9, loc="left", color=INK)
+        place.set_xlabel(plain(axis.replace("_", " ")))
+        place.set_title(plain(title), fontsize=9, loc="left", color=INK)
     curve = f"{metric or 'test_accuracy'} {how}".replace("_", " ").strip()
-    row[0].set_ylabel(curve if axis == STEP else short_name(comparison.measure))
+    row[0].set_ylabel(plain(curve if axis == STEP else short_name(comparison.measure)))
     found: dict[str, Any] = {}
     for place in row:
         for handle, label in zip(*place.get_legend_handles_labels(), strict=True):
@@ -184,7 +185,7 @@ def _curve(axes: Any, points: list[Point], label: str, index: int) -> None:
     if points:
         across, means, bands, *_ = zip(*points, strict=True)
         style = _style(index) | {"markersize": 0}
-        axes.plot(across, means, label=label, **style)
+        axes.plot(across, means, label=plain(label), **style)
         axes.fill_between(across, *zip(*bands, strict=True), color=style["color"], alpha=0.16,
                           linewidth=0)  # fmt: skip
 
@@ -196,7 +197,7 @@ def _bars(axes: Any, points: list[Point], label: str, index: int, joined: bool) 
         style = _style(index)
         if not joined:
             style["linestyle"] = "none"
-        axes.plot(across, means, label=label, markersize=4.5, **style)
+        axes.plot(across, means, label=plain(label), markersize=4.5, **style)
         axes.vlines(across, *zip(*bars, strict=True), color=style["color"], linewidth=1.4,
                     alpha=0.7)  # fmt: skip
         for point in points:
@@ -208,7 +209,9 @@ def _bars(axes: Any, points: list[Point], label: str, index: int, joined: bool) 
 
 def _scale(axes: Any, ticks: list[Any]) -> None:
     if not all(map(_is_number, ticks)):
-        axes.set_xticks(range(len(ticks)), ticks, rotation=20, ha="right", fontsize=8)
+        axes.set_xticks(
+            range(len(ticks)), list(map(plain, ticks)), rotation=20, ha="right", fontsize=8
+        )
         return
     if min(ticks) > 0 and max(ticks) >= LOG_FROM * min(ticks):
         axes.set_xscale("log")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
+from normlab.evidence.columns import visible
+
 if TYPE_CHECKING:
     from normlab.evidence.compare import Arm, Comparison
 
@@ -52,6 +54,17 @@ def framed(axes: Any) -> Any:
     axes.grid(True, color=FAINT, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     return axes
+
+
+def plain(text: Any) -> str:
+    """Text that matplotlib draws as it is: no mathematics between dollars, no hidden labels.
+
+    >>> plain("$x$"), plain(8)
+    ('\\\\$x\\\\$', '8')
+    """
+    shown = visible(str(text)).replace("$", r"\$")
+    # A legend leaves out what begins with an underscore.
+    return f"\N{ZERO WIDTH SPACE}{shown}" if shown.startswith("_") else shown
 
 
 def legend(axes: Any) -> None:

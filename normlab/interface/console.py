@@ -9,10 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from normlab.evidence.cells import table
+from normlab.evidence.columns import visible
 from normlab.evidence.compare import Comparison
 from normlab.evidence.markdown import aligned, remarks
 from normlab.interface.watch import View, duration, live
 from normlab.runs.engine import GaveUp, RunEnded, RunStarted
+from normlab.runs.layout import DAMAGED
 from normlab.runs.plan import Planned
 from normlab.training.state import Event
 
@@ -23,6 +25,7 @@ MARKS = {
     "interrupted": "[yellow]interrupted[/]",
     "busy": "[yellow]busy[/]",
     "failed": "[red]failed[/]",
+    DAMAGED: "[red]damaged[/]",
 }
 
 WORTH_A_LINE = 5.0
@@ -88,7 +91,7 @@ class Display(AbstractContextManager["Display"]):
         total = len(self._plan.entries) if self._plan else 0
         first, _, rest = event.message.partition("\n")
         self._console.print(
-            f"[dim]\\[{event.index + 1}/{total}][/] {escape(event.run.arm)} "
+            f"[dim]\\[{event.index + 1}/{total}][/] {escape(visible(event.run.arm))} "
             f"seed {event.run.seed}: {MARKS[event.state]} {escape(first)}",
             highlight=False,
             soft_wrap=True,
@@ -120,7 +123,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     if console.is_terminal:
         fitted = Table(*headings)
         for row in rows:
-            fitted.add_row(*map(escape, row))
+            fitted.add_row(*(escape(visible(cell)) for cell in row))
         console.print(fitted)
     else:
         console.print(aligned(headings, rows), markup=False, highlight=False, soft_wrap=True)
