@@ -19,6 +19,7 @@ from normlab.interface.runs_disk import (
     usage,
 )
 from normlab.runs.directory import Entry, Run, Runs, load, load_runs
+from normlab.runs.files import DamagedError
 from normlab.runs.layout import CHECKPOINTS, ERROR
 from normlab.runs.progress import Observer, Snapshot
 
@@ -27,7 +28,7 @@ STOPPED = "stopped: the process is no more, and the same command goes on from th
 
 
 def list_experiments(folder: Path) -> str:
-    """A line for every experiment below a folder.
+    """A line for every experiment below a folder, and one for every damaged run.
 
     Raises:
         UserError: there is no such folder.
@@ -36,20 +37,24 @@ def list_experiments(folder: Path) -> str:
     if not found:
         return f"there are no experiments in {folder}"
     headings = ["experiment", "question", "runs", "orphans", "size", "last change", "folder"]
-    return "\n".join(columns([headings, *map(_line, found)]))
+    damage: list[str] = []
+    lines = columns([headings, *(_line(path, damage) for path in found)])
+    return "\n".join([*lines, *damage])
 
 
-def _line(path: Path) -> list[str]:
+def _line(path: Path, damage: list[str]) -> list[str]:
     used = usage(path)
     changed = datetime.fromtimestamp(used.changed).isoformat(" ", "minutes")
     end = [in_words(used.size), changed, str(path)]
     try:
         runs = load_runs(path)
-        counts = _counts(Observer().look([*runs.trials, *runs.entries]))
+        snapshots = Observer().look([*runs.trials, *runs.entries])
+        damage += [snapshot.damage for snapshot in snapshots if snapshot.damage]
         about = [runs.about["name"], _cut(runs.about.get("question") or "")]
-    except UserError:  # the others are shown all the same
-        return [path.name, "", "cannot be read", "", *end]
-    return [*about, counts, str(len(orphans(runs))), *end]
+    except UserError as error:  # the others are shown all the same
+        which = f": {error.file.name}" if isinstance(error, DamagedError) else ""
+        return [path.name, "", f"cannot be read{which}", "", *end]
+    return [*about, _counts(snapshots), str(len(orphans(runs))), *end]
 
 
 def _cut(text: str) -> str:

@@ -72,8 +72,9 @@ class Tuning:
             value = self.measure.of(record) if record.finished else None
             if value is None:
                 raise UserError(
-                    f"{entry.run.path}: this trial has no result ({record.state}), and arms must "
-                    "be tuned alike: mend it, and give the same command again"
+                    f"{entry.run.path}: this trial has no result "
+                    f"({record.damage or record.state}), and arms must be tuned alike: mend it, "
+                    "and give the same command again"
                 )
             own = scores.setdefault(trial.arm, {})
             own.setdefault(points.index(trial.point), []).append(value.number)

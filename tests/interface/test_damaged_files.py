@@ -68,7 +68,8 @@ def test_the_others_go_on_and_the_damaged_one_is_named(runs, name):
     for reader in ("report", "verdict", "show", "watch"):
         text = READERS[reader](runs)
         assert f"{file} is damaged: " in text and "delete the folder" in text, reader
-    assert "1 damaged, 3 done" in list_experiments(runs.path.parent)
+    listed = list_experiments(runs.path.parent)
+    assert "1 damaged, 3 done" in listed and f"{file} is damaged: " in listed
     damaged = compare(load_runs(runs.path)).records[1]
     assert damaged.state == "damaged" and str(file) in damaged.damage
     arm = compare(load_runs(runs.path)).arm("a")
