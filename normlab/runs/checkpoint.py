@@ -17,9 +17,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from normlab.errors import UserError
+from normlab.runs.directory import Run
 from normlab.runs.files import DamagedError, read_json
+from normlab.runs.layout import METRICS
+from normlab.runs.reading import mend_of
 from normlab.runs.rows import write_atomically
 from normlab.runs.shapes import COUNT, TEXT
+from normlab.training.program import Compiled
 from normlab.training.state import Clock, TrainState
 
 CLOCK = {field.name for field in fields(Clock)}
@@ -93,6 +97,20 @@ def restore_anything(path: Path) -> dict[str, Any]:
     if restored is None:
         raise UserError(f"there is no checkpoint in {path}: make the run anew")
     return jax.device_get(restored[0])
+
+
+def check_rows(run: Run, compiled: Compiled, step: int) -> None:
+    """Hold the rows of a run that goes on to its checkpoint, which is written after them.
+
+    Raises:
+        DamagedError: rows were lost, and would be missing in the result.
+    """
+    recipe = compiled.program.recipe
+    every = recipe.eval_every or recipe.steps_per_epoch(compiled.train_examples)
+    found, due = len(run.metrics), step // every
+    if found < due:
+        lost = f"it has {found} rows of the steps to {step}, where the run wrote {due}"
+        raise DamagedError(run.path / METRICS, lost, mend_of(run.path))
 
 
 def _restore(

@@ -10,14 +10,13 @@ from typing import Any
 from normlab.data.dataset import Dataset
 from normlab.errors import UserError
 from normlab.runs import build, provenance, worker
-from normlab.runs.checkpoint import Checkpoints
+from normlab.runs.checkpoint import Checkpoints, check_rows
 from normlab.runs.config import RunConfig
 from normlab.runs.directory import Run, RunBusyError, write_atomically
 from normlab.runs.files import DamagedError
-from normlab.runs.layout import CHECKPOINTS, DAMAGED, ERROR, FINISHED, METRICS
+from normlab.runs.layout import CHECKPOINTS, DAMAGED, ERROR, FINISHED
 from normlab.runs.prober import Prober
 from normlab.runs.probing import look_at
-from normlab.runs.reading import mend_of
 from normlab.training.fit import Fitted, Loop
 from normlab.training.program import Compiled
 from normlab.training.state import (
@@ -137,7 +136,7 @@ class Maker:
                 state, clock = restored
             step = int(state.step)
             run.keep_rows_to(step if restored is not None else -1)
-            _check_rows(run, compiled, step)
+            check_rows(run, compiled, step)
             run.write_status("running", **about, step=step)
             self.tell(RunStarted(config, task.index, "training", step))
             saver = _Saver(run, about, checkpoints, self.tell, self.checkpoint_seconds, prober)
@@ -228,20 +227,6 @@ def was(run: Run) -> tuple[str, str]:
     except DamagedError as error:
         return DAMAGED, str(error)
     return ("skipped", f"was {state}") if state in FINISHED else (state, "")
-
-
-def _check_rows(run: Run, compiled: Compiled, step: int) -> None:
-    """Hold the rows of a run that goes on to its checkpoint, which is written after them.
-
-    Raises:
-        DamagedError: rows were lost, and would be missing in the result.
-    """
-    recipe = compiled.program.recipe
-    every = recipe.eval_every or recipe.steps_per_epoch(compiled.train_examples)
-    found, due = len(run.metrics), step // every
-    if found < due:
-        lost = f"it has {found} rows of the steps to {step}, where the run wrote {due}"
-        raise DamagedError(run.path / METRICS, lost, mend_of(run.path))
 
 
 def write_failure(task: Task, summary: str, details: str) -> tuple[str, str]:
