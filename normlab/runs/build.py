@@ -19,6 +19,7 @@ from normlab.data.dataset import Dataset, Outline
 from normlab.errors import UserError
 from normlab.probes.contract import Probe
 from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
+from normlab.runs.own_code import loaded_code
 from normlab.runs.schema import COMMON_TO_DATA, as_argument
 from normlab.training.optimizer import RoleMask, as_told, decayed
 from normlab.training.program import Program
@@ -190,10 +191,16 @@ def of_one_program(sections: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Keyed:
-    """Sections as a key of a cache, `key` being all of them that what is cached depends on."""
+    """Sections as a key of a cache, `key` being all of them that what is cached depends on.
+
+    A person's own code is added to it: a notebook may load it again.
+    """
 
     key: str
     sections: dict[str, Any] = field(compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", f"{self.key}{loaded_code(self.sections)}")
 
     @classmethod
     def by_program(cls, sections: dict[str, Any]) -> "Keyed":

@@ -12,6 +12,7 @@ from normlab.runs.identity import ABSENT_IF, short_hash, without
 from normlab.runs.labels import is_call, value_label
 from normlab.runs.mismatches import mismatches
 from normlab.runs.named import check_list, check_named
+from normlab.runs.own_code import own_code
 from normlab.runs.schema import (
     CALLS,
     LENGTHS,
@@ -40,6 +41,7 @@ class RunConfig:
         axes: the values of the sweep's axes that make this run what it is.
         names: what the config calls the value of an axis, where it says so.
         words: what stands in the arm's name for an axis, where that is the config's choice.
+        own_code: the modules of the person's own that it names, with the hashes of their source.
     """
 
     sections: dict[str, Any]
@@ -47,16 +49,20 @@ class RunConfig:
     axes: dict[str, Any] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
+    own_code: dict[str, str] = field(default_factory=dict)
 
     @property
     def hash(self) -> str:
-        """Ten hex digits: the same for the same resolved config, whatever file it came from."""
-        return short_hash(self.sections)
+        """Ten hex digits: the same for the same resolved config, whatever file it came from.
+
+        Where the config names code of the person's own, its source counts too.
+        """
+        return short_hash(self.sections, self.own_code)
 
     @property
     def program_hash(self) -> str:
         """As `hash`, but the same for every seed and learning rate: runs with one program."""
-        return short_hash(build.of_one_program(self.sections))
+        return short_hash(build.of_one_program(self.sections), self.own_code)
 
     @property
     def seed(self) -> int:
@@ -123,7 +129,8 @@ def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None,
     if problems:
         return None, problems
     origins = {path: str(mark) for path, mark in document.marks.items()}
-    return RunConfig(_resolved(sections), origins, axes), []
+    resolved = _resolved(sections)
+    return RunConfig(resolved, origins, axes, own_code=own_code(resolved)), []
 
 
 def _resolved(sections: dict[str, Any]) -> dict[str, Any]:

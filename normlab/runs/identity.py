@@ -28,9 +28,11 @@ this, though now another is the default. So a run that was made then is that of 
 for it."""
 
 
-def short_hash(sections: dict[str, Any]) -> str:
-    """Ten hex digits of all sections but what is `NOT_HASHED_IF`."""
+def short_hash(sections: dict[str, Any], own_code: dict[str, str]) -> str:
+    """Ten hex digits of all sections but what is `NOT_HASHED_IF`, and of the person's own code."""
     hashed = without(sections, NOT_HASHED_IF)
+    if own_code:  # without any, the hash is what it always was
+        hashed["own_code"] = own_code
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:10]
 
 

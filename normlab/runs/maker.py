@@ -15,6 +15,7 @@ from normlab.runs.config import RunConfig
 from normlab.runs.directory import Run, RunBusyError, write_atomically
 from normlab.runs.files import DamagedError
 from normlab.runs.layout import CHECKPOINTS, DAMAGED, ERROR, FINISHED
+from normlab.runs.own_code import check_same
 from normlab.runs.prober import Prober
 from normlab.runs.probing import look_at
 from normlab.training.fit import Fitted, Loop
@@ -109,12 +110,13 @@ class Maker:
         about: dict[str, Any] = {"arm": config.arm, "seed": config.seed}
         run.write_config(config.sections)
         run.write_status("running", **about)
+        check_same(config.own_code)
         (run.path / ERROR).unlink(missing_ok=True)  # of an attempt before this one
         self.tell(RunStarted(config, task.index, "compiling"))
         data, _ = self._load_data(config)
         self._check_same_data(run, data)
         self._check_sizes(config, data)
-        run.add_provenance(provenance.collect(data, task.claims, task.at_once))
+        run.add_provenance(provenance.collect(data, task.claims, task.at_once, config.own_code))
         compiled, compile_seconds = self._compile(config)
         about |= {
             "steps": build.total_steps(config.sections),

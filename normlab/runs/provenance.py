@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,19 @@ PACKAGES = ("normlab", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpo
 FLAG_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "CUDA_VISIBLE_DEVICES")
 
 
-def collect(data: Dataset, claims: Sequence[str] = (), at_once: int = 1) -> dict[str, Any]:
+def collect(
+    data: Dataset,
+    claims: Sequence[str] = (),
+    at_once: int = 1,
+    own_code: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """One record, as JSON can hold it.
 
     Args:
         data: what the run is trained on.
         claims: the hashes of the claims that stand now, before the next step.
         at_once: how many runs share the machine.
+        own_code: the modules of the person's own, with the hashes of their source.
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -36,6 +42,7 @@ def collect(data: Dataset, claims: Sequence[str] = (), at_once: int = 1) -> dict
         # Seconds depend on it, and nothing else.
         "at_once": at_once,
         "git": git_state(Path(__file__).parents[1]),
+        **({"own_code": dict(own_code)} if own_code else {}),
         "data": {
             "name": data.name,
             "source": data.source,

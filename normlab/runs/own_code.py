@@ -1,0 +1,175 @@
+"""A person's own code in a config: it is a part of what a run is, so its source is hashed.
+
+`norm: my_file:MyNorm` names a module. Its hash is that of the bytes of its file and of the files
+that it imports from the same folder or package, so a comment counts too. The files need not be
+importable to read a run: the hash stands in its provenance. An installed package is known by its
+version, and normlab's own modules by its commit. What a module reads besides, such as a file of
+numbers, is not covered.
+"""
+
+import ast
+import hashlib
+import importlib
+import importlib.metadata
+import sys
+import sysconfig
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from normlab.errors import UserError
+
+_seen: dict[str, tuple[Any, str]] = {}
+"""By module, the loading that was seen and the hash of the source at that time."""
+
+
+def own_code(sections: dict[str, Any]) -> dict[str, str]:
+    """The modules that a config names and that have been imported, each with its source's hash.
+
+    Args:
+        sections: a resolved config.
+
+    Raises:
+        UserError: a file was edited after this process imported it, so that what would run is not
+            what is written.
+
+    >>> own_code({"norm": {"name": "batch_norm"}})
+    {}
+    """
+    found = loaded_code(sections)
+    for module, digest in found.items():
+        if source_of(sys.modules[module]) != digest:
+            raise UserError(
+                f"{sys.modules[module].__file__}: it, or a file that it imports, was edited after "
+                "this process had imported it, so what runs is not what is written; start the "
+                "process again (a notebook: restart the kernel)"
+            )
+    return found
+
+
+def loaded_code(sections: dict[str, Any]) -> dict[str, str]:
+    """As `own_code`, as the source was when this process imported it."""
+    modules = sorted(set(_named(sections)) & sys.modules.keys())
+    return {module: _as_loaded(sys.modules[module], module) for module in modules}
+
+
+def check_same(expected: dict[str, str]) -> None:
+    """Check that this process has the source that a run's identity was made of.
+
+    A worker imports it later than the process that planned the run.
+
+    Raises:
+        UserError: it is other source, or cannot be imported any more.
+    """
+    for name, digest in expected.items():
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(f"{name}: cannot be imported any more: {error}") from error
+        if _as_loaded(module, name) != digest:
+            raise UserError(
+                f"{module.__file__}: it, or a file that it imports, was edited after this command "
+                "began; give the command again, which makes the runs of the new source"
+            )
+
+
+def source_of(module: ModuleType) -> str:
+    """Ten hex digits of a module's source, or the name and version of an installed package."""
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return "no file"
+    path = Path(file)
+    if _is_installed(path):
+        return _version(module.__name__.partition(".")[0])
+    name = module.__name__
+    depth = name.count(".") + (path.name == "__init__.py")
+    digest = hashlib.sha256()
+    for place, content in sorted(_files(path, path.parents[depth]).items()):
+        digest.update(f"{place}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:10]
+
+
+def _named(value: Any) -> Iterator[str]:
+    """The modules of all names `package.module:Class`, at every depth."""
+    if isinstance(value, dict):
+        name = value.get("name")
+        if isinstance(name, str) and ":" in name and not name.startswith("normlab."):
+            yield name.partition(":")[0]
+    if isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _named(inner)
+
+
+def _as_loaded(module: ModuleType, name: str) -> str:
+    loading = module.__spec__ or module  # a reload makes another
+    if name not in _seen or _seen[name][0] is not loading:
+        _seen[name] = loading, source_of(module)
+    return _seen[name][1]
+
+
+def _files(first: Path, root: Path) -> dict[str, bytes]:
+    """A file and all that it imports below `root`, by their path from there."""
+    found: dict[str, bytes] = {}
+    inits = [folder / "__init__.py" for folder in first.parents if root in folder.parents]
+    waiting = [first, *(file for file in inits if file.is_file())]
+    while waiting:
+        file = waiting.pop()
+        place = file.relative_to(root)
+        if place.as_posix() in found:
+            continue
+        content = found[place.as_posix()] = file.read_bytes()
+        for name in _imports(content, place.parent.parts):
+            waiting += _modules(root, name)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _imports(content: bytes, package: tuple[str, ...]) -> tuple[str, ...]:
+    """The dotted names that a source imports, wherever in it; those that are no module do no harm.
+
+    >>> _imports(b"import a.b\\nfrom . import c\\nfrom .d import e", ("p",))
+    ('a.b', 'p', 'p.c', 'p.d', 'p.d.e')
+    """
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):
+        return ()  # compiled
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            base = ".".join([*above, *filter(None, [node.module])])
+            names += [base, *(f"{base}.{a.name}" if base else a.name for a in node.names)]
+    return tuple(filter(None, names))
+
+
+def _modules(root: Path, name: str) -> list[Path]:
+    """The files below `root` that importing a dotted name executes."""
+    parts = name.split(".")
+    if parts[0] == "normlab":
+        return []
+    stems = [root.joinpath(*parts[: count + 1]) for count in range(len(parts))]
+    files = [file for stem in stems for file in (stem / "__init__.py", stem.with_suffix(".py"))]
+    return [file for file in files if file.is_file()]
+
+
+@cache
+def _installed_folders() -> tuple[Path, ...]:
+    paths = sysconfig.get_paths()
+    return tuple(Path(paths[key]) for key in ("stdlib", "platstdlib", "purelib", "platlib"))
+
+
+def _is_installed(file: Path) -> bool:
+    named = {"site-packages", "dist-packages"} & set(file.parts)
+    return bool(named) or any(folder in file.parents for folder in _installed_folders())
+
+
+@cache
+def _version(package: str) -> str:
+    distributions = importlib.metadata.packages_distributions().get(package, [])
+    versions = (f"{name} {importlib.metadata.version(name)}" for name in sorted(distributions))
+    return ", ".join(versions) or f"python {sys.version.split()[0]}"
