@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from normlab.evidence.mixes import copy_of_data, machine, mixes, state_of_code
 from normlab.evidence.samples import trouble
+from normlab.runs.flags import unusual
 from normlab.runs.record import Record
 
 COSMETIC = {("train", "seed")}
@@ -64,52 +66,30 @@ def made_with(records: list[Record]) -> dict[str, list[str]]:
 
 def _facts(proof: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "devices", ", ".join(proof["devices"])
-    processor = f"{proof['processor']}, " if proof.get("processor") else ""
-    cores = f"{proof.get('cores', '?')} of {proof['cpus']} cores"
-    yield "machine", f"{processor}{proof['platform']}, {cores}"
+    yield "machine", machine(proof)
     yield "versions", ", ".join(f"{name} {v}" for name, v in proof["versions"].items() if v)
     if proof.get("git"):
-        yield "code", _state_of_code(proof["git"])
-    yield "data", _copy_of_data(proof["data"])
+        yield "code", state_of_code(proof["git"])
+    for name, value in proof.get("own_code", {}).items():
+        yield "own code", f"{name} {value}"
+    yield "data", copy_of_data(proof["data"])
+    for name, value in unusual(proof).items():
+        yield "flags", f"{name}={value}"
     for name, value in proof["environment"].items():
         yield "environment", f"{name}={value}"
     for name, value in proof.get("set_by_normlab", {}).items():
         yield "set by normlab", f"{name}: {value}"
 
 
-def _state_of_code(git: dict[str, str]) -> str:
-    return git["commit"][:10] + (f" with changes {git['dirty']}" if "dirty" in git else "")
-
-
-def _copy_of_data(data: dict[str, Any]) -> str:
-    source = f"{data['source']}; " if data.get("source") else ""
-    return (
-        f"{data['name']} ({source}{data['train_examples']} training and {data['test_examples']} "
-        f"test examples, fingerprint {data['fingerprint']})"
-    )
-
-
 def changes_of(provenance: Iterable[dict[str, Any]]) -> list[str]:
     """The states of the code, among those that a run was worked on with, that are in no commit."""
     dirty = (p["git"] for p in provenance if p.get("git") and "dirty" in p["git"])
-    return list(dict.fromkeys(map(_state_of_code, dirty)))
+    return list(dict.fromkeys(map(state_of_code, dirty)))
 
 
 def warnings(records: list[Record], measure_name: str, metrics: tuple[str, ...]) -> list[str]:
     """What may make the comparison say less than it seems to."""
-    found = []
-    facts = made_with(records)
-    for heading, words in (
-        ("devices", "hardware"),
-        ("machine", "machines"),
-        ("versions", "versions"),
-        ("code", "states of the code"),
-        ("environment", "flags"),
-        ("data", "data"),
-    ):
-        mixed = facts.get(heading, [])
-        if len(mixed) > 1 and heading != "environment":
-            found.append(f"The runs were made with mixed {words}: {'; '.join(mixed)}.")
+    found = mixes(records)
     found += _seconds_warnings(records)
     found += _budget_warnings(records)
     counts = Counter({record.arm: 0 for record in records})

@@ -100,17 +100,23 @@ def plot(
 def verdict(path: ExperimentPath) -> None:
     """Judge the claims of an experiment; exit status 1 if a registered one is refuted."""
     from normlab.evidence.markdown import verdict_line
+    from normlab.evidence.mixes import mixes
     from normlab.evidence.remarks import read_remarks
     from normlab.evidence.verdicts import judge
     from normlab.runs.directory import load_runs
+    from normlab.runs.record import Record
 
-    verdicts, beware = judge(load_runs(path)), read_remarks(path).beware
+    runs = load_runs(path)
+    records = [Record.read(entry) for entry in runs.entries]
+    verdicts, beware = judge(runs, records), read_remarks(path).beware
     if not verdicts:
         print(f"{path}: its config makes no claims")
     if beware:
         print(f"beware: {beware}")
     for one in verdicts:
         print(verdict_line(one))
+    for text in mixes(records):
+        print(f"note: {text}")
     stand = [one for one in verdicts if one.registered and not one.retracted]
     if any(one.outcome == "refuted" for one in stand):
         raise typer.Exit(REFUTED)

@@ -21,6 +21,7 @@ from normlab.interface.runs_disk import (
 from normlab.runs.directory import Entry, Run, Runs, load, load_runs
 from normlab.runs.files import DamagedError
 from normlab.runs.layout import CHECKPOINTS, ERROR
+from normlab.runs.flags import unusual
 from normlab.runs.progress import Observer, Snapshot
 
 QUESTION_WIDTH = 48
@@ -174,6 +175,10 @@ def _facts(proof: dict[str, Any]) -> Iterable[tuple[str, str]]:
     if proof.get("at_once", 1) > 1:
         cores += f", {proof['at_once']} runs at once"
     yield "host", f"{proof.get('host')}, {proof.get('platform')}, {cores}"
+    for name, value in proof.get("own_code", {}).items():
+        yield "own code", f"{name} {value}"
+    for name, value in unusual(proof).items():
+        yield "flags", f"{name}={value}"
     for name, value in proof.get("environment", {}).items():
         yield "environment", f"{name}={value}"
     for name, value in proof.get("set_by_normlab", {}).items():

@@ -13,7 +13,8 @@ from normlab.runs.yaml_source import flow
 
 ABSENT = "(absent)"
 COMPARED = (
-    "versions", "git", "devices", "platform", "cores", "environment", "set_by_normlab", "data"
+    "versions", "git", "own_code", "devices", "platform", "machine_kind", "cores", "environment",
+    "flags", "set_by_normlab", "data"
 )  # fmt: skip
 """What of a run's provenance may change its numbers. When, by what command and on which host of
 several alike it was made does not."""

@@ -91,7 +91,7 @@ def keep_programs() -> str:
     asked: Any = jax.config  # its attributes are made as JAX is imported
     if asked.jax_compilation_cache_dir or not asked.jax_enable_compilation_cache:
         return ""
-    folder = platformdirs.user_cache_path("normlab") / "compiled" / _kind_of_machine()
+    folder = platformdirs.user_cache_path("normlab") / "compiled" / kind_of_machine()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _prune(folder.parent, MOST_BYTES)
@@ -117,7 +117,7 @@ def usable_cores() -> int | None:
     return os.cpu_count()
 
 
-def _kind_of_machine() -> str:
+def kind_of_machine() -> str:
     """Ten hex digits that are the same where a program compiled for a processor may be used.
 
     JAX's own key does not tell apart processors that share a home, of which one may lack

@@ -12,8 +12,9 @@ from typing import Any
 import jax
 
 from normlab.data.dataset import Dataset
+from normlab.runs.flags import in_force
 from normlab.runs.git import git_state
-from normlab.runs.process import set_by_normlab, usable_cores
+from normlab.runs.process import kind_of_machine, set_by_normlab, usable_cores
 
 PACKAGES = ("normlab", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 FLAG_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "CUDA_VISIBLE_DEVICES")
@@ -37,6 +38,8 @@ def collect(
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": platform.node(),
         **machine(PACKAGES),
+        "machine_kind": kind_of_machine(),
+        "flags": in_force(),
         "set_by_normlab": set_by_normlab(),
         "claims": list(claims),
         # Seconds depend on it, and nothing else.

@@ -19,6 +19,7 @@ from normlab.runs.directory import Entry, Run, Runs
 from normlab.runs.files import DamagedError, read_json
 from normlab.runs.layout import FINISHED, PUBLISHED, PUBLISHED_PROVENANCE
 from normlab.runs.reading import Whole, check_last_step
+from normlab.runs.flags import VARIABLES
 from normlab.runs.rows import write_atomically
 from normlab.runs.shapes import fault
 
@@ -29,8 +30,10 @@ MEND = "restore it as it was committed, or publish the runs again"
 
 STATUS = ("state", "steps", "step", "parameters", "peak_bytes", "compile_seconds", "train_seconds",
           "evaluate_seconds", "probe_seconds", "diverged")  # fmt: skip
-PROOF = ("versions", "platform", "processor", "cpus", "cores", "devices", "environment",
-         "set_by_normlab", "claims", "at_once", "git", "data")  # fmt: skip
+PROOF = (
+    "versions", "platform", "processor", "cpus", "cores", "machine_kind", "devices", "environment",
+    "flags", "set_by_normlab", "claims", "at_once", "git", "own_code", "data",
+)  # fmt: skip
 """What is kept of a run's status, and of its provenance."""
 
 Rows = list[dict[str, Any]]
@@ -226,12 +229,17 @@ def _proof(record: dict[str, Any]) -> dict[str, Any]:
     system, *rest = str(proof["platform"]).split("-")
     known = ("x86_64", "aarch64", "arm64", "AMD64")
     proof["platform"] = " ".join([system, *(word for word in rest if word in known)])
-    proof["environment"] = {
-        name: value
-        for name, value in proof["environment"].items()
-        if "/" not in value and "\\" not in value  # a folder of that machine
-    }
+    for key in ("environment", "flags"):
+        if key in proof:
+            kept = {name: _without_folders(name, value) for name, value in proof[key].items()}
+            proof[key] = {name: value for name, value in kept.items() if value}
     return proof
+
+
+def _without_folders(name: str, value: str) -> str:
+    """A setting without what names a folder of that machine; empty if nothing is left."""
+    words = value.split() if name in VARIABLES else [value]
+    return " ".join(word for word in words if "/" not in word and "\\" not in word)
 
 
 def _within(config: str) -> str:

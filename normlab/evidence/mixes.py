@@ -1,0 +1,114 @@
+"""Runs that were made differently, though their configs do not ask for it: which, and how."""
+
+from collections.abc import Callable
+from typing import Any
+
+from normlab.runs.flags import recorded
+from normlab.runs.record import Record
+
+Proof = dict[str, Any]
+State = tuple[tuple[str, str], ...]
+
+MOST_NAMES = 6
+"""Of arms in one sentence."""
+
+NO_REPETITIONS = "Seeds that differ in this are a mix, and no repetitions of each other."
+
+
+def machine(proof: Proof) -> str:
+    """Processor, system and cores, in words."""
+    processor = f"{proof['processor']}, " if proof.get("processor") else ""
+    return f"{processor}{proof['platform']}, {proof.get('cores', '?')} of {proof['cpus']} cores"
+
+
+def state_of_code(git: dict[str, str]) -> str:
+    """The commit, and what differs from it."""
+    return git["commit"][:10] + (f" with changes {git['dirty']}" if "dirty" in git else "")
+
+
+def copy_of_data(data: dict[str, Any]) -> str:
+    """Which data, which copy of them and how many."""
+    source = f"{data['source']}; " if data.get("source") else ""
+    return (
+        f"{data['name']} ({source}{data['train_examples']} training and {data['test_examples']} "
+        f"test examples, fingerprint {data['fingerprint']})"
+    )
+
+
+KINDS: dict[str, tuple[Callable[[Proof], dict[str, str]], str]] = {
+    "hardware": (lambda proof: {"": ", ".join(proof["devices"])}, ""),
+    "machines": (lambda proof: {"": machine(proof)}, ""),
+    "versions": (lambda proof: {k: v for k, v in proof["versions"].items() if v}, ""),
+    "states of the code": (
+        lambda proof: {"": state_of_code(proof["git"])} if proof.get("git") else {},
+        "",
+    ),
+    "own code": (lambda proof: proof.get("own_code", {}), NO_REPETITIONS),
+    "flags": (recorded, NO_REPETITIONS),
+    "data": (lambda proof: {"": copy_of_data(proof["data"])}, ""),
+}
+"""What may differ: the values by name that a record of provenance tells, and what follows. A name
+that a record does not have is not compared."""
+
+
+def mixes(records: list[Record]) -> list[str]:
+    """A sentence for each kind of difference, that says which runs have which."""
+    return [text for kind in KINDS if (text := _mix(kind, records))]
+
+
+def _mix(kind: str, records: list[Record]) -> str:
+    told, consequence = KINDS[kind]
+    facts = [(record, told(proof)) for record in records for proof in record.provenance]
+    values: dict[str, set[str]] = {}
+    for _, own in facts:
+        for name, value in own.items():
+            values.setdefault(name, set()).add(value)
+    mixed = [name for name in values if len(values[name]) > 1]
+    groups: dict[State, list[Record]] = {}
+    for record, own in facts:
+        state = tuple((name, own[name]) for name in mixed if name in own)
+        if state and not any(record is known for known in groups.setdefault(state, [])):
+            groups[state].append(record)
+    each = (f"{_who(own, records)} with {_what(state)}" for state, own in groups.items())
+    text = f"The runs were made with mixed {kind}: {'; '.join(each)}."
+    return f"{text} {consequence}".rstrip() if mixed else ""
+
+
+def _what(state: State) -> str:
+    return ", ".join(f"{name} {value}".strip() for name, value in state)
+
+
+def _who(chosen: list[Record], records: list[Record]) -> str:
+    """Some of the runs: by seed if they are the same seeds of all arms, else by arm."""
+    some, every = _seeds(chosen), _seeds(records)
+    first = next(iter(some.values()))
+    if some.keys() == every.keys() and all(seeds == first for seeds in some.values()):
+        return seed_words(first)
+    names = [
+        arm if every[arm] == own else f"{arm} ({seed_words(own)})" for arm, own in some.items()
+    ]
+    more = [f"{len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
+    return ", ".join(names[:MOST_NAMES] + more)
+
+
+def _seeds(records: list[Record]) -> dict[str, list[int]]:
+    found: dict[str, set[int]] = {}
+    for record in records:
+        found.setdefault(record.arm, set()).add(record.seed)
+    return {arm: sorted(seeds) for arm, seeds in found.items()}
+
+
+def seed_words(seeds: list[int]) -> str:
+    """Seeds as text, those in a row as from and to.
+
+    >>> seed_words([0, 1, 2, 5]), seed_words([3])
+    ('seeds 0 to 2, 5', 'seed 3')
+    """
+    spans: list[list[int]] = []
+    for seed in seeds:
+        if spans and spans[-1][-1] == seed - 1:
+            spans[-1].append(seed)
+        else:
+            spans.append([seed])
+    words = [str(s[0]) if len(s) == 1 else f"{s[0]} to {s[-1]}" for s in spans]
+    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(words)}"

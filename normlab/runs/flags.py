@@ -1,0 +1,93 @@
+"""Settings of a process that change a run's numbers: what is in force, and what a record tells."""
+
+import os
+from typing import Any
+
+JAX_SETTINGS = {
+    "eager_constant_folding": "False",
+    "jax_accurate_erf_inv": "False",
+    "jax_allow_f16_reductions": "True",
+    "jax_compiler_enable_remat_pass": "True",
+    "jax_default_device": "None",
+    "jax_default_matmul_precision": "None",
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_disable_jit": "False",
+    "jax_disable_most_optimizations": "False",
+    "jax_enable_x64": "False",
+    "jax_exec_time_optimization_effort": "0.0",
+    "jax_explicit_x64_dtypes": "1",
+    "jax_high_dynamic_range_gumbel": "False",
+    "jax_num_cpu_devices": "-1",
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_optimization_level": "UNKNOWN",
+    "jax_random_seed_offset": "0",
+    "jax_softmax_custom_jvp": "False",
+    "jax_threefry_gpu_kernel_lowering": "False",
+    "jax_threefry_partitionable": "True",
+    "jax_use_direct_linearize": "True",
+    "jax_use_hlo_logistic_lowering": "None",
+    "jax_use_magma": "auto",
+    "jax_use_shardy_partitioner": "True",
+}
+"""Of `jax.config`, with the defaults of jax 0.10 to 0.12; what a version does not have is left out.
+The other settings say where things lie, what is logged and what is checked."""
+
+VARIABLES = (
+    "XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG"
+)  # fmt: skip
+"""Of the environment: options of compilers, TF32, and whether sums are in a fixed order."""
+
+OPTIONS, TUNING, UNSET = "compiler options", "NORMLAB_TUNING", "unset"
+
+
+def in_force() -> dict[str, str]:
+    """The value of each setting as it is now, however it was set.
+
+    >>> in_force()["jax_enable_x64"]
+    'False'
+    """
+    import jax
+
+    from normlab.training.compiler import compiler_options, tuned
+
+    config: Any = jax.config
+    settings = {
+        name: getattr(config, name, config.values.get(name, UNSET)) for name in JAX_SETTINGS
+    }
+    return {
+        TUNING: "on" if tuned() else "off",
+        OPTIONS: " ".join(f"{k}={v}" for k, v in sorted(compiler_options().items())) or UNSET,
+        **{name: options(os.environ.get(name, "")) for name in VARIABLES},
+        **{name: str(value) for name, value in settings.items() if value != UNSET},
+    }
+
+
+def unusual(proof: dict[str, Any]) -> dict[str, str]:
+    """Those that a record tells of and that are not jax's and normlab's defaults."""
+    usual = {**JAX_SETTINGS, TUNING: "on"}
+    return {
+        name: value
+        for name, value in recorded(proof).items()
+        if name != OPTIONS and value != usual.get(name, UNSET)
+    }
+
+
+def recorded(proof: dict[str, Any]) -> dict[str, str]:
+    """The settings that a record of provenance tells of; an older one knows less of them."""
+    if "flags" in proof:
+        return proof["flags"]
+    environment = proof.get("environment", {})
+    asked = {name: environment.get(name.upper()) for name in JAX_SETTINGS}
+    found = {"XLA_FLAGS": options(environment.get("XLA_FLAGS", ""))}
+    if "set_by_normlab" in proof:
+        found[OPTIONS] = proof["set_by_normlab"].get("compiler") or UNSET
+    return found | {name: value for name, value in asked.items() if value is not None}
+
+
+def options(text: str) -> str:
+    """Options in one order, without those that only say what to write down and where.
+
+    >>> options("--xla_b=2 --xla_dump_to=/tmp --xla_a=1")
+    '--xla_a=1 --xla_b=2'
+    """
+    return " ".join(sorted(w for w in text.split() if not w.startswith("--xla_dump"))) or UNSET
