@@ -20,7 +20,7 @@ def differing(records: list[Record]) -> tuple[list[str], dict[str, dict[str, Any
         The dotted keys of the resolved configs that are not the same in all arms, and for each
         arm its values of them.
     """
-    first = {record.arm: _flat(record.config) for record in _one_an_arm(records)}
+    first = {record.arm: flat(record.config) for record in _one_an_arm(records)}
     keys = dict.fromkeys(key for flat in first.values() for key in flat)
     absent = object()
     chosen = [
@@ -42,16 +42,17 @@ def _one_an_arm(records: list[Record]) -> list[Record]:
     return list(found.values())
 
 
-def _flat(config: dict[str, Any]) -> dict[str, Any]:
-    flat = {}
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """A config's values by `section.key`, without the seed."""
+    found = {}
     for section, values in config.items():
         if not isinstance(values, dict):
-            flat[section] = values
+            found[section] = values
             continue
         for key, value in values.items():
             if (section, key) not in COSMETIC:
-                flat[f"{section}.{key}"] = value
-    return flat
+                found[f"{section}.{key}"] = value
+    return found
 
 
 def made_with(records: list[Record]) -> dict[str, list[str]]:

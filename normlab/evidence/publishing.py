@@ -7,7 +7,7 @@ can make them again, and the same runs give the same bytes.
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -223,6 +223,12 @@ def _measured(published: Runs, measures: list[str]) -> list[str]:
     return [*title, *lines] if lines else []
 
 
+def evenly_spaced(items: Sequence[Any]) -> list[Any]:
+    """The first, the last and those between, at most `MOST_ROWS`."""
+    count = min(len(items), MOST_ROWS)
+    return [items[int(i)] for i in np.linspace(0, len(items) - 1, count).round()]
+
+
 class _Kept:
     """What of a run is worth a line in a repository."""
 
@@ -236,8 +242,7 @@ class _Kept:
         """All rows of short curves; of long ones some."""
         if len(rows) <= MOST_ROWS or any(one.name == "area" for one in self._measures):
             return rows
-        spaced = np.linspace(0, len(rows) - 1, MOST_ROWS).round().astype(int)
-        chosen = {int(index) for index in spaced}
+        chosen = set(evenly_spaced(range(len(rows))))
         for one in self._measures:
             if one.name in ("steps_to", "seconds_to"):
                 values = [row[one.metrics[0]] for row in rows]

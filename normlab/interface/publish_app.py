@@ -7,8 +7,8 @@ import typer
 
 app = typer.Typer()
 
-THE_REVERSE = 1
-"""The exit status of `agree` where a claim is supported once and refuted once."""
+DISAGREES = 1
+"""The exit status of `agree` where anything differs."""
 
 
 @app.command()
@@ -40,12 +40,25 @@ def publish(
 def agree(
     rerun: Annotated[Path, typer.Argument(help="The folder of an experiment that was run again.")],
     published: Annotated[Path, typer.Argument(help="What `normlab publish` wrote of it.")],
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="For values of another kind of machine: absolute below 1, relative above; 0.001 "
+            "if left out. Of the same kind they must agree to rounding."
+        ),
+    ] = None,
+    common: Annotated[
+        bool,
+        typer.Option("--common", help="Only the runs that both have, without tuning and verdicts."),
+    ] = False,
 ) -> None:
-    """Say how a rerun agrees with published results; exit status 1 if a verdict is reversed."""
+    """Say where a rerun and published results differ, seed by seed; exit status 1 if they do."""
     from normlab.evidence.agreement import agreement
+    from normlab.evidence.pairs import TOLERANCE
     from normlab.runs.directory import load_runs
 
-    found = agreement(load_runs(rerun), load_runs(published))
+    within = TOLERANCE if tolerance is None else tolerance
+    found = agreement(load_runs(rerun), load_runs(published), tolerance=within, common=common)
     print(found)
-    if found.flipped:
-        raise typer.Exit(THE_REVERSE)
+    if found.disagreements:
+        raise typer.Exit(DISAGREES)

@@ -8,7 +8,6 @@ import pytest
 
 from normlab.errors import UserError
 from normlab.evidence import superseded
-from normlab.evidence.agreement import agreement
 from normlab.evidence.best import may_be_best
 from normlab.evidence.compare import compare
 from normlab.evidence.over import numeric_axes
@@ -107,20 +106,6 @@ def test_of_long_curves_the_rows_stay_that_claims_ask_for():
     assert len(kept) <= MOST_ROWS + 1 and kept[-1] is rows[-1]
     assert next(r for r in kept if r["test_accuracy"] >= 0.1234)["step"] == 124
     assert _Kept(["area(test_accuracy)"]).rows(rows) == rows
-
-
-def test_a_rerun_that_reverses_a_verdict_is_told(published, tmp_path):
-    same = agreement(simulate(tmp_path / "same", ARMS, [BETTER]), published)
-    assert not same.flipped and same.same_runs == 10 and "as published" in str(same)
-    other = {"a": ARMS["b"], "b": ARMS["a"], "c": [0.5] * 5}
-    found = agreement(simulate(tmp_path / "other", other, [BETTER]), published)
-    assert found.flipped == ["a beats b"]
-    text = str(found)
-    assert "refuted" in text and "THE REVERSE" in text and "(differs)" in text
-    line = next(line for line in text.splitlines() if line.startswith("c "))
-    assert line.split() == ["c", "-", "0", "0.500,", "unbounded", "5", "-"]
-    with pytest.raises(UserError, match="not written by `normlab publish`"):
-        agreement(published, simulate(tmp_path / "third", ARMS))
 
 
 def arm(name, values):
