@@ -41,8 +41,8 @@ over seeds: they hold for other seeds of the same runs, and not for other learni
 voices. A verdict that a later look did not bear out is withdrawn; its page says why, and what else
 to know before its numbers are read. All of it is small: hundreds of steps on thousands of examples.
 
-To run one again, type its command. `normlab agree runs/QUESTION experiments/results/QUESTION` says
-how it agrees with what is committed here; `python -m experiments.publish runs/QUESTION` replaces
+To run one again, type its command. `normlab agree runs/QUESTION experiments/results/QUESTION` lists
+what differs from what is committed here; `python -m experiments.publish runs/QUESTION` replaces
 that. [Which one should I use?](../docs/which.md) is made of all of them. This page is generated.
 """
 

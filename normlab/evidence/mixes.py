@@ -85,10 +85,15 @@ def _who(chosen: list[Record], records: list[Record]) -> str:
     if some.keys() == every.keys() and all(seeds == first for seeds in some.values()):
         return seed_words(first)
     names = [
-        arm if every[arm] == own else f"{arm} ({seed_words(own)})" for arm, own in some.items()
+        _arm(arm) if every[arm] == own else f"{_arm(arm)} ({seed_words(own)})"
+        for arm, own in some.items()
     ]
     more = [f"{len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
     return ", ".join(names[:MOST_NAMES] + more)
+
+
+def _arm(name: str) -> str:
+    return f"'{name}'" if "," in name else name
 
 
 def _seeds(records: list[Record]) -> dict[str, list[int]]:
