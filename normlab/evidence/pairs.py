@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from normlab.evidence.about import flat
-from normlab.evidence.publishing import evenly_spaced
+from normlab.evidence.kept import evenly_spaced
 from normlab.runs.flags import recorded
 from normlab.runs.published import PublishedRun, rounded
 from normlab.runs.record import Record

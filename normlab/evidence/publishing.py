@@ -7,19 +7,17 @@ can make them again, and the same runs give the same bytes.
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 
 from normlab.errors import UserError
 from normlab.evidence.about import changes_of, made_with
 from normlab.evidence.compare import Comparison, compare
 from normlab.evidence.english import count_runs, interval, number
-from normlab.evidence.insides import LEADING
+from normlab.evidence.kept import Kept, looks_inside
 from normlab.evidence.markdown import markdown_table, to_markdown
 from normlab.evidence.over import numeric_axes
 from normlab.evidence.remarks import read_remarks
@@ -34,16 +32,12 @@ from normlab.evidence.verdicts import Verdict, judge
 from normlab.runs.directory import Runs, load_runs
 from normlab.runs.layout import FINISHED
 from normlab.runs.measures import Measure
-from normlab.runs.published import Rows, write_published
+from normlab.runs.published import write_published
 from normlab.runs.record import Record
 from normlab.runs.rows import write_atomically
 from normlab.runs.source import read
 
 PAGE, FIGURE = "results.md", "figure.svg"
-
-MOST_ROWS = 40
-"""Of a run's metrics, unless a claim is about their area: evenly spaced, and those that claims ask
-for."""
 
 USUAL = "final(test_accuracy)"
 
@@ -77,7 +71,7 @@ def publish(
     shown: dict[str, Any] = {"measure": measure or headline(measures), "baseline": baseline}
     more = {"source": runs.about.get("source") or _source(runs)}
     drawn = options.get("metric") or options.get("quantity") or ""
-    kept = _Kept([*measures, *options.get("measures", ())], drawn)
+    kept = Kept([*measures, *options.get("measures", ())], drawn)
     whole = {**more, "shown": {**shown, "figure": figure, **options}}
     folder.parent.mkdir(parents=True, exist_ok=True)
     # What is there already stays until all of the new is.
@@ -183,7 +177,7 @@ def _suiting(comparison: Comparison, measures: dict[str, int]) -> str:
         return "over"
     if axes and len({record.axes[axes[0]] for record in comparison.records}) > 2:
         return "over"
-    if any(_looks_inside(Measure.parse(text)) for text in measures):
+    if any(looks_inside(Measure.parse(text)) for text in measures):
         return "probes"
     if any(text.startswith(("steps_to(", "seconds_to(")) for text in measures):
         return "curves"
@@ -193,7 +187,7 @@ def _suiting(comparison: Comparison, measures: dict[str, int]) -> str:
 def _probe(comparison: Comparison, kind: str) -> dict[str, str]:
     """Of probes: that which is measured."""
     measure = comparison.measure
-    if kind != "probes" or not _looks_inside(measure) or "." not in measure.arguments[0]:
+    if kind != "probes" or not looks_inside(measure) or "." not in measure.arguments[0]:
         return {}
     return {"probe": measure.arguments[0].partition(".")[0]}
 
@@ -221,49 +215,6 @@ def _measured(published: Runs, measures: list[str]) -> list[str]:
         lines += ["", *markdown_table(["arm", *own], rows)]
     title = ["", "## What else the claims measure", "", "Means, with their 95% intervals."]
     return [*title, *lines] if lines else []
-
-
-def evenly_spaced(items: Sequence[Any]) -> list[Any]:
-    """The first, the last and those between, at most `MOST_ROWS`."""
-    count = min(len(items), MOST_ROWS)
-    return [items[int(i)] for i in np.linspace(0, len(items) - 1, count).round()]
-
-
-class _Kept:
-    """What of a run is worth a line in a repository."""
-
-    def __init__(self, measures: Iterable[str], drawn: str = "") -> None:
-        self._measures = [Measure.parse(text) for text in measures]
-        inside = (one.arguments[0] for one in self._measures if _looks_inside(one))
-        self._quantities = {name.rpartition(".")[2] for name in (*inside, drawn)}
-        self._leading = {} if drawn else LEADING
-
-    def rows(self, rows: Rows) -> Rows:
-        """All rows of short curves; of long ones some."""
-        if len(rows) <= MOST_ROWS or any(one.name == "area" for one in self._measures):
-            return rows
-        chosen = set(evenly_spaced(range(len(rows))))
-        for one in self._measures:
-            if one.name in ("steps_to", "seconds_to"):
-                values = [row[one.metrics[0]] for row in rows]
-                sign = 1 if one.metrics[0].endswith("loss") else -1
-                reached = (i for i, v in enumerate(values) if sign * v <= sign * one.arguments[1])
-                chosen.add(next(reached, 0))
-            if one.name == "best":
-                values = np.array([row[one.metrics[0]] for row in rows])
-                chosen.add(int(values.argmax() if one.higher_is_better else values.argmin()))
-        return [rows[index] for index in sorted(chosen)]
-
-    def probes(self, rows: Rows) -> Rows:
-        """What claims name, and what the picture draws: if not told, what pictures show first."""
-        return [row for row in rows if "error" in row or self._is_kept(row)]
-
-    def _is_kept(self, row: dict[str, Any]) -> bool:
-        return row["quantity"] in (*self._quantities, *self._leading.get(row["probe"], ()))
-
-
-def _looks_inside(measure: Measure) -> bool:
-    return "quantity" in measure.kind.takes
 
 
 def _source(runs: Runs) -> str | None:

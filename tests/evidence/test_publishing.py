@@ -10,8 +10,9 @@ from normlab.errors import UserError
 from normlab.evidence import superseded
 from normlab.evidence.best import may_be_best
 from normlab.evidence.compare import compare
+from normlab.evidence.kept import MOST_ROWS, Kept
 from normlab.evidence.over import numeric_axes
-from normlab.evidence.publishing import MOST_ROWS, _Kept, page, publish, render
+from normlab.evidence.publishing import page, publish, render
 from normlab.evidence.samples import Sample
 from normlab.evidence.verdicts import judge
 from normlab.runs.claims import Claim
@@ -102,10 +103,10 @@ def test_an_unfinished_experiment_is_not_published(tmp_path):
 
 def test_of_long_curves_the_rows_stay_that_claims_ask_for():
     rows = [{"step": i, "test_accuracy": i / 1000} for i in range(1000)]
-    kept = _Kept([FINAL, "steps_to(test_accuracy, 0.1234)"]).rows(rows)
+    kept = Kept([FINAL, "steps_to(test_accuracy, 0.1234)"]).rows(rows)
     assert len(kept) <= MOST_ROWS + 1 and kept[-1] is rows[-1]
     assert next(r for r in kept if r["test_accuracy"] >= 0.1234)["step"] == 124
-    assert _Kept(["area(test_accuracy)"]).rows(rows) == rows
+    assert Kept(["area(test_accuracy)"]).rows(rows) == rows
 
 
 def arm(name, values):
