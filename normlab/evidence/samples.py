@@ -1,6 +1,7 @@
 """The values of a measure, arm by arm, read from an experiment's records."""
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -115,6 +116,8 @@ def learned(record: Record) -> bool:
     accuracy = record.rows[-1].get("test_accuracy") if record.rows else None
     if accuracy is None:
         return True
+    if not math.isfinite(accuracy):
+        return False
     examples, classes = record.data["test_examples"], record.data["classes"]
     right = round(accuracy * examples)
     return right > 0 and special.betainc(right, examples - right + 1, 1 / classes) <= 0.05
