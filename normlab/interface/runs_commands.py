@@ -20,8 +20,8 @@ from normlab.interface.runs_disk import (
 )
 from normlab.runs.directory import Entry, Run, Runs, load, load_runs
 from normlab.runs.files import DamagedError
-from normlab.runs.layout import CHECKPOINTS, ERROR
 from normlab.runs.flags import unusual
+from normlab.runs.layout import CHECKPOINTS, ERROR
 from normlab.runs.progress import Observer, Snapshot
 
 QUESTION_WIDTH = 48

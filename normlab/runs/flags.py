@@ -91,3 +91,13 @@ def options(text: str) -> str:
     '--xla_a=1 --xla_b=2'
     """
     return " ".join(sorted(w for w in text.split() if not w.startswith("--xla_dump"))) or UNSET
+
+
+def without_folders(name: str, value: str) -> str:
+    """A setting without what names a folder of this machine; empty if nothing is left.
+
+    >>> without_folders("XLA_FLAGS", "--xla_x=/home/me --xla_y")
+    '--xla_y'
+    """
+    words = value.split() if name in VARIABLES else [value]
+    return " ".join(word for word in words if "/" not in word and "\\" not in word)

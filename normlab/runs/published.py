@@ -17,9 +17,9 @@ from normlab.errors import UserError
 from normlab.runs import written
 from normlab.runs.directory import Entry, Run, Runs
 from normlab.runs.files import DamagedError, read_json
+from normlab.runs.flags import without_folders
 from normlab.runs.layout import FINISHED, PUBLISHED, PUBLISHED_PROVENANCE
 from normlab.runs.reading import Whole, check_last_step
-from normlab.runs.flags import VARIABLES
 from normlab.runs.rows import write_atomically
 from normlab.runs.shapes import fault
 
@@ -231,15 +231,9 @@ def _proof(record: dict[str, Any]) -> dict[str, Any]:
     proof["platform"] = " ".join([system, *(word for word in rest if word in known)])
     for key in ("environment", "flags"):
         if key in proof:
-            kept = {name: _without_folders(name, value) for name, value in proof[key].items()}
+            kept = {name: without_folders(name, value) for name, value in proof[key].items()}
             proof[key] = {name: value for name, value in kept.items() if value}
     return proof
-
-
-def _without_folders(name: str, value: str) -> str:
-    """A setting without what names a folder of that machine; empty if nothing is left."""
-    words = value.split() if name in VARIABLES else [value]
-    return " ".join(word for word in words if "/" not in word and "\\" not in word)
 
 
 def _within(config: str) -> str:
