@@ -143,6 +143,7 @@ def another_fingerprint(metrics, provenance):
 def rows_cut_off(metrics, provenance):
     run = of(metrics, "a", 2)
     run["metrics"] = {name: column[:-1] for name, column in run["metrics"].items()}
+    run["status"] |= {"step": 50, "steps": 50}  # else the folder is refused as damaged
 
 
 def a_row_taken_out(metrics, provenance):
@@ -229,10 +230,20 @@ def test_the_same_runs_agree_however_they_lie_on_disk(runs, published, tampered)
         agreement(load(published), runs)
 
 
+def test_a_published_run_that_lacks_its_last_row_is_refused_as_damaged(tampered):
+    def cut(metrics, provenance):
+        run = of(metrics, "a", 2)
+        run["metrics"] = {name: column[:-1] for name, column in run["metrics"].items()}
+
+    with pytest.raises(UserError, match="is damaged: it has rows up to step 50"):
+        tampered(cut)
+
+
 def test_a_diverged_run_agrees_with_itself_though_its_numbers_are_null_once_published(tmp_path):
-    entries = [write_run(tmp_path / "q", "a", seed, 0.5, state="diverged", step=30)
+    entries = [write_run(tmp_path / "q", "a", seed, 0.5, state="diverged", step=35)
                for seed in range(2)]  # fmt: skip
-    entries[0].run.append_metrics({"step": 40, "test_accuracy": math.nan, "train_loss": math.inf})
+    row = {"step": 35, "test_accuracy": 0.1, "test_loss": math.nan, "train_loss": math.inf}
+    entries[0].run.append_metrics(row)
     live = write(tmp_path / "q", entries)
     folder = publish(live, tmp_path / "out")
     assert agreement(live, load(folder)).disagreements == []
