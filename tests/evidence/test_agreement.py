@@ -242,8 +242,8 @@ def test_a_published_run_that_lacks_its_last_row_is_refused_as_damaged(tampered)
 def test_a_diverged_run_agrees_with_itself_though_its_numbers_are_null_once_published(tmp_path):
     entries = [write_run(tmp_path / "q", "a", seed, 0.5, state="diverged", step=35)
                for seed in range(2)]  # fmt: skip
-    row = {"step": 35, "test_accuracy": 0.1, "test_loss": math.nan, "train_loss": math.inf}
-    entries[0].run.append_metrics(row)
+    lost = {"step": 35, "test_loss": math.nan, "train_loss": math.inf}
+    entries[0].run.append_metrics(entries[0].run.metrics[-1] | lost)
     live = write(tmp_path / "q", entries)
     folder = publish(live, tmp_path / "out")
     assert agreement(live, load(folder)).disagreements == []
