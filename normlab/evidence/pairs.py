@@ -15,8 +15,8 @@ ROUNDING = 1e-5
 TOLERANCE = 1e-3
 """Elsewhere, absolute below 1 and relative above. `configs/moments.yaml` was run with jax 0.12.0 in
 the place of 0.10.2 (seed 0, 200 steps): the dense networks were within 5e-6, accuracies the same.
-Training a convnet carries last digits on: there accuracies moved by up to 0.076, so its seeds are not
-the same runs elsewhere, which is told; a wider tolerance is for the reader to state."""
+Training a convnet carries last digits on: there accuracies moved by up to 0.076, so its seeds are
+not the same runs elsewhere, which is told; a wider tolerance is for the reader to state."""
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 STATUS, ENDS = ("state", "steps", "parameters"), ("step", "diverged")
