@@ -216,6 +216,18 @@ def schema() -> None:
     print(json.dumps(json_schema(), indent=1))
 
 
+@app.command()
+def doctor() -> None:
+    """Print versions, devices, settings and folders: what a report of a problem needs."""
+    from normlab.runs.process import prepare
+
+    prepare()  # as `normlab run` does, so that its settings are those of a run
+    from normlab.interface.doctor import diagnosis
+
+    for heading, found in diagnosis().items():
+        print(f"{heading}: {found}")
+
+
 @data_app.command("list")
 def data_list() -> None:
     """Show which datasets are here, where, and how to get the others."""

@@ -81,6 +81,11 @@ def keep_memory() -> str:
     return " ".join(f"{name}={KEEPING[name][1]}" for name in held)
 
 
+def programs_folder() -> Path:
+    """Where compiled programs for this kind of machine are kept, unless JAX is told otherwise."""
+    return platformdirs.user_cache_path("normlab") / "compiled" / kind_of_machine()
+
+
 def keep_programs() -> str:
     """Have JAX keep compiled programs on disk; returns "on", or nothing where others decide that.
 
@@ -91,7 +96,7 @@ def keep_programs() -> str:
     asked: Any = jax.config  # its attributes are made as JAX is imported
     if asked.jax_compilation_cache_dir or not asked.jax_enable_compilation_cache:
         return ""
-    folder = platformdirs.user_cache_path("normlab") / "compiled" / kind_of_machine()
+    folder = programs_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _prune(folder.parent, MOST_BYTES)

@@ -1,0 +1,51 @@
+"""What a person sends along when something is wrong: versions, machine, settings, folders."""
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+from normlab.data.dataset import data_root
+from normlab.data.listing import status
+from normlab.runs.process import programs_folder, set_by_normlab
+from normlab.runs.provenance import PACKAGES, machine
+
+OPTIONAL = ("torch", "safetensors", "pandas", "tensorboard", "wandb", "mlflow")
+
+
+def diagnosis() -> dict[str, str]:
+    """Heading to what is there, for one machine; nothing that names the person or the computer.
+
+    Raises nothing: what cannot be found out is said so.
+    """
+    from jax import config
+
+    found = machine((*PACKAGES, "scipy", "pydantic", "pyarrow"))
+    here = [package for package in OPTIONAL if importlib.util.find_spec(package)]
+    flags = [f"{name}={value}" for name, value in found["environment"].items()]
+    tuned = [f"{name}: {value}" for name, value in set_by_normlab().items()]
+    cores = f"{found['cores']} of {found['cpus']} cores"
+    return {
+        "versions": ", ".join(f"{name} {v or '(absent)'}" for name, v in found["versions"].items()),
+        "optional packages": ", ".join(here) or "none",
+        "system": found["platform"],
+        "processor": f"{found['processor'] or 'unknown'}, {cores}",
+        "devices": ", ".join(found["devices"]),
+        "matrix products": str(config.jax_default_matmul_precision or "default precision"),
+        "64-bit numbers": "on" if config.jax_enable_x64 else "off",
+        "environment": ", ".join(flags) or "nothing set",
+        "set by normlab": "; ".join(tuned) or "nothing",
+        "compiled programs": _folder(config.jax_compilation_cache_dir or programs_folder()),
+        "data": _folder(data_root()) + (" ($NORMLAB_DATA)" if "NORMLAB_DATA" in os.environ else ""),
+        "datasets here": ", ".join(entry.name for entry in status() if entry.present),
+    }
+
+
+def _folder(path: Path | str) -> str:
+    """A folder, by its place below the home, with its size and the room that is left."""
+    path = Path(path)
+    shown = f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
+    if not path.exists():
+        return f"{shown} (not there yet)"
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return f"{shown}, {size / 1e6:,.0f} MB, {shutil.disk_usage(path).free / 1e9:,.0f} GB free"
