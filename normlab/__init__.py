@@ -8,8 +8,9 @@ The names below are imported when they are first used, so that `import normlab` 
 [[-1.0], [1.0]]
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from normlab.catalogue import lazily
 
 if TYPE_CHECKING:
     from normlab.adapters.flax_layers import like_flax as like_flax
@@ -53,51 +54,42 @@ if TYPE_CHECKING:
         weight_standardisation as weight_standardisation,
     )
 
-_HOMES = {
-    "Recipe": "normlab.training.recipe",
-    "UserError": "normlab.errors",
-    "Watch": "normlab.runs.prober",
-    "adapt": "normlab.adapters.statistics",
-    "affine": "normlab.norms.controls",
-    "batch_norm": "normlab.norms.batch",
-    "batch_renorm": "normlab.norms.renorm",
-    "centred_weight_norm": "normlab.weights.centred_weight_norm",
-    "compare": "normlab.evidence.compare",
-    "dialect": "normlab.norms.dialects",
-    "divisive_norm": "normlab.norms.divisive",
-    "dynamic_erf": "normlab.norms.elementwise",
-    "dynamic_tanh": "normlab.norms.elementwise",
-    "filter_response_norm": "normlab.norms.filter_response",
-    "fit": "normlab.training.fit",
-    "fold": "normlab.adapters.folding",
-    "freeze": "normlab.adapters.freezing",
-    "global_response_norm": "normlab.norms.global_response",
-    "group_norm": "normlab.norms.group",
-    "instance_norm": "normlab.norms.instance",
-    "layer_norm": "normlab.norms.layer",
-    "layer_norm_image": "normlab.norms.layer",
-    "like_flax": "normlab.adapters.flax_layers",
-    "load": "normlab.runs.directory",
-    "local_response_norm": "normlab.norms.local_response",
-    "look": "normlab.probes.looking",
-    "positional_norm": "normlab.norms.positional",
-    "prepare": "normlab.runs.process",
-    "recalibrate": "normlab.adapters.statistics",
-    "rms_norm": "normlab.norms.rms",
-    "run": "normlab.interface.notebook",
-    "scale_norm": "normlab.norms.scale",
-    "scaled_weight_standardisation": "normlab.weights.scaled_weight_standardisation",
-    "spectral_norm": "normlab.weights.spectral_norm",
-    "weight_norm": "normlab.weights.weight_norm",
-    "weight_standardisation": "normlab.weights.weight_standardisation",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'normlab' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+__getattr__, __dir__ = lazily(
+    __name__,
+    Recipe="normlab.training.recipe",
+    UserError="normlab.errors",
+    Watch="normlab.runs.prober",
+    adapt="normlab.adapters.statistics",
+    affine="normlab.norms.controls",
+    batch_norm="normlab.norms.batch",
+    batch_renorm="normlab.norms.renorm",
+    centred_weight_norm="normlab.weights.centred_weight_norm",
+    compare="normlab.evidence.compare",
+    dialect="normlab.norms.dialects",
+    divisive_norm="normlab.norms.divisive",
+    dynamic_erf="normlab.norms.elementwise",
+    dynamic_tanh="normlab.norms.elementwise",
+    filter_response_norm="normlab.norms.filter_response",
+    fit="normlab.training.fit",
+    fold="normlab.adapters.folding",
+    freeze="normlab.adapters.freezing",
+    global_response_norm="normlab.norms.global_response",
+    group_norm="normlab.norms.group",
+    instance_norm="normlab.norms.instance",
+    layer_norm="normlab.norms.layer",
+    layer_norm_image="normlab.norms.layer",
+    like_flax="normlab.adapters.flax_layers",
+    load="normlab.runs.directory",
+    local_response_norm="normlab.norms.local_response",
+    look="normlab.probes.looking",
+    positional_norm="normlab.norms.positional",
+    prepare="normlab.runs.process",
+    recalibrate="normlab.adapters.statistics",
+    rms_norm="normlab.norms.rms",
+    run="normlab.interface.notebook",
+    scale_norm="normlab.norms.scale",
+    scaled_weight_standardisation="normlab.weights.scaled_weight_standardisation",
+    spectral_norm="normlab.weights.spectral_norm",
+    weight_norm="normlab.weights.weight_norm",
+    weight_standardisation="normlab.weights.weight_standardisation",
+)

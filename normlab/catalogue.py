@@ -10,6 +10,7 @@ import ast
 import importlib
 import importlib.util
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -122,6 +123,38 @@ def _read(folder: Path, package: str, decorator: str) -> dict[str, Entry]:
 def _decorator_name(node: ast.expr) -> str | None:
     target = node.func if isinstance(node, ast.Call) else node
     return target.id if isinstance(target, ast.Name) else None
+
+
+def lazily(
+    module: str, *shelves: Shelf, **homes: str
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """A package's `__getattr__` and `__dir__`: each name is imported when it is first asked for.
+
+    Args:
+        module: the package's own name.
+        shelves: shelves whose every entry the package offers, by the name of its class.
+        homes: further names, and the module that each is imported from.
+
+    >>> get, names = lazily("normlab.norms", NORMS, root="math")
+    >>> get("GroupNorm").__name__, "root" in names()
+    ('GroupNorm', True)
+    """
+
+    def get(name: str) -> Any:
+        if name in homes:
+            return getattr(importlib.import_module(homes[name]), name)
+        if not name.startswith("_"):  # Python itself asks for such names, often
+            for shelf in shelves:
+                for entry in shelf.entries().values():
+                    if entry.attribute == name:
+                        return entry.load()
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    def names() -> list[str]:
+        held = (entry.attribute for shelf in shelves for entry in shelf.entries().values())
+        return sorted([*homes, *held])
+
+    return get, names
 
 
 NORMS = Shelf("normaliser", "normlab.norms", "normaliser")

@@ -10,6 +10,7 @@ says what it must have; to add an augmentation, use `@augmentation` from `normla
 
 from typing import TYPE_CHECKING
 
+from normlab.catalogue import AUGMENTATIONS, lazily
 from normlab.data.cifar import Cifar10, Cifar100
 from normlab.data.dataset import (
     Dataset,
@@ -57,11 +58,5 @@ __all__ = [
     "stratified",
 ]
 
-
-def __getattr__(name: str):
-    # Augmentations need jax, which takes a second to import; listing and fetching do without.
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from normlab.data import augment, light
-
-    return getattr(augment if hasattr(augment, name) else light, name)
+# Augmentations need jax, which takes a second to import; listing and fetching do without.
+__getattr__, __dir__ = lazily(__name__, AUGMENTATIONS, apply_all="normlab.data.augment")

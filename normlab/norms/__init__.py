@@ -5,9 +5,9 @@ frozen dataclass, its description, with `init` and `apply` (see `normlab.core.No
 model and a config. A new file with a class marked `@normaliser(...)` is found by itself.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from normlab.catalogue import NORMS
+from normlab.catalogue import NORMS, lazily
 
 if TYPE_CHECKING:
     from normlab.norms.averaged import AveragedBatchNorm as AveragedBatchNorm
@@ -47,14 +47,4 @@ if TYPE_CHECKING:
     from normlab.norms.whitening import DecorrelatedBatchNorm as DecorrelatedBatchNorm
     from normlab.norms.whitening import IterativeNorm as IterativeNorm
 
-
-def __getattr__(name: str) -> Any:
-    """`normlab.norms.GroupNorm` and the like, found through the catalogue when first asked for."""
-    for entry in NORMS.entries().values():
-        if entry.attribute == name:
-            return entry.load()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [entry.attribute for entry in NORMS.entries().values()]
+__getattr__, __dir__ = lazily(__name__, NORMS)

@@ -6,9 +6,9 @@ a notebook; a frozen dataclass marked `@probe(...)` asks the question of a netwo
 linen network.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from normlab.catalogue import PROBES
+from normlab.catalogue import PROBES, lazily
 
 if TYPE_CHECKING:
     from normlab.probes.activations import Activations as Activations
@@ -23,18 +23,4 @@ if TYPE_CHECKING:
     from normlab.probes.under_corruption import UnderCorruption as UnderCorruption
     from normlab.probes.updates import Updates as Updates
 
-
-def __getattr__(name: str) -> Any:
-    """`normlab.probes.Hessian` and the like, found through the catalogue when first asked for."""
-    if name == "look":
-        from normlab.probes.looking import look
-
-        return look
-    for entry in PROBES.entries().values():
-        if entry.attribute == name:
-            return entry.load()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return ["look", *(entry.attribute for entry in PROBES.entries().values())]
+__getattr__, __dir__ = lazily(__name__, PROBES, look="normlab.probes.looking")

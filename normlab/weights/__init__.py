@@ -6,9 +6,9 @@ model's `kernel` slot and a config's section of that name. A new file with a cla
 `@kernel_transform(...)` is found by itself.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from normlab.catalogue import KERNELS
+from normlab.catalogue import KERNELS, lazily
 
 if TYPE_CHECKING:
     from normlab.weights.centred_weight_norm import CentredWeightNorm as CentredWeightNorm
@@ -21,14 +21,4 @@ if TYPE_CHECKING:
         WeightStandardisation as WeightStandardisation,
     )
 
-
-def __getattr__(name: str) -> Any:
-    """`normlab.weights.WeightNorm` and the like, found through the catalogue when asked for."""
-    for entry in KERNELS.entries().values():
-        if entry.attribute == name:
-            return entry.load()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [entry.attribute for entry in KERNELS.entries().values()]
+__getattr__, __dir__ = lazily(__name__, KERNELS)
