@@ -29,9 +29,9 @@ LAYOUTS = {
     "positions and channels": P(None, "two", None, "four"),
 }
 GROUPS = 2  # of eight channels, each over two devices
-TOLERANCE = {"mode_norm": 5e-5}
-"""Relative to the largest of an array. The gradient of mode_norm's gates is a small difference of
-large sums, which are summed in another order here."""
+TOLERANCE = {"mode_norm": 5e-5, "scale_norm": 1e-5}
+"""Relative to the largest of an array. The gradients of mode_norm's gates and of scale_norm's one
+scale are small differences of large sums, which are summed in another order here."""
 
 
 def mesh_of(kind):
