@@ -72,7 +72,8 @@ class SwappedModel(nn.Module):
 
         Args:
             variables: of the model: `params`, `batch_stats` and whatever else it has.
-            *args, **kwargs: as for a call of the model; only their shapes matter.
+            args: as for a call of the model; only their shapes matter.
+            kwargs: likewise.
 
         Raises:
             UserError: as `report`, or the variables are not those of the model.

@@ -1,4 +1,4 @@
-"""A network's layers as `carry` sees them, whatever library wrote them: `Unit` and its `Leaf`s."""
+"""A network's layers as `carry` sees them, whatever library wrote them: `Unit`, of `Leaf` values."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
