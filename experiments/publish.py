@@ -20,9 +20,9 @@ from experiments.questions import (
     standing_of,
 )
 from normlab.errors import UserError
-from normlab.evidence.markdown import markdown_table
-from normlab.evidence.publishing import publish, render, spent
-from normlab.runs.directory import load_runs
+from normlab.reports.markdown import markdown_table
+from normlab.reports.publishing import publish, render, spent
+from normlab.store.directory import load_runs
 
 README = HERE / "README.md"
 WORKERS = ("step_nets", "step_passes")

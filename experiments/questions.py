@@ -9,9 +9,9 @@ import yaml
 
 from normlab.evidence.remarks import Remarks, read_remarks
 from normlab.evidence.verdicts import Verdict, judge
-from normlab.runs.directory import Entry, Runs, load_runs
-from normlab.runs.layout import PUBLISHED
-from normlab.runs.record import Record
+from normlab.store.directory import Entry, Runs, load_runs
+from normlab.store.layout import PUBLISHED
+from normlab.store.record import Record
 
 HERE = Path(__file__).parent
 ROOT, RESULTS, NOTES = HERE.parent, HERE / "results", HERE / "questions.yaml"

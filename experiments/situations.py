@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from normlab.runs.record import Record
+from normlab.store.record import Record
 
 
 @dataclass(frozen=True)

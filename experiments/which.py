@@ -12,11 +12,11 @@ import numpy as np
 from experiments.questions import ROOT, Question, questions
 from experiments.situations import ELSEWHERE, PRICED, SITUATIONS, WORDS, Situation
 from normlab.evidence.best import may_be_best
-from normlab.evidence.english import number
-from normlab.evidence.markdown import markdown_table
 from normlab.evidence.samples import Sample, sample
-from normlab.runs.measures import Measure
-from normlab.runs.record import Record
+from normlab.measures.measures import Measure
+from normlab.reports.english import number
+from normlab.reports.markdown import markdown_table
+from normlab.store.record import Record
 
 PAGE = ROOT / "docs" / "which.md"
 FEWEST = 5

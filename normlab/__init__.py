@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from normlab.adapters.freezing import freeze as freeze
     from normlab.adapters.statistics import adapt as adapt
     from normlab.adapters.statistics import recalibrate as recalibrate
+    from normlab.dialects.library import dialect as dialect
+    from normlab.engine.prober import Watch as Watch
+    from normlab.engine.process import prepare as prepare
     from normlab.errors import UserError as UserError
     from normlab.evidence.compare import compare as compare
     from normlab.interface.notebook import run as run
     from normlab.norms.batch import batch_norm as batch_norm
     from normlab.norms.controls import affine as affine
-    from normlab.norms.dialects import dialect as dialect
     from normlab.norms.divisive import divisive_norm as divisive_norm
     from normlab.norms.elementwise import dynamic_erf as dynamic_erf
     from normlab.norms.elementwise import dynamic_tanh as dynamic_tanh
@@ -39,9 +41,7 @@ if TYPE_CHECKING:
     from normlab.norms.rms import rms_norm as rms_norm
     from normlab.norms.scale import scale_norm as scale_norm
     from normlab.probes.looking import look as look
-    from normlab.runs.directory import load as load
-    from normlab.runs.prober import Watch as Watch
-    from normlab.runs.process import prepare as prepare
+    from normlab.store.directory import load as load
     from normlab.training.fit import fit as fit
     from normlab.training.recipe import Recipe as Recipe
     from normlab.weights.centred_weight_norm import centred_weight_norm as centred_weight_norm
@@ -58,14 +58,14 @@ __getattr__, __dir__ = lazily(
     __name__,
     Recipe="normlab.training.recipe",
     UserError="normlab.errors",
-    Watch="normlab.runs.prober",
+    Watch="normlab.engine.prober",
     adapt="normlab.adapters.statistics",
     affine="normlab.norms.controls",
     batch_norm="normlab.norms.batch",
     batch_renorm="normlab.norms.renorm",
     centred_weight_norm="normlab.weights.centred_weight_norm",
     compare="normlab.evidence.compare",
-    dialect="normlab.norms.dialects",
+    dialect="normlab.dialects.library",
     divisive_norm="normlab.norms.divisive",
     dynamic_erf="normlab.norms.elementwise",
     dynamic_tanh="normlab.norms.elementwise",
@@ -79,11 +79,11 @@ __getattr__, __dir__ = lazily(
     layer_norm="normlab.norms.layer",
     layer_norm_image="normlab.norms.layer",
     like_flax="normlab.adapters.flax_layers",
-    load="normlab.runs.directory",
+    load="normlab.store.directory",
     local_response_norm="normlab.norms.local_response",
     look="normlab.probes.looking",
     positional_norm="normlab.norms.positional",
-    prepare="normlab.runs.process",
+    prepare="normlab.engine.process",
     recalibrate="normlab.adapters.statistics",
     rms_norm="normlab.norms.rms",
     run="normlab.interface.notebook",

@@ -85,11 +85,11 @@ def run(
     if jobs is not None and jobs > 1:
         # This process looks at shapes alone: a GPU's memory is for its workers, which share it.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from normlab.runs.process import prepare
+    from normlab.engine.process import prepare
 
     prepare()  # before anything imports jax
-    from normlab.runs.experiment import load_experiment
-    from normlab.runs.jobs import jobs_for
+    from normlab.configs.experiment import load_experiment
+    from normlab.engine.jobs import jobs_for
 
     experiment = load_experiment(file, tuple(overrides or ()))
     jobs = jobs or jobs_for(experiment, out)
@@ -100,10 +100,10 @@ def run(
         print_preview(console, experiment, out, jobs)
         return
 
+    from normlab.engine.engine import Engine
     from normlab.evidence.compare import compare
     from normlab.interface.console import Display, print_comparison
-    from normlab.runs.engine import Engine
-    from normlab.runs.layout import DAMAGED
+    from normlab.store.layout import DAMAGED
 
     sinks = []
     if log:
@@ -138,7 +138,7 @@ def check(
     paths: Annotated[list[Path], typer.Argument(help="Configs, or folders of them.")],
 ) -> None:
     """Find every mistake in every config."""
-    from normlab.runs.experiment import load_experiment
+    from normlab.configs.experiment import load_experiment
 
     files: list[Path] = []
     for path in paths:
@@ -168,12 +168,12 @@ def check(
 def list_entries(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     """List what a config can name."""
     if kind is Kind.measures:
-        from normlab.runs.measures import described
+        from normlab.measures.measures import described
 
         _columns(described())
         return
     from normlab import catalogue
-    from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
+    from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
 
     shelves = {
         Kind.norms: catalogue.NORMS,
@@ -189,7 +189,7 @@ def list_entries(kind: Annotated[Kind, typer.Argument(help="What to list.")]) ->
 
 
 def _columns(summaries: dict[str, str]) -> None:
-    from normlab.evidence.columns import columns
+    from normlab.reports.columns import columns
 
     print("\n".join(columns([[name, summary] for name, summary in summaries.items()])))
 
@@ -211,7 +211,7 @@ def schema() -> None:
     """Print the JSON schema of a config, for editors that complete YAML."""
     import json
 
-    from normlab.runs.json_schema import json_schema
+    from normlab.configs.json_schema import json_schema
 
     print(json.dumps(json_schema(), indent=1))
 
@@ -219,7 +219,7 @@ def schema() -> None:
 @app.command()
 def doctor() -> None:
     """Print versions, devices, settings and folders: what a report of a problem needs."""
-    from normlab.runs.process import prepare
+    from normlab.engine.process import prepare
 
     prepare()  # as `normlab run` does, so that its settings are those of a run
     from normlab.interface.doctor import diagnosis

@@ -19,8 +19,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import normlab
-from normlab.runs.git import git_state
-from normlab.runs.provenance import machine
+from normlab.engine.provenance import machine
+from normlab.store.git import git_state
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("normlab", "jax", "jaxlib", "flax", "optax", "torch", "numpy")

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from experiments.speed.harness import fresh_process, save, table
-from normlab.runs.process import keep_memory, keep_programs
+from normlab.engine.process import keep_memory, keep_programs
 from normlab.training import compiler
 
 VARIANTS = ("plain", "allocator", "flag", "both")

@@ -26,12 +26,12 @@ import numpy as np
 
 from experiments.speed.growth import Quantities, draw, slopes
 from experiments.speed.harness import fresh_process, in_turns, save, table
+from normlab.configs import build
+from normlab.configs.experiment import load_experiment
+from normlab.engine.engine import Engine
 from normlab.evidence.compare import compare
-from normlab.evidence.html import to_html
-from normlab.runs import build
-from normlab.runs.directory import Run, load_runs
-from normlab.runs.engine import Engine
-from normlab.runs.experiment import load_experiment
+from normlab.reports.html import to_html
+from normlab.store.directory import Run, load_runs
 from normlab.training.program import Compiled
 from normlab.training.state import DeviceData
 

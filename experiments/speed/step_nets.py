@@ -21,10 +21,10 @@ import numpy as np
 import optax
 
 from normlab.data.dataset import Dataset, Split
+from normlab.engine.process import prepare
 from normlab.models.plain import Convnet
 from normlab.models.resnet import Resnet
 from normlab.norms import BatchNorm
-from normlab.runs.process import prepare
 from normlab.training.program import Compiled, Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData

@@ -28,9 +28,10 @@ import numpy as np
 
 import normlab
 from experiments.speed.harness import fresh_process, save, table
-from normlab.runs import build, pool
-from normlab.runs.config import RunConfig
-from normlab.runs.experiment import load_experiment
+from normlab.configs import build
+from normlab.configs.config import RunConfig
+from normlab.configs.experiment import load_experiment
+from normlab.engine import pool
 from normlab.training.state import DeviceData
 
 NORMS = ("identity", "batch_norm", "layer_norm", "{name: group_norm, groups: 8}")

@@ -10,14 +10,14 @@ from flax import nnx
 
 from normlab.core import Array, Facts, Normaliser, Params, State
 from normlab.errors import FieldError, UserError, did_you_mean, require_field
-from normlab.norms.affine import PerExample
 from normlab.norms.batch import BatchNorm
 from normlab.norms.group import GroupNorm, group_norm, require_divisor
 from normlab.norms.instance import InstanceNorm
 from normlab.norms.layer import LayerNorm, LayerNormImage
-from normlab.norms.moments import ShapeError, Sharing
-from normlab.norms.normalise import normalise
 from normlab.norms.rms import RMSNorm
+from normlab.ops.affine import PerExample
+from normlab.ops.moments import ShapeError, Sharing
+from normlab.ops.normalise import normalise
 
 OF_THE_LAYER = {
     "use_running_average",

@@ -13,9 +13,9 @@ from normlab.norms.domains import ConditionalBatchNorm
 from normlab.norms.evo import EvoNormB0
 from normlab.norms.example_weighted import ExampleWeightedBatchNorm
 from normlab.norms.frozen import FrozenBatchNorm
-from normlab.norms.moments import Moments, pool
 from normlab.norms.population import PopulationNorm
 from normlab.norms.renorm import BatchRenorm
+from normlab.ops.moments import Moments, pool
 
 RENEWABLE = (
     AveragedBatchNorm,

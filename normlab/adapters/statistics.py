@@ -38,8 +38,8 @@ from normlab.adapters.places import (
 )
 from normlab.core import Array, State
 from normlab.errors import UserError
-from normlab.norms.moments import Moments, centre, pool
-from normlab.norms.running import counted, over_batch
+from normlab.ops.moments import Moments, centre, pool
+from normlab.ops.running import counted, over_batch
 
 
 def recalibrate(

@@ -7,8 +7,8 @@ from typing import Any
 
 from normlab.evidence.mixes import copy_of_data, machine, mixes, state_of_code
 from normlab.evidence.samples import trouble
-from normlab.runs.flags import unusual
-from normlab.runs.record import Record
+from normlab.store.flags import unusual
+from normlab.store.record import Record
 
 COSMETIC = {("train", "seed")}
 

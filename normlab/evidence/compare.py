@@ -23,10 +23,10 @@ from normlab.evidence.intervals import (
 )
 from normlab.evidence.samples import Sample, sample
 from normlab.evidence.verdicts import Verdict, judge
-from normlab.runs.directory import Runs
-from normlab.runs.measures import PRICES, Measure
-from normlab.runs.record import Record, read_records
-from normlab.runs.values import NoValueError
+from normlab.measures.measures import PRICES, Measure
+from normlab.measures.value import NoValueError
+from normlab.store.directory import Runs
+from normlab.store.record import Record, read_records
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,29 +157,29 @@ class Comparison:
         Raises:
             UserError: pandas is not installed.
         """
-        from normlab.evidence.tables import arm_row
-        from normlab.runs.notebook import to_frame
+        from normlab.reports.tables import arm_row
+        from normlab.store.frames import to_frame
 
         return to_frame([arm_row(self, arm) for arm in self.arms])
 
     def __str__(self) -> str:
-        from normlab.evidence.markdown import to_text
+        from normlab.reports.markdown import to_text
 
         return to_text(self)
 
     def _repr_html_(self) -> str:
-        from normlab.evidence.html import to_fragment
+        from normlab.reports.html import to_fragment
 
         return to_fragment(self)
 
     def plot(self, kind: str = "differences", **options: Any) -> Any:
-        """A matplotlib figure to look at or restyle: see `normlab.evidence.figures`.
+        """A matplotlib figure to look at or restyle: see `normlab.reports.figures`.
 
         Args:
             kind: "differences" (a forest plot), "curves", "values", "price" or "heat".
             **options: passed on, such as `metric="train_loss"` of "curves".
         """
-        from normlab.evidence import figures
+        from normlab.reports import figures
 
         makers = figures.KINDS
         if kind not in makers:

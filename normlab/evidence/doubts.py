@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from normlab.evidence.samples import Sample
-from normlab.runs.measures import Measure
+from normlab.measures.measures import Measure
 
 SKEWED = 1 / 3
 """A deviation over so much of the mean distance from the end of a scale is that of skewed values:

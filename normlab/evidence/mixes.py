@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from normlab.runs.flags import recorded
-from normlab.runs.record import Record
+from normlab.store.flags import recorded
+from normlab.store.record import Record
 
 Proof = dict[str, Any]
 State = tuple[tuple[str, str], ...]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from normlab.runs.measures import Measure
-from normlab.runs.record import Record
-from normlab.runs.values import NoValueError, Value
+from normlab.measures.measures import Measure
+from normlab.measures.value import NoValueError, Value
+from normlab.store.record import Record
 
 
 @dataclass(frozen=True, eq=False)

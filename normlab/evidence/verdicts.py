@@ -20,11 +20,11 @@ from normlab.evidence.intervals import LEVEL, Interval
 from normlab.evidence.power import MOST_SEEDS, between
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.samples import Sample, sample
-from normlab.runs.claims import Claim, name_of, parse_floor, read_claim, select
-from normlab.runs.directory import Runs
-from normlab.runs.layout import CLAIMS, EXPERIMENT, PUBLISHED
-from normlab.runs.measures import Measure
-from normlab.runs.record import Record, read_records
+from normlab.measures.claims import Claim, name_of, parse_floor, read_claim, select
+from normlab.measures.measures import Measure
+from normlab.store.directory import Runs
+from normlab.store.layout import CLAIMS, EXPERIMENT, PUBLISHED
+from normlab.store.record import Record, read_records
 
 Outcome = Literal["supported", "refuted", "undecided"]
 

@@ -8,14 +8,14 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from normlab.evidence.cells import table
-from normlab.evidence.columns import visible
+from normlab.engine.engine import GaveUp, RunEnded, RunStarted
+from normlab.engine.plan import Planned
 from normlab.evidence.compare import Comparison
-from normlab.evidence.markdown import aligned, remarks
 from normlab.interface.watch import View, duration, live
-from normlab.runs.engine import GaveUp, RunEnded, RunStarted
-from normlab.runs.layout import DAMAGED
-from normlab.runs.plan import Planned
+from normlab.reports.cells import table
+from normlab.reports.columns import visible
+from normlab.reports.markdown import aligned, remarks
+from normlab.store.layout import DAMAGED
 from normlab.training.state import Event
 
 MARKS = {

@@ -5,11 +5,11 @@ import inspect
 from typing import Any
 
 from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES, snake_case
+from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
+from normlab.configs.probing import Probing
+from normlab.configs.schema import SETTINGS, describe_type, fields_model
+from normlab.configs.yaml_source import flow
 from normlab.errors import UserError, did_you_mean
-from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
-from normlab.runs.probing import Probing
-from normlab.runs.schema import SETTINGS, describe_type, fields_model
-from normlab.runs.yaml_source import flow
 
 SHELVES = {
     "norm": NORMS,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from normlab.data.dataset import data_root
 from normlab.data.listing import status
-from normlab.runs.process import programs_folder, set_by_normlab
-from normlab.runs.provenance import PACKAGES, machine
+from normlab.engine.process import programs_folder, set_by_normlab
+from normlab.engine.provenance import PACKAGES, machine
 
 OPTIONAL = ("torch", "safetensors", "pandas", "tensorboard", "wandb", "mlflow")
 

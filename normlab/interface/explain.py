@@ -10,16 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from normlab.catalogue import KERNELS, NORMS
+from normlab.configs import build
+from normlab.configs.config import RunConfig
+from normlab.configs.dialects import spoken_in
+from normlab.configs.experiment import load_experiment
+from normlab.configs.yaml_source import flow, parse
+from normlab.dialects.library import Dialect, Layer, dialect, entry_class
 from normlab.errors import UserError
-from normlab.evidence.columns import columns
 from normlab.interface.differences import DIFFERENCES, DOCS, of_field
 from normlab.interface.semantics import FOR_ALL, semantics
-from normlab.norms.dialects import Dialect, Layer, dialect, entry_class
-from normlab.runs import build
-from normlab.runs.config import RunConfig
-from normlab.runs.dialects import spoken_in
-from normlab.runs.experiment import load_experiment
-from normlab.runs.yaml_source import flow, parse
+from normlab.reports.columns import columns
 
 NOTHING_SAID = "-"
 

@@ -7,14 +7,14 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from normlab.configs.experiment import load_experiment
+from normlab.configs.yaml_source import flow
+from normlab.engine.engine import Engine
+from normlab.engine.jobs import jobs_for
+from normlab.engine.process import prepare
 from normlab.errors import UserError
 from normlab.interface.console import Display
-from normlab.runs.directory import Runs
-from normlab.runs.engine import Engine
-from normlab.runs.experiment import load_experiment
-from normlab.runs.jobs import jobs_for
-from normlab.runs.process import prepare
-from normlab.runs.yaml_source import flow
+from normlab.store.directory import Runs
 
 
 def run(
@@ -30,7 +30,7 @@ def run(
         file: a YAML experiment.
         out: the folder under which the experiment gets its own.
         jobs: how many runs are made at once; with more than one, in processes of their own. None
-            for as many as pay on this machine: `normlab.runs.jobs` says when.
+            for as many as pay on this machine: `normlab.engine.jobs` says when.
         **overrides: as on the command line; a dotted key with `__` for the dot, so
             `run("configs/quickstart.yaml", train__epochs=1, norm="batch_norm")`.
 

@@ -7,13 +7,13 @@ from typing import Any
 import jax
 from rich.console import Console
 
+from normlab.configs import build
+from normlab.configs.config import SECTIONS, RunConfig
+from normlab.configs.experiment import Experiment
+from normlab.configs.schema import LENGTHS
+from normlab.configs.yaml_source import flow
+from normlab.engine.plan import plan
 from normlab.interface.console import describe_plan
-from normlab.runs import build
-from normlab.runs.config import SECTIONS, RunConfig
-from normlab.runs.experiment import Experiment
-from normlab.runs.plan import plan
-from normlab.runs.schema import LENGTHS
-from normlab.runs.yaml_source import flow
 
 
 def print_preview(console: Console, experiment: Experiment, out: Path, jobs: int = 1) -> None:

@@ -30,8 +30,8 @@ def publish(
     ] = None,
 ) -> None:
     """Make an experiment small enough to commit: a page, a picture, its numbers, their origin."""
-    from normlab.evidence.publishing import publish as write
-    from normlab.runs.directory import load_runs
+    from normlab.reports.publishing import publish as write
+    from normlab.store.directory import load_runs
 
     print(write(load_runs(path), folder, baseline=baseline, measure=measure, figure=figure))
 
@@ -53,9 +53,9 @@ def agree(
     ] = False,
 ) -> None:
     """Say where a rerun and published results differ, seed by seed; exit status 1 if they do."""
-    from normlab.evidence.agreement import agreement
-    from normlab.evidence.pairs import TOLERANCE
-    from normlab.runs.directory import load_runs
+    from normlab.reports.agreement import agreement
+    from normlab.reports.pairs import TOLERANCE
+    from normlab.store.directory import load_runs
 
     within = TOLERANCE if tolerance is None else tolerance
     found = agreement(load_runs(rerun), load_runs(published), tolerance=within, common=common)

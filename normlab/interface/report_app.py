@@ -99,12 +99,12 @@ def plot(
 @app.command()
 def verdict(path: ExperimentPath) -> None:
     """Judge the claims of an experiment; exit status 1 if a registered one is refuted."""
-    from normlab.evidence.markdown import verdict_line
     from normlab.evidence.mixes import mixes
     from normlab.evidence.remarks import read_remarks
     from normlab.evidence.verdicts import judge
-    from normlab.runs.directory import load_runs
-    from normlab.runs.record import Record
+    from normlab.reports.markdown import verdict_line
+    from normlab.store.directory import load_runs
+    from normlab.store.record import Record
 
     runs = load_runs(path)
     records = [Record.read(entry) for entry in runs.entries]

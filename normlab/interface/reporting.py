@@ -5,7 +5,7 @@ from pathlib import Path
 
 from normlab.errors import UserError
 from normlab.evidence.compare import compare
-from normlab.runs.directory import load_runs
+from normlab.store.directory import load_runs
 
 
 def draw(
@@ -18,7 +18,7 @@ def draw(
     """
     import matplotlib
 
-    from normlab.evidence.style import SVG
+    from normlab.reports.style import SVG
 
     comparison = compare(load_runs(path), baseline=baseline, measure=measure)
     figure = comparison.plot(kind, **options)
@@ -41,13 +41,13 @@ def render(path: Path, baseline: str | None, measure: str, form: str) -> str:
         words += ["--measure", measure]
     command = shlex.join([*words, *(["--format", form] if form != "html" else [])])
     if form == "html":
-        from normlab.evidence.html import to_html
+        from normlab.reports.html import to_html
 
         return to_html(comparison, command)
     if form == "md":
-        from normlab.evidence.markdown import to_markdown
+        from normlab.reports.markdown import to_markdown
 
         return to_markdown(comparison, command)
-    from normlab.evidence.tables import to_csv, to_json
+    from normlab.reports.tables import to_csv, to_json
 
     return to_json(comparison) if form == "json" else to_csv(comparison)

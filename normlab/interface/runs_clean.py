@@ -22,8 +22,8 @@ from normlab.interface.runs_disk import (
     runs_in,
     usage,
 )
-from normlab.runs.directory import Run, Runs, load_runs
-from normlab.runs.layout import CHECKPOINTS, CONFIG, FINISHED, LOCK, STATUS
+from normlab.store.directory import Run, Runs, load_runs
+from normlab.store.layout import CHECKPOINTS, CONFIG, FINISHED, LOCK, STATUS
 
 
 @dataclass(frozen=True)

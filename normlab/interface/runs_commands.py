@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from normlab.engine.progress import Observer, Snapshot
 from normlab.errors import UserError
-from normlab.evidence.columns import columns
 from normlab.interface.runs_disk import (
     as_entry,
     experiments_below,
@@ -18,11 +18,11 @@ from normlab.interface.runs_disk import (
     orphans,
     usage,
 )
-from normlab.runs.directory import Entry, Run, Runs, load, load_runs
-from normlab.runs.files import DamagedError
-from normlab.runs.flags import unusual
-from normlab.runs.layout import CHECKPOINTS, ERROR
-from normlab.runs.progress import Observer, Snapshot
+from normlab.reports.columns import columns
+from normlab.store.directory import Entry, Run, Runs, load, load_runs
+from normlab.store.files import DamagedError
+from normlab.store.flags import unusual
+from normlab.store.layout import CHECKPOINTS, ERROR
 
 QUESTION_WIDTH = 48
 STOPPED = "stopped: the process is no more, and the same command goes on from the last checkpoint"

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from normlab.configs.yaml_source import flow
 from normlab.errors import UserError
-from normlab.evidence.columns import columns
 from normlab.interface.runs_commands import number
-from normlab.runs.directory import Entry, Run, Runs, load
-from normlab.runs.yaml_source import flow
+from normlab.reports.columns import columns
+from normlab.store.directory import Entry, Run, Runs, load
 
 ABSENT = "(absent)"
 COMPARED = (

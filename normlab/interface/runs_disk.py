@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from normlab.errors import UserError
-from normlab.runs.directory import Entry, Run, Runs
-from normlab.runs.files import DamagedError
-from normlab.runs.layout import CONFIG, EXPERIMENT, STATUS
+from normlab.store.directory import Entry, Run, Runs
+from normlab.store.files import DamagedError
+from normlab.store.layout import CONFIG, EXPERIMENT, STATUS
 
 WRITTEN_BY_NORMLAB = {"state", "pid", "host"}
 """Keys of every status that `Run.write_status` writes."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from normlab.core import Array, Normaliser, State
-from normlab.norms.moments import ShapeError
+from normlab.ops.moments import ShapeError
 
 BIAS_CORRECTED = ("DebiasedBatchNorm", "AveragedBatchNorm", "PopulationNorm")
 """Those whose first batch replaces what the state begins with."""

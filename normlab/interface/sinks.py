@@ -17,12 +17,12 @@ from typing import Any, Protocol
 
 import yaml
 
+from normlab.configs.config import RunConfig
+from normlab.engine.engine import RunEnded
+from normlab.engine.maker import RunStarted
 from normlab.errors import UserError, did_you_mean
 from normlab.interface.runs_diff import flatten
-from normlab.runs.config import RunConfig
-from normlab.runs.directory import Run
-from normlab.runs.engine import RunEnded
-from normlab.runs.maker import RunStarted
+from normlab.store.directory import Run
 from normlab.training.state import Row
 
 PREFIXES = ("train_", "test_", "val_")

@@ -11,11 +11,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from normlab.evidence.columns import visible
+from normlab.engine.progress import Observer, Snapshot, seconds_left
 from normlab.interface.runs_disk import as_entry
-from normlab.runs.directory import Entry, Run, Runs, load
-from normlab.runs.layout import DAMAGED, FINISHED
-from normlab.runs.progress import Observer, Snapshot, seconds_left
+from normlab.reports.columns import visible
+from normlab.store.directory import Entry, Run, Runs, load
+from normlab.store.layout import DAMAGED, FINISHED
 
 REFRESHES_PER_SECOND = 2
 BLOCKS = "▁▂▃▄▅▆▇█"

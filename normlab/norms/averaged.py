@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.norms.affine import per_channel, scale_and_shift
-from normlab.norms.normalise import centre
-from normlab.norms.running import Running, counted, less_running, over_batch
+from normlab.ops.affine import per_channel, scale_and_shift
+from normlab.ops.normalise import centre
+from normlab.ops.running import Running, counted, less_running, over_batch
 
 
 @normaliser(paper="equinox.nn.BatchNorm, its mode 'ema'", uses_batch=True)

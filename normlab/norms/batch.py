@@ -7,9 +7,9 @@ from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import Standardiser, per_channel, require_eps, scale_and_shift
-from normlab.norms.masks import fit_mask, zero_masked
-from normlab.norms.moments import (
+from normlab.ops.affine import Standardiser, per_channel, require_eps, scale_and_shift
+from normlab.ops.masks import fit_mask, zero_masked
+from normlab.ops.moments import (
     Moments,
     ShapeError,
     Sharing,
@@ -17,8 +17,8 @@ from normlab.norms.moments import (
     statistics_dtype,
     synchronise,
 )
-from normlab.norms.normalise import normalise
-from normlab.norms.running import move
+from normlab.ops.normalise import normalise
+from normlab.ops.running import move
 from normlab.sharding import on_any_mesh
 
 

@@ -6,10 +6,10 @@ from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import per_channel, scale_and_shift
 from normlab.norms.batch import normalise_batch, require_norm_batch
 from normlab.norms.group import require_divisor
-from normlab.norms.running import Running, less_running
+from normlab.ops.affine import per_channel, scale_and_shift
+from normlab.ops.running import Running, less_running
 
 
 @normaliser(paper="arXiv:1906.03548, section 3.4; arXiv:2012.00782", uses_batch=True)

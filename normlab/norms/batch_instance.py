@@ -6,10 +6,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.norms.affine import per_channel
-from normlab.norms.moments import Sharing, statistics_dtype
-from normlab.norms.normalise import centre, less_given
-from normlab.norms.running import Running, over_batch
+from normlab.ops.affine import per_channel
+from normlab.ops.moments import Sharing, statistics_dtype
+from normlab.ops.normalise import centre, less_given
+from normlab.ops.running import Running, over_batch
 
 
 @normaliser(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from normlab.core import Array, Facts, Params, State, normaliser
-from normlab.norms.affine import affine_params, scale_and_shift
-from normlab.norms.masks import zero_masked
-from normlab.norms.moments import statistics_dtype
+from normlab.ops.affine import affine_params, scale_and_shift
+from normlab.ops.masks import zero_masked
+from normlab.ops.moments import statistics_dtype
 from normlab.sharding import on_any_mesh
 
 

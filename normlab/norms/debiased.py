@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.norms.batch import BatchNorm
-from normlab.norms.moments import Moments
-from normlab.norms.running import counted, move
+from normlab.ops.moments import Moments
+from normlab.ops.running import counted, move
 
 
 @normaliser(

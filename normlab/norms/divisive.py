@@ -10,11 +10,11 @@ from jax import lax
 
 from normlab.core import Array, Facts, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import affine_params, one_number, scale_and_shift
-from normlab.norms.masks import fit_mask, zero_masked
-from normlab.norms.moments import Sharing
-from normlab.norms.normalise import centre
-from normlab.norms.overflow import unless_overflowed
+from normlab.ops.affine import affine_params, one_number, scale_and_shift
+from normlab.ops.masks import fit_mask, zero_masked
+from normlab.ops.moments import Sharing
+from normlab.ops.normalise import centre
+from normlab.ops.overflow import unless_overflowed
 from normlab.sharding import on_any_mesh
 
 

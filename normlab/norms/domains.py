@@ -14,11 +14,11 @@ from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import per_channel
-from normlab.norms.masks import fit_mask, zero_masked
-from normlab.norms.moments import ShapeError, Sharing, statistics_dtype
-from normlab.norms.normalise import Centred, centre, less_given
-from normlab.norms.running import Running, less_running, over_batch
+from normlab.ops.affine import per_channel
+from normlab.ops.masks import fit_mask, zero_masked
+from normlab.ops.moments import ShapeError, Sharing, statistics_dtype
+from normlab.ops.normalise import Centred, centre, less_given
+from normlab.ops.running import Running, less_running, over_batch
 
 
 @normaliser(

@@ -9,9 +9,9 @@ from jax import lax
 
 from normlab.core import Array, Facts, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import affine_params, one_number, scale_and_shift
-from normlab.norms.masks import zero_masked
-from normlab.norms.moments import statistics_dtype
+from normlab.ops.affine import affine_params, one_number, scale_and_shift
+from normlab.ops.masks import zero_masked
+from normlab.ops.moments import statistics_dtype
 from normlab.sharding import on_any_mesh
 
 

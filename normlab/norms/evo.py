@@ -8,12 +8,12 @@ from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import Standardiser, per_channel, scale_and_shift
 from normlab.norms.group import require_divisor
-from normlab.norms.masks import zero_masked
-from normlab.norms.moments import Sharing, statistics_dtype
-from normlab.norms.normalise import centre
-from normlab.norms.running import Running, over_batch
+from normlab.ops.affine import Standardiser, per_channel, scale_and_shift
+from normlab.ops.masks import zero_masked
+from normlab.ops.moments import Sharing, statistics_dtype
+from normlab.ops.normalise import centre
+from normlab.ops.running import Running, over_batch
 
 
 @normaliser(

@@ -7,11 +7,11 @@ from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import per_channel, scale_and_shift
-from normlab.norms.moments import Sharing, statistics_dtype
-from normlab.norms.normalise import centre, normalise
-from normlab.norms.overflow import unless_overflowed
-from normlab.norms.running import Running, less_running, over_batch
+from normlab.ops.affine import per_channel, scale_and_shift
+from normlab.ops.moments import Sharing, statistics_dtype
+from normlab.ops.normalise import centre, normalise
+from normlab.ops.overflow import unless_overflowed
+from normlab.ops.running import Running, less_running, over_batch
 
 
 @normaliser(

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.norms.affine import Standardiser, per_channel, require_eps
-from normlab.norms.masks import zero_masked
-from normlab.norms.moments import ShapeError, Sharing, statistics_dtype
-from normlab.norms.normalise import normalise
+from normlab.ops.affine import Standardiser, per_channel, require_eps
+from normlab.ops.masks import zero_masked
+from normlab.ops.moments import ShapeError, Sharing, statistics_dtype
+from normlab.ops.normalise import normalise
 from normlab.sharding import on_any_mesh
 
 

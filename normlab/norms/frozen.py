@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.norms.affine import Standardiser, per_channel
-from normlab.norms.moments import statistics_dtype
-from normlab.norms.normalise import less_given
+from normlab.ops.affine import Standardiser, per_channel
+from normlab.ops.moments import statistics_dtype
+from normlab.ops.normalise import less_given
 
 
 @normaliser(paper="arXiv:1512.03385, appendix A (detectors trained on with fixed statistics)")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.norms.affine import PerExample, per_channel, require_eps
-from normlab.norms.moments import Sharing
-from normlab.norms.normalise import centre
+from normlab.ops.affine import PerExample, per_channel, require_eps
+from normlab.ops.moments import Sharing
+from normlab.ops.normalise import centre
 from normlab.sharding import on_any_mesh
 
 

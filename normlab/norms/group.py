@@ -5,9 +5,9 @@ from numbers import Integral
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import FieldError, require_field
-from normlab.norms.affine import PerExample, require_eps
-from normlab.norms.moments import Sharing
-from normlab.norms.normalise import normalise
+from normlab.ops.affine import PerExample, require_eps
+from normlab.ops.moments import Sharing
+from normlab.ops.normalise import normalise
 from normlab.sharding import on_any_mesh
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.norms.affine import per_channel, scale_and_shift
-from normlab.norms.moments import shared_mean
-from normlab.norms.normalise import centre
-from normlab.norms.overflow import unless_overflowed
-from normlab.norms.running import Running, less_running, move, over_batch
+from normlab.ops.affine import per_channel, scale_and_shift
+from normlab.ops.moments import shared_mean
+from normlab.ops.normalise import centre
+from normlab.ops.overflow import unless_overflowed
+from normlab.ops.running import Running, less_running, move, over_batch
 
 OF_A_NORMAL = math.sqrt(math.pi / 2)
 """The deviation of a normal distribution over its mean absolute deviation."""

@@ -9,9 +9,9 @@ they are the same.
 from dataclasses import dataclass
 
 from normlab.core import Array, normaliser
-from normlab.norms.affine import PerExample, require_eps
-from normlab.norms.moments import Sharing
-from normlab.norms.normalise import normalise
+from normlab.ops.affine import PerExample, require_eps
+from normlab.ops.moments import Sharing
+from normlab.ops.normalise import normalise
 from normlab.sharding import on_any_mesh
 
 

@@ -8,9 +8,9 @@ from jax import lax
 
 from normlab.core import Array, Facts, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.masks import zero_masked
-from normlab.norms.moments import statistics_dtype
-from normlab.norms.overflow import unless_overflowed
+from normlab.ops.masks import zero_masked
+from normlab.ops.moments import statistics_dtype
+from normlab.ops.overflow import unless_overflowed
 from normlab.sharding import on_any_mesh
 
 

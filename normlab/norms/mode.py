@@ -8,12 +8,12 @@ from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import per_channel, scale_and_shift
-from normlab.norms.masks import zero_masked
-from normlab.norms.moments import Moments, Sharing, shared_mean, statistics_dtype
-from normlab.norms.normalise import Centred, centre
-from normlab.norms.overflow import unless_overflowed
-from normlab.norms.running import Running, move, over_batch
+from normlab.ops.affine import per_channel, scale_and_shift
+from normlab.ops.masks import zero_masked
+from normlab.ops.moments import Moments, Sharing, shared_mean, statistics_dtype
+from normlab.ops.normalise import Centred, centre
+from normlab.ops.overflow import unless_overflowed
+from normlab.ops.running import Running, move, over_batch
 
 EMPTY = 1e-12
 """A mode with less of the batch than this has no statistics of it, and adds nothing that shows."""

@@ -10,10 +10,10 @@ from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import UserError, require_field
-from normlab.norms.affine import Standardiser, per_channel, scale_and_shift
-from normlab.norms.masks import fit_mask, zero_masked
-from normlab.norms.moments import Sharing, statistics_dtype
-from normlab.norms.normalise import normalise
+from normlab.ops.affine import Standardiser, per_channel, scale_and_shift
+from normlab.ops.masks import fit_mask, zero_masked
+from normlab.ops.moments import Sharing, statistics_dtype
+from normlab.ops.normalise import normalise
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.norms.affine import per_channel, scale_and_shift
-from normlab.norms.normalise import centre
-from normlab.norms.running import Running, counted, less_running, move, over_batch
+from normlab.ops.affine import per_channel, scale_and_shift
+from normlab.ops.normalise import centre
+from normlab.ops.running import Running, counted, less_running, move, over_batch
 
 
 @normaliser(paper="arXiv:1809.00846", uses_batch=True)

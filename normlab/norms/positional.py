@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 from normlab.core import Array, Facts, Params, State, normaliser
-from normlab.norms.affine import require_eps
-from normlab.norms.moments import Sharing
-from normlab.norms.normalise import normalise
+from normlab.ops.affine import require_eps
+from normlab.ops.moments import Sharing
+from normlab.ops.normalise import normalise
 from normlab.sharding import on_any_mesh
 
 

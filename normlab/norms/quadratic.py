@@ -15,10 +15,10 @@ from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import per_channel, scale_and_shift
-from normlab.norms.masks import fit_mask, zero_masked
-from normlab.norms.moments import ShapeError, centre, shared_mean, statistics_dtype
-from normlab.norms.running import Running, counted, over_batch
+from normlab.ops.affine import per_channel, scale_and_shift
+from normlab.ops.masks import fit_mask, zero_masked
+from normlab.ops.moments import ShapeError, centre, shared_mean, statistics_dtype
+from normlab.ops.running import Running, counted, over_batch
 
 Rule = Callable[[Array, Array, Array, Array], tuple[Array, Array]]
 """(memory, steps, the batch's mean of g y, its mean of y^2), each per channel, -> (what stands for

@@ -8,9 +8,9 @@ from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.affine import per_channel, require_eps, scale_and_shift
-from normlab.norms.normalise import centre
-from normlab.norms.running import Running, counted, less_running, move, over_batch
+from normlab.ops.affine import per_channel, require_eps, scale_and_shift
+from normlab.ops.normalise import centre
+from normlab.ops.running import Running, counted, less_running, move, over_batch
 from normlab.sharding import on_any_mesh
 
 

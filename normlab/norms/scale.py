@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Facts, Params, State, normaliser
-from normlab.norms.affine import one_number, require_eps, scale_and_shift
-from normlab.norms.masks import zero_masked
-from normlab.norms.moments import statistics_dtype
+from normlab.ops.affine import one_number, require_eps, scale_and_shift
+from normlab.ops.masks import zero_masked
+from normlab.ops.moments import statistics_dtype
 from normlab.sharding import on_any_mesh
 
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import FieldError, require_field
-from normlab.norms.affine import scale_and_shift
-from normlab.norms.masks import fit_mask
-from normlab.norms.normalise import centre
-from normlab.norms.overflow import unless_overflowed
-from normlab.norms.running import Running, less_running, move, over_batch
+from normlab.ops.affine import scale_and_shift
+from normlab.ops.masks import fit_mask
+from normlab.ops.normalise import centre
+from normlab.ops.overflow import unless_overflowed
+from normlab.ops.running import Running, less_running, move, over_batch
 
 
 def inverse_root_by_newton(covariance: Array, iterations: int) -> Array:

@@ -12,7 +12,7 @@ from normlab.adapters import linen as of_linen
 from normlab.adapters import nnx as of_nnx
 from normlab.errors import UserError
 from normlab.norms import BatchNorm, GroupNorm, LayerNorm
-from normlab.norms.moments import ShapeError
+from normlab.ops.moments import ShapeError
 from tests.norms.conftest import sample
 
 SHAPE = (4, 3, 5, 8)

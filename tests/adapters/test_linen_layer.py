@@ -9,12 +9,7 @@ from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 
 from normlab.adapters.linen import Norm
 from normlab.errors import MaskError, UserError
-from normlab.norms import (
-    BatchNorm,
-    ConditionalBatchNorm,
-    GroupNorm,
-    LayerNorm,
-)
+from normlab.norms import BatchNorm, ConditionalBatchNorm, GroupNorm, LayerNorm
 from tests.adapters.shared import SHAPE, SUBJECTS, by_the_normaliser, images, renamed
 from tests.norms.conftest import NAMES, assert_trees_close, make, sample
 

@@ -13,11 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from normlab.adapters.linen import Norm
 from normlab.errors import UserError
-from normlab.norms import (
-    BatchNorm,
-    OnlineNorm,
-    PowerNorm,
-)
+from normlab.norms import BatchNorm, OnlineNorm, PowerNorm
 from tests.adapters.shared import BACKWARD, SHAPE, images, renamed
 from tests.norms.conftest import assert_trees_close, make
 

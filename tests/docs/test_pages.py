@@ -16,7 +16,7 @@ import typer
 import yaml
 
 from normlab.cli import app
-from normlab.runs.experiment import load_experiment
+from normlab.configs.experiment import load_experiment
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

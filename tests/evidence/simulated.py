@@ -2,8 +2,8 @@
 
 import yaml
 
-from normlab.runs.directory import Entry, Run, load, write_atomically, write_experiment
-from normlab.runs.layout import CLAIMS
+from normlab.store.directory import Entry, Run, load, write_atomically, write_experiment
+from normlab.store.layout import CLAIMS
 
 PROVENANCE = {
     "started": "2026-01-01T00:00:00+00:00",

@@ -7,11 +7,11 @@ import shutil
 import pytest
 
 from normlab.errors import UserError
-from normlab.evidence.agreement import agreement
-from normlab.evidence.pairs import TOLERANCE
-from normlab.evidence.publishing import publish
-from normlab.runs.claims import Claim
-from normlab.runs.directory import load
+from normlab.measures.claims import Claim
+from normlab.reports.agreement import agreement
+from normlab.reports.pairs import TOLERANCE
+from normlab.reports.publishing import publish
+from normlab.store.directory import load
 from tests.evidence.simulated import PROVENANCE, simulate, write, write_run
 from tests.interface.command_line import normlab
 

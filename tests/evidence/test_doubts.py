@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from normlab.evidence.cells import table
 from normlab.evidence.compare import compare
 from normlab.evidence.doubts import hidden_failures, skewed
-from normlab.evidence.english import about_arm, about_verdict
-from normlab.evidence.markdown import to_markdown
 from normlab.evidence.samples import sample
-from normlab.evidence.tables import arm_row
 from normlab.evidence.verdicts import judge
-from normlab.runs.claims import Claim
-from normlab.runs.measures import Measure
-from normlab.runs.record import Record
+from normlab.measures.claims import Claim
+from normlab.measures.measures import Measure
+from normlab.reports.cells import table
+from normlab.reports.english import about_arm, about_verdict
+from normlab.reports.markdown import to_markdown
+from normlab.reports.tables import arm_row
+from normlab.store.record import Record
 
 from .coverage import KINDS, arm, of_the_mean, of_the_middle
 from .simulated import simulate, write, write_run

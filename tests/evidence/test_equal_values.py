@@ -9,7 +9,6 @@ from scipy import stats
 
 from normlab.evidence.compare import compare
 from normlab.evidence.contrasts import contrast, mean_of
-from normlab.evidence.english import about_arm, about_verdict
 from normlab.evidence.intervals import (
     EVERYTHING,
     bootstrap,
@@ -17,7 +16,8 @@ from normlab.evidence.intervals import (
     mean_interval,
 )
 from normlab.evidence.verdicts import judge
-from normlab.runs.claims import Claim
+from normlab.measures.claims import Claim
+from normlab.reports.english import about_arm, about_verdict
 
 from .coverage import arm, of_few_flips
 from .simulated import write, write_run

@@ -8,11 +8,11 @@ from html import unescape
 import matplotlib
 import pytest
 
-from normlab.evidence import figures
 from normlab.evidence.compare import compare
-from normlab.evidence.html import to_fragment, to_html
-from normlab.evidence.markdown import to_markdown, to_text
-from normlab.evidence.style import SVG
+from normlab.reports import figures
+from normlab.reports.html import to_fragment, to_html
+from normlab.reports.markdown import to_markdown, to_text
+from normlab.reports.style import SVG
 
 from .simulated import simulate
 

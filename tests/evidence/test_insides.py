@@ -5,13 +5,13 @@ import pytest
 
 from normlab.errors import UserError
 from normlab.evidence.compare import compare
-from normlab.evidence.html import to_html
-from normlab.evidence.tables import to_csv, to_json
 from normlab.interface.reporting import draw
-from normlab.runs.claims import Claim
-from normlab.runs.measures import Measure
-from normlab.runs.record import Record
-from normlab.runs.values import NoValueError
+from normlab.measures.claims import Claim
+from normlab.measures.measures import Measure
+from normlab.measures.value import NoValueError
+from normlab.reports.html import to_html
+from normlab.reports.tables import to_csv, to_json
+from normlab.store.record import Record
 
 from .simulated import STEPS, simulate, write, write_run
 

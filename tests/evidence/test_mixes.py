@@ -4,7 +4,7 @@ import pytest
 
 from normlab.evidence.about import warnings
 from normlab.evidence.mixes import mixes
-from normlab.runs.record import Record
+from normlab.store.record import Record
 from tests.evidence.simulated import PROVENANCE, write, write_run
 from tests.interface.command_line import normlab
 

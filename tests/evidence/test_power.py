@@ -10,7 +10,7 @@ from scipy import stats
 from normlab.evidence.contrasts import contrast, mean_of
 from normlab.evidence.power import power, seeds_to_decide
 from normlab.evidence.verdicts import judge
-from normlab.runs.claims import Claim
+from normlab.measures.claims import Claim
 
 from .coverage import arm
 from .simulated import simulate

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from normlab.evidence.contrasts import contrast
-from normlab.evidence.english import about_verdict
 from normlab.evidence.estimates import Contrast
 from normlab.evidence.intervals import Interval
 from normlab.evidence.verdicts import Verdict, _decide, judge
-from normlab.runs.claims import Claim
-from normlab.runs.layout import CLAIMS
-from normlab.runs.shared import note_claims
+from normlab.measures.claims import Claim
+from normlab.reports.english import about_verdict
+from normlab.store.layout import CLAIMS
+from normlab.store.shared import note_claims
 
 from .coverage import arm
 from .simulated import simulate, write, write_run

@@ -7,11 +7,11 @@ import pytest
 from scipy import stats
 
 from experiments.questions import questions
+from normlab.configs.build import dataset
 from normlab.data.cifar import Cifar10
 from normlab.errors import UserError
 from normlab.evidence.samples import sample
-from normlab.runs.build import dataset
-from normlab.runs.measures import Measure
+from normlab.measures.measures import Measure
 
 COMMITTED = {question.name: question for question in questions()}
 

@@ -8,14 +8,14 @@ import pytest
 
 from experiments import publish, which
 from experiments.questions import RESULTS, ROOT, notes, questions
-from normlab.evidence.publishing import PAGE
-from normlab.evidence.publishing import page as results_page
-from normlab.evidence.publishing import publish as publish_runs
-from normlab.evidence.superseded import superseded
-from normlab.runs.build import outline
-from normlab.runs.claims import Claim
-from normlab.runs.experiment import load_experiment
-from normlab.runs.source import read
+from normlab.configs.build import outline
+from normlab.configs.experiment import load_experiment
+from normlab.configs.source import read
+from normlab.measures.claims import Claim
+from normlab.reports.publishing import PAGE
+from normlab.reports.publishing import page as results_page
+from normlab.reports.publishing import publish as publish_runs
+from normlab.reports.superseded import superseded
 from tests.evidence.simulated import simulate
 
 COMMITTED = questions()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS
-from normlab.runs.optax_names import OPTIMIZERS, SCHEDULES
+from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
 
 from .command_line import normlab
 

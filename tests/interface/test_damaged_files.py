@@ -16,10 +16,10 @@ from normlab.interface.reporting import render
 from normlab.interface.runs_clean import clean
 from normlab.interface.runs_commands import list_experiments, show
 from normlab.interface.watch import watch
-from normlab.runs.claims import Claim
-from normlab.runs.directory import Run, load_runs
-from normlab.runs.files import DamagedError
-from normlab.runs.record import Record
+from normlab.measures.claims import Claim
+from normlab.store.directory import Run, load_runs
+from normlab.store.files import DamagedError
+from normlab.store.record import Record
 from tests.evidence.simulated import simulate, write_run
 
 RUN = ("status.json", "metrics.jsonl", "provenance.json", "probes.jsonl", "config.yaml")

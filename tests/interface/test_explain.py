@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from normlab.catalogue import KERNELS, NORMS
+from normlab.dialects.library import DIALECTS, dialect
 from normlab.errors import UserError
 from normlab.interface.differences import DIFFERENCES
 from normlab.interface.explain import explain_difference, explain_file, explain_norm
 from normlab.interface.semantics import NONE, horizon, semantics
-from normlab.norms.dialects import DIALECTS, dialect
 from tests.norms.conftest import make
 
 from .command_line import TINY, normlab

@@ -2,7 +2,7 @@
 
 import json
 
-from normlab.runs.claims import Claim
+from normlab.measures.claims import Claim
 from tests.evidence.simulated import simulate
 
 from .command_line import normlab

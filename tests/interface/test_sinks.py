@@ -2,12 +2,12 @@
 
 import pytest
 
+from normlab.configs.config import RunConfig
+from normlab.engine.engine import RunEnded
+from normlab.engine.maker import RunStarted
 from normlab.errors import UserError
 from normlab.interface.sinks import LOGS, Sink
-from normlab.runs.config import RunConfig
-from normlab.runs.directory import Run
-from normlab.runs.engine import RunEnded
-from normlab.runs.maker import RunStarted
+from normlab.store.directory import Run
 from normlab.training.state import Row
 
 SECTIONS = {"norm": {"name": "batch_norm", "momentum": 0.9}, "schedule": None, "train": {"seed": 3}}

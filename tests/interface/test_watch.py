@@ -11,10 +11,10 @@ import time
 import pytest
 from rich.console import Console
 
+from normlab.engine.progress import Observer, Snapshot, finished_in, seconds_left
 from normlab.errors import UserError
 from normlab.interface.watch import View, _is_over, sparkline, summary, watch
-from normlab.runs.directory import Entry, Run, write_experiment
-from normlab.runs.progress import Observer, Snapshot, finished_in, seconds_left
+from normlab.store.directory import Entry, Run, write_experiment
 from tests.evidence.simulated import PROVENANCE
 
 HOST = {"host": platform.node()}

@@ -11,7 +11,7 @@ from normlab.catalogue import MODELS, NORMS
 from normlab.errors import FieldError, UserError
 from normlab.models.slots import NORM_STATE, parameter_role
 from normlab.norms import FrozenBatchNorm
-from normlab.norms.moments import ShapeError
+from normlab.ops.moments import ShapeError
 
 SMALL = {
     "mlp": {"widths": (8, 8)},

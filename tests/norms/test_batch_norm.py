@@ -13,7 +13,7 @@ from normlab.core import pool_states
 from normlab.errors import FieldError
 from normlab.norms import BatchNorm
 from normlab.norms.batch import batch_norm
-from normlab.norms.moments import ShapeError
+from normlab.ops.moments import ShapeError
 
 from .conftest import assert_trees_close, sample
 

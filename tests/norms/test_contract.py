@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from normlab.core import INVARIANCES, Facts
-from normlab.norms.moments import ShapeError
+from normlab.ops.moments import ShapeError
 
 from .conftest import CENTRING, NAMES, UNIT, make, sample, with_values
 from .reference import REFERENCES, expected, per_example

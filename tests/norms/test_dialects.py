@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from normlab.catalogue import NORMS, snake_case
+from normlab.dialects.library import DIALECTS, dialect
 from normlab.errors import FieldError, UserError
-from normlab.norms.dialects import DIALECTS, dialect
 from tests.peers import goldens
 from tests.peers.dialects import CASES, KERNELS, affine, batches, kernel, plain
 from tests.peers.layers import through_jax

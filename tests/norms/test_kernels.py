@@ -9,9 +9,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import normlab
-from normlab.norms.kernels import normalised, scaled, statistics
-from normlab.norms.layouts import Channels, Rows
-from normlab.norms.linear import linear
+from normlab.ops.kernels import normalised, scaled, statistics
+from normlab.ops.layouts import Channels, Rows
+from normlab.ops.linear import linear
 
 pytestmark = pytest.mark.usefixtures("as_users_compile")
 
@@ -79,9 +79,9 @@ def test_outside_of_jit_a_second_call_compiles_nothing(name):
 def test_the_cheap_statistics_and_the_exact_ones_agree_where_both_serve(layout, monkeypatch):
     x = 1 + random(4, 5, 5, 6)
     traced_anew = normalised.__wrapped__
-    monkeypatch.setattr("normlab.norms.layouts.WELL_CENTRED", 20.0)  # of six values, some are not
+    monkeypatch.setattr("normlab.ops.layouts.WELL_CENTRED", 20.0)  # of six values, some are not
     cheap = traced_anew(layout, 1e-5, x, None, None)
-    monkeypatch.setattr("normlab.norms.layouts.WELL_CENTRED", 0.0)
+    monkeypatch.setattr("normlab.ops.layouts.WELL_CENTRED", 0.0)
     exact = traced_anew(layout, 1e-5, x, None, None)
     assert np.any(exact[1].shift != 0) and not np.any(cheap[1].shift)
     np.testing.assert_allclose(cheap[0], exact[0], atol=3e-6)

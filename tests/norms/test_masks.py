@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from normlab.norms.moments import ShapeError
+from normlab.ops.moments import ShapeError
 
 from .conftest import assert_trees_close, make, sample, with_values
 from .reference import REFERENCES, expected

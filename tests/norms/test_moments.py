@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from normlab.norms.moments import Moments, Sharing, pool, standardise, synchronise
+from normlab.ops.moments import Moments, Sharing, pool, standardise, synchronise
 
 from .conftest import sample
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from normlab.dialects.library import dialect
 from normlab.norms import BatchNorm, GroupNorm, LayerNorm, LayerNormImage
-from normlab.norms.dialects import dialect
-from normlab.norms.moments import ShapeError
+from normlab.ops.moments import ShapeError
 
 from .conftest import sample
 

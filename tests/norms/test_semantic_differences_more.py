@@ -8,9 +8,9 @@ import optax
 import pytest
 from flax import nnx
 
+from normlab.dialects.library import dialect
 from normlab.norms import BatchNorm, BatchRenorm
-from normlab.norms.dialects import dialect
-from normlab.norms.moments import Moments, pool
+from normlab.ops.moments import Moments, pool
 from normlab.weights.scaled_weight_standardisation import scaled_weight_standardisation
 from normlab.weights.weight_norm import WeightNorm
 from normlab.weights.weight_standardisation import weight_standardisation

@@ -6,8 +6,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from normlab.runs.engine import Engine
-from normlab.runs.experiment import load_experiment
+from normlab.configs.experiment import load_experiment
+from normlab.engine.engine import Engine
 
 TINY = """
 data: {name: shapes, train_examples: 120, test_examples: 50, size: 8, augment: [flip]}

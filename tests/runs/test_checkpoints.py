@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from normlab.engine.checkpoint import FILES, Checkpoints, restore_anything
 from normlab.errors import UserError
-from normlab.runs.checkpoint import FILES, Checkpoints, restore_anything
-from normlab.runs.files import DamagedError
+from normlab.store.files import DamagedError
 from normlab.training.state import Clock, Meter, TrainState
 
 

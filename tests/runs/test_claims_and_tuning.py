@@ -6,7 +6,7 @@ import pytest
 
 from normlab.evidence.compare import compare
 from normlab.evidence.verdicts import judge
-from normlab.runs.directory import load
+from normlab.store.directory import load
 
 CLAIM = """
 sweep: {norm: [identity, batch_norm], seed: 0..1}
@@ -100,7 +100,7 @@ def test_a_tuned_experiment_goes_on_where_it_was_and_chooses_the_same(tuned, mak
 
 
 def test_a_failed_trial_chooses_nothing(tuned, make, monkeypatch):
-    from normlab.runs import maker
+    from normlab.engine import maker
 
     real = maker.Compiled
 

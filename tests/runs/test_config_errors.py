@@ -4,8 +4,8 @@
 
 import pytest
 
+from normlab.configs.experiment import load_experiment
 from normlab.errors import UserError
-from normlab.runs.experiment import load_experiment
 
 from .mistakes import EVERY_NORMALISER, problems_of, text
 

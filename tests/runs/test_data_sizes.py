@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from normlab.configs.experiment import load_experiment
+from normlab.engine.maker import Maker
 from normlab.errors import UserError
-from normlab.runs.experiment import load_experiment
-from normlab.runs.maker import Maker
 
 CONFIG = """
 data: {name: cifar10}

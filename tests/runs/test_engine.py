@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
+from normlab.engine import maker
+from normlab.engine.engine import RunEnded
 from normlab.errors import UserError
-from normlab.runs import maker
-from normlab.runs.directory import Runs, load
-from normlab.runs.engine import RunEnded
+from normlab.store.directory import Runs, load
 
 FAILING = '''
 import jax
@@ -51,7 +51,7 @@ def test_a_failure_stops_only_its_own_run_and_names_the_command_to_try_again(tin
 
 
 def test_a_failed_run_is_made_again_and_leaves_no_trace_of_the_failure(tiny, make, monkeypatch):
-    from normlab.runs import maker
+    from normlab.engine import maker
 
     file = tiny()
     with monkeypatch.context() as patch:

@@ -4,8 +4,8 @@ import jax
 import pytest
 
 from normlab.data import Shapes
-from normlab.runs import provenance
-from normlab.runs.flags import JAX_SETTINGS, OPTIONS, TUNING, in_force, recorded, unusual
+from normlab.engine import provenance
+from normlab.store.flags import JAX_SETTINGS, OPTIONS, TUNING, in_force, recorded, unusual
 
 
 def proof():

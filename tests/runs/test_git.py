@@ -8,8 +8,9 @@ import pytest
 
 import normlab
 from normlab.data import Shapes
-from normlab.runs import git, provenance
-from normlab.runs.git import UNKNOWN, git_state, last_commit
+from normlab.engine import provenance
+from normlab.store import git
+from normlab.store.git import UNKNOWN, git_state, last_commit
 
 
 @pytest.fixture

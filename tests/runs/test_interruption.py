@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import pytest
 
+from normlab.configs.experiment import load_experiment
+from normlab.engine.engine import Engine
 from normlab.errors import UserError
-from normlab.runs.directory import Run, load
-from normlab.runs.engine import Engine
-from normlab.runs.experiment import load_experiment
+from normlab.store.directory import Run, load
 from normlab.training.state import Row
 
 from .conftest import child
@@ -21,8 +21,8 @@ from .conftest import child
 WORKER = """
 import sys, time
 from pathlib import Path
-from normlab.runs.engine import Engine
-from normlab.runs.experiment import load_experiment
+from normlab.engine.engine import Engine
+from normlab.configs.experiment import load_experiment
 from normlab.training import fit
 
 original = fit.Compiled.step

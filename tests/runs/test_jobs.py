@@ -11,11 +11,11 @@ import jax
 import numpy as np
 import pytest
 
+from normlab.configs.experiment import load_experiment
+from normlab.engine.engine import Engine, GaveUp, RunEnded
+from normlab.engine.plan import Planned
 from normlab.errors import UserError
-from normlab.runs.directory import Runs, load
-from normlab.runs.engine import Engine, GaveUp, RunEnded
-from normlab.runs.experiment import load_experiment
-from normlab.runs.plan import Planned
+from normlab.store.directory import Runs, load
 
 COMMAND = [sys.executable, "-m", "normlab.cli", "run"]
 ENDLESS = "train.epochs=100000"

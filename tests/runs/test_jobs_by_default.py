@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from normlab.runs import jobs
-from normlab.runs.experiment import load_experiment
-from normlab.runs.layout import STATUS
+from normlab.configs.experiment import load_experiment
+from normlab.engine import jobs
+from normlab.store.layout import STATUS
 
 CLAIM = """
 claims:

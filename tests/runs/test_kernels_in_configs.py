@@ -8,12 +8,12 @@ import jsonschema
 import pytest
 
 from normlab.catalogue import KERNELS
+from normlab.configs import build
+from normlab.configs.experiment import load_experiment
+from normlab.configs.json_schema import json_schema
+from normlab.configs.yaml_source import parse
 from normlab.errors import UserError
 from normlab.interface.describe import describe_entry
-from normlab.runs import build
-from normlab.runs.experiment import load_experiment
-from normlab.runs.json_schema import json_schema
-from normlab.runs.yaml_source import parse
 from normlab.weights import SpectralNorm, WeightNorm
 
 from .mistakes import problems_of, text

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from normlab.configs.experiment import load_experiment
 from normlab.errors import UserError
-from normlab.runs.experiment import load_experiment
 
 FIRST = "0033d90ba1"
 """The hash of the tiny config before any of them was there."""

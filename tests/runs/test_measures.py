@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normlab.errors import UserError
-from normlab.runs.measures import MEASURES, METRICS, Measure, Value
-from normlab.runs.record import Record
+from normlab.measures.measures import MEASURES, METRICS, Measure, Value
+from normlab.store.record import Record
 from tests.evidence.simulated import curve, write_run
 
 

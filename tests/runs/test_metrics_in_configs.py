@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from normlab.configs.experiment import load_experiment
 from normlab.errors import UserError
-from normlab.runs.experiment import load_experiment
-from normlab.runs.measures import Measure
-from normlab.runs.record import Record
+from normlab.measures.measures import Measure
+from normlab.store.record import Record
 
 QUESTION = """
 data: {name: medmnist, validation: own}

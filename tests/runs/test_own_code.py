@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
+from normlab.configs import own_code
+from normlab.configs.build import Keyed
+from normlab.configs.experiment import load_experiment
+from normlab.configs.own_code import source_of
 from normlab.errors import UserError
-from normlab.runs import own_code
-from normlab.runs.build import Keyed
-from normlab.runs.directory import load
-from normlab.runs.experiment import load_experiment
-from normlab.runs.own_code import source_of
+from normlab.store.directory import load
 
 from .conftest import child
 
@@ -35,8 +35,8 @@ class MyNorm:
 RUN = """
 import sys
 from pathlib import Path
-from normlab.runs.engine import Engine
-from normlab.runs.experiment import load_experiment
+from normlab.engine.engine import Engine
+from normlab.configs.experiment import load_experiment
 Engine(load_experiment(Path(sys.argv[1])), Path(sys.argv[2]), jobs=2).run_all()
 """
 

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 import pytest
 
+from normlab.configs.experiment import load_experiment
 from normlab.data import Shapes
+from normlab.engine import prober
+from normlab.engine.engine import Engine
 from normlab.evidence.compare import compare
-from normlab.runs import prober
-from normlab.runs.directory import load
-from normlab.runs.engine import Engine
-from normlab.runs.experiment import load_experiment
+from normlab.store.directory import load
 from normlab.training.state import Lookable
 
 from .conftest import TINY, child

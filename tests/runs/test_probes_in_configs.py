@@ -9,10 +9,10 @@ import jax
 import pytest
 
 from normlab.catalogue import PROBES
+from normlab.configs.experiment import load_experiment
+from normlab.configs.json_schema import json_schema
+from normlab.configs.probing import look_at, planned
 from normlab.interface.describe import describe_entry
-from normlab.runs.experiment import load_experiment
-from normlab.runs.json_schema import json_schema
-from normlab.runs.probing import look_at, planned
 
 from .mistakes import problems_of, text
 

@@ -12,10 +12,10 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from normlab.data.dataset import Dataset, Split
+from normlab.engine import process
 from normlab.models.plain import MLP
 from normlab.norms import BatchNorm
-from normlab.runs import process
-from normlab.runs.directory import load
+from normlab.store.directory import load
 from normlab.training.program import Compiled, Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData
@@ -24,7 +24,7 @@ GLIBC = sys.platform == "linux" and "CS_GNU_LIBC_VERSION" in os.confstr_names
 
 TOUCH = """
 import resource
-from normlab.runs.process import keep_memory
+from normlab.engine.process import keep_memory
 print(repr(keep_memory()))
 import numpy as np
 def usage():

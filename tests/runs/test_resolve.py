@@ -8,10 +8,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from normlab.configs.experiment import load_experiment
+from normlab.configs.json_schema import json_schema
+from normlab.configs.yaml_source import parse
 from normlab.errors import UserError
-from normlab.runs.experiment import load_experiment
-from normlab.runs.json_schema import json_schema
-from normlab.runs.yaml_source import parse
 
 from .conftest import TINY
 
@@ -122,7 +122,7 @@ def test_a_child_lays_its_keys_over_its_parents(tiny):
 def test_adamw_takes_weight_decay_off_norms_and_biases_by_default(tiny):
     import jax.numpy as jnp
 
-    from normlab.runs import build
+    from normlab.configs import build
 
     overrides = ("optimizer={name: adamw, weight_decay: 0.5}",)
     (run,) = load_experiment(tiny(), overrides).runs

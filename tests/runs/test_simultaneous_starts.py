@@ -7,7 +7,7 @@ import sys
 WRITER = """
 import sys, time
 from pathlib import Path
-from normlab.runs import shared
+from normlab.store import shared
 
 read = shared.known_claims
 def slowly(path):

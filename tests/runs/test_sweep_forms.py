@@ -11,10 +11,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from normlab.configs.experiment import load_experiment
+from normlab.configs.json_schema import json_schema
+from normlab.configs.yaml_source import parse
 from normlab.errors import UserError
-from normlab.runs.experiment import load_experiment
-from normlab.runs.json_schema import json_schema
-from normlab.runs.yaml_source import parse
 
 from .mistakes import problems_of, text
 

@@ -7,10 +7,10 @@ import numpy as np
 import optax
 import pytest
 
+from normlab.engine.prober import Watch
 from normlab.models.plain import MLP
 from normlab.norms import BatchNorm
 from normlab.probes import Gradients
-from normlab.runs.prober import Watch
 from normlab.training.fit import Loop, fit
 from normlab.training.recipe import Recipe
 from normlab.training.state import Clock, Lookable, Row, Saveable

@@ -5,9 +5,9 @@ import numpy as np
 import optax
 import pytest
 
-from normlab.runs.engine import Engine
-from normlab.runs.experiment import load_experiment
-from normlab.runs.optax_names import OPTIMIZERS
+from normlab.configs.experiment import load_experiment
+from normlab.configs.optax_names import OPTIMIZERS
+from normlab.engine.engine import Engine
 from normlab.training.rates import rated
 
 

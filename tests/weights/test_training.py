@@ -7,14 +7,14 @@ import numpy as np
 import optax
 import pytest
 
+from normlab.configs.experiment import load_experiment
 from normlab.data import Shapes
+from normlab.engine.checkpoint import Checkpoints
+from normlab.engine.engine import Engine
 from normlab.models.plain import MLP, Convnet
 from normlab.models.resnet import Resnet
 from normlab.models.slots import TRANSFORM
 from normlab.norms import GroupNorm, LayerNorm
-from normlab.runs.checkpoint import Checkpoints
-from normlab.runs.engine import Engine
-from normlab.runs.experiment import load_experiment
 from normlab.training.fit import Loop, fit
 from normlab.training.program import Compiled, Program
 from normlab.training.recipe import Recipe

@@ -1,0 +1,1 @@
+"""From YAML to resolved configs: documents, sections, sweeps, claims, tuning."""

@@ -1,0 +1,245 @@
+"""From words to objects: the only file that turns a resolved config into calls."""
+
+import inspect
+import sys
+import traceback
+from dataclasses import dataclass, field, fields
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES, snake_case
+from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
+from normlab.configs.own_code import loaded_code
+from normlab.configs.schema import COMMON_TO_DATA, as_argument
+from normlab.core import KernelTransform, Normaliser
+from normlab.data.dataset import Dataset, Outline
+from normlab.errors import UserError
+from normlab.probes.contract import Probe
+from normlab.training.optimizer import RoleMask, as_told, decayed
+from normlab.training.program import Program
+from normlab.training.rates import rated
+from normlab.training.recipe import Recipe
+
+MASKS = ("mask", "weight_decay_mask")
+"""What optax's optimisers call the choice of parameters that their weight decay touches."""
+
+
+class SectionError(UserError):
+    """Sections that are right by themselves but cannot work together; `section` is to be mended."""
+
+    def __init__(self, section: str, field: str | None, message: str):
+        super().__init__(message)
+        self.section, self.field = section, field
+
+
+@dataclass(frozen=True)
+class Call:
+    """A named call of a resolved config: what to call, and with which arguments."""
+
+    name: str
+    arguments: dict[str, Any]
+
+    @classmethod
+    def of(cls, section: dict[str, Any], *skip: str) -> "Call":
+        """Split a section into its name and its arguments; lists become tuples, to be hashable."""
+        arguments = {
+            key: as_argument(value) for key, value in section.items() if key not in ("name", *skip)
+        }
+        return cls(section["name"], arguments)
+
+
+def outline(sections: dict[str, Any]) -> Outline:
+    """The sizes of the data, which are not loaded for it; `train_examples` less validation."""
+    found: Outline = _described(sections).outline()
+    return found.validated(sections["data"]["validation"])
+
+
+def dataset(sections: dict[str, Any]) -> Dataset:
+    """The data, loaded."""
+    found: Dataset = _described(sections).load()
+    return found.validated(sections["data"]["validation"])
+
+
+def settled(sections: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the data that the files on this machine decide.
+
+    Raises:
+        UserError: the files are damaged, or cannot give what is asked for.
+    """
+    described = _described(sections)
+    if not hasattr(described, "settled"):
+        return {}
+    found = described.settled()
+    names = [field.name for field in fields(found)]
+    return {n: getattr(found, n) for n in names if getattr(found, n) != getattr(described, n)}
+
+
+def _described(sections: dict[str, Any]) -> Any:
+    call = Call.of(sections["data"], *COMMON_TO_DATA)
+    return DATA.load(call.name)(**call.arguments)
+
+
+def normaliser(sections: dict[str, Any]) -> Normaliser:
+    """The normaliser."""
+    call = Call.of(sections["norm"])
+    return NORMS.load(call.name)(**call.arguments)
+
+
+def kernel_transform(sections: dict[str, Any]) -> KernelTransform | None:
+    """The kernel transform, if there is one."""
+    if sections.get("kernel") is None:
+        return None
+    call = Call.of(sections["kernel"])
+    return KERNELS.load(call.name)(**call.arguments)
+
+
+def model(sections: dict[str, Any]) -> nn.Module:
+    """The network around them."""
+    call = Call.of(sections["model"])
+    called, transform = MODELS.load(call.name), kernel_transform(sections)
+    slots: dict[str, Any] = {"norm": normaliser(sections), "classes": outline(sections).classes}
+    if transform is not None:
+        if "kernel" not in inspect.signature(called).parameters:
+            message = f"model {call.name} has no slot for a kernel transform; use null"
+            raise SectionError("kernel", None, message)
+        slots["kernel"] = transform
+    return called(**slots, **call.arguments)
+
+
+def optimizer(sections: dict[str, Any]) -> optax.GradientTransformation:
+    """The optimiser, with its schedule, the weight decay and what the recipe adds."""
+    call = Call.of(sections["optimizer"])
+    function = OPTIMIZERS.load(call.name)
+    accepted = inspect.signature(function).parameters
+    arguments = dict(call.arguments)
+    decay, roles = sections["decay"], tuple(sections["decay"]["roles"])
+    arguments |= {mask: RoleMask(roles) for mask in MASKS if mask in accepted}
+    rate = arguments.pop("learning_rate", None)
+    if sections["schedule"] is not None:
+        rate = schedule(sections)
+    make = partial(function, **arguments)
+    built = make() if rate is None else rated(make, rate, total_steps(sections))
+    return as_told(decayed(built, decay["rate"], roles), recipe(sections))
+
+
+def schedule(sections: dict[str, Any]) -> optax.Schedule:
+    """The learning rate by step."""
+    call = Call.of(sections["schedule"])
+    return SCHEDULES.load(call.name)(**call.arguments)
+
+
+def recipe(sections: dict[str, Any]) -> Recipe:
+    """The settings of the training loop."""
+    return Recipe(**{key: as_argument(value) for key, value in sections["train"].items()})
+
+
+def program(sections: dict[str, Any]) -> Program:
+    """Everything that is compiled, for any seed."""
+    calls = [Call.of(call) for call in sections["data"]["augment"]]
+    augmentations = tuple(AUGMENTATIONS.load(call.name)(**call.arguments) for call in calls)
+    return Program(model(sections), optimizer(sections), recipe(sections), augmentations)
+
+
+def probes(sections: dict[str, Any]) -> dict[str, Probe]:
+    """What looks inside the network, each by the name that its rows have."""
+    calls = [Call.of(call) for call in sections["probes"]["measure"]]
+    return {probe_name(call.name): PROBES.load(call.name)(**call.arguments) for call in calls}
+
+
+def probe_name(name: str) -> str:
+    """What rows call a probe: its class in snake case, as `my_probe` of `my_file:MyProbe`."""
+    return snake_case(name.partition(":")[2] or name)
+
+
+def needs_learning_rate(name: str) -> bool:
+    """Whether an optimiser has no learning rate of its own."""
+    parameter = inspect.signature(OPTIMIZERS.load(name)).parameters["learning_rate"]
+    return parameter.default is inspect.Parameter.empty
+
+
+def total_steps(sections: dict[str, Any]) -> int:
+    """How many optimiser steps a run takes."""
+    settings = recipe(sections)
+    return settings.epochs * settings.steps_per_epoch(outline(sections).train_examples)
+
+
+def parameter_shapes(sections: dict[str, Any]) -> Any:
+    """The tree of the model's parameters, as shapes: nothing is computed."""
+    return variable_shapes(by_network(sections))["params"]
+
+
+def of_one_program(sections: dict[str, Any]) -> dict[str, Any]:
+    """The sections, with what runs of one program may differ in blotted out: seed and rate."""
+    optimizer = sections["optimizer"]
+    rated = optimizer and {
+        **optimizer,
+        "learning_rate": optimizer.get("learning_rate") is not None,
+    }
+    return {
+        **sections,
+        "train": {**sections["train"], "seed": None},
+        "optimizer": rated,
+        "schedule": sections["schedule"] is not None,
+    }
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """Sections as a key of a cache, `key` being all of them that what is cached depends on.
+
+    A person's own code is added to it: a notebook may load it again.
+    """
+
+    key: str
+    sections: dict[str, Any] = field(compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", f"{self.key}{loaded_code(self.sections)}")
+
+    @classmethod
+    def by_program(cls, sections: dict[str, Any]) -> "Keyed":
+        """For what is the same for every seed and learning rate."""
+        return cls(repr(of_one_program(sections)), sections)
+
+
+def failure_outside(name: str, error: BaseException) -> str:
+    """What to say when `package.module:Class` itself fails: no traceback, but its last line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == file_of(name)]
+    place = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
+    return f"{name} fails: {short(error)}{place}"
+
+
+def file_of(name: str) -> str | None:
+    """The file of `package.module:Class`, if it has been imported from one."""
+    return getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
+
+
+def short(error: BaseException) -> str:
+    """Its kind and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def image_shapes(sections: dict[str, Any], count: int) -> jax.ShapeDtypeStruct:
+    """So many images as the network takes them, as a shape."""
+    return jax.ShapeDtypeStruct((count, *outline(sections).image_shape), jnp.float32)
+
+
+def by_network(sections: dict[str, Any]) -> Keyed:
+    """For what depends on the network and the shape of its images alone."""
+    network = [sections["model"], sections["norm"], sections.get("kernel")]
+    data = outline(sections)
+    return Keyed(repr((*network, data.image_shape, data.classes)), sections)
+
+
+@lru_cache(maxsize=256)
+def variable_shapes(keyed: Keyed) -> Any:
+    """The network's variables, as shapes."""
+    start = partial(model(keyed.sections).init, train=False)
+    return jax.eval_shape(start, jax.random.key(0), image_shapes(keyed.sections, 1))

@@ -1,0 +1,176 @@
+"""The claims of a config, read and checked against its sweep."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from normlab.configs import probing
+from normlab.configs.schema import show
+from normlab.configs.yaml_source import Document, Problem
+from normlab.errors import UserError, did_you_mean
+from normlab.measures.claims import Claim, Expectation, Point, parse_floor, select
+from normlab.measures.measures import Measure
+from normlab.measures.probed import END, check_reduction, find
+from normlab.measures.value import NoValueError
+
+
+class Planned(NamedTuple):
+    """A run of the sweep before it is made, as claims see it."""
+
+    arm: str
+    seed: int
+    axes: dict[str, Any]
+    inside: probing.Planned | None = None
+
+
+KEYS = {"says": True, "measure": True, "compare": True, "expect": True, "floor": False,
+        "paired": False, "source": False}  # fmt: skip
+"""The keys of a claim, and whether it needs them."""
+
+
+def read_claims(
+    document: Document, points: list[Planned], metrics: Iterable[str], lenient: bool
+) -> tuple[list[Claim], list[Problem]]:
+    """The claims of a config, or everything that is wrong with them.
+
+    Args:
+        document: the config.
+        points: the runs of its sweep; without any, what depends on them is not checked.
+        metrics: the metrics that the runs will have.
+        lenient: let claims speak of arms that are not there: a command that makes a part of an
+            experiment's runs is no mistake, and the claims still stand when they begin.
+    """
+    given = document.value.get("claims")
+    given = [] if given is None else given
+    if not isinstance(given, list):
+        message = f"'claims' must be a list of claims, found {show(given)}"
+        return [], [Problem(document.mark(("claims",)), message)]
+    claims, problems = [], []
+    for index in range(len(given)):
+        part = document.part(("claims", index))
+        claim, found = _read_claim(part)
+        if claim is not None and points:
+            found = [] if lenient else _check_against(claim, part, points, metrics)
+        problems += found
+        claims += [claim] if claim is not None and not found else []
+    return claims, problems
+
+
+def _read_claim(part: Document) -> tuple[Claim | None, list[Problem]]:
+    value = part.value
+    if not isinstance(value, dict):
+        message = f"a claim is a mapping with the keys {', '.join(KEYS)}, found {show(value)}"
+        return None, [Problem(part.mark(()), message)]
+    problems = [
+        Problem(
+            part.key_mark((key,)), f"a claim has no key '{key}'; {did_you_mean(str(key), KEYS)}"
+        )
+        for key in value
+        if key not in KEYS
+    ]
+    for key, needed in KEYS.items():
+        if needed and key not in value:
+            problems.append(Problem(part.mark(()), f"the claim needs the key '{key}'"))
+        elif key in value and key not in ("compare", "paired") and not isinstance(value[key], str):
+            message = f"claim: '{key}' must be text, found {show(value[key])}"
+            problems.append(Problem(part.mark((key,)), message))
+    if not isinstance(value.get("paired"), bool | None):
+        message = f"claim: 'paired' must be true, false or null, found {show(value['paired'])}"
+        problems.append(Problem(part.mark(("paired",)), message))
+    compare = value.get("compare", {"left": ""})
+    fits = isinstance(compare, dict) and "left" in compare and compare.keys() <= {"left", "right"}
+    if not fits or not all(isinstance(s, str | dict) and s for s in compare.values() if s != ""):
+        message = "claim: 'compare' is written as in {left: batch_norm, right: identity}"
+        problems.append(Problem(part.mark(("compare",)), f"{message}, found {show(compare)}"))
+    for key, parse in (("measure", Measure.parse), ("expect", Expectation.parse),
+                       ("floor", parse_floor)):  # fmt: skip
+        if isinstance(value.get(key), str):
+            try:
+                parse(value[key])
+            except UserError as error:
+                problems.append(Problem(part.mark((key,)), f"claim: {error}"))
+    if problems:
+        return None, problems
+    rest = {key: value[key] for key in value if key != "compare"}
+    claim = Claim(left=compare["left"], right=compare.get("right"), **rest)
+    alone = claim.expectation.quantity == "mean"
+    if alone != (claim.right is None):
+        message = "a mean is that of 'left' alone; a difference or ratio needs 'right' too"
+        return None, [Problem(part.mark(("compare",)), f"claim: {message}")]
+    return claim, []
+
+
+def _check_against(
+    claim: Claim, part: Document, points: list[Planned], metrics: Iterable[str]
+) -> list[Problem]:
+    measures = {"measure": Measure.parse(claim.measure)}
+    if claim.floor is not None:
+        measures["floor"] = parse_floor(claim.floor)[0]
+    problems = []
+    for key, measure in measures.items():
+        try:
+            check_measure(measure, points, metrics)
+            if key == "floor" and measure.axis is not None:
+                raise UserError("a floor is a measure of single runs")
+        except UserError as error:
+            problems.append(Problem(part.mark((key,)), f"claim: {error}"))
+    for side in ("left", "right"):
+        selector = getattr(claim, side)
+        if selector is not None and not problems:
+            try:
+                select(points, selector, measures["measure"].axis)
+            except UserError as error:
+                problems.append(Problem(part.mark(("compare", side)), f"claim: {error}"))
+    return problems
+
+
+def check_measure(measure: Measure, points: Iterable[Point], metrics: Iterable[str]) -> None:
+    """Whether runs like these can have a measure.
+
+    Raises:
+        UserError: they lack a metric or an axis that it names.
+    """
+    lacking = [metric for metric in measure.metrics if metric not in metrics]
+    if lacking:
+        part, _, name = lacking[0].partition("_")
+        if part == "val" and not any(metric.startswith("val_") for metric in metrics):
+            raise UserError(
+                f"{measure}: there is no '{lacking[0]}' without examples held out; "
+                "give data.validation their number"
+            )
+        raise UserError(f"{measure}: there is no '{lacking[0]}'; add {name} to train.metrics")
+    axis = measure.axis
+    if "quantity" in measure.kind.takes:
+        check_probe(measure, points)
+    if axis is None:
+        return
+    values = [point.axes.get(axis) for point in points]
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in values):
+        axes = list(dict.fromkeys(axis for point in points for axis in point.axes))
+        raise UserError(
+            f"{measure}: '{axis}' must be an axis of the sweep whose values are positive numbers; "
+            f"the axes are {', '.join(axes)}"
+        )
+
+
+def check_probe(measure: Measure, points: Iterable[Point]) -> None:
+    """Whether runs like these will record what a measure of probes names.
+
+    Raises:
+        UserError: they will not.
+    """
+    quantity, *rest = measure.arguments
+    step, how = (rest[0], rest[1:]) if measure.name == "probe" else (None, rest)
+    for point in points:
+        inside = getattr(point, "inside", None)
+        try:
+            if inside is None:
+                raise NoValueError("is made without probes: give the section 'probes'")
+            every = {(q.probe, q.name): q for q in inside.quantities}
+            found = every[find(quantity, every)]
+            if step is None and len(inside.steps) < 2:
+                raise NoValueError("is looked into once: give probes.at or probes.every more steps")
+            if step is not None and (inside.total if step == END else step) not in inside.steps:
+                raise NoValueError(f"is not looked into before step {step}: add it to probes.at")
+            check_reduction(quantity, "".join(how), found.layers, found.shape)
+        except NoValueError as error:
+            raise UserError(f"{measure}: a run of '{point.arm}' {error}") from None

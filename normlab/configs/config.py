@@ -1,0 +1,285 @@
+"""One run's config, resolved: checked, every default filled in, and identified by its hash."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from normlab.catalogue import AUGMENTATIONS, PROBES
+from normlab.configs import build, probing
+from normlab.configs.calls import check_list, check_named
+from normlab.configs.cross_checks import mismatches
+from normlab.configs.dialects import translate_dialect
+from normlab.configs.identity import ABSENT_IF, short_hash, without
+from normlab.configs.labels import is_call, value_label
+from normlab.configs.own_code import own_code
+from normlab.configs.schema import (
+    CALLS,
+    LENGTHS,
+    OWN,
+    REQUIRED,
+    SETTINGS,
+    TOP_LEVEL,
+    WORDS,
+    check_arguments,
+    show,
+)
+from normlab.configs.yaml_source import Document, Path, Problem, flow
+from normlab.errors import FieldError, UserError, did_you_mean
+
+FOLDER_NAME = re.compile(r"\w[\w .=+-]{0,99}")
+SECTIONS = ("data", "model", "norm", "kernel", "optimizer", "schedule", "decay", "train", "probes")
+"""The sections of a resolved config, in the order in which they are shown."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunConfig:
+    """What one run does, with nothing left open.
+
+    Attributes:
+        sections: section to keys to values; a valid config itself.
+        origins: where each value was given, by path; a path that is absent is a default.
+        axes: the values of the sweep's axes that make this run what it is.
+        names: what the config calls the value of an axis, where it says so.
+        words: what stands in the arm's name for an axis, where that is the config's choice.
+        own_code: the modules of the person's own that it names, with the hashes of their source.
+    """
+
+    sections: dict[str, Any]
+    origins: dict[Path, str] = field(default_factory=dict)
+    axes: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
+    own_code: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """Ten hex digits: the same for the same resolved config, whatever file it came from.
+
+        Where the config names code of the person's own, its source counts too.
+        """
+        return short_hash(self.sections, self.own_code)
+
+    @property
+    def program_hash(self) -> str:
+        """As `hash`, but the same for every seed and learning rate: runs with one program."""
+        return short_hash(build.of_one_program(self.sections), self.own_code)
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.sections["train"]["seed"]
+
+    @property
+    def arm(self) -> str:
+        """What sets this run's arm apart from the others, without the seed."""
+        words = [self.words.get(axis, self._word(axis)) for axis in self.axes]
+        return ", ".join(filter(None, words)) or self.sections["norm"]["name"]
+
+    def _word(self, axis: str) -> str:
+        if axis not in self.labels:  # a seed
+            return ""
+        label = self.labels[axis]
+        return label if is_call(self.axes[axis]) else f"{axis}={flow(label)}"
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The axes but the seed: as the config calls the value, or else `value_label` of it."""
+        return {
+            axis: self.names.get(axis, value_label(value))
+            for axis, value in self.axes.items()
+            if not _is_seed(axis)
+        }
+
+    @property
+    def id(self) -> str:
+        """The name of the run's folder."""
+        words = "".join(c if c.isalnum() or c in "_.=-" else "-" for c in self.arm)
+        slug = "-".join(filter(None, words.split("-")))[:60]
+        return f"{slug}-s{self.seed}-{self.hash}"
+
+
+def _is_seed(axis: str) -> bool:
+    return axis in ("seed", "train.seed")
+
+
+def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None, list[Problem]]:
+    """Check a document without its sweep, and fill in every default.
+
+    Returns:
+        The resolved config, or None and everything that is wrong.
+    """
+    problems = _check_top_level(document) + translate_dialect(document)
+    sections: dict[str, Any] = {}
+    for section in CALLS:
+        if document.value.get(section) is not None or section in REQUIRED & document.value.keys():
+            sections[section], found = _check_call(document, section)
+            problems += found
+    for section, settings in SETTINGS.items():
+        if section == "target" and section not in document.value:
+            continue
+        if section not in document.value:
+            document.replace((section,), Document(document.source, {}))
+        sections[section], found = _check_settings(document, section, settings)
+        problems += found
+    if document.value.get("probes") is not None:
+        sections["probes"], found = _check_probes(document)
+        problems += found
+    if not problems:
+        problems += _settle(document, sections) or _check_together(document, sections)
+    if problems:
+        return None, problems
+    origins = {path: str(mark) for path, mark in document.marks.items()}
+    resolved = _resolved(sections)
+    return RunConfig(resolved, origins, axes, own_code=own_code(resolved)), []
+
+
+def _resolved(sections: dict[str, Any]) -> dict[str, Any]:
+    """Checked sections as a run has them."""
+    return without({section: _plain(sections.get(section)) for section in SECTIONS}, ABSENT_IF)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as YAML has them, at every depth."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _settle(document: Document, sections: dict[str, Any]) -> list[Problem]:
+    """Write down what the files of the data decide: how many examples a smaller copy holds."""
+    try:
+        sections["data"] |= build.settled(sections)
+    except UserError as error:
+        field = (error.field,) if isinstance(error, FieldError) else ()
+        return [Problem(document.mark(("data", *field)), f"data: {error}")]
+    return []
+
+
+def _check_top_level(document: Document) -> list[Problem]:
+    problems = []
+    for key, value in document.value.items():
+        if key not in TOP_LEVEL:
+            shown = f"'{key}'" if isinstance(key, str) else show(key)
+            message = f"an experiment has no key {shown}; {did_you_mean(str(key), TOP_LEVEL)}"
+            problems.append(Problem(document.key_mark((key,)), message))
+        elif key in WORDS and not isinstance(value, str):
+            message = f"'{key}' must be text, found {show(value)}"
+            problems.append(Problem(document.mark((key,)), message))
+        elif key == "name" and not FOLDER_NAME.fullmatch(value):
+            message = (
+                "'name' names a folder: at most 100 letters, digits, spaces and any of _.=+-, "
+                f"beginning with a letter or digit, found {show(value)}"
+            )
+            problems.append(Problem(document.mark((key,)), message))
+    for section in CALLS:
+        if section in REQUIRED and section not in document.value:
+            names = ", ".join(CALLS[section].entries())
+            message = f"an experiment needs the key '{section}': one of {names}"
+            problems.append(Problem(document.mark(()), message))
+    return problems
+
+
+def _check_call(document: Document, section: str) -> tuple[dict[str, Any] | None, list[Problem]]:
+    value = document.value[section]
+    path = (section,)
+    if not isinstance(value, dict):
+        message = f"'{section}' must be a name or a mapping with a name, found {show(value)}"
+        return None, [Problem(document.mark(path), message)]
+    common, problems = _check_common(document) if section == "data" else ({}, [])
+    resolved, found = check_named(document, path, CALLS[section], section, skip=tuple(common))
+    if resolved is None or problems or found:
+        return None, problems + found
+    return {**resolved, **common}, []
+
+
+def _check_common(document: Document) -> tuple[dict[str, Any], list[Problem]]:
+    """The keys that the section `data` has whatever it names."""
+    value = document.value["data"]
+    augment, problems = [], []
+    if "augment" in value:
+        path = ("data", "augment")
+        augment, problems = check_list(document, path, AUGMENTATIONS, "augmentation")
+    held_out = value.get("validation")
+    number = isinstance(held_out, int) and not isinstance(held_out, bool)
+    if held_out is not None and not number and held_out != OWN:
+        allowed = f"a whole number, {OWN} or null"
+        message = f"data: 'validation' must be {allowed}, found {show(held_out)}"
+        problems.append(Problem(document.mark(("data", "validation")), message))
+    return {"augment": augment, "validation": held_out}, problems
+
+
+def _check_settings(
+    document: Document, section: str, settings: type
+) -> tuple[dict[str, Any] | None, list[Problem]]:
+    value = document.value[section]
+    path = (section,)
+    if not isinstance(value, dict):
+        message = f"'{section}' must be a mapping, found {show(value)}"
+        if isinstance(value, str) and ":" in value:
+            message += "; a space must follow the colon"
+        return None, [Problem(document.mark(path), message)]
+    return check_arguments(settings, section, document, path, section)
+
+
+def _check_probes(document: Document) -> tuple[dict[str, Any] | None, list[Problem]]:
+    value = document.value["probes"]
+    path = ("probes", "measure")
+    if not isinstance(value, dict):
+        return _check_settings(document, "probes", probing.Probing)
+    settings = document.part(("probes",))
+    settings.value = {key: given for key, given in value.items() if key != "measure"}
+    checked, problems = check_arguments(probing.Probing, "probes", settings, (), "probes")
+    calls, found = [], []
+    if not value.get("measure"):
+        message = f"probes needs the key 'measure': a list of {', '.join(PROBES.entries())}"
+        found = [Problem(document.mark(path), message)]
+    else:
+        calls, found = check_list(document, path, PROBES, "probe")
+    names = [build.probe_name(call["name"]) for call in calls]
+    for index, name in enumerate(names):
+        if not found and name in names[:index]:
+            message = f"the probe '{name}' is measured twice; keep one"
+            found.append(Problem(document.mark((*path, index)), message))
+    if checked is None or problems or found:
+        return None, problems + found
+    at = probing.in_order(checked["at"])
+    return {**checked, "at": at, "measure": calls}, []
+
+
+def _check_together(document: Document, sections: dict[str, Any]) -> list[Problem]:
+    """What only shows when the sections meet: learning rate, lengths, shapes."""
+    problems = _check_learning_rate(document, sections)
+    if problems:
+        # Neither is to blame for more than this; the other sections can still be judged.
+        sections = {**sections, "optimizer": None, "schedule": None}
+    for error in mismatches(sections):
+        path = (error.section, error.field) if error.field else (error.section,)
+        problems.append(Problem(document.mark(path), f"{error.section}: {error}"))
+    return problems or probing.check_together(document, _resolved(sections))
+
+
+def _check_learning_rate(document: Document, sections: dict[str, Any]) -> list[Problem]:
+    """Whether it is given once; what a schedule or its absence leaves open is filled in."""
+    optimizer, schedule = sections["optimizer"], sections.setdefault("schedule", None)
+    rate = optimizer.get("learning_rate")
+    if schedule is not None and rate is not None:
+        message = "the learning rate is given twice, here and by 'schedule'; keep one"
+        return [Problem(document.mark(("optimizer", "learning_rate")), message)]
+    if schedule is None and rate is None and build.needs_learning_rate(optimizer["name"]):
+        message = (
+            f"optimizer {optimizer['name']} needs the key 'learning_rate': a number; "
+            "or give a 'schedule'"
+        )
+        return [Problem(document.mark(("optimizer",)), message)]
+    if schedule is None:
+        optimizer.setdefault("learning_rate", None)
+        return []
+    optimizer.pop("learning_rate", None)
+    try:
+        steps = build.total_steps(sections)
+    except Exception:
+        return []  # it is raised again, and told, where the sections meet
+    for length in LENGTHS:
+        if length in schedule and schedule[length] is None:
+            schedule[length] = steps
+    return []

@@ -1,0 +1,145 @@
+"""Sections that are right by themselves: do they work together? Traced as shapes, not computed."""
+
+import traceback
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from normlab.configs.build import (
+    Keyed,
+    SectionError,
+    by_network,
+    failure_outside,
+    file_of,
+    image_shapes,
+    kernel_transform,
+    model,
+    normaliser,
+    optimizer,
+    parameter_shapes,
+    recipe,
+    schedule,
+    short,
+    total_steps,
+    variable_shapes,
+)
+from normlab.errors import FieldError, KernelError, UserError
+from normlab.models.slots import NORM_STATE
+
+MOST_STEPS = 2**31 - 1
+"""What the step counter, an int32, can hold."""
+
+
+def mismatches(sections: dict[str, Any]) -> tuple[SectionError, ...]:
+    """Why sections that are right by themselves cannot work together.
+
+    One training step is traced as shapes; nothing is computed.
+
+    Args:
+        sections: resolved. Without an optimizer the others are judged without it.
+    """
+    # Seeds make no difference, and a sweep has many.
+    blotted = {**sections, "train": {**sections["train"], "seed": 0}}
+    return _mismatches(Keyed(repr(blotted), blotted))
+
+
+@lru_cache(maxsize=256)
+def _mismatches(keyed: Keyed) -> tuple[SectionError, ...]:
+    found = []
+    for check in (_check_accumulation, _check_length, _check_shapes, _check_optimizer):
+        if check is _check_optimizer and found:
+            continue  # it needs what the others could not make
+        if any(error.section == "data" for error in found):
+            break  # nothing is known of the images then
+        try:
+            check(keyed.sections)
+        except SectionError as error:
+            found.append(error.with_traceback(None))
+        except Exception as error:
+            section = _section_outside(keyed.sections, error)
+            if section is None:
+                raise
+            name = keyed.sections[section]["name"]
+            found.append(SectionError(section, "name", failure_outside(name, error)))
+    return tuple(found)
+
+
+def _check_accumulation(sections: dict[str, Any]) -> None:
+    settings, norm = recipe(sections), normaliser(sections)
+    uses_batch, ghosts = norm.facts.uses_batch, getattr(norm, "norm_batch", 0)
+    if settings.accumulate > 1 and uses_batch and ghosts is None:
+        part = settings.batch_size // settings.accumulate
+        raise SectionError(
+            "norm",
+            None,
+            f"with train.accumulate={settings.accumulate} each microbatch of {part} examples is "
+            f"normalised by itself; say so with norm_batch: {part} (or a divisor of it)",
+        )
+
+
+def _check_length(sections: dict[str, Any]) -> None:
+    try:
+        steps = total_steps(sections)
+    except FieldError as error:
+        raise SectionError("data", error.field, str(error)) from None
+    except UserError as error:
+        raise SectionError("train", "batch_size", str(error)) from None
+    if steps > MOST_STEPS:
+        message = f"{steps} steps are more than the {MOST_STEPS} that can be counted"
+        raise SectionError("train", "epochs", message)
+
+
+def _check_shapes(sections: dict[str, Any]) -> None:
+    """Trace one training batch through the model."""
+    settings, network = recipe(sections), by_network(sections)
+    slots = {"norm": normaliser(sections), "kernel": kernel_transform(sections)}
+    model(sections)  # what it raises itself names its own section
+    try:
+        _trace_training(network, settings.batch_size // settings.accumulate)
+    except FieldError as error:
+        section = next((name for name in slots if hasattr(slots[name], error.field)), "model")
+        raise SectionError(section, error.field, str(error)) from None
+    except KernelError as error:
+        raise SectionError("kernel", None, str(error)) from None
+    except UserError as error:
+        raise SectionError("norm", None, str(error)) from None
+
+
+def _check_optimizer(sections: dict[str, Any]) -> None:
+    """Trace one update; optax checks few of its arguments before that."""
+    if sections["optimizer"] is None:
+        return
+    try:
+        if sections["schedule"] is not None:
+            jax.eval_shape(schedule(sections), jax.ShapeDtypeStruct((), jnp.int32))
+    except Exception as error:
+        raise SectionError("schedule", None, f"optax cannot use it: {short(error)}") from None
+    try:
+        _trace_update(Keyed.by_program(sections))
+    except Exception as error:
+        raise SectionError("optimizer", None, f"optax cannot use it: {short(error)}") from None
+
+
+@lru_cache(maxsize=256)
+def _trace_training(keyed: Keyed, examples: int) -> None:
+    step = partial(model(keyed.sections).apply, train=True, mutable=[NORM_STATE])
+    images, rngs = image_shapes(keyed.sections, examples), {"dropout": jax.random.key(0)}
+    jax.eval_shape(step, variable_shapes(keyed), images, rngs=rngs)
+
+
+@lru_cache(maxsize=256)
+def _trace_update(keyed: Keyed) -> None:
+    params, transformation = parameter_shapes(keyed.sections), optimizer(keyed.sections)
+    state = jax.eval_shape(transformation.init, params)
+    jax.eval_shape(transformation.update, params, state, params)
+
+
+def _section_outside(sections: dict[str, Any], error: Exception) -> str | None:
+    """The section with an entry outside normlab that an error comes from, if there is any."""
+    parts = [part for part in ("norm", "kernel", "model", "data") if sections.get(part)]
+    outside = [part for part in parts if ":" in sections[part]["name"]]
+    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+    guilty = [part for part in outside if file_of(sections[part]["name"]) in files]
+    return next(iter([*guilty, *outside]), None)

@@ -1,0 +1,164 @@
+"""The section `probes`: what looks inside the network, before which steps, with which examples.
+
+    probes:
+      at: [0, 10, end]         # steps; "end" is after the last one
+      every: 100               # and before every so many steps
+      examples: 256            # of the training images, the first, unaugmented and standardised
+      measure: [activations, {name: hessian, count: 3}]
+
+A probe changes nothing: the same config without the section trains to bitwise the same parameters.
+It is nevertheless a part of a run's hash, because a run made without it has nothing to show, and
+its states are gone: who adds `probes` gets runs that have them, beside those made before.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from normlab.configs import build
+from normlab.configs.yaml_source import Document, Path, Problem
+from normlab.data.dataset import Outline
+from normlab.errors import UserError, require_field
+from normlab.measures.probed import END
+from normlab.probes.contract import HeldOut, Moment, PerLayer, Subject
+
+
+@dataclass(frozen=True)
+class Probing:
+    """When and at what the probes look; which they are stands in `measure`, a list of calls.
+
+    Attributes:
+        at: steps before which they look, from 0, and "end" for after the last one.
+        every: they look before every so many steps too, from the first one on.
+        examples: how many of the training examples they look at: the first, without augmentation.
+    """
+
+    at: tuple[int | Literal["end"], ...] = (0, "end")
+    every: int | None = None
+    examples: int = 256
+
+    def __post_init__(self) -> None:
+        fine = all(step == END or step >= 0 for step in self.at)
+        require_field(fine, "at", list(self.at), "a list of steps from 0, and of end")
+        require_field(self.every is None or self.every >= 1, "every", self.every, "at least 1")
+        require_field(self.examples >= 1, "examples", self.examples, "at least 1")
+        some = bool(self.at) or self.every is not None
+        require_field(some, "at", list(self.at), "a list with a step, unless there is an 'every'")
+
+
+def in_order(at: tuple[int | str, ...]) -> list[int | str]:
+    """The steps of `at` as a resolved config has them, so that their order is none of its hash.
+
+    >>> in_order((10, "end", 0, 10))
+    [0, 10, 'end']
+    """
+    numbers = sorted({step for step in at if isinstance(step, int)})
+    return [*numbers, *([END] if END in at else [])]
+
+
+def look_at(sections: dict[str, Any]) -> frozenset[int]:
+    """The steps before which a run looks inside; the number of all its steps stands for the end."""
+    probing = sections.get("probes")
+    if probing is None:
+        return frozenset()
+    total = build.total_steps(sections)
+    given = {total if step == END else step for step in probing["at"]}
+    every = probing["every"]
+    return frozenset(given | set(range(0, total, every) if every else ()))
+
+
+class Quantity(NamedTuple):
+    """A quantity that a run will record: the probe's name and its own, its layers, its shape."""
+
+    probe: str
+    name: str
+    layers: tuple[str, ...] | None
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a run will record of its inside.
+
+    Attributes:
+        steps: before which it looks.
+        total: how many steps it has.
+        quantities: that it records at each.
+        problems: which of the probes (by place in the list) cannot look into it, and why.
+    """
+
+    steps: frozenset[int]
+    total: int
+    quantities: tuple[Quantity, ...]
+    problems: tuple[tuple[int, str], ...]
+
+
+def planned(sections: dict[str, Any]) -> Planned | None:
+    """What a resolved run will record; found by tracing its probes, which computes nothing."""
+    if sections.get("probes") is None:
+        return None
+    return _planned(build.Keyed.by_program(sections))
+
+
+@lru_cache(maxsize=256)
+def _planned(keyed: build.Keyed) -> Planned:
+    sections = keyed.sections
+    program, outline = build.program(sections), build.outline(sections)
+    count = sections["probes"]["examples"]
+    images: Any = jax.ShapeDtypeStruct((count, *outline.image_shape), jnp.float32)
+    labels: Any = jax.ShapeDtypeStruct((count,), jnp.int32)
+    state = jax.eval_shape(partial(program.init, image_shape=outline.image_shape), 0)
+    parts = (state.params, state.norm_state, state.opt_state)
+    moment = Moment(*parts, images, labels, _held_out(outline))
+    subject = Subject(program.model, program.loss, program.optimizer)
+    quantities, problems = [], []
+    for index, (name, probe) in enumerate(build.probes(sections).items()):
+        try:
+            found = jax.eval_shape(partial(probe.measure, subject), moment)
+        except UserError as error:
+            problems.append((index, f"{name} cannot look into this network: {error}"))
+        except Exception as error:  # a probe and a network that do not suit each other
+            call = sections["probes"]["measure"][index]["name"]
+            problems.append((index, build.failure_outside(call, error)))
+        else:
+            for quantity, value in found.items():
+                layers = value.layers if isinstance(value, PerLayer) else None
+                shape = value.values.shape if isinstance(value, PerLayer) else value.shape
+                quantities.append(Quantity(name, quantity, layers, shape))
+    total = build.total_steps(sections)
+    return Planned(look_at(sections), total, tuple(quantities), tuple(problems))
+
+
+def _held_out(outline: Outline) -> HeldOut:
+    images: Any = jax.ShapeDtypeStruct((outline.test_examples, *outline.image_shape), jnp.uint8)
+    labels: Any = jax.ShapeDtypeStruct((outline.test_examples,), jnp.int32)
+    channels: Any = jax.ShapeDtypeStruct(outline.image_shape[-1:], jnp.float32)
+    return HeldOut(images, labels, channels, channels)
+
+
+def check_together(document: Document, sections: dict[str, Any]) -> list[Problem]:
+    """What only shows when the probes meet the rest of the config."""
+    probing = sections.get("probes")
+    if probing is None:
+        return []
+    problems = []
+
+    def complain(path: Path, message: str) -> None:
+        problems.append(Problem(document.mark(("probes", *path)), f"probes: {message}"))
+
+    total, given = build.total_steps(sections), document.value["probes"]
+    for index, step in enumerate(given.get("at", ())):
+        if step != END and step > total:
+            complain(("at", index), f"the run has {total} steps, found {step}; 'end' is the last")
+    examples = build.outline(sections).train_examples
+    if probing["examples"] > examples:
+        message = f"'examples' must be at most {examples}, the training examples that there are"
+        complain(("examples",), f"{message}, found {probing['examples']}")
+        return problems
+    found = planned(sections)
+    for index, message in found.problems if found else ():
+        complain(("measure", index), f"{message}; mend it or take it out of 'measure'")
+    return problems

@@ -1,0 +1,283 @@
+"""The fields of every section of a config, read from the signatures of what the section calls.
+
+There is no second description: a new field of a dataclass, a module or an optax function is a new
+key of the config, with its type and default. Pydantic checks the values and writes the JSON schema.
+"""
+
+import inspect
+import json
+import re
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import pydantic
+
+from normlab.catalogue import DATA, KERNELS, MODELS, NORMS, Shelf
+from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES, OptaxShelf
+from normlab.configs.yaml_source import Document, Path, Problem
+from normlab.errors import FieldError, did_you_mean, require_field
+from normlab.models.slots import Dtype
+from normlab.training.optimizer import Role
+from normlab.training.recipe import Recipe
+
+CALLS: dict[str, Shelf | OptaxShelf] = {
+    "data": DATA,
+    "model": MODELS,
+    "norm": NORMS,
+    "kernel": KERNELS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
+"""The sections that name something to call; their other keys are its arguments."""
+
+REQUIRED = {"data", "model", "norm", "optimizer"}
+"""Those that every experiment has; the others may be left out, or null."""
+
+COMMON_TO_DATA = {
+    "augment": "augmentations of every training batch, in turn",
+    "validation": "training examples to hold out, or own (of a dataset that has a validation split "
+    "itself); their metrics are val_loss and val_accuracy",
+}
+"""Keys of `data` that are not arguments of the dataset: every dataset has them."""
+
+OWN = "own"
+"""What `data.validation` is where it is no number."""
+
+FILLED_IN = {
+    "model": {"norm", "classes", "kernel", "parent", "name"},
+    "norm": {"axis_name"},
+    "optimizer": {"mask", "weight_decay_mask", "trust_ratio_mask", "key", "dtype_momentum"},
+}
+"""Arguments that a config does not give: they come from other sections or from the loop."""
+
+LENGTHS = ("decay_steps", "transition_steps")
+"""Arguments of schedules that are the length of the run where they are left out."""
+
+STAND_INS = {"model": {"norm": None, "classes": 1}}
+"""What is put for them where a section is checked by itself."""
+
+OPTIONAL = {"optimizer": {"learning_rate"}, "schedule": set(LENGTHS)}
+"""Arguments that their function requires but the config may leave out."""
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Which parameters weight decay touches, and how much of it is added to the gradient.
+
+    Attributes:
+        rate: `rate * parameter` is added to the gradient (L2, torch's meaning for SGD).
+        roles: the parameters that any weight decay touches, this one and an optimiser's own
+            (`adamw`'s `weight_decay`): of "weight", "bias" and "norm" (a normaliser's own, and
+            what a kernel transform learns).
+    """
+
+    rate: float = 0.0
+    roles: tuple[Role, ...] = ("weight",)
+
+    def __post_init__(self) -> None:
+        require_field(self.rate >= 0, "rate", self.rate, "at least 0")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The accuracy to which steps and seconds are counted in the table.
+
+    Attributes:
+        test_accuracy: between 0 and 1.
+    """
+
+    test_accuracy: float
+
+    def __post_init__(self) -> None:
+        inside = 0 < self.test_accuracy <= 1
+        require_field(inside, "test_accuracy", self.test_accuracy, "above 0 and at most 1")
+
+
+SETTINGS: dict[str, type] = {"train": Recipe, "decay": Decay, "target": Target}
+"""The sections that are plain settings."""
+
+WORDS = {
+    "name": "the experiment's name: its runs lie in a folder called so (default: the file's name)",
+    "question": "what the experiment asks, in a sentence",
+    "source": "the paper or thread that the question comes from",
+    "extends": "a config beside this one whose keys hold where this one has none",
+}
+"""The keys that are text."""
+
+TOP_LEVEL = (*WORDS, *CALLS, *SETTINGS, "probes", "sweep", "tune", "claims")
+
+RANGE = re.compile(r"([0-9]{1,10})\.\.([0-9]{1,10})")
+"""An axis in short: from the first number to the last, both included."""
+
+
+@cache
+def fields_model(called: Callable[..., Any], kind: str = "") -> type[pydantic.BaseModel]:
+    """A pydantic model of what a config may give as arguments of `called`."""
+    hints = typing.get_type_hints(called) if isinstance(called, type) else {}
+    filled, optional = FILLED_IN.get(kind, set()), OPTIONAL.get(kind, set())
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(called).parameters.items():
+        if name in filled:
+            continue
+        kind_of_value = hints.get(name) or _type_of(parameter)
+        default = parameter.default
+        if name in optional and default is inspect.Parameter.empty:
+            kind_of_value, default = kind_of_value | None, None
+        fields[name] = (kind_of_value, ... if default is inspect.Parameter.empty else default)
+    config = pydantic.ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+    # Optax makes some of its functions by `functools.partial`, which has no name.
+    name = getattr(called, "__name__", kind)
+    return pydantic.create_model(name, __config__=config, **fields)
+
+
+def _type_of(parameter: inspect.Parameter) -> Any:
+    """Optax's annotations admit arrays and callables; a config gives what its defaults are like."""
+    name, default = parameter.name, parameter.default
+    if isinstance(default, bool | int | float):
+        return type(default)
+    if default is inspect.Parameter.empty:
+        return int if name.endswith("steps") else Any if "kwargs" in name else float
+    if name.endswith("dtype"):
+        return Dtype | None
+    admitted = typing.get_args(parameter.annotation)
+    return next((kind | None for kind in (float, int) if kind in admitted), Any)
+
+
+def check_arguments(
+    called: Callable[..., Any], kind: str, document: Document, path: Path, subject: str
+) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """The arguments at `path` with defaults filled in, or everything that is wrong with them.
+
+    Args:
+        called: a dataclass, a module or a function.
+        kind: the section, for what a config need not or may not give.
+        document: where the arguments stand.
+        path: and where in it, a mapping.
+        subject: what the messages call it.
+    """
+    model = fields_model(called, kind)
+    stand_ins = STAND_INS.get(kind, {})
+    given = document.part(path).value
+    odd = [key for key in given if not isinstance(key, str)]
+    if odd:
+        hint = _known_keys(model, "")
+        return None, [
+            Problem(document.key_mark((*path, key)), f"{subject} has no key {show(key)}; {hint}")
+            for key in odd
+        ]
+    try:
+        # Through JSON, where a list may stand for a tuple though types are strict otherwise.
+        checked = model.model_validate_json(json.dumps(given))
+    except pydantic.ValidationError as error:
+        errors = error.errors()
+        problems = [_problem(one, model, document, path, subject) for one in errors]
+        wrong = {one["loc"][0] for one in errors if one["loc"]}
+        fine = {key: as_argument(given[key]) for key in given if key not in wrong}
+        found = _field_problems(called, {**stand_ins, **fine}, document, path, subject)
+        return None, problems + found
+    free = {
+        n: given[n] for n, f in model.model_fields.items() if f.annotation is Any and n in given
+    }
+    values = {**checked.model_dump(), **free}
+    problems = _field_problems(called, {**stand_ins, **values}, document, path, subject)
+    return (None if problems else values), problems
+
+
+def as_argument(value: Any) -> Any:
+    """A value of a config as an argument: lists become tuples, which are hashable."""
+    return tuple(map(as_argument, value)) if isinstance(value, list) else value
+
+
+def _field_problems(
+    called: Callable[..., Any], values: dict[str, Any], document: Document, path: Path, subject: str
+) -> list[Problem]:
+    """Everything that a class itself says against its values, one complaint a field."""
+    problems: list[Problem] = []
+    if not isinstance(called, type):
+        return problems  # optax's functions check little, and calling them is not free
+    values = dict(values)
+    while True:
+        try:
+            called(**values)
+        except FieldError as error:
+            place = document.mark((*path, error.field))
+            problems.append(Problem(place, f"{subject}: {error}"))
+            if error.field not in values:
+                return problems
+            del values[error.field]  # its default stands in, so that the next field is heard
+        except TypeError:
+            return problems  # a required field is missing, which has been told
+        else:
+            return problems
+
+
+def _problem(
+    error: Any, model: type[pydantic.BaseModel], document: Document, path: Path, subject: str
+) -> Problem:
+    field, *rest = error["loc"] or ("",)
+    where = (*path, field)
+    if error["type"] == "extra_forbidden":
+        hint = _known_keys(model, str(field))
+        return Problem(document.key_mark(where), f"{subject} has no key '{field}'; {hint}")
+    if error["type"] == "missing":
+        wanted = describe_type(model.model_fields[field].annotation)
+        return Problem(document.mark(path), f"{subject} needs the key '{field}': {wanted}")
+    given = document.part(where).value
+    wanted = describe_type(model.model_fields[field].annotation)
+    indices = [index for index in rest if isinstance(index, int)]
+    exact = (*where, *indices) if isinstance(given, list) else where
+    found = document.part(exact).value if isinstance(given, list) else given
+    if error["type"] == "finite_number":
+        wanted = wanted.replace("number", "finite number")
+    message = f"{subject}: '{field}' must be {wanted}, found {show(found)}"
+    if isinstance(found, str) and RANGE.fullmatch(found):
+        message += "; a range is an axis of the sweep"
+    return Problem(document.mark(exact), message)
+
+
+def _known_keys(model: type[pydantic.BaseModel], key: str) -> str:
+    return did_you_mean(key, model.model_fields) if model.model_fields else "it has none"
+
+
+def show(value: Any) -> str:
+    """A value as the user wrote it, with its type where that is the mistake.
+
+    >>> show("8"), show(None), show([1])
+    ("the text '8'", 'null', 'the list [1]')
+    """
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    names = {str: "the text ", list: "the list ", dict: "the mapping "}
+    return f"{names.get(type(value), '')}{value!r}"
+
+
+def describe_type(annotation: Any) -> str:
+    """A type in words.
+
+    >>> describe_type(int | None), describe_type(tuple[int, ...])
+    ('a whole number or null', 'a list of whole numbers')
+    """
+    plain = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        type(None): "null",
+        Any: "a value",
+    }
+    if annotation in plain:
+        return plain[annotation]
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin in (tuple, list):
+        inner = describe_type(arguments[0])
+        plural = inner.removeprefix("a ") + "s"
+        words = plural if inner.startswith("a ") else f"values, each {inner}"
+        return f"a list of {words}"
+    return " or ".join(map(describe_type, arguments)) if arguments else str(annotation)

@@ -1,0 +1,1 @@
+"""Other libraries' conventions: a layer of theirs as an entry of ours."""

@@ -1,0 +1,278 @@
+"""Makes the runs of an experiment, in this process or in several, each by itself.
+
+A failure or a divergence ends one run and is written down; the others go on. Runs that differ only
+in their seed share one compiled program.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from normlab.configs.config import RunConfig
+from normlab.configs.experiment import Experiment
+from normlab.engine.maker import Maker, RunStarted, Task, was
+from normlab.engine.plan import Planned, entries_of, plan
+from normlab.engine.pool import Pool
+from normlab.engine.progress import Observer, seconds_left
+from normlab.errors import UserError
+from normlab.store.directory import (
+    Entry,
+    Run,
+    Runs,
+    load_runs,
+    write_experiment,
+)
+from normlab.store.layout import DAMAGED, EXPERIMENT, FINISHED
+from normlab.store.shared import alone, note_claims
+from normlab.training.state import Event, Progress
+
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """The engine is through with a run.
+
+    Attributes:
+        run: which.
+        index: its place in the list of runs, from 0.
+        state: a state of `Run` ("damaged" too), "busy" (another process has it), or "skipped" (it
+            was finished).
+        message: one line more, if there is something to say.
+    """
+
+    run: RunConfig
+    index: int
+    state: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class GaveUp:
+    """So many runs have failed that no more are begun."""
+
+    failures: int
+
+
+Tell = Callable[[Planned | RunStarted | RunEnded | GaveUp | Event], None]
+"""Of a run that another process makes, `RunEnded` alone is told: its folder says the rest."""
+
+
+@dataclass
+class Outcome:
+    """What became of an experiment: its runs on disk, and how each of them ended.
+
+    Attributes:
+        runs: the runs.
+        states: as `RunEnded.state`; "new" for a run that was not begun.
+        interrupted: whether Ctrl-C or SIGTERM ended it.
+    """
+
+    runs: Runs
+    states: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+@dataclass
+class Engine:
+    """Makes an experiment's runs.
+
+    Attributes:
+        experiment: what to run.
+        out: the folder under which the experiment has its own.
+        tell: called with everything that happens.
+        checkpoint_seconds: the least time between two checkpoints within a run.
+        jobs: how many runs are made at once; with 1 they are made in this process.
+        max_failures: after so many failed runs no other is begun.
+
+    Raises:
+        UserError: `jobs` or `max_failures` is not positive.
+    """
+
+    experiment: Experiment
+    out: Path
+    tell: Tell = lambda event: None
+    checkpoint_seconds: float = SECONDS_BETWEEN_CHECKPOINTS
+    jobs: int = 1
+    max_failures: int | None = None
+    _stopped: threading.Event = field(default_factory=threading.Event, init=False)
+    _failures: int = field(default=0, init=False)
+    _plan: Planned | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "max_failures"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be a positive whole number, got {value!r}")
+        self._maker = Maker(self.checkpoint_seconds, self._stopped.is_set, self._tell_of_run)
+        self._pool = Pool(self.jobs, self.checkpoint_seconds)
+
+    @property
+    def folder(self) -> Path:
+        """Where the runs lie."""
+        return self.out / self.experiment.name
+
+    def entries(self, configs: Sequence[RunConfig]) -> list[Entry]:
+        """Runs of this experiment, as its folder lists them."""
+        return entries_of(configs, self.folder)
+
+    def run_all(self) -> Outcome:
+        """Make every run that is not finished, unless Ctrl-C or SIGTERM comes first."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            note_claims(self.folder, self._about()["claims"])
+            with self.session():
+                states = self._make_all()
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot be written ({error}); choose another --out"
+            ) from error
+        return Outcome(load_runs(self.folder), states, self._stopped.is_set())
+
+    def _make_all(self) -> list[str]:
+        tuning = self.experiment.tuning
+        if tuning is None:
+            self._note(self.experiment.runs)
+            return self.make(self.experiment.runs)
+        trials = [trial.config for trial in tuning.trials]
+        entries = self.entries(trials)
+        states = ["skipped"] * len(trials)
+        if not _finished(entries):
+            self._note([], trials)
+            states = self.make(trials)
+        if not _finished(entries):  # which has been told
+            return states
+        chosen = tuning.choose(entries)
+        runs = tuning.chosen_runs(chosen["chosen"])
+        self._note(runs, trials, chosen)
+        return states + self.make(runs)
+
+    def _note(
+        self,
+        runs: list[RunConfig],
+        trials: Sequence[RunConfig] = (),
+        chosen: dict[str, Any] | None = None,
+    ) -> None:
+        """Write which runs the experiment has, unless this command makes a part of them only."""
+        entries = self.entries(runs)
+        with alone(self.folder):
+            is_known = self.experiment.overrides and (self.folder / EXPERIMENT).exists()
+            if is_known and {entry.run for entry in entries} < set(load_runs(self.folder).runs):
+                return
+            about = self._about() | ({} if chosen is None else {"tuning": chosen})
+            write_experiment(self.folder, about, entries, self.entries(trials))
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Within it lists of runs can be made, one after the other, by the same workers.
+
+        The first Ctrl-C or SIGTERM lets every run end its step and save; the second Ctrl-C ends
+        everything at once.
+        """
+        with _handling_signals(self._stopped):
+            try:
+                yield
+                self._pool.close(at_once=False)
+            except BaseException:
+                self._pool.close(at_once=True)
+                raise
+
+    def make(self, configs: list[RunConfig]) -> list[str]:
+        """Make those of a list of runs that are not finished; call it within `session()`.
+
+        Returns:
+            For each how it ended, as in `RunEnded.state`; "new" for a run that was not begun.
+        """
+        self._plan = plan(configs, self.folder, self.jobs)
+        self.tell(self._plan)
+        states = ["new"] * len(configs)
+        for task, state, message in self._attempts(configs):
+            states[task.index] = state
+            if state == "new":
+                continue
+            self.tell(RunEnded(task.config, task.index, state, message))
+            self._failures += state == "failed"
+        if self._has_given_up() and "new" in states:
+            self.tell(GaveUp(self._failures))
+        return states
+
+    def _attempts(self, configs: list[RunConfig]) -> Iterator[tuple[Task, str, str]]:
+        tasks, claims = [], tuple(claim.hash for claim in self.experiment.claims)
+        for index, config in enumerate(configs):
+            run = Run(self.folder / config.id)
+            again = self.experiment.command(config)
+            task = Task(config, run, index, again, claims, self.jobs)
+            state = run.state
+            if self.jobs == 1 or state not in (*FINISHED, DAMAGED):
+                tasks.append(task)
+            else:  # no worker is started for a run that has its result
+                yield task, *was(run)
+        if self.jobs > 1:
+            yield from self._pool.attempts(
+                tasks, self._may_begin, self._stopped.is_set, self._look_for_pace
+            )
+            return
+        for task in tasks:
+            if self._may_begin():
+                yield task, *self._maker.attempt(task)
+
+    def _may_begin(self) -> bool:
+        return not self._stopped.is_set() and not self._has_given_up()
+
+    def _has_given_up(self) -> bool:
+        return self.max_failures is not None and self._failures >= self.max_failures
+
+    def _tell_of_run(self, event: RunStarted | Event) -> None:
+        self.tell(event)
+        if isinstance(event, Progress):
+            self._look_for_pace()
+
+    def _look_for_pace(self) -> None:
+        """Tell how long it will take, if that was not known and is now."""
+        if self._plan is None or self._plan.seconds is not None:
+            return
+        seconds = seconds_left(Observer().look(self._plan.entries), self.jobs)
+        if seconds is not None:
+            self._plan = replace(self._plan, seconds=seconds)
+            self.tell(self._plan)
+
+    def _about(self) -> dict[str, Any]:
+        experiment = self.experiment
+        target = experiment.target
+        return {
+            "name": experiment.name,
+            "question": experiment.question,
+            "target": None if target is None else {"test_accuracy": target.test_accuracy},
+            "config": str(experiment.file),
+            "overrides": list(experiment.overrides),
+            "claims": [asdict(claim) for claim in experiment.claims],
+        }
+
+
+def _finished(entries: list[Entry]) -> bool:
+    return all(entry.run.state in FINISHED for entry in entries)
+
+
+@contextmanager
+def _handling_signals(stopped: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM sets `stopped`; the second Ctrl-C stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,52 @@
+"""How many runs are made at once where nobody says; docs/speed.md has what that was chosen by."""
+
+from pathlib import Path
+
+import jax
+
+from normlab.configs import build
+from normlab.configs.config import RunConfig
+from normlab.configs.experiment import Experiment
+from normlab.engine.process import usable_cores
+from normlab.measures.measures import Measure
+from normlab.store.directory import Run
+from normlab.store.layout import FINISHED
+
+MOST_JOBS = 4
+"""Each has a copy of the data and programs of its own, and more were not measured."""
+
+WORTH_WORKERS = 50_000
+"""Training examples; with fewer to go through, a worker's start takes longer than it saves."""
+
+
+def jobs_for(experiment: Experiment, out: Path) -> int:
+    """As many as there are cores, up to 4, if the runs are on the CPU, and enough are unfinished.
+
+    One where a claim or the tuning is about seconds: those of runs side by side are no timings. One
+    on GPUs and TPUs, which a run has to itself.
+
+    Args:
+        experiment: what is to be run.
+        out: the folder under which the experiment has its own.
+    """
+    if _is_about_seconds(experiment) or jax.default_backend() != "cpu":
+        return 1
+    configs = list(experiment.runs)
+    if experiment.tuning is not None:
+        configs += [trial.config for trial in experiment.tuning.trials]
+    left = [run for run in configs if Run(out / experiment.name / run.id).state not in FINISHED]
+    if sum(map(_examples, left)) < WORTH_WORKERS:
+        return 1
+    # With fewer than two runs each, a worker is often without one.
+    return max(1, min(usable_cores() or 1, MOST_JOBS, len(left) // 2))
+
+
+def _examples(run: RunConfig) -> int:
+    return build.total_steps(run.sections) * run.sections["train"]["batch_size"]
+
+
+def _is_about_seconds(experiment: Experiment) -> bool:
+    measures = [Measure.parse(claim.measure) for claim in experiment.claims]
+    if experiment.tuning is not None:
+        measures.append(experiment.tuning.measure)
+    return any(measure.kind.unit == "s" for measure in measures)

@@ -1,0 +1,299 @@
+"""Makes one run after another in this process, and keeps what the next one can use."""
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from normlab.configs import build
+from normlab.configs.config import RunConfig
+from normlab.configs.own_code import check_same
+from normlab.configs.probing import look_at
+from normlab.data.dataset import Dataset
+from normlab.engine import provenance, worker
+from normlab.engine.checkpoint import Checkpoints, check_rows
+from normlab.engine.prober import Prober
+from normlab.errors import UserError
+from normlab.store.directory import Run, RunBusyError, write_atomically
+from normlab.store.files import DamagedError
+from normlab.store.layout import CHECKPOINTS, DAMAGED, ERROR, FINISHED
+from normlab.training.fit import Fitted, Loop
+from normlab.training.program import Compiled
+from normlab.training.state import (
+    Clock,
+    DeviceData,
+    Event,
+    Lookable,
+    Progress,
+    Row,
+    Saveable,
+)
+
+MOST_PROGRAMS = 12
+"""How many compiled programs a process keeps: each takes memory and some hundred of the 65,530
+mappings that a process may have on Linux. Those of a sweep's last arms are the ones asked for."""
+
+SECONDS_BETWEEN_NOTES = 1.0
+"""How often a running run's status says where it is."""
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """A run is turned to: `phase` is "compiling" or "training"."""
+
+    run: RunConfig
+    index: int
+    phase: str
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run to be made.
+
+    Attributes:
+        config: what it does.
+        run: where it is kept.
+        index: its place in the list of runs, from 0.
+        again: the command that makes it alone.
+        claims: the hashes of the claims that stand now.
+        at_once: how many runs are made at once.
+    """
+
+    config: RunConfig
+    run: Run
+    index: int
+    again: str
+    claims: tuple[str, ...] = ()
+    at_once: int = 1
+
+
+@dataclass
+class Maker:
+    """Makes runs, and keeps the data and the compiled programs for those that come after.
+
+    Attributes:
+        checkpoint_seconds: the least time between two checkpoints within a run.
+        should_stop: asked before every step; True ends the run as "interrupted".
+        tell: called with everything that happens.
+    """
+
+    checkpoint_seconds: float
+    should_stop: Callable[[], bool]
+    tell: Callable[[RunStarted | Event], None] = lambda event: None
+    _data: dict[str, tuple[Dataset, DeviceData]] = field(default_factory=dict)
+    _compiled: dict[str, Compiled] = field(default_factory=dict)
+    _probers: dict[str, Prober] = field(default_factory=dict)
+
+    def attempt(self, task: Task) -> tuple[str, str]:
+        """One run, and whatever may go wrong with it: how it ended, and a word on that."""
+        run = task.run
+        try:
+            with run.locked():
+                state, word = was(run)
+                if state in ("skipped", DAMAGED):
+                    return state, word
+                try:
+                    return self._make(task)
+                except UserError as error:
+                    return write_failure(task, str(error), str(error))
+                except Exception as error:
+                    summary = f"{type(error).__name__}: {error}".partition("\n")[0]
+                    return write_failure(task, summary, traceback.format_exc())
+        except RunBusyError as error:
+            return "busy", str(error)
+
+    def _make(self, task: Task) -> tuple[str, str]:
+        config, run, began = task.config, task.run, time.monotonic()
+        spent = run.status.get("probe_seconds", 0.0)
+        about: dict[str, Any] = {"arm": config.arm, "seed": config.seed}
+        run.write_config(config.sections)
+        run.write_status("running", **about)
+        check_same(config.own_code)
+        (run.path / ERROR).unlink(missing_ok=True)  # of an attempt before this one
+        self.tell(RunStarted(config, task.index, "compiling"))
+        data, _ = self._load_data(config)
+        self._check_same_data(run, data)
+        self._check_sizes(config, data)
+        run.add_provenance(provenance.collect(data, task.claims, task.at_once, config.own_code))
+        compiled, compile_seconds = self._compile(config)
+        about |= {
+            "steps": build.total_steps(config.sections),
+            "parameters": compiled.parameters,
+            "compile_seconds": compiled.seconds,
+            "programs_from_cache": compiled.from_cache,
+            "peak_bytes": compiled.peak_bytes,
+        }
+        prober = self._prober(config, compiled)
+        if prober is not None:
+            about |= {"probe_seconds": spent}
+
+        checkpoints = Checkpoints(run.path / CHECKPOINTS)
+        try:
+            state = compiled.init(config.seed, build.program(config.sections))
+            clock = Clock()
+            restored = checkpoints.restore(state)
+            if restored is not None:
+                state, clock = restored
+            step = int(state.step)
+            run.keep_rows_to(step if restored is not None else -1)
+            check_rows(run, compiled, step)
+            run.write_status("running", **about, step=step)
+            self.tell(RunStarted(config, task.index, "training", step))
+            saver = _Saver(run, about, checkpoints, self.tell, self.checkpoint_seconds, prober)
+            steps = look_at(config.sections)
+            loop = Loop(compiled, config.seed, saver, self.should_stop, saver.is_due, steps)
+            fitted = loop.run(state, clock, compile_seconds)
+        finally:
+            checkpoints.close()
+        return fitted.status, self._end(run, fitted, about, time.monotonic() - began)
+
+    def _end(self, run: Run, fitted: Fitted, about: dict[str, Any], seconds: float) -> str:
+        more: dict[str, Any] = {
+            "step": int(fitted.state.step),
+            "train_seconds": fitted.clock.train,
+            "evaluate_seconds": fitted.clock.evaluate,
+        }
+        message = ""
+        if fitted.status == "done":
+            message = f"test accuracy {run.metrics[-1]['test_accuracy']:.3f}, {seconds:.1f} s"
+        if fitted.diverged is not None:
+            where = fitted.diverged
+            more["diverged"] = {"step": where.step, "layer": where.layer, "norm": where.norm}
+            message = (
+                f"loss, gradient or new parameters not finite at step {where.step}; "
+                f"largest parameter: {where.layer}, norm {where.norm:.3g}"
+            )
+        run.write_status(fitted.status, sealed=fitted.status in FINISHED, **about, **more)
+        return message
+
+    def _load_data(self, config: RunConfig) -> tuple[Dataset, DeviceData]:
+        key = repr(config.sections["data"])
+        if key not in self._data:
+            data = build.dataset(config.sections)
+            self._data = {key: (data, DeviceData.put(data))}
+        return self._data[key]
+
+    def _compile(self, config: RunConfig) -> tuple[Compiled, float]:
+        """The program of a run, and the seconds this call took for it: 0 where a run had it."""
+        key = config.program_hash
+        if key in self._compiled:
+            return self._compiled[key], 0.0
+        _, device_data = self._load_data(config)
+        while len(self._compiled) >= MOST_PROGRAMS:
+            oldest = next(iter(self._compiled))
+            del self._compiled[oldest]
+            self._probers.pop(oldest, None)
+        compiled = Compiled(build.program(config.sections), device_data)
+        self._compiled[key] = compiled
+        return compiled, compiled.seconds
+
+    def _prober(self, config: RunConfig, compiled: Compiled) -> Prober | None:
+        """The probes of a run, compiled; None where it has none."""
+        probing = config.sections.get("probes")
+        if probing is None:
+            return None
+        key = config.program_hash
+        if key not in self._probers:
+            probes = build.probes(config.sections)
+            self._probers[key] = Prober(compiled, probes, probing["examples"])
+        return self._probers[key]
+
+    def _check_same_data(self, run: Run, data: Dataset) -> None:
+        for record in run.provenance:
+            if record["data"]["fingerprint"] != data.fingerprint:
+                raise UserError(
+                    f"{run.path}: this run began on other data (fingerprint "
+                    f"{record['data']['fingerprint']}, now {data.fingerprint}); restore that data, "
+                    "or give --out another folder"
+                )
+
+    def _check_sizes(self, config: RunConfig, data: Dataset) -> None:
+        """Its steps and its schedule were reckoned from the sizes that were known without it."""
+        known = build.outline(config.sections)
+        splits = (("train", known.train_examples), ("test", known.test_examples))
+        for part, expected in splits:
+            if (found := len(getattr(data, part).labels)) != expected:
+                raise UserError(
+                    f"the data have {found} {part} examples, and the config was reckoned with "
+                    f"{expected}: give the same command again where the data lie, or mend the "
+                    "dataset's outline() if it is your own"
+                )
+
+
+def was(run: Run) -> tuple[str, str]:
+    """How an attempt ends before it begins, as a damaged run is not made over; else the state."""
+    try:
+        state = run.whole().status["state"]
+    except DamagedError as error:
+        return DAMAGED, str(error)
+    return ("skipped", f"was {state}") if state in FINISHED else (state, "")
+
+
+def write_failure(task: Task, summary: str, details: str) -> tuple[str, str]:
+    """Write down that a run failed; call it with the run locked."""
+    config, run = task.config, task.run
+    write_atomically(run.path / ERROR, details)
+    run.write_status("failed", arm=config.arm, seed=config.seed, error=summary)
+    return "failed", f"{summary}\nagain: {task.again}"
+
+
+def attempt_in_worker(task: Task, checkpoint_seconds: float) -> tuple[str, str]:
+    """`Maker.attempt` in a worker process, by the one maker that it has."""
+    if worker.stopping.is_set():
+        return "new", ""
+    return _maker_of_worker(checkpoint_seconds).attempt(task)
+
+
+@cache
+def _maker_of_worker(checkpoint_seconds: float) -> Maker:
+    return Maker(checkpoint_seconds, worker.stopping.is_set)
+
+
+class _Saver:
+    """Writes what the loop says: rows at once, checkpoints and probes when it offers a state."""
+
+    def __init__(
+        self,
+        run: Run,
+        about: dict[str, Any],
+        checkpoints: Checkpoints,
+        tell: Callable[[Event], None],
+        seconds: float,
+        prober: Prober | None,
+    ):
+        self._run, self._about, self._checkpoints, self._tell = run, about, checkpoints, tell
+        self._seconds, self._prober = seconds, prober
+        self._last = time.monotonic()
+        self._first: tuple[float, int] | None = None
+        self._noted = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Row):
+            self._run.append_metrics(event.metrics)
+        if isinstance(event, Lookable) and self._prober is not None:
+            rows, seconds = self._prober.look(event.state)
+            self._run.append_probes(rows)
+            self._about["probe_seconds"] += seconds
+        if isinstance(event, Progress):
+            self._note(event.step)
+        if isinstance(event, Saveable):
+            self._checkpoints.save(event.state, event.clock)
+            self._last = time.monotonic()
+        self._tell(event)
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._last > self._seconds
+
+    def _note(self, step: int) -> None:
+        """Say in the status where the run is, and its pace since it was begun or gone on with."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, step
+        began, first = self._first
+        if step > first and now - self._noted > SECONDS_BETWEEN_NOTES:
+            pace = (now - began) / (step - first)
+            self._run.write_status("running", **self._about, step=step, seconds_per_step=pace)
+            self._noted = now

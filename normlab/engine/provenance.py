@@ -1,0 +1,98 @@
+"""What a run was made with: versions, devices, flags, code, data and command."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from normlab.data.dataset import Dataset
+from normlab.engine.process import kind_of_machine, set_by_normlab, usable_cores
+from normlab.store.flags import in_force
+from normlab.store.git import git_state
+
+PACKAGES = ("normlab", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+FLAG_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "CUDA_VISIBLE_DEVICES")
+
+
+def collect(
+    data: Dataset,
+    claims: Sequence[str] = (),
+    at_once: int = 1,
+    own_code: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """One record, as JSON can hold it.
+
+    Args:
+        data: what the run is trained on.
+        claims: the hashes of the claims that stand now, before the next step.
+        at_once: how many runs share the machine.
+        own_code: the modules of the person's own, with the hashes of their source.
+    """
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        **machine(PACKAGES),
+        "machine_kind": kind_of_machine(),
+        "flags": in_force(),
+        "set_by_normlab": set_by_normlab(),
+        "claims": list(claims),
+        # Seconds depend on it, and nothing else.
+        "at_once": at_once,
+        "git": git_state(Path(__file__).parents[1]),
+        **({"own_code": dict(own_code)} if own_code else {}),
+        "data": {
+            "name": data.name,
+            "source": data.source,
+            "fingerprint": data.fingerprint,
+            "classes": len(data.classes),
+            "train_examples": len(data.train.labels),
+            "test_examples": len(data.test.labels),
+        },
+    }
+
+
+def machine(packages: Sequence[str]) -> dict[str, Any]:
+    """The command, versions, processor, devices and flags; nothing that names the computer.
+
+    Args:
+        packages: the distributions whose versions matter; None stands for one not installed.
+    """
+    environment = {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name in FLAG_VARIABLES or name.startswith(("JAX_", "MALLOC_"))
+    }
+    return {
+        "command": sys.argv,
+        "versions": {name: _version(name) for name in packages}
+        | {"python": sys.version.split()[0]},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "cores": usable_cores(),
+        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+        "environment": environment,
+    }
+
+
+def _processor() -> str:
+    """The processor's name, as well as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,256 @@
+"""Claims: sentences with a rule that decides them, written down before the runs are made.
+
+    claims:
+      - says: batch normalisation needs at most half the steps
+        measure: steps_to(test_accuracy, 0.6)
+        compare: {left: batch_norm, right: identity}
+        expect: ratio <= 0.5
+
+`claims_check.py` reads them from a config; `normlab.evidence.verdicts` judges them. A run notes the
+hashes of the claims that stood when it began, which is how a later one is told.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from normlab.errors import UserError
+from normlab.measures.measures import Measure
+from normlab.store.files import DamagedError
+
+Quantity = Literal["difference", "ratio", "mean"]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """The region in which a claim wants the quantity to lie; either end may be infinite.
+
+    Attributes:
+        quantity: what lies there.
+        low: the region's lower end.
+        high: its upper end.
+        text: as it is written.
+        strict: whether the ends themselves lie outside, as in "difference > 0".
+
+    >>> at_most = Expectation.parse("ratio <= 0.5")
+    >>> at_most.low, at_most.high, at_most.strict
+    (-inf, 0.5, False)
+    >>> at_most.outcome(0.0, 0.5), at_most.outcome(0.5, 0.7), at_most.outcome(0.6, 0.7)
+    ('supported', None, 'refuted')
+    """
+
+    quantity: Quantity
+    low: float
+    high: float
+    text: str
+    strict: bool = False
+
+    def outcome(self, low: float, high: float) -> Literal["supported", "refuted"] | None:
+        """Judge an interval, whose ends are part of it: wholly inside, wholly outside, or neither.
+
+        Every verdict compares here and nowhere else.
+        """
+        inside = _beyond(low, self.low, self.strict) and _beyond(-high, -self.high, self.strict)
+        outside = _beyond(low, self.high, not self.strict) or _beyond(
+            -high, -self.low, not self.strict
+        )
+        return "supported" if inside else "refuted" if outside else None
+
+    def bounds(self, estimate: float) -> list[float]:
+        """The ends that an interval around the estimate must leave outside to decide the claim.
+
+        >>> Expectation.parse("matches within 0.1").bounds(0.02)
+        [-0.1, 0.1]
+        >>> Expectation.parse("matches within 0.1").bounds(0.3)
+        [0.1]
+        """
+        ends = [end for end in (self.low, self.high) if math.isfinite(end)]
+        if self.low <= estimate <= self.high:
+            return ends
+        return [min(ends, key=lambda end: abs(end - estimate))] if ends else []
+
+    @classmethod
+    def parse(cls, text: str) -> "Expectation":
+        """Read `difference >= 0.01`, `ratio <= 0.5`, `mean >= 0.6` or `matches within 0.01`.
+
+        Raises:
+            UserError: it is none of these.
+        """
+        words = " ".join(text.split())
+        number = r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)"
+        compared = re.fullmatch(rf"(difference|ratio|mean) ?(<=?|>=?) ?{number}", words)
+        matches = re.fullmatch(rf"matches within {number}", words)
+        try:
+            if compared:
+                bound = float(compared[3])
+                below = compared[2].startswith("<")
+                ends = (-float("inf"), bound) if below else (bound, float("inf"))
+                strict = not compared[2].endswith("=")
+                return cls(compared[1], *ends, words, strict)  # type: ignore[arg-type]
+            if matches and (margin := float(matches[1])) > 0:
+                return cls("difference", -margin, margin, words)
+        except ValueError:  # such as 1.2.3
+            pass
+        allowed = "difference >= 0.01, ratio <= 0.5, mean >= 0.6 or matches within 0.01"
+        raise UserError(f"an expectation is written as in {allowed}, found '{text}'")
+
+
+def _beyond(end: float, bound: float, strict: bool) -> bool:
+    """Whether one lies above the other, or on it where that is enough; infinity is never passed."""
+    return end > bound or (end == bound and not (strict and math.isfinite(bound)))
+
+
+class Point(Protocol):
+    """A run of the sweep, planned or made."""
+
+    @property
+    def arm(self) -> str:
+        """Its arm."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        ...
+
+    @property
+    def axes(self) -> dict[str, Any]:
+        """Its value on every axis but the seed."""
+        ...
+
+
+Selector = str | dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence, and what decides it.
+
+    Attributes:
+        says: the sentence.
+        measure: what is measured of every run.
+        left: the arm it speaks of: its name, or the label of one of its axes, or axis to value.
+        right: the arm it is compared with, likewise; None where `expect` is about a mean alone.
+        expect: where the difference or ratio (left to right), or the mean, is to lie.
+        floor: such as `final(test_accuracy) >= 0.3`: if the mean of no arm compared reaches it,
+            the arms have not learned enough for the claim to be decided.
+        paired: whether to pair the arms' runs by seed; null to do so where runs of one seed have
+            data, model and training alike, and so begin alike and see the same batches.
+        source: the paper or thread that the claim comes from.
+    """
+
+    says: str
+    measure: str
+    left: Selector
+    right: Selector | None
+    expect: str
+    floor: str | None = None
+    paired: bool | None = None
+    source: str | None = None
+
+    @property
+    def hash(self) -> str:
+        """Ten hex digits that change with any word of it."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    @property
+    def expectation(self) -> Expectation:
+        """`expect`, read."""
+        return Expectation.parse(self.expect)
+
+    @property
+    def selectors(self) -> list[Selector]:
+        """Those of `left` and `right` that there are."""
+        return [self.left] if self.right is None else [self.left, self.right]
+
+
+def read_claim(kept: dict[str, Any], file: Path) -> Claim:
+    """A claim as a file of an experiment's folder keeps it.
+
+    Raises:
+        DamagedError: it is none that this normlab can judge.
+    """
+    unknown = kept.keys() - {field.name for field in fields(Claim)}
+    try:
+        if unknown:
+            raise UserError(f"it has no key '{min(unknown)}'")
+        claim = Claim(**kept)
+        Measure.parse(claim.measure)
+        if (claim.expectation.quantity == "mean") != (claim.right is None):
+            raise UserError("a mean is that of one arm; a difference or a ratio needs two")
+        if claim.floor is not None:
+            parse_floor(claim.floor)
+    except UserError as error:
+        mend = "restore it from a copy, or judge the claim with the normlab that wrote it"
+        raise DamagedError(file, f"claim '{kept['says']}': {error}", mend) from None
+    return claim
+
+
+def parse_floor(text: str) -> tuple[Measure, float, bool]:
+    """The measure, the bound, and whether values must be at least (not at most) the bound.
+
+    >>> measure, bound, at_least = parse_floor("final(test_accuracy) >= 0.3")
+    >>> str(measure), bound, at_least
+    ('final(test_accuracy)', 0.3, True)
+
+    Raises:
+        UserError: it is not written so.
+    """
+    match = re.fullmatch(r"(.*?)\s*(<=|>=)\s*([-+0-9.eE]+)", text.strip())
+    try:
+        if match:
+            return Measure.parse(match[1]), float(match[3]), match[2] == ">="
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+    raise UserError(f"a floor is written as in final(test_accuracy) >= 0.3, found '{text}'")
+
+
+def name_of(selector: Selector) -> str:
+    """What to call the arm that is selected.
+
+    >>> name_of({"norm": "batch_norm", "batch_size": 2})
+    'batch_norm, batch_size=2'
+    """
+    if isinstance(selector, str):
+        return selector
+    return ", ".join(v if isinstance(v, str) else f"{a}={v}" for a, v in selector.items())
+
+
+P = TypeVar("P", bound=Point)
+
+
+def select(points: Iterable[P], selector: Selector, axis: str | None = None) -> list[P]:
+    """The runs of one arm.
+
+    Args:
+        points: runs of the sweep.
+        selector: an arm's name, or the label of one axis, or a mapping of axes to labels.
+        axis: an axis in which they may differ, because the measure is taken over it.
+
+    Raises:
+        UserError: there are none, or they are of several arms.
+    """
+    every = list(points)
+    if isinstance(selector, str):
+        chosen = [p for p in every if p.arm == selector]
+        chosen = chosen or [p for p in every if selector in map(str, p.axes.values())]
+    else:
+        chosen = [p for p in every if selector.items() <= p.axes.items()]
+    if not chosen:
+        arms = ", ".join(f"'{arm}'" for arm in dict.fromkeys(p.arm for p in every))
+        raise UserError(f"no arm is called '{name_of(selector)}'; the arms are {arms}")
+    settings = {json.dumps({a: v for a, v in p.axes.items() if a != axis}): p.arm for p in chosen}
+    if len(settings) > 1:
+        arms = ", ".join(f"'{arm}'" for arm in list(settings.values())[:4])
+        raise UserError(
+            f"'{name_of(selector)}' is several arms ({arms}); say which, as in "
+            "{norm: batch_norm, batch_size: 32}"
+        )
+    return chosen

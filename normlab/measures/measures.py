@@ -1,0 +1,299 @@
+"""What can be measured of runs: a small language, checked with the config.
+
+`final(test_accuracy)`, `steps_to(test_accuracy, 0.6)`, `seconds_per_step`: a name, and its
+arguments in brackets if it has any. `MEASURES` holds all of them.
+
+A diverged run is never dropped: an accuracy enters as that of a guess (1 / classes), a loss as
+that of a guess (log classes), "steps to" as never. A target that was not reached is censored: its
+value is known to be larger than what was run, and comparisons use just that.
+"""
+
+import inspect
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from normlab.errors import UserError, did_you_mean
+from normlab.measures.prices import compile_seconds, parameters, peak_memory, seconds_per_step
+from normlab.measures.probed import as_quantity, as_step, drift, probe
+from normlab.measures.value import Value
+from normlab.store.record import Record
+from normlab.training import metrics
+
+ASKED_FOR = tuple(f"{part}_{name}" for part in ("test", "val") for name in metrics.METRICS)
+"""Those of `METRICS` that need `train.metrics`."""
+
+METRICS = (
+    *("train_loss", "train_accuracy", "test_loss", "test_accuracy", "val_loss", "val_accuracy"),
+    *ASKED_FOR,
+)
+"""Columns of the rows of metrics that a measure can name; val_... need `data.validation`."""
+
+
+def higher_is_better(metric: str) -> bool:
+    """Of all metrics but losses."""
+    return not metric.endswith("loss")
+
+
+def _higher(arguments: tuple[Any, ...]) -> bool:
+    return higher_is_better(arguments[0])
+
+
+def _last(record: Record, metric: str) -> float:
+    if record.state == "diverged":
+        return _guess(record, metric)
+    return record.rows[-1][metric]
+
+
+def _guess(record: Record, metric: str) -> float:
+    """What a network that guesses has: a diverged one knows no more."""
+    classes = record.data["classes"]
+    if metric.endswith("auc"):
+        return 0.5
+    return 1 / classes if metric.endswith("accuracy") else math.log(classes)
+
+
+def final(record: Record, metric: str) -> Value:
+    """The metric at the last evaluation."""
+    return Value(_last(record, metric))
+
+
+def best(record: Record, metric: str) -> Value:
+    """The best of all evaluations; of a test metric it is too good, being chosen on the test."""
+    choose = max if higher_is_better(metric) else min
+    return Value(choose([row[metric] for row in record.rows], default=_guess(record, metric)))
+
+
+def _first(record: Record, metric: str, level: float) -> dict[str, Any] | None:
+    higher = higher_is_better(metric)
+    reached = (r for r in record.rows if (r[metric] >= level if higher else r[metric] <= level))
+    return next(reached, None)
+
+
+def steps_to(record: Record, metric: str, level: float) -> Value:
+    """Optimiser steps until the first evaluation at which the metric is at least so good."""
+    row = _first(record, metric, level)
+    return Value(record.status["steps"], True) if row is None else Value(row["step"])
+
+
+def seconds_to(record: Record, metric: str, level: float) -> Value:
+    """As `steps_to`, in seconds of training, without compilation and evaluation."""
+    row = _first(record, metric, level)
+    if row is not None:
+        return Value(row["train_seconds"])
+    spent, step = record.status["train_seconds"], max(record.status["step"], 1)
+    # A diverged run ended early; what it would have spent is the fair limit.
+    return Value(spent * record.status["steps"] / step, True)
+
+
+def area(record: Record, metric: str) -> Value:
+    """The metric's mean over the steps, by trapezia; after a divergence that of a guess."""
+    steps = [row["step"] for row in record.rows]
+    values = [row[metric] for row in record.rows]
+    if record.state == "diverged":
+        steps += [record.status["step"], record.status["steps"]]
+        values += [_guess(record, metric)] * 2
+    if steps[0] == steps[-1]:
+        return Value(values[-1])
+    return Value(float(np.trapezoid(values, steps)) / (steps[-1] - steps[0]))
+
+
+def gap(record: Record, metric: str, other: str) -> Value | None:
+    """The last value of the first metric less that of the second; a diverged run has none."""
+    if record.state == "diverged":
+        return None
+    return Value(_last(record, metric) - _last(record, other))
+
+
+def diverged(record: Record) -> Value:
+    """1 if a loss, a gradient or the parameters stopped being finite, else 0."""
+    return Value(float(record.state == "diverged"))
+
+
+def largest_stable(points: dict[Any, Record]) -> Value:
+    """The largest value of the axis whose run learned; 0 if none did.
+
+    It neither diverged nor collapsed: its training loss ended at least 1% below that of a guess.
+    """
+    return Value(float(max((x for x, record in points.items() if _learned(record)), default=0)))
+
+
+def _learned(record: Record) -> bool:
+    loss = record.rows[-1]["train_loss"] if record.state == "done" else math.inf
+    return loss < 0.99 * _guess(record, "train_loss")
+
+
+def slope(points: dict[Any, Record], metric: str) -> Value:
+    """How much the last value of the metric grows each time the axis doubles (least squares)."""
+    doublings = [math.log2(x) for x in points]
+    return Value(float(np.polyfit(doublings, [_last(r, metric) for r in points.values()], 1)[0]))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One measure of the language.
+
+    Attributes:
+        takes: what its arguments are: "metric", "number", "axis", "quantity" (that a probe
+            records) or "step".
+        compute: from one record and the arguments; where it takes an axis, from the records by
+            their value on it.
+        higher_is_better: whether, or a function of the arguments that tells; None where neither
+            more nor less is better.
+        unit: what the number counts, where it is not the metric's own unit.
+        may_take: what may follow: "how" many values become one, or which of them it is.
+        exact: whether it is settled by the config alone, so that equal values are no chance.
+    """
+
+    takes: tuple[str, ...]
+    compute: Callable[..., Value | None]
+    higher_is_better: bool | Callable[[tuple[Any, ...]], bool] | None
+    unit: str = ""
+    may_take: tuple[str, ...] = ()
+    exact: bool = False
+
+
+MEASURES = {
+    "final": Kind(("metric",), final, _higher),
+    "best": Kind(("metric",), best, _higher),
+    "steps_to": Kind(("metric", "number"), steps_to, False, "steps"),
+    "seconds_to": Kind(("metric", "number"), seconds_to, False, "s"),
+    "area": Kind(("metric",), area, _higher),
+    "gap": Kind(("metric", "metric"), gap, False),
+    "diverged": Kind((), diverged, False),
+    "seconds_per_step": Kind((), seconds_per_step, False, "s"),
+    "peak_memory": Kind((), peak_memory, False, "MB", exact=True),
+    "parameters": Kind((), parameters, False, exact=True),
+    "compile_seconds": Kind((), compile_seconds, False, "s"),
+    "largest_stable": Kind(("axis",), largest_stable, True),
+    "slope": Kind(("metric", "axis"), slope, True),
+    "probe": Kind(("quantity", "step"), probe, None, may_take=("how",)),
+    "drift": Kind(("quantity",), drift, None, may_take=("how",)),
+}
+"""Every measure, by name."""
+
+PRICES = ("seconds_per_step", "peak_memory", "parameters", "compile_seconds")
+"""The measures of what a run costs."""
+
+
+def described() -> dict[str, str]:
+    """How every measure is written, and what it is.
+
+    >>> described()["steps_to(metric, number)"].split(" until")[0]
+    'Optimiser steps'
+    """
+    return {
+        _form(name): (inspect.getdoc(kind.compute) or "").partition("\n")[0]
+        for name, kind in MEASURES.items()
+    }
+
+
+def _form(name: str) -> str:
+    takes = ", ".join(MEASURES[name].takes)
+    more = "".join(f"[, {one}]" for one in MEASURES[name].may_take)
+    return f"{name}({takes}{more})" if takes else name
+
+
+_TOKENS = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:\((.*)\))?\s*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure with its arguments; `str` gives it back as it is written.
+
+    >>> measure = Measure.parse("steps_to( test_accuracy,0.60 )")
+    >>> str(measure), measure.higher_is_better
+    ('steps_to(test_accuracy, 0.6)', False)
+    >>> Measure.parse("finl(test_accuracy)")
+    Traceback (most recent call last):
+        ...
+    normlab.errors.UserError: there is no measure 'finl'; did you mean 'final'?
+    """
+
+    name: str
+    arguments: tuple[Any, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Measure":
+        """Read a measure.
+
+        Raises:
+            UserError: what is wrong, and what is allowed.
+        """
+        match = _TOKENS.fullmatch(text)
+        if match is None:
+            raise UserError(f"a measure is written as in final(test_accuracy), found '{text}'")
+        name, inner = match.groups()
+        if name not in MEASURES:
+            raise UserError(f"there is no measure '{name}'; {did_you_mean(name, MEASURES)}")
+        words = [word.strip() for word in (inner or "").split(",")] if (inner or "").strip() else []
+        kind = MEASURES[name]
+        takes = (*kind.takes, *kind.may_take)[: max(len(words), len(kind.takes))]
+        if len(words) != len(takes):
+            form, count = _form(name), len(words)
+            raise UserError(
+                f"'{text}' has {count} argument{'' if count == 1 else 's'}; it is written {form}"
+            )
+        return cls(name, tuple(map(_argument, takes, words)))
+
+    def __str__(self) -> str:
+        inner = ", ".join(f"{a:g}" if isinstance(a, float) else str(a) for a in self.arguments)
+        return f"{self.name}({inner})" if self.arguments else self.name
+
+    @property
+    def kind(self) -> Kind:
+        """What the language says of it."""
+        return MEASURES[self.name]
+
+    @property
+    def axis(self) -> str | None:
+        """The axis over which it is taken, which an arm's runs then differ in."""
+        takes = self.kind.takes
+        return self.arguments[takes.index("axis")] if "axis" in takes else None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics it names."""
+        pairs = zip(self.kind.takes, self.arguments, strict=False)
+        return tuple(argument for kind, argument in pairs if kind == "metric")
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """Whether more of it is better; None where neither is."""
+        higher = self.kind.higher_is_better
+        return higher(self.arguments) if callable(higher) else higher
+
+    def of(self, record: Record) -> Value | None:
+        """Its value for one finished run, or None where it has none.
+
+        Raises:
+            NoValueError: it has none, and there is more to say of that.
+        """
+        if record.rows and any(metric not in record.rows[-1] for metric in self.metrics):
+            return None  # runs of one sweep may hold examples out or not
+        return self.kind.compute(record, *self.arguments)
+
+    def over(self, records: list[Record]) -> Value | None:
+        """Its value for finished runs that differ on its axis alone."""
+        points = {record.axes[str(self.axis)]: record for record in records}
+        return self.kind.compute(dict(sorted(points.items())), *self.metrics)
+
+
+def _argument(kind: str, word: str) -> Any:
+    if kind == "metric" and word not in METRICS:
+        raise UserError(f"no metric is called '{word}'; {did_you_mean(word, METRICS)}")
+    if kind in ("quantity", "step"):
+        return as_quantity(word) if kind == "quantity" else as_step(word)
+    if kind != "number":
+        return word
+    try:
+        number = float(word)
+    except ValueError:
+        raise UserError(f"'{word}' must be a number") from None
+    if not math.isfinite(number):
+        raise UserError(f"'{word}' must be a finite number")
+    return number

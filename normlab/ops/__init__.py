@@ -1,0 +1,1 @@
+"""The arithmetic that normalisers share: moments, layouts, kernels, running averages."""

@@ -1,0 +1,1 @@
+"""Shows evidence: tables, figures, words, HTML, Markdown, published pages."""

@@ -1,0 +1,201 @@
+"""A rerun beside what was published of the same question: runs, values and verdicts compared."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from normlab.errors import UserError
+from normlab.evidence.compare import Arm, compare
+from normlab.evidence.verdicts import Verdict, judge
+from normlab.reports.columns import columns
+from normlab.reports.english import NONE, count_runs, interval, number
+from normlab.reports.pairs import ROUNDING, TOLERANCE, Difference, pair, values_agree
+from normlab.store.directory import Runs
+from normlab.store.record import Record
+
+Key = tuple[str, int, str]
+"""Arm, seed and axes: what runs are paired by."""
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """How a rerun stands to what was published.
+
+    Attributes:
+        measure: what the arms are shown by.
+        arms: name to the arm as published and as rerun; None where one of them lacks it.
+        verdicts: the claims that both have, as published and as rerun.
+        pairs: how many runs both have.
+        alike: how many of these were made on the same kind of machine both times.
+        tolerance: for the values of the others.
+        disagreements: everything in which the two differ, each with its place and both values.
+    """
+
+    measure: str
+    arms: dict[str, tuple[Arm | None, Arm | None]]
+    verdicts: list[tuple[Verdict, Verdict]]
+    pairs: int
+    alike: int
+    tolerance: float
+    disagreements: list[str]
+
+    def __str__(self) -> str:
+        rows = [["arm", f"published {self.measure}", "n", "rerun", "n", "largest difference"]]
+        rows += [[name, *_cells(*pair)] for name, pair in self.arms.items()]
+        lines = [
+            f"{count_runs(self.pairs)} of both compared, seed by seed: {self.alike} made on the "
+            f"same kind of machine, which must agree to rounding ({ROUNDING:g} of the value); "
+            f"{self.pairs - self.alike} on another, to {self.tolerance:g}.",
+            "",
+            *columns(rows),
+            "",
+        ]
+        for before, now in self.verdicts:
+            same = "as published" if before.outcome == now.outcome else "NOT AS PUBLISHED"
+            lines += [
+                before.claim.says,
+                f"  published: {_decided(before)}",
+                f"  rerun:     {_decided(now)}: {same}",
+            ]
+        count = len(self.disagreements)
+        said = f"{count} disagreement{'' if count == 1 else 's'}:" if count else "They agree."
+        return "\n".join([*lines, "", said, *(f"- {text}" for text in self.disagreements)])
+
+
+def agreement(
+    rerun: Runs, published: Runs, *, tolerance: float = TOLERANCE, common: bool = False
+) -> Agreement:
+    """Compare a rerun with published results, run by run.
+
+    Args:
+        rerun: the runs that were made again, or what was published of them.
+        published: what `normlab publish` wrote.
+        tolerance: for the values of runs that were made on another kind of machine, absolute below
+            1 and relative above.
+        common: compare only the runs that both have, without tuning and verdicts.
+
+    Raises:
+        UserError: there is nothing to compare, or the tolerance is negative.
+    """
+    if "shown" not in published.about:
+        raise UserError(f"{published.path} was not written by `normlab publish`")
+    if not tolerance >= 0:
+        raise UserError(f"the tolerance must be 0 or more, got {tolerance}")
+    old, new = (_by_key(runs) for runs in (published, rerun))
+    both = [key for key in old if key in new]
+    if not both:
+        raise UserError(f"{rerun.path} and {published.path} have no run in common")
+    found = [] if common else _missing(old, new)
+    alike = 0
+    for key in both:
+        is_alike, differences = pair(old[key], new[key], tolerance)
+        alike += is_alike
+        found += [_told(f"{key[0]}, seed {key[1]}: ", one) for one in differences]
+    verdicts: list[tuple[Verdict, Verdict]] = []
+    if not common:
+        within = 0.0 if alike == len(both) else tolerance
+        found += [_told("", one) for one in _of_experiment(published, rerun, within)]
+        verdicts, others = _verdicts(published, rerun)
+        found += others
+    measure = published.about["shown"]["measure"]
+    before, now = ({arm.name: arm for arm in compare(runs, measure=measure).arms}
+                   for runs in (published, rerun))  # fmt: skip
+    arms = {name: (before.get(name), now.get(name)) for name in {**before, **now}}
+    return Agreement(measure, arms, verdicts, len(both), alike, tolerance, found)
+
+
+def _by_key(runs: Runs) -> dict[Key, Record]:
+    found: dict[Key, Record] = {}
+    for entry in runs.entries:
+        key = entry.arm, entry.seed, json.dumps(entry.axes, sort_keys=True)
+        if key in found:
+            raise UserError(f"{runs.path}: {entry.arm} has seed {entry.seed} twice")
+        found[key] = Record.read(entry)
+    return found
+
+
+def _missing(old: dict[Key, Record], new: dict[Key, Record]) -> list[str]:
+    """Arms and seeds that one of the two lacks."""
+    found = []
+    for one, other, where in ((old, new, "published"), (new, old, "rerun")):
+        arms = {key[0] for key in other}
+        lacking = [key for key in one if key not in other]
+        whole = dict.fromkeys(arm for arm, _, _ in lacking if arm not in arms)
+        found += [f"{arm}: this arm is only in what was {where}" for arm in whole]
+        found += [
+            f"{arm}, seed {seed}, {axes}: this run is only in what was {where}"
+            for arm, seed, axes in lacking
+            if arm in arms
+        ]
+    return found
+
+
+def _of_experiment(published: Runs, rerun: Runs, tolerance: float) -> list[Difference]:
+    """What was tuned, and the target."""
+    old, new = ({"target": runs.about.get("target"), **_tuned(runs)} for runs in (published, rerun))
+    return [
+        (key, old.get(key), new.get(key))
+        for key in dict.fromkeys([*old, *new])
+        if not values_agree(old.get(key), new.get(key), tolerance if "score" in key else 0.0)
+    ]
+
+
+def _tuned(runs: Runs) -> dict[str, Any]:
+    """By place the values that tuning went by, chose and saw."""
+    tuning = runs.about.get("tuning") or {}
+    found = {f"tuning {key}": tuning[key] for key in ("grid", "seeds", "measure") if key in tuning}
+    for arm, own in tuning.get("chosen", {}).items():
+        found |= {f"{arm}: tuned {axis}": value for axis, value in own["values"].items()}
+        found |= {f"{arm}: scores at {json.dumps(one['values'])}": one["scores"]
+                  for one in own["tried"]}  # fmt: skip
+    return found
+
+
+def _verdicts(published: Runs, rerun: Runs) -> tuple[list[tuple[Verdict, Verdict]], list[str]]:
+    before, now = ({v.claim.hash: v for v in judge(runs)} for runs in (published, rerun))
+    both = [(before[key], now[key]) for key in before if key in now]
+    found = []
+    for one, other in both:
+        for what, a, b in (("verdict", one.outcome, other.outcome),
+                           ("standing", one.standing, other.standing)):  # fmt: skip
+            if a != b:
+                found.append(_told(f"claim '{one.claim.says}': ", (what, a, b)))
+    for own, others, where in ((before, now, "published"), (now, before, "rerun")):
+        found += [f"claim '{verdict.claim.says}' ({verdict.claim.expect}): it is only in what was "
+                  f"{where}" for key, verdict in own.items() if key not in others]  # fmt: skip
+    return both, found
+
+
+def _told(where: str, difference: Difference) -> str:
+    place, old, new = difference
+    return f"{where}{place}: {_shown(old)} published, {_shown(new)} rerun"
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _cells(old: Arm | None, new: Arm | None) -> list[str]:
+    cells = []
+    for arm in (old, new):
+        if arm is None or len(arm.sample) == 0:
+            cells += [NONE, "0"]
+            continue
+        spread = f", {interval(arm.mean.interval)}" if len(arm.sample) > 1 else ""
+        cells += [f"{number(arm.mean.estimate)}{spread}", str(len(arm.sample))]
+    if old is None or new is None:
+        return [*cells, NONE]
+    before, now = (
+        dict(zip(arm.sample.seeds, arm.sample.values, strict=True)) for arm in (old, new)
+    )
+    apart = [abs(float(before[seed] - now[seed])) for seed in before if seed in now]
+    return [*cells, f"{max(apart):.2g}" if apart else NONE]
+
+
+def _decided(verdict: Verdict) -> str:
+    if verdict.contrast is None:
+        return f"{verdict.outcome}, {verdict.why}"
+    return (
+        f"{verdict.outcome}, {number(verdict.contrast.estimate)} "
+        f"({100 * verdict.level:.3g}% interval {interval(verdict.interval)})"
+    )

@@ -1,0 +1,220 @@
+"""A measure over an axis of the sweep (batch size, depth, learning rate), or over the steps.
+
+With more axes there is a panel for each of their settings, and in each a line for each normaliser.
+"""
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from normlab.errors import UserError, did_you_mean
+from normlab.evidence.intervals import Interval, mean_interval
+from normlab.evidence.samples import sample
+from normlab.measures.measures import METRICS, Measure
+from normlab.reports.english import short_name
+from normlab.reports.style import (
+    COLOURS,
+    DASHES,
+    INK,
+    MARKERS,
+    WIDTH,
+    Picture,
+    framed,
+    in_order,
+    plain,
+)
+from normlab.store.record import Record
+
+if TYPE_CHECKING:
+    from normlab.evidence.compare import Comparison
+
+LOG_FROM = 8
+"""An axis whose largest value is so many times the smallest is drawn on a log scale."""
+
+STEP, HEIGHT, LINE = "step", 2.9, "norm"
+
+
+class Point(NamedTuple):
+    """One place of a line: the mean there, its interval, and how many of the runs diverged."""
+
+    across: float
+    mean: float
+    interval: Interval
+    lost: int = 0
+    runs: int = 0
+
+
+def over(
+    comparison: "Comparison", axis: str | None = None, *, metric: str | None = None, how: str = ""
+) -> Figure:
+    """The mean by an axis of the sweep, or by step, with its 95% interval.
+
+    A cross is where all runs diverged, an open ring where some did.
+
+    Args:
+        comparison: of a sweep over that axis.
+        axis: which; the numeric one with the most values if left out; "step" for curves.
+        metric: of curves: a column of the metrics, or a probe's quantity such as activations.mean.
+        how: how a quantity's values become one, as in the measure `probe`.
+
+    Raises:
+        UserError: the sweep has no such axis.
+    """
+    records = comparison.records
+    axis = axis or next(iter(numeric_axes(records)), None)
+    if axis != STEP and axis not in axes_of(records):
+        known = did_you_mean(axis or "", [*axes_of(records), STEP])
+        raise UserError(f"the sweep has no axis '{axis or 'of numbers'}'; {known}")
+    tied = {axis} if axis == STEP else _tied(records, axis)
+    others = [other for other in axes_of(records) if other not in tied]
+    by = LINE if LINE in others else next(iter(others), None)
+    panels: dict[str, list[Record]] = {}
+    for record in records:
+        rest = [_word(a, record.axes[a]) for a in others if a != by and a in record.axes]
+        panels.setdefault(", ".join(rest), []).append(record)
+    line_of = {id(record): "" if by is None else str(record.axes.get(by, "")) for record in records}
+    lines = in_order(list(line_of.values()))
+    figure = Picture(figsize=(WIDTH, HEIGHT), layout="constrained")
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    ticks = [] if axis == STEP else in_order([record.axes[axis] for record in records])
+    for place, (title, own) in zip(row, panels.items(), strict=True):
+        framed(place)
+        for index, line in enumerate(lines):
+            chosen = [record for record in own if line_of[id(record)] == line]
+            points = (
+                _by_step(chosen, metric or "test_accuracy", how) if axis == STEP
+                else _by_axis(chosen, comparison.measure, axis, ticks)
+            )  # fmt: skip
+            if axis == STEP:
+                _curve(place, points, line, index)
+            else:
+                _bars(place, points, line, index, joined=all(map(_is_number, ticks)))
+        if ticks:
+            _scale(place, ticks)
+        place.set_xlabel(plain(axis.replace("_", " ")))
+        place.set_title(plain(title), fontsize=9, loc="left", color=INK)
+    curve = f"{metric or 'test_accuracy'} {how}".replace("_", " ").strip()
+    row[0].set_ylabel(plain(curve if axis == STEP else short_name(comparison.measure)))
+    found: dict[str, Any] = {}
+    for place in row:
+        for handle, label in zip(*place.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if by is not None:
+        figure.legend(found.values(), found.keys(), loc="outside upper left", frameon=False,
+                      fontsize=9, labelcolor=INK, ncols=4)  # fmt: skip
+    return figure
+
+
+def axes_of(records: list[Record]) -> list[str]:
+    """The sweep's axes."""
+    return list(dict.fromkeys(axis for record in records for axis in record.axes))
+
+
+def numeric_axes(records: list[Record]) -> list[str]:
+    """Those of at least two numbers, that with the most values first."""
+    values = {axis: {r.axes.get(axis) for r in records} for axis in axes_of(records)}
+    numeric = [axis for axis, own in values.items() if len(own) > 1 and all(map(_is_number, own))]
+    return sorted(numeric, key=lambda axis: -len(values[axis]))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _tied(records: list[Record], axis: str) -> set[str]:
+    """The axes that go with one: it tells their values."""
+    found = set()
+    for other in axes_of(records):
+        pairs = {(record.axes.get(axis), str(record.axes.get(other))) for record in records}
+        if len(pairs) == len({value for value, _ in pairs}):
+            found.add(other)
+    return found
+
+
+def _word(axis: str, value: Any) -> str:
+    return value if isinstance(value, str) else f"{axis}={value}"
+
+
+def _by_axis(records: list[Record], measure: Measure, axis: str, ticks: list[Any]) -> list[Point]:
+    """A point for each value of the axis; names stand at 0, 1, 2."""
+    found = []
+    for index, tick in enumerate(ticks):
+        own = [record for record in records if record.axes[axis] == tick]
+        values = sample("", own, measure)
+        if len(values) and not values.censored.any():
+            lost = sum(record.state == "diverged" for record in own)
+            across = tick if _is_number(tick) else index
+            found.append(_point(across, values.values, lost, len(own)))
+    return found
+
+
+def _by_step(records: list[Record], metric: str, how: str) -> list[Point]:
+    """A point for each step that every finished run has: a mean of a changing set would mislead."""
+    tables = [_table(record, metric, how) for record in records if record.state == "done"]
+    steps = sorted(set.intersection(*map(set, tables))) if tables else []
+    return [_point(step, np.array([table[step] for table in tables])) for step in steps]
+
+
+def _table(record: Record, metric: str, how: str) -> dict[int, float]:
+    """Step to value: of a column of metrics, or of what a probe saw."""
+    if metric in METRICS:
+        return {row["step"]: row[metric] for row in record.rows if metric in row}
+    steps = dict.fromkeys(row["step"] for row in record.probes if "values" in row)
+    seen = {step: Measure("probe", (metric, step, *([how] if how else []))) for step in steps}
+    values = {step: measure.of(record) for step, measure in seen.items()}
+    return {step: value.number for step, value in values.items() if value is not None}
+
+
+def _point(across: float, values: np.ndarray, lost: int = 0, runs: int = 0) -> Point:
+    mean, found = float(values.mean()), mean_interval(values)
+    return Point(across, mean, found if math.isfinite(found.low) else Interval(mean, mean),
+                 lost, runs)  # fmt: skip
+
+
+def _style(index: int) -> dict[str, Any]:
+    # Colours repeat from the ninth line on, but not together with their marks and dashes.
+    turn = index + index // len(COLOURS)
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[turn % len(DASHES)],
+            "marker": MARKERS[turn % len(MARKERS)], "linewidth": 1.8}  # fmt: skip
+
+
+def _curve(axes: Any, points: list[Point], label: str, index: int) -> None:
+    """Means with a band."""
+    if points:
+        across, means, bands, *_ = zip(*points, strict=True)
+        style = _style(index) | {"markersize": 0}
+        axes.plot(across, means, label=plain(label), **style)
+        axes.fill_between(across, *zip(*bands, strict=True), color=style["color"], alpha=0.16,
+                          linewidth=0)  # fmt: skip
+
+
+def _bars(axes: Any, points: list[Point], label: str, index: int, joined: bool) -> None:
+    """Means with a bar each, and lines between them."""
+    if points:
+        across, means, bars, *_ = zip(*points, strict=True)
+        style = _style(index)
+        if not joined:
+            style["linestyle"] = "none"
+        axes.plot(across, means, label=plain(label), markersize=4.5, **style)
+        axes.vlines(across, *zip(*bars, strict=True), color=style["color"], linewidth=1.4,
+                    alpha=0.7)  # fmt: skip
+        for point in points:
+            if point.lost:
+                mark = "x" if point.lost == point.runs else "o"
+                axes.plot(point.across, point.mean, mark, color=style["color"], markersize=9,
+                          markerfacecolor="none", zorder=3)  # fmt: skip
+
+
+def _scale(axes: Any, ticks: list[Any]) -> None:
+    if not all(map(_is_number, ticks)):
+        axes.set_xticks(
+            range(len(ticks)), list(map(plain, ticks)), rotation=20, ha="right", fontsize=8
+        )
+        return
+    if min(ticks) > 0 and max(ticks) >= LOG_FROM * min(ticks):
+        axes.set_xscale("log")
+    every = 1 + (len(ticks) - 1) // 6
+    axes.set_xticks(ticks[::every], [f"{v:g}" for v in ticks[::every]])
+    axes.minorticks_off()

@@ -1,0 +1,170 @@
+"""Sentences: what a comparison and a verdict say, in plain English."""
+
+import math
+from typing import TYPE_CHECKING
+
+from normlab.evidence.doubts import mixed, share
+from normlab.evidence.estimates import Contrast
+from normlab.evidence.intervals import Interval, interquartile_mean
+from normlab.evidence.power import MOST_SEEDS, between
+from normlab.evidence.samples import Sample
+from normlab.evidence.verdicts import Verdict
+from normlab.measures.measures import Measure
+
+if TYPE_CHECKING:
+    from normlab.evidence.compare import Arm, Comparison
+
+NONE, UNBOUNDED = "-", "unbounded"
+SAME = Interval(0.0, 0.0)
+
+
+def short_name(measure: Measure) -> str:
+    """What a probe saw by its quantity alone; any other measure as it is written.
+
+    >>> short_name(Measure.parse("probe(updates.spread, end)"))
+    'spread, end'
+    """
+    if "quantity" not in measure.kind.takes:
+        return str(measure)
+    quantity, *more = measure.arguments
+    return ", ".join([quantity.rpartition(".")[2].replace("_", " "), *map(str, more)])
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number as tables show it.
+
+    >>> number(0.61234), number(12345.6), number(float("nan")), number(float("inf"))
+    ('0.612', '12346', '-', '∞')
+    """
+    if math.isnan(value):
+        return NONE
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
+    if value == 0 or abs(value) >= 0.0995:
+        return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:.{digits}f}" if abs(value) >= 0.001 else f"{value:.1e}"
+
+
+def interval(found: Interval | None, digits: int = 3) -> str:
+    """An interval as tables show it.
+
+    >>> interval(Interval(0.1, 0.25)), interval(Interval(-math.inf, math.inf))
+    ('0.100 to 0.250', 'unbounded')
+    """
+    if found is None:
+        return NONE
+    if math.isinf(found.low) and math.isinf(found.high):
+        return UNBOUNDED
+    return f"{number(found.low, digits)} to {number(found.high, digits)}"
+
+
+def count_runs(count: int) -> str:
+    """As in "1 run", "5 runs"."""
+    return f"{count} run{'' if count == 1 else 's'}"
+
+
+def learning(one: Sample) -> str:
+    """How many seeds did not learn, and what the middle half came to; empty where all learned.
+
+    >>> import numpy as np
+    >>> four = np.array([0.1, 0.6, 0.6, 0.7])
+    >>> learning(Sample("a", (0, 1, 2, 3), four, np.zeros(4, bool), 4, unlearned=(0,)))
+    '1 of 4 seeds of a did not learn (interquartile mean 0.600)'
+    """
+    if not mixed(one) or one.censored.any():
+        return share(one)
+    return f"{share(one)} (interquartile mean {number(interquartile_mean(one.values))})"
+
+
+def about_arm(comparison: "Comparison", arm: "Arm") -> str:
+    """What is known of an arm against the baseline, with how much, how many and how sure.
+
+    Where seeds did not learn, it begins with how many.
+    """
+    first = learning(arm.sample)
+    if mixed(arm.sample):
+        first += ", so the interval of its mean does not cover what it says"
+    return f"{first[:1].upper()}{first[1:]}. {_against(comparison, arm)}" if first else _against(
+        comparison, arm)  # fmt: skip
+
+
+def _against(comparison: "Comparison", arm: "Arm") -> str:
+    found, base, measure = arm.difference, arm.baseline, comparison.measure
+    assert found is not None
+    if min(found.n) == 0:
+        return f"{arm.name}: nothing to compare with {base} yet."
+    if min(found.n) < 2:
+        return f"{arm.name}: one run says nothing of a difference from {base}; sweep over seeds."
+    counts = f"n = {found.n[0]} and {found.n[1]}"
+    if found.interval == SAME:
+        return f"{arm.name} is the same as {base} in every seed ({counts})."
+    if not arm.distinguished:
+        return f"{arm.name} is not distinguished from {base}{_so_far(found, counts)}"
+    larger = found.interval.low > 0
+    if measure.higher_is_better is None:
+        word, of_runs = "larger" if larger else "smaller", ""
+    else:
+        word = "better" if larger == measure.higher_is_better else "worse"
+        of_runs = f" A run of it beats one of {base} with probability {arm.better:.2f}."
+    sure = f"95% interval of the difference {interval(found.interval)}; {counts}"
+    if not math.isfinite(found.estimate):  # some runs never reached the target
+        return f"{arm.name} is {word} than {base} ({sure}).{of_runs}"
+    means = f"{number(arm.mean.estimate)} against {number(comparison.arm(base).mean.estimate)}"
+    size = number(abs(found.estimate))
+    if arm.sample.censored.any() or comparison.arm(base).sample.censored.any():
+        means = "by ranks, as some runs never reached it"
+    return f"{arm.name} is {word} than {base} by {size} ({means}; {sure}).{of_runs}"
+
+
+def _so_far(found: Contrast, counts: str) -> str:
+    bounds = interval(found.interval)
+    if bounds == UNBOUNDED:
+        reason = found.lacking or "too few runs, or a target that they never reached"
+        bounds = f"no bounds: {reason}"
+    text = f" ({bounds}; {counts})."
+    if not found.foretells:
+        return text
+    seeds = found.more_seeds(0.0)
+    if seeds is None:
+        return f"{text} More than {MOST_SEEDS} seeds an arm would be needed to tell them apart."
+    return (
+        f"{text} About {seeds} seeds an arm ({between(found.seeds_range(0.0))}, the spread being "
+        f"known from {max(found.n)}) would tell in 80% of cases, if the difference is what it "
+        "seems."
+    )
+
+
+def about_verdict(verdict: Verdict) -> str:
+    """A verdict in one or two sentences; the claim itself stands before it."""
+    said = _by_numbers(verdict)
+    return f"Withdrawn: {verdict.retracted} By the numbers: {said}" if verdict.retracted else said
+
+
+def _by_numbers(verdict: Verdict) -> str:
+    """A verdict by its interval alone. Where seeds did not learn, it begins with how many."""
+    claim, found = verdict.claim, verdict.contrast
+    left = verdict.arms[0].name if verdict.arms else "left"
+    what = {
+        "difference": f"{Measure.parse(claim.measure)} of {left} less that of "
+        + (verdict.arms[1].name if len(verdict.arms) > 1 else "right"),
+        "ratio": f"{Measure.parse(claim.measure)} of {left} over that of "
+        + (verdict.arms[1].name if len(verdict.arms) > 1 else "right"),
+        "mean": f"mean {Measure.parse(claim.measure)} of {left}",
+    }[claim.expectation.quantity]
+    if found is None:
+        return f"{verdict.outcome.capitalize()}: {verdict.why}."
+    counts = " and ".join(str(n) for n in found.n)
+    paired = ", paired by seed" if found.paired else ""
+    known = f"is {number(found.estimate)}"
+    if math.isnan(found.estimate):
+        known = "has no estimate, as runs never reached the target"
+    shares = dict.fromkeys(filter(None, map(learning, verdict.arms)))
+    first = f"{', and '.join(shares)}; " if shares else ""
+    return (
+        f"{verdict.outcome.capitalize()}: {first}{what} {known}, "
+        f"{100 * verdict.level:.3g}% interval {interval(verdict.interval)} "
+        f"(n = {counts}{paired}; {found.method}), expected {claim.expectation.text}: "
+        f"{verdict.why}."
+    )

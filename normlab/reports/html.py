@@ -1,0 +1,215 @@
+"""A comparison as a page: one file, no network, readable without scripts (there are none)."""
+
+import io
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import matplotlib
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from normlab.errors import UserError
+from normlab.evidence.about import differing, made_with, tuning_lines
+from normlab.evidence.remarks import read_remarks
+from normlab.reports import figures
+from normlab.reports import probe_figures as insides
+from normlab.reports.cells import table
+from normlab.reports.english import about_arm, about_verdict, count_runs, number
+from normlab.reports.markdown import limits
+from normlab.reports.style import COLOURS, FAINT, INK, SVG
+
+if TYPE_CHECKING:
+    from normlab.evidence.compare import Comparison
+
+
+def to_html(comparison: "Comparison", command: str) -> str:
+    """The whole report; the same runs and command give the same bytes.
+
+    Args:
+        comparison: what to report.
+        command: what made it, to be shown.
+    """
+    keys, settings = differing(comparison.records)
+    headings, rows = table(comparison)
+    others = [arm for arm in comparison.arms if arm.difference is not None]
+    return _template("report.html.j2").render(
+        about=comparison.runs.about,
+        comparison=comparison,
+        command=command,
+        counts=_counts(comparison),
+        verdicts=[(verdict, about_verdict(verdict)) for verdict in comparison.verdicts],
+        sentences=[about_arm(comparison, arm) for arm in others],
+        headings=headings,
+        rows=rows,
+        limits=limits(comparison),
+        pictures=_pictures(comparison),
+        insides=_insides(comparison),
+        seeds=sorted({record.seed for record in comparison.records}),
+        grid=_grid(comparison),
+        differing=[
+            (key, [json.dumps(own[key]) if key in own else "" for own in settings.values()])
+            for key in keys
+        ],
+        arms_of_settings=list(settings),
+        tuning=tuning_lines(comparison.runs.about),
+        made_with=made_with(comparison.records),
+        warnings=_warnings(comparison),
+        colours=COLOURS,
+    )
+
+
+def to_fragment(comparison: "Comparison") -> str:
+    """The verdicts, the table and the differences, for a notebook."""
+    headings, rows = table(comparison)
+    comparable = any(arm.difference is not None for arm in comparison.arms)
+    return _template("fragment.html.j2").render(
+        verdicts=[(verdict, about_verdict(verdict)) for verdict in comparison.verdicts],
+        headings=headings,
+        rows=rows,
+        picture=_svg(figures.differences(comparison)) if comparable else None,
+        warnings=_warnings(comparison),
+        colours=COLOURS,
+    )
+
+
+def _warnings(comparison: "Comparison") -> list[str]:
+    """What a person remarked first."""
+    return [*filter(None, [read_remarks(comparison.runs.path).beware]), *comparison.warnings]
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("normlab.reports"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(name)
+
+
+def _counts(comparison: "Comparison") -> str:
+    states = [record.state for record in comparison.records]
+    words = {"new": "missing"}
+    each = ", ".join(f"{states.count(s)} {words.get(s, s)}" for s in dict.fromkeys(states))
+    return f"{count_runs(len(states))}: {each}"
+
+
+VARIABLES = {
+    **{colour: f"var(--arm-{index})" for index, colour in enumerate(COLOURS)},
+    INK: "var(--ink)",
+    FAINT: "var(--faint)",
+}
+"""The page's colours for those of the figures."""
+
+Shown = tuple[str, str, Markup, tuple[str, str, Markup] | None]
+"""Heading, what it shows, the picture; and one more to open on demand, with its own words."""
+
+EVERY_SEED = ("every seed", "One line a run; a cross is where one diverged.")
+
+
+def _pictures(comparison: "Comparison") -> list[Shown]:
+    """All pictures but those of probes."""
+    found: list[Shown] = []
+    base, measure = comparison.against, comparison.measure
+
+    def add(heading: str, says: str, figure: Figure, more: Figure | None = None) -> None:
+        found.append((heading, says, _svg(figure), (*EVERY_SEED, _svg(more)) if more else None))
+
+    if len(comparison.arms) > 1:
+        says = (
+            f"The difference of each arm's mean {measure} to that of {base}, with its 95% "
+            f"interval; below it a tick for every run, less the mean of {base}."
+        )
+        add(f"Differences to {base}", says, figures.differences(comparison))
+    if any(len(arm.sample) for arm in comparison.arms):
+        says = "A mark for every run; the line is the 95% interval of the mean."
+        add("Every run", says, figures.values(comparison))
+    present = [m for m in ("test_accuracy", "train_loss") if _has(comparison, m)]
+    for metric in present:
+        says = "The mean over seeds; the band is the 95% interval of the mean."
+        every = figures.curves(comparison, metric, every_seed=True)
+        name = metric.replace("_", " ").capitalize()
+        add(f"{name} by step", says, figures.curves(comparison, metric), every)
+    if "test_accuracy" in present:
+        says = "The same against seconds of training, without compilation and evaluation."
+        timed = figures.curves(comparison, "test_accuracy", x="train_seconds")
+        add("Test accuracy by time", says, timed)
+    for name in ("seconds_per_step", "peak_memory"):
+        if any(name in a.prices and math.isfinite(a.mean.estimate) for a in comparison.arms):
+            words = {"seconds_per_step": "time", "peak_memory": "memory"}[name]
+            says = f"The mean {measure} with its 95% interval, and the median {words} of a step."
+            add(f"Price in {words}", says, figures.price(comparison, name))
+    found += _maps(comparison)
+    return found
+
+
+def _insides(comparison: "Comparison") -> list[Shown]:
+    """A picture for each probe that was on, and one with all its quantities on demand."""
+    shown: list[Shown] = []
+    for probe, found in insides.seen(comparison).items():
+        says = "The mean over seeds; the band reaches from the lowest seed to the highest."
+        if any(own.layers and len(own.steps) > 1 for own in found.values()):
+            says += (
+                " Over steps: the median of the layers; the band reaches from the lowest layer to "
+                "the highest."
+            )
+        more = None
+        if insides.has_more(found, probe):
+            whole = _svg(insides.probes(comparison, probe, every=True))
+            more = ("every quantity", "As above.", whole)
+        figure = _svg(insides.probes(comparison, probe))
+        shown.append((probe.replace("_", " ").capitalize(), says, figure, more))
+    return shown
+
+
+def _has(comparison: "Comparison", metric: str) -> bool:
+    return any(metric in row for record in comparison.records for row in record.rows)
+
+
+def _maps(comparison: "Comparison") -> list[tuple[str, str, Markup, None]]:
+    found = []
+    if comparison.measure.axis is None:
+        try:
+            down, across = figures.heat_axes(comparison)[:2]
+        except UserError:
+            pass
+        else:
+            says = f"The mean {comparison.measure} by {down} and {across}; hatched: no result."
+            found.append((f"{down} by {across}", says, _svg(figures.heat(comparison)), None))
+    if len({str(record.axes.get("data")) for record in comparison.records}) > 1:
+        says = "The share of runs that reach each value, every data set counting alike."
+        found.append(("Performance profile", says, _svg(figures.profile(comparison)), None))
+    return found
+
+
+def _grid(comparison: "Comparison") -> list[tuple[str, list[tuple[str, str]]]]:
+    """Every planned run: arm to (state, text) by seed."""
+    seeds = sorted({record.seed for record in comparison.records})
+    cells: dict[str, dict[int, tuple[str, str]]] = {}
+    for record in comparison.records:
+        last = record.rows[-1].get("test_accuracy") if record.rows else None
+        shown = number(last) if last is not None and record.state == "done" else ""
+        text = {"done": shown, "new": "missing"}.get(record.state, record.state)
+        if record.state == "diverged":
+            text += f" at step {record.status['diverged']['step']}"
+        cells.setdefault(record.arm, {})[record.seed] = (record.state, text)
+    nothing = ("unplanned", "")
+    return [(arm, [own.get(seed, nothing) for seed in seeds]) for arm, own in cells.items()]
+
+
+def _svg(figure: Figure) -> Markup:
+    """A figure as SVG whose colours are the page's."""
+    with matplotlib.rc_context(SVG):
+        file = io.StringIO()
+        metadata: dict[str, Any] = {"Date": None, "Creator": None}
+        figure.savefig(file, format="svg", metadata=metadata, transparent=True)
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    # Where a colour is set, not where an arm is called so.
+    return Markup(
+        re.sub(r"(?<=[a-z]: )#[0-9a-f]{6}", lambda found: VARIABLES.get(found[0], found[0]), text)
+    )

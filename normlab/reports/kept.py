@@ -1,0 +1,58 @@
+"""What of a run's numbers is worth a line in a repository."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from normlab.measures.measures import Measure
+from normlab.reports.probe_figures import LEADING
+from normlab.store.published import Rows
+
+MOST_ROWS = 40
+"""Of a run's metrics, unless a claim is about their area: evenly spaced, and those that claims ask
+for."""
+
+
+def evenly_spaced(items: Sequence[Any]) -> list[Any]:
+    """The first, the last and those between, at most `MOST_ROWS`."""
+    count = min(len(items), MOST_ROWS)
+    return [items[int(i)] for i in np.linspace(0, len(items) - 1, count).round()]
+
+
+class Kept:
+    """Chooses rows of metrics and of probes by what claims measure and pictures draw."""
+
+    def __init__(self, measures: Iterable[str], drawn: str = "") -> None:
+        self._measures = [Measure.parse(text) for text in measures]
+        inside = (one.arguments[0] for one in self._measures if looks_inside(one))
+        self._quantities = {name.rpartition(".")[2] for name in (*inside, drawn)}
+        self._leading = {} if drawn else LEADING
+
+    def rows(self, rows: Rows) -> Rows:
+        """All rows of short curves; of long ones some."""
+        if len(rows) <= MOST_ROWS or any(one.name == "area" for one in self._measures):
+            return rows
+        chosen = set(evenly_spaced(range(len(rows))))
+        for one in self._measures:
+            if one.name in ("steps_to", "seconds_to"):
+                values = [row[one.metrics[0]] for row in rows]
+                sign = 1 if one.metrics[0].endswith("loss") else -1
+                reached = (i for i, v in enumerate(values) if sign * v <= sign * one.arguments[1])
+                chosen.add(next(reached, 0))
+            if one.name == "best":
+                values = np.array([row[one.metrics[0]] for row in rows])
+                chosen.add(int(values.argmax() if one.higher_is_better else values.argmin()))
+        return [rows[index] for index in sorted(chosen)]
+
+    def probes(self, rows: Rows) -> Rows:
+        """What claims name, and what the picture draws: if not told, what pictures show first."""
+        return [row for row in rows if "error" in row or self._is_kept(row)]
+
+    def _is_kept(self, row: dict[str, Any]) -> bool:
+        return row["quantity"] in (*self._quantities, *self._leading.get(row["probe"], ()))
+
+
+def looks_inside(measure: Measure) -> bool:
+    """Whether a measure is of what probes saw."""
+    return "quantity" in measure.kind.takes

@@ -1,0 +1,142 @@
+"""A comparison as text: Markdown for a file, aligned columns for a terminal."""
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from normlab.evidence.about import differing, made_with, tuning_lines
+from normlab.evidence.doubts import hidden_failures
+from normlab.evidence.remarks import read_remarks
+from normlab.evidence.verdicts import Verdict
+from normlab.reports.cells import table
+from normlab.reports.columns import columns, visible, widths
+from normlab.reports.english import about_arm, about_verdict, number
+
+if TYPE_CHECKING:
+    from normlab.evidence.compare import Comparison
+
+MOST_COLUMNS = 8
+
+
+def escaped(text: str) -> str:
+    """Words in one line that Markdown shows as they are.
+
+    >>> escaped("a*b* <i> $x$ [0.1, 0.2] p < 0.05")
+    'a\\\\*b\\\\* \\\\<i> \\\\$x\\\\$ [0.1, 0.2] p < 0.05'
+    """
+    return re.sub(r"([\\`*$]|<(?=[A-Za-z/!?])|\](?=\()|~(?=~))", r"\\\1", visible(text))
+
+
+def to_text(comparison: "Comparison") -> str:
+    """For a terminal: the table, the verdicts, the warnings."""
+    return "\n".join([aligned(*table(comparison)), *remarks(comparison)])
+
+
+def remarks(comparison: "Comparison") -> list[str]:
+    """What stands below the table in a terminal: verdicts, tuning, warnings."""
+    beware = read_remarks(comparison.runs.path).beware
+    return [
+        *([f"beware: {beware}"] if beware else []),
+        *map(verdict_line, comparison.verdicts),
+        *(f"tuning: {visible(text)}" for text in tuning_lines(comparison.runs.about)),
+        *(f"note: {visible(text)}" for text in comparison.warnings),
+    ]
+
+
+def verdict_line(verdict: Verdict) -> str:
+    """The claim, its standing, and the verdict."""
+    says = f"{visible(verdict.claim.says)} [{verdict.standing}]"
+    return f"{says}\n  {visible(about_verdict(verdict))}"
+
+
+def aligned(headings: list[str], rows: list[list[str]]) -> str:
+    """A table in columns, a rule below its headings."""
+    rule = ["-" * width for width in widths([headings, *rows])]
+    return "\n".join(columns([headings, rule, *rows]))
+
+
+def to_markdown(comparison: "Comparison", command: str) -> str:
+    """The whole report, without pictures."""
+    about, beware = comparison.runs.about, read_remarks(comparison.runs.path).beware
+    lines = [f"# {escaped(about['name'])}", ""]
+    if comparison.question:
+        lines += [escaped(comparison.question), ""]
+    if beware:
+        lines += [f"**Beware.** {beware}", ""]
+    if comparison.verdicts:
+        lines += ["## Claims", ""]
+        for verdict in comparison.verdicts:
+            lines += [
+                f"- {escaped(verdict.claim.says)} ({verdict.standing}).",
+                f"  {escaped(about_verdict(verdict))}",
+            ]
+        lines += [""]
+    lines += ["## Arms", ""]
+    others = [arm for arm in comparison.arms if arm.difference is not None]
+    lines += [f"- {escaped(about_arm(comparison, arm))}" for arm in others]
+    headings, rows = table(comparison)
+    lines += ["", *markdown_table(headings, [[*map(escaped, row)] for row in rows]), ""]
+    lines += [
+        f"Each arm is compared with {escaped(comparison.against)}. P(better) is the chance that a "
+        f"run of it beats one of the baseline; p is of a permutation test, corrected by Holm's "
+        f"rule for all {len(others)} arms compared.",
+        "",
+    ]
+    unseen = limits(comparison)
+    if unseen:
+        lines += [unseen, ""]
+    keys, settings = differing(comparison.records)
+    if keys:
+        lines += ["## What differs between the arms", ""]
+        lines += [*_settings(keys, settings), ""]
+    tuned = tuning_lines(comparison.runs.about)
+    if tuned:
+        lines += ["## Tuning", "", *(f"- {escaped(line)}" for line in tuned), ""]
+    if comparison.warnings:
+        lines += ["## Warnings", "", *(f"- {escaped(text)}" for text in comparison.warnings), ""]
+    lines += ["## Made with", ""]
+    lines += [f"- {name}: {'; '.join(v)}" for name, v in made_with(comparison.records).items()]
+    lines += [f"- report: `{command}`", ""]
+    return "\n".join(lines)
+
+
+def _settings(keys: list[str], settings: dict[str, dict[str, Any]]) -> list[str]:
+    """A column an arm; of many arms a line for each, with what it has."""
+    if len(settings) > MOST_COLUMNS:
+        return [
+            f"- {escaped(arm)}: {', '.join(f'{k} {json.dumps(value)}' for k, value in own.items())}"
+            for arm, own in settings.items()
+        ]
+    rows = [
+        [f"`{key}`", *(json.dumps(own[key]) if key in own else "" for own in settings.values())]
+        for key in keys
+    ]
+    return markdown_table(["key", *map(escaped, settings)], rows)
+
+
+def limits(comparison: "Comparison") -> str:
+    """What the intervals cannot show: other test examples, and failures that no seed showed."""
+    found, noise = [], comparison.test_noise
+    if noise is not None:
+        found.append(
+            f"Intervals are over seeds. Which examples the test set holds adds a standard error of "
+            f"{number(noise, 4)} to an accuracy as an estimate for new data; all arms share those "
+            f"examples, so it moves differences less."
+        )
+    whole = [len(arm.sample) for arm in comparison.arms if not arm.sample.unlearned]
+    seeds = min((n for n in whole if n > 1), default=0)
+    if seeds and comparison.measure.metrics and comparison.measure.axis is None:
+        found.append(
+            f"{seeds} seeds that all learned leave room for {hidden_failures(seeds):.0%} of seeds "
+            "that would not (95%), and no interval knows of those."
+        )
+    return " ".join(found)
+
+
+def markdown_table(headings: list[str], rows: list[list[str]]) -> list[str]:
+    """A table's lines."""
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(visible(cell).replace("|", r"\|") for cell in cells) + " |"
+
+    return [line(headings), line(["---"] * len(headings)), *map(line, rows)]

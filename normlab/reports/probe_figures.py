@@ -1,0 +1,267 @@
+"""Pictures of what probes saw: profiles over depth, curves over steps, slices of the landscape.
+
+A line is the mean over an arm's seeds, and its band reaches from the lowest seed to the highest:
+with the few seeds that probes usually have, an interval of the mean would hide everything.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from normlab.errors import UserError, did_you_mean
+from normlab.reports.probe_series import Seen, seen
+from normlab.reports.style import INK, WIDTH, Picture, colour, dash, framed, marker, plain
+
+if TYPE_CHECKING:
+    from normlab.evidence.compare import Arm, Comparison
+
+ALONG = "step along the gradient"
+
+LEADING = {
+    "activations": ("variance", "effective_rank", "dead"),
+    "covariate_shift": ("distance", "gradient_change", "gradient_cosine"),
+    "gradients": ("rms", "spread", "total"),
+    "hessian": ("largest", "smallest"),
+    "landscape": ("loss", "gradient_change", "beta"),
+    "propagation": ("square", "gradient", "similarity"),
+    "under_corruption": ("darkness", "fog", "clean", "corrupted"),
+    "updates": ("ratio", "angle", "spread"),
+}
+"""What a probe's picture shows first; of another probe, the first three quantities."""
+
+POSITIONS = "step"
+"""The vector of a probe that says where along a line its other vectors were taken."""
+
+ROW, ALONE = 1.75, 2.5
+"""Inches: of a row of three panels, and of a panel by itself."""
+
+
+def probes(
+    comparison: "Comparison",
+    probe: str | None = None,
+    quantity: str | None = None,
+    *,
+    every: bool = False,
+) -> Figure:
+    """What one probe saw: by depth at the first and the last step, and over the steps.
+
+    Of a quantity of each layer the curve over steps is the median over layers, and its band
+    reaches from the lowest layer to the highest (both as means over seeds).
+
+    Args:
+        comparison: whose arms.
+        probe: its name; the first one if left out.
+        quantity: one of its quantities, to be drawn large and with the layers' names.
+        every: all its quantities, not only the leading ones.
+
+    Raises:
+        UserError: the runs have no such probe or quantity.
+    """
+    found = seen(comparison)
+    if not found:
+        raise UserError(
+            f"{comparison.runs.path}: these runs were made without probes; give the config a "
+            "section 'probes' (normlab describe probes), and the runs are made with it"
+        )
+    name = probe or next(iter(found))
+    if name not in found:
+        raise UserError(f"no probe '{name}' was on; {did_you_mean(name, found)}")
+    own = found[name]
+    shown = {q: one for q, one in own.items() if one.dimensions < 2 and not _is_positions(q, own)}
+    if quantity is not None:
+        if quantity not in shown:
+            raise UserError(f"{name} has no '{quantity}'; {did_you_mean(quantity, shown)}")
+        return _draw(comparison, [[p] for p in _panels(quantity, own)], ALONE)
+    if not every:
+        leading = [q for q in LEADING.get(name, ()) if q in shown] or list(shown)[:3]
+        shown = {q: shown[q] for q in leading}
+    rows = [_panels(q, own) for q in shown if shown[q].dimensions]
+    single = [panel for q in shown if not shown[q].dimensions for panel in _panels(q, own)]
+    rows += [single[start : start + 3] for start in range(0, len(single), 3)]
+    return _draw(comparison, rows, ROW)
+
+
+def has_more(found: dict[str, Seen], probe: str) -> bool:
+    """Whether a probe has quantities that its picture does not show first."""
+    shown = {q for q, one in found.items() if one.dimensions < 2 and not _is_positions(q, found)}
+    return bool(shown - set(LEADING.get(probe, list(found)[:3])))
+
+
+def _is_positions(quantity: str, own: dict[str, Seen]) -> bool:
+    return quantity == POSITIONS and own[quantity].dimensions == 1 and not own[quantity].layers
+
+
+Draw = Callable[[Any, "Comparison"], None]
+
+
+@dataclass
+class _Panel:
+    """One pair of axes: what is drawn in them, and how they are labelled."""
+
+    quantity: str
+    title: str
+    across: str
+    draw: Draw
+    logarithmic: bool
+    layers: list[str] = field(default_factory=list)
+
+
+def _panels(quantity: str, own: dict[str, Seen]) -> list[_Panel]:
+    """The panels of one quantity: first step, last step, over steps; or a few steps of a line."""
+    one = own[quantity]
+    steps, log, label = one.steps, one.logarithmic, quantity.replace("_", " ")
+
+    def panel(title: str, across: str, draw: Draw, layers: list[str] | None = None) -> _Panel:
+        return _Panel(label, title, across, draw, log, layers or [])
+
+    if one.dimensions == 0:
+        if len(steps) == 1:
+            return [panel(f"step {steps[0]}", "", lambda a, c: _dots(a, c, one, steps[0]))]
+        return [panel("", "step", lambda a, c: _over_steps(a, c, one))]
+    if one.layers:
+        names = [list(own) for own in one.layers.values()]
+        common = names[0] if all(own == names[0] for own in names) else []
+        ends = list(dict.fromkeys((steps[0], steps[-1])))
+        found = [
+            panel(f"step {step}", "layer, by depth",
+                  lambda a, c, step=step: _by_depth(a, c, one, step), common)
+            for step in ends
+        ]  # fmt: skip
+        if len(steps) > 1:
+            found.append(panel("median of layers", "step", lambda a, c: _over_steps(a, c, one)))
+        return found
+    places = own.get(POSITIONS)
+    if places is None or places.dimensions != 1:  # as eigenvalues, in order
+        over = panel("the first over steps", "step", lambda a, c: _over_steps(a, c, one))
+        return [
+            *([over] if len(steps) > 1 else []),
+            *(panel(f"step {step}", "number",
+                    lambda a, c, step=step: _along(a, c, one, None, step))
+              for step in dict.fromkeys((steps[0], steps[-1]))),
+        ]  # fmt: skip
+    return [
+        panel(f"step {step}", ALONG,
+              lambda a, c, step=step: _along(a, c, one, places, step))
+        for step in sorted({steps[0], steps[len(steps) // 2], steps[-1]})
+    ]  # fmt: skip
+
+
+def _draw(comparison: "Comparison", rows: list[list[_Panel]], height: float) -> Figure:
+    figure = Picture(figsize=(WIDTH, 0.35 + height * len(rows)), layout="constrained")
+    across = max(map(len, rows))
+    grid = figure.add_gridspec(len(rows), across)
+    handles: dict[str, Any] = {}
+    for down, row in enumerate(rows):
+        first = None
+        for column, panel in enumerate(row):
+            shared = first if first and panel.quantity == row[0].quantity else None
+            axes = framed(figure.add_subplot(grid[down, column], sharey=shared))
+            first = first or axes
+            panel.draw(axes, comparison)
+            if panel.logarithmic:
+                axes.set_yscale("log")
+            if shared is None:
+                axes.set_ylabel(plain(panel.quantity))
+            else:
+                axes.tick_params(labelleft=False)
+            _label(axes, panel, across == 1)
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside upper left", frameon=False,
+                  fontsize=9, labelcolor=INK, ncols=min(4, max(1, len(handles))))  # fmt: skip
+    return figure
+
+
+def _label(axes: Any, panel: _Panel, large: bool) -> None:
+    axes.tick_params(labelsize=8)
+    axes.yaxis.label.set_fontsize(9)
+    axes.set_xlabel(panel.across, fontsize=8)
+    if panel.title:
+        axes.set_title(panel.title, fontsize=8, loc="left", color=INK)
+    if panel.layers and large:
+        axes.set_xticks(
+            range(1, len(panel.layers) + 1), list(map(plain, panel.layers)), rotation=40, ha="right"
+        )
+        axes.tick_params(axis="x", labelsize=7)
+    elif not panel.across:
+        axes.set_xticks([])
+    elif panel.across != ALONG:
+        axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+
+
+def _each(comparison: "Comparison", one: Seen) -> Iterable[tuple["Arm", dict[int, np.ndarray]]]:
+    """Every arm that has the quantity, with an array of (seeds, ...) by step."""
+    for arm in comparison.arms:
+        by_step = one.values.get(arm.name, {})
+        if by_step:
+            yield arm, {step: np.stack(all) for step, all in sorted(by_step.items())}
+
+
+def _by_depth(axes: Any, comparison: "Comparison", one: Seen, step: int) -> None:
+    for arm, by_step in _each(comparison, one):
+        if step in by_step:
+            across = np.arange(1, by_step[step].shape[1] + 1)
+            _line(axes, comparison, arm, across, by_step[step])
+            axes.set_xlim(0.6, len(across) + 0.4)
+
+
+def _along(axes: Any, comparison: "Comparison", one: Seen, places: Any, step: int) -> None:
+    for arm, by_step in _each(comparison, one):
+        if step not in by_step:
+            continue
+        across = np.arange(1, by_step[step].shape[1] + 1)
+        own = places.values.get(arm.name, {}).get(step) if places else None
+        if own is not None and own[0].shape == across.shape:
+            across = own[0]
+        _line(axes, comparison, arm, across, by_step[step])
+
+
+def _over_steps(axes: Any, comparison: "Comparison", one: Seen) -> None:
+    for arm, by_step in _each(comparison, one):
+        steps = np.array(list(by_step))
+        if one.layers:
+            means = [_mean(all) for all in by_step.values()]
+            middle = np.array([np.median(mean) for mean in means])
+            band = np.array([[mean.min(), mean.max()] for mean in means])
+            _line(axes, comparison, arm, steps, middle[None], band)
+        else:
+            seeds = max(len(all) for all in by_step.values())
+            table = np.full((seeds, len(steps)), np.nan)
+            for column, all in enumerate(by_step.values()):
+                table[: len(all), column] = all[:, 0] if all.ndim > 1 else all
+            _line(axes, comparison, arm, steps, table)
+
+
+def _dots(axes: Any, comparison: "Comparison", one: Seen, step: int) -> None:
+    for place, (arm, by_step) in enumerate(_each(comparison, one)):
+        style = {"color": colour(comparison, arm), "linestyle": "none", "label": plain(arm.name)}
+        axes.plot(np.full(len(by_step[step]), place), by_step[step], marker(comparison, arm),
+                  markersize=6, alpha=0.8, **style)  # fmt: skip
+
+
+def _line(
+    axes: Any, comparison: "Comparison", arm: "Arm", across: Any, table: Any, band: Any = None
+) -> None:
+    """The mean over the first axis, with the range over it as a band."""
+    shade = colour(comparison, arm)
+    axes.plot(across, _mean(table), color=shade, linestyle=dash(comparison, arm), linewidth=1.6,
+              marker=marker(comparison, arm), markersize=3, label=plain(arm.name))  # fmt: skip
+    if band is None and len(table) > 1:
+        some = np.isfinite(table).any(axis=0)
+        low, high = (np.where(some, f(np.where(np.isfinite(table), table, -s * math.inf), axis=0),
+                              np.nan) for f, s in ((np.min, -1), (np.max, 1)))  # fmt: skip
+        band = np.stack([low, high], axis=1)
+    if band is not None:
+        axes.fill_between(across, band[:, 0], band[:, 1], color=shade, alpha=0.16, linewidth=0)
+
+
+def _mean(table: np.ndarray) -> np.ndarray:
+    """Over the first axis, of what is finite; NaN where nothing is."""
+    known = np.isfinite(table)
+    count = known.sum(axis=0)
+    total = np.where(known, table, 0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -1,0 +1,102 @@
+"""The look of the figures.
+
+Colours are Okabe and Ito's, which people who see few colours tell apart; every arm has a marker or
+a dash of its own besides.
+"""
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+
+from normlab.reports.columns import visible
+
+if TYPE_CHECKING:
+    from normlab.evidence.compare import Arm, Comparison
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a0882b", "#7f7f7f")
+MARKERS = "osD^vPX*"
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 1)))
+
+INK, FAINT = "#1b1f24", "#8a8f98"
+"""Text and lines; the report replaces them by its page's own, light or dark."""
+
+WIDTH = 6.6
+
+
+SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "normlab", "font.family": "sans-serif"}
+"""Text stays text, and the same figure gives the same bytes."""
+
+
+class Picture(Figure):
+    """A figure that a notebook shows though it is not pyplot's, which would keep it open."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=110)
+        return file.getvalue()
+
+
+def blank(height: float) -> tuple[Figure, Any]:
+    """An empty figure in the house's style."""
+    figure = Picture(figsize=(WIDTH, height), layout="constrained")
+    return figure, framed(figure.add_subplot())
+
+
+def framed(axes: Any) -> Any:
+    """Axes in the house's style."""
+    axes.spines[["top", "right"]].set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_color(FAINT)
+    axes.tick_params(colors=INK, length=3, labelsize=9)
+    axes.xaxis.label.set(color=INK, fontsize=10)
+    axes.yaxis.label.set(color=INK, fontsize=10)
+    axes.grid(True, color=FAINT, alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def plain(text: Any) -> str:
+    """Text that matplotlib draws as it is: no mathematics between dollars, no hidden labels.
+
+    >>> plain("$x$"), plain(8)
+    ('\\\\$x\\\\$', '8')
+    """
+    shown = visible(str(text)).replace("$", r"\$")
+    # A legend leaves out what begins with an underscore.
+    return f"\N{ZERO WIDTH SPACE}{shown}" if shown.startswith("_") else shown
+
+
+def legend(axes: Any) -> None:
+    """A legend, if there is something to tell apart."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+
+
+def in_order(found: list[Any]) -> list[Any]:
+    """Values in order: numbers by size, names as they come."""
+    distinct = list(dict.fromkeys(found))
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in distinct)
+    return sorted(distinct) if numbers else distinct
+
+
+def colour(comparison: "Comparison", arm: "Arm") -> str:
+    """An arm's colour."""
+    return COLOURS[_index(comparison, arm) % len(COLOURS)]
+
+
+def marker(comparison: "Comparison", arm: "Arm") -> str:
+    """An arm's marker."""
+    # Colours repeat from the ninth arm on, but not together with their markers.
+    index = _index(comparison, arm)
+    return MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
+
+
+def dash(comparison: "Comparison", arm: "Arm") -> Any:
+    """An arm's way of drawing a line."""
+    index = _index(comparison, arm)
+    return DASHES[(index + index // len(COLOURS)) % len(DASHES)]
+
+
+def _index(comparison: "Comparison", arm: "Arm") -> int:
+    return [one.name for one in comparison.arms].index(arm.name)

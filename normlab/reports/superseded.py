@@ -1,0 +1,99 @@
+"""Verdicts that were published once and are others now: kept with their commit, and shown.
+
+`superseded.json` stands beside the published numbers. It is a list of verdicts, the oldest first.
+Each has `claim` (the claim's hash), `says`, `outcome`, `verdict` (the sentence that the page had),
+`commit` (that which holds the page; null if none does) and `code` (the states of the code that its
+runs were made with). A person may add `why`: what made the difference, in words.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from normlab.evidence.about import made_with
+from normlab.evidence.verdicts import judge
+from normlab.reports.english import about_verdict
+from normlab.store.directory import Runs, load_runs
+from normlab.store.files import read_json
+from normlab.store.git import last_commit
+from normlab.store.jsonl import write_atomically
+from normlab.store.layout import PUBLISHED
+from normlab.store.record import Record
+from normlab.store.shapes import TEXT
+
+SUPERSEDED = "superseded.json"
+SHAPE = [
+    {
+        "claim": TEXT,
+        "says": TEXT,
+        "outcome": TEXT,
+        "verdict": TEXT,
+        "commit": (TEXT, None),
+        "code": [TEXT],
+        "why?": TEXT,
+    }
+]
+"""Of what lies in that file."""
+
+
+def superseded(folder: Path) -> list[dict[str, Any]]:
+    """The verdicts that a published folder keeps of former times, the oldest first."""
+    return read_json(folder / SUPERSEDED, SHAPE, "restore it as it was committed") or []
+
+
+def supersede(folder: Path, new: Runs) -> list[dict[str, Any]]:
+    """What `superseded.json` has to hold once `new` stands in the folder; nothing is written.
+
+    A former verdict is kept if the same claim is judged otherwise now, or is no longer judged.
+    """
+    kept = superseded(folder)
+    if not (folder / PUBLISHED).is_file():
+        return kept
+    former = load_runs(folder)
+    records = [Record.read(entry) for entry in former.entries]
+    now = {verdict.claim.hash: verdict.outcome for verdict in judge(new)}
+    origin = {
+        "commit": last_commit(folder / PUBLISHED),
+        "code": made_with(records).get("code", []),
+    }
+    return kept + [
+        {
+            "claim": verdict.claim.hash,
+            "says": verdict.claim.says,
+            "outcome": verdict.outcome,
+            "verdict": about_verdict(verdict),
+            **origin,
+        }
+        for verdict in judge(former, records)
+        if now.get(verdict.claim.hash) != verdict.outcome
+    ]
+
+
+def write_superseded(folder: Path, verdicts: list[dict[str, Any]]) -> None:
+    """Write `superseded.json`, if there is anything to keep."""
+    if verdicts:
+        write_atomically(folder / SUPERSEDED, json.dumps(verdicts, indent=1) + "\n")
+
+
+def superseded_lines(published: Runs, former: list[dict[str, Any]]) -> list[str]:
+    """The page's section on former verdicts; empty if there are none."""
+    if not former:
+        return []
+    now = {verdict.claim.hash: verdict.outcome for verdict in judge(published)}
+    lines = [
+        "",
+        "## Superseded verdicts",
+        "",
+        "These were published before; what stands above replaced them.",
+        "",
+    ]
+    for one in former:
+        outcome = now.get(one["claim"])
+        place = f"commit {one['commit'][:10]}" if one["commit"] else "never committed"
+        code = "; ".join(one["code"]) or "not recorded"
+        lines += [
+            f"- {one['says']} ({'no longer claimed' if outcome is None else f'now {outcome}'}).",
+            f"  {one['verdict']} Published: {place}; made by the code {code}."
+            + (f" {one['why']}" if one.get("why") else ""),
+        ]
+    return lines

@@ -1,0 +1,141 @@
+"""A comparison as rows: for CSV, JSON and pandas."""
+
+import contextlib
+import csv
+import io
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from normlab.evidence.about import differing, made_with
+from normlab.evidence.remarks import read_remarks
+from normlab.measures.measures import PRICES, Measure
+from normlab.measures.value import NoValueError
+from normlab.reports.english import about_verdict
+from normlab.store.record import Record
+
+if TYPE_CHECKING:
+    from normlab.evidence.compare import Arm, Comparison
+
+
+def arm_row(comparison: "Comparison", arm: "Arm") -> dict[str, Any]:
+    """One arm: what the report's table shows, as numbers."""
+    found, ratio = arm.difference, arm.ratio
+    low, high = arm.mean.interval
+    middle, boot = arm.middle_interval, arm.bootstrap
+    row = {
+        "arm": arm.name,
+        "n": len(arm.sample),
+        "planned": arm.sample.planned,
+        "did_not_learn": len(arm.sample.unlearned),
+        "mean": arm.mean.estimate,
+        "mean_low": low,
+        "mean_high": high,
+        "interquartile_mean": arm.middle,
+        "interquartile_mean_low": middle.low,
+        "interquartile_mean_high": middle.high,
+        "bootstrap_low": boot.low,
+        "bootstrap_high": boot.high,
+        "baseline": arm.baseline,
+    }
+    for name, one in (("difference", found), ("ratio", ratio)):
+        ends = one.interval if one else (math.nan, math.nan)
+        row |= {
+            name: one.estimate if one else math.nan,
+            f"{name}_low": ends[0],
+            f"{name}_high": ends[1],
+        }
+    return row | {
+        "p_better": arm.better,
+        "permutation_p": arm.p,
+        "holm_p": arm.holm,
+        **arm.prices,
+        "troubles": "; ".join(arm.sample.troubles),
+    }
+
+
+def run_row(record: Record, measure: Measure) -> dict[str, Any]:
+    """One run: where it stands in the sweep, how it ended, and its last metrics."""
+    value = None
+    if record.finished and measure.axis is None:
+        with contextlib.suppress(NoValueError):
+            value = measure.of(record)
+    last = record.rows[-1] if record.rows else {}
+    row = {
+        "arm": record.arm,
+        "seed": record.seed,
+        **record.axes,
+        "state": record.state,
+        str(measure): None if value is None else value.number,
+        "censored": None if value is None else value.censored,
+        **last,
+        "folder": record.entry.run.path.name,
+    }
+    for price in PRICES:
+        found = Measure(price).of(record) if record.finished else None
+        row[price] = None if found is None else found.number
+    return row
+
+
+def to_csv(comparison: "Comparison") -> str:
+    """One line a run."""
+    rows = [run_row(record, comparison.measure) for record in comparison.records]
+    headings = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, headings, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def to_json(comparison: "Comparison") -> str:
+    """Everything, for programs."""
+    keys, settings = differing(comparison.records)
+    measure = comparison.measure
+    document = {
+        "name": comparison.runs.about.get("name"),
+        "question": comparison.question,
+        "beware": read_remarks(comparison.runs.path).beware or None,
+        "measure": str(measure),
+        "baseline": comparison.baseline,
+        "claims": [
+            {
+                **vars(verdict.claim),
+                "outcome": verdict.outcome,
+                "registered": verdict.registered,
+                "withdrawn": verdict.withdrawn,
+                "retracted": verdict.retracted or None,
+                "level": verdict.level,
+                "estimate": verdict.contrast.estimate if verdict.contrast else None,
+                "interval": verdict.interval,
+                "method": verdict.contrast.method if verdict.contrast else None,
+                "seeds_to_decide": verdict.seeds,
+                "seeds_to_decide_range": verdict.seeds_range,
+                "verdict": about_verdict(verdict),
+            }
+            for verdict in comparison.verdicts
+        ],
+        "arms": [
+            arm_row(comparison, arm)
+            | {"seeds": arm.sample.seeds, "values": arm.sample.values.tolist(),
+               "censored": arm.sample.censored.tolist()}
+            for arm in comparison.arms
+        ],
+        "runs": [run_row(record, measure) for record in comparison.records],
+        "differs": {"keys": keys, "arms": settings},
+        "tuning": comparison.runs.about.get("tuning"),
+        "made_with": made_with(comparison.records),
+        "warnings": comparison.warnings,
+    }  # fmt: skip
+    return json.dumps(_finite(document), indent=1, ensure_ascii=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null, and the words that Python and JavaScript read."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

@@ -1,1 +1,0 @@
-"""Runs: from a config file to run directories that can be resumed, read and compared."""

@@ -1,0 +1,1 @@
+"""What lies on disk: runs, their records, published results. It reads without jax."""

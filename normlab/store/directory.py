@@ -1,0 +1,298 @@
+"""A run on disk, and the folder of an experiment's runs.
+
+A run's folder holds `config.yaml` (resolved; itself a config), `metrics.jsonl` (a row an
+evaluation), `probes.jsonl` (a row for each quantity at each step looked at, if probes were on),
+`status.json`, `provenance.json` (one record for each time it was worked on), `checkpoints/`, and
+`error.txt` if it failed. Everything here reads and writes without jax.
+"""
+
+import contextlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+import yaml
+
+from normlab.errors import UserError
+from normlab.store import layout, reading, written
+from normlab.store.files import DamagedError, read_json
+from normlab.store.jsonl import append_rows, write_atomically, write_rows
+from normlab.store.shared import known_claims
+
+
+class RunBusyError(UserError):
+    """Another process is working on this run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, as it lies on disk."""
+
+    path: Path
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything of it yet."""
+        return (self.path / layout.CONFIG).exists()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved config: section to keys to values."""
+        return reading.read_config(self.path, self.status)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """`state`, `arm`, `seed`, and what the last process said at the end of its work."""
+        return reading.read_status(self.path)
+
+    @property
+    def state(self) -> str:
+        """new, running, interrupted, failed, diverged or done; damaged, if the status is."""
+        try:
+            return self.status["state"]
+        except DamagedError:
+            return layout.DAMAGED
+
+    @property
+    def metrics(self) -> list[dict[str, float | int]]:
+        """The rows of metrics in order; of an unfinished run without a last line torn by a crash.
+
+        Raises:
+            DamagedError: they are not what was written, as in `probes`, `status` and the others.
+        """
+        return reading.read_metrics(self.path, self.status)
+
+    @property
+    def probes(self) -> list[dict[str, Any]]:
+        """What probes saw: `step`, `probe`, `quantity`, `layers`, `values`, in order.
+
+        With `layers` (their names, from input to output) there is a value for each; without them
+        `values` is a number, or a list. null stands for what was not finite. A row with an `error`
+        says why a probe has nothing of that step.
+        """
+        return reading.read_probes(self.path, self.status)
+
+    @property
+    def provenance(self) -> list[dict[str, Any]]:
+        """Where, when and with what the run was made: a record for each time it was worked on."""
+        return reading.read_provenance(self.path, self.status)
+
+    def whole(self) -> reading.Whole:
+        """Status, metrics, provenance and probes at once, held to each other.
+
+        Raises:
+            DamagedError: a file is not what was written, or lacks what the others say is there.
+        """
+        return reading.read_whole(self.path)
+
+    def params(self) -> Any:
+        """The model's parameters at the last checkpoint, as a tree of numpy arrays."""
+        from normlab.engine.checkpoint import restore_anything
+
+        return restore_anything(self.path / layout.CHECKPOINTS)["params"]
+
+    def __repr__(self) -> str:
+        try:
+            status, rows, *_ = self.whole()
+        except DamagedError:
+            return f"<Run {self.path.name}: {layout.DAMAGED}>"
+        last = f", test accuracy {rows[-1].get('test_accuracy', 0.0):.3f}" if rows else ""
+        return f"<Run {self.path.name}: {status['state']}{last}>"
+
+    # Writing, for the process that holds the lock.
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process; the lock goes with the process, even by kill -9.
+
+        Raises:
+            RunBusyError: another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = filelock.FileLock(self.path / layout.LOCK, timeout=0).acquire()
+        except filelock.Timeout:
+            pid = "unknown"
+            with contextlib.suppress(DamagedError):
+                pid = self.status.get("pid", pid)
+            message = f"{self.path}: another process (pid {pid}) is working on this run"
+            raise RunBusyError(message) from None
+        with lock:
+            yield
+
+    def write_config(self, sections: dict[str, Any]) -> None:
+        """Write the resolved config; the run's name says that it is the one that may be there."""
+        write_atomically(self.path / layout.CONFIG, yaml.safe_dump(sections, sort_keys=False))
+
+    def write_status(self, state: str, *, sealed: bool = False, **more: Any) -> None:
+        """Replace the status; `sealed`, of a finished run, with digests of all that it wrote."""
+        status = {"state": state, "pid": os.getpid(), "host": platform.node(), **more}
+        status = reading.sealed(self.path, status) if sealed else status
+        write_atomically(self.path / layout.STATUS, json.dumps(status, indent=1))
+
+    def add_provenance(self, record: dict[str, Any]) -> None:
+        """Add a record to the provenance."""
+        records = [*self.provenance, record]
+        write_atomically(self.path / layout.PROVENANCE, json.dumps(records, indent=1))
+
+    def append_metrics(self, row: dict[str, float | int]) -> None:
+        """Add a row, on disk before this returns."""
+        append_rows(self.path / layout.METRICS, [row])
+
+    def append_probes(self, rows: list[dict[str, Any]]) -> None:
+        """Add what probes saw at one step, on disk before this returns."""
+        append_rows(self.path / layout.PROBES, rows)
+
+    def keep_rows_to(self, step: int) -> None:
+        """Drop the rows after `step`: the steps from there on are about to be made again.
+
+        A row of metrics tells of the steps before it; what probes see at a step is seen again.
+        """
+        rows = [row for row in self.metrics if row["step"] <= step]
+        write_rows(self.path / layout.METRICS, rows)
+        if (self.path / layout.PROBES).exists():
+            rows = [row for row in self.probes if row["step"] < step]
+            write_rows(self.path / layout.PROBES, rows)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run's place in its experiment.
+
+    Attributes:
+        run: the run, made or not yet made.
+        arm: what sets it apart from the others, without the seed.
+        seed: its seed.
+        axes: the axes of the sweep but the seed, and its value on each: a number, text, a
+            truth value, or the label of a named call.
+    """
+
+    run: Run
+    arm: str
+    seed: int
+    axes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of one experiment, as they lie on disk.
+
+    Attributes:
+        path: the experiment's folder.
+        about: name, question, target, config file and overrides, as last run.
+        entries: the runs that the last command named, made or not yet made, in its order.
+        trials: those that the arms were tuned by.
+    """
+
+    path: Path
+    about: dict[str, Any]
+    entries: list[Entry]
+    trials: list[Entry] = field(default_factory=list)
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs alone."""
+        return [entry.run for entry in self.entries]
+
+    @property
+    def ever_claimed(self) -> list[dict[str, Any]]:
+        """Every claim that ever stood in the config, those that were taken out of it too."""
+        if "ever_claimed" in self.about:  # where it is published
+            return self.about["ever_claimed"]
+        return known_claims(self.path)
+
+    def frame(self) -> Any:
+        """A pandas DataFrame with a row a run: its arm, seed, axes, state and last metrics.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        from normlab.store import frames as notebook
+
+        return notebook.to_frame(notebook.last_rows(self))
+
+    def curves(self) -> Any:
+        """As `frame`, with a row for every evaluation of every run."""
+        from normlab.store import frames as notebook
+
+        return notebook.to_frame(notebook.all_rows(self))
+
+    def probes(self) -> Any:
+        """As `frame`, with a row for every number that probes saw in every run."""
+        from normlab.store import frames as notebook
+
+        return notebook.to_frame(notebook.probe_rows(self))
+
+    def _repr_html_(self) -> str:
+        from normlab.store import frames as notebook
+
+        return notebook.to_html(self)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __repr__(self) -> str:
+        states = [run.state for run in self.runs]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        return f"<Runs {self.path}: {counts}>"
+
+
+def write_experiment(
+    path: Path, about: dict[str, Any], entries: list[Entry], trials: Sequence[Entry] = ()
+) -> None:
+    """Note which runs of a folder belong to the experiment as it is now."""
+    path.mkdir(parents=True, exist_ok=True)
+    lists = {"runs": _written(entries), "trials": _written(trials)}
+    write_atomically(path / layout.EXPERIMENT, json.dumps({**about, **lists}, indent=1))
+
+
+def _written(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    return [{**asdict(e), "run": e.run.path.name} for e in entries]
+
+
+def load(path: str | Path) -> Run | Runs:
+    """A run's folder, or an experiment's (as published, too), read from disk.
+
+    Raises:
+        UserError: the folder is neither.
+    """
+    folder = Path(path)
+    if (folder / layout.CONFIG).is_file():
+        return Run(folder)
+    if (folder / layout.EXPERIMENT).is_file():
+        mend = "`normlab run` with its config writes it anew"
+        about = read_json(folder / layout.EXPERIMENT, written.EXPERIMENT, mend)
+        runs, trials = (
+            [Entry(Run(folder / e["run"]), e["arm"], e["seed"], e["axes"]) for e in listed]
+            for listed in (about.pop("runs"), about.pop("trials", []))
+        )
+        return Runs(folder, about, runs, trials)
+    if (folder / layout.PUBLISHED).is_file():
+        from normlab.store.published import read_published
+
+        return read_published(folder)
+    near = sorted(str(file.parent) for file in folder.glob(f"*/{layout.EXPERIMENT}"))
+    hint = f"; experiments below it: {', '.join(near)}" if near else ""
+    raise UserError(f"{folder} is neither a run nor an experiment of normlab{hint}")
+
+
+def load_runs(path: str | Path) -> Runs:
+    """An experiment from its folder.
+
+    Raises:
+        UserError: it is none.
+    """
+    found = load(path)
+    if not isinstance(found, Runs):
+        raise UserError(
+            f"{path} is a single run; give the experiment's folder, {found.path.parent}"
+        )
+    return found

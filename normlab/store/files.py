@@ -1,0 +1,154 @@
+"""One careful reader of the small files that normlab writes: JSON, YAML, lines of JSON.
+
+Whatever is wrong with a file is told as a `DamagedError` with its path and the mend, never as an
+error of a parser: a file that was cut, changed, or is not there though others say that it is.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from normlab.errors import UserError
+from normlab.store.shapes import Shape, fault
+
+DEEPEST = 30
+"""Levels within each other; what normlab writes has fewer than ten."""
+
+_YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # an eighth of the other's time
+
+
+class DamagedError(UserError):
+    """A file is not as normlab wrote it.
+
+    Attributes:
+        file: which.
+        found: what is wrong with it.
+    """
+
+    def __init__(self, file: Path, found: str, mend: str):
+        super().__init__(f"{file} is damaged: {found}; {mend}")
+        self.file, self.found, self.mend = file, found, mend
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.file, self.found, self.mend)  # workers hand errors on
+
+
+def read_bytes(file: Path, mend: str) -> bytes | None:
+    """What a file holds; None where there is none.
+
+    Raises:
+        DamagedError: it cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DamagedError(file, f"it cannot be read ({error})", mend) from None
+
+
+def read_json(file: Path, shape: Shape, mend: str) -> Any:
+    """What a file of JSON holds; None where there is none.
+
+    Raises:
+        DamagedError: it is not JSON, or not of this shape.
+    """
+    content = read_bytes(file, mend)
+    return None if content is None else as_json(file, content, shape, mend)
+
+
+def as_json(file: Path, content: bytes, shape: Shape, mend: str) -> Any:
+    """What a file of JSON holds whose content has been read.
+
+    Raises:
+        DamagedError: it is not JSON, or not of this shape.
+    """
+    return _as(json.loads, file, content, shape, mend)
+
+
+def as_yaml(file: Path, content: bytes, shape: Shape, mend: str) -> Any:
+    """What a file of YAML holds whose content has been read.
+
+    Raises:
+        DamagedError: it is not YAML, or not of this shape.
+    """
+    return _as(lambda text: yaml.load(text, _YAML), file, content, shape, mend)
+
+
+def _as(parse: Callable[[str], Any], file: Path, content: bytes, shape: Shape, mend: str) -> Any:
+    try:
+        found = parsed(content, parse)
+    except ValueError as error:
+        raise DamagedError(file, str(error), mend) from None
+    wrong = fault(found, shape)
+    if wrong is not None:
+        raise DamagedError(file, wrong, mend)
+    return found
+
+
+def read_lines(
+    file: Path, content: bytes, shape: Shape, mend: str, torn: bool
+) -> list[dict[str, Any]]:
+    """The rows of a file of lines of JSON, in order.
+
+    Args:
+        file: which it is.
+        content: what it holds.
+        shape: of every row.
+        mend: what can be done if it is damaged.
+        torn: whether a last line without its end, as a crash leaves one, is left out.
+
+    Raises:
+        DamagedError: a line is not JSON, or not of this shape.
+    """
+    lines = content.split(b"\n")
+    last = lines.pop()  # nothing, unless the last line has no end
+    rows = []
+    for number, line in enumerate([*lines, last] if last and not torn else lines, start=1):
+        try:
+            row = parsed(line, json.loads)
+        except ValueError as error:
+            raise DamagedError(file, f"line {number}: {error}", mend) from None
+        wrong = fault(row, shape)
+        if wrong is not None:
+            raise DamagedError(file, f"line {number}: {wrong}", mend)
+        rows.append(row)
+    if last and not torn:
+        raise DamagedError(file, "its last line has no end", mend)
+    return rows
+
+
+def parsed(content: bytes, parse: Callable[[str], Any]) -> Any:
+    """A text parsed.
+
+    Raises:
+        ValueError: whatever is wrong with it, in words.
+    """
+    try:
+        text = content.decode("utf-8")
+        if not text.strip():
+            raise ValueError("it is empty")
+        found = parse(text)
+        # YAML nests by indentation; in JSON the brackets tell, and few files have so many.
+        may_be = parse is not json.loads or text.count("[") + text.count("{") > DEEPEST
+        deep = may_be and _is_deeper(found, DEEPEST)
+        if "\\u" in text:  # half of a pair of surrogates can be read, and not written
+            json.dumps(found, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        deep, found = True, None
+    except (ValueError, yaml.YAMLError, OverflowError, TypeError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    if deep:
+        raise ValueError(f"it is nested deeper than {DEEPEST} levels")
+    return found
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return False
+    return levels == 0 or any(_is_deeper(one, levels - 1) for one in value)

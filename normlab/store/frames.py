@@ -1,0 +1,115 @@
+"""How runs show themselves in a notebook: as HTML, and as pandas frames where pandas is there."""
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from normlab.errors import UserError
+from normlab.store.record import Record
+
+if TYPE_CHECKING:
+    from normlab.store.directory import Runs
+
+WIDTH, HEIGHT = 90, 22
+"""Of a sparkline, in pixels."""
+
+
+def to_frame(rows: list[dict[str, Any]]) -> Any:
+    """A pandas DataFrame.
+
+    Raises:
+        UserError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise UserError("pandas is not installed: pip install pandas") from None
+    return pandas.DataFrame(rows)
+
+
+def last_rows(runs: "Runs") -> list[dict[str, Any]]:
+    """For every run: arm, seed, axes, state, its last metrics, and its folder."""
+    found = []
+    for entry in runs.entries:
+        record = Record.read(entry)
+        rows = record.rows
+        place = {"arm": entry.arm, "seed": entry.seed, **entry.axes, "state": record.state}
+        found.append(place | (rows[-1] if rows else {}) | {"folder": entry.run.path.name})
+    return found
+
+
+def all_rows(runs: "Runs") -> list[dict[str, Any]]:
+    """Every row of metrics of every run, with the run's arm, seed and axes."""
+    return [
+        {"arm": entry.arm, "seed": entry.seed, **entry.axes, **row}
+        for entry in runs.entries
+        for row in Record.read(entry).rows
+    ]
+
+
+def probe_rows(runs: "Runs") -> list[dict[str, Any]]:
+    """Every number that probes saw: arm, seed, axes, step, probe, quantity, layer, index, value."""
+    return [
+        {"arm": entry.arm, "seed": entry.seed, **entry.axes, **number}
+        for entry in runs.entries
+        for row in Record.read(entry).probes
+        for number in numbers(row)
+    ]
+
+
+def numbers(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The numbers of one row of probes, each with its layer and its place in a list, if any.
+
+    >>> row = {"step": 0, "probe": "p", "quantity": "q", "layers": ["a", "b"], "values": [1, 2]}
+    >>> numbers(row)[1]
+    {'step': 0, 'probe': 'p', 'quantity': 'q', 'layer': 'b', 'index': None, 'value': 2}
+    """
+    if "values" not in row:
+        return []
+    layers, values = row["layers"] or [None], row["values"]
+    return [
+        {
+            **{key: row[key] for key in ("step", "probe", "quantity")},
+            "layer": layer,
+            "index": index if isinstance(own, list) else None,
+            "value": value,
+        }
+        for layer, own in zip(layers, values if row["layers"] else [values], strict=True)
+        for index, value in enumerate(own if isinstance(own, list) else [own])
+    ]
+
+
+def to_html(runs: "Runs") -> str:
+    """One line a run: arm, seed, state, test accuracy as a curve and at last."""
+    lines = []
+    for entry in runs.entries:
+        record = Record.read(entry)
+        values = [row["test_accuracy"] for row in record.rows if "test_accuracy" in row]
+        last = f"{values[-1]:.3f}" if values else ""
+        cells = (entry.arm, str(entry.seed), record.state, last)
+        texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        lines.append(f"<tr>{texts}<td>{sparkline(values)}</td></tr>")
+    headings = ("arm", "seed", "state", "test accuracy", "by evaluation")
+    head = "".join(f"<th>{heading}</th>" for heading in headings)
+    return (
+        f"<p>{escape(str(runs.path))}: {escape(str(runs.about.get('question') or ''))}</p>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def sparkline(values: list[float]) -> str:
+    """Values between 0 and 1 as a small curve, in SVG.
+
+    >>> sparkline([])
+    ''
+    """
+    if not values:
+        return ""
+    across = max(len(values) - 1, 1)
+    points = " ".join(
+        f"{WIDTH * i / across:.1f},{HEIGHT * (1 - v):.1f}" for i, v in enumerate(values)
+    )
+    return (
+        f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 -2 {WIDTH} {HEIGHT + 4}" role="img" '
+        f'aria-label="test accuracy"><polyline points="{points}" fill="none" '
+        'stroke="currentColor" stroke-width="1.5"/></svg>'
+    )

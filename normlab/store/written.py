@@ -1,0 +1,223 @@
+"""What each file in a run's and in an experiment's folder holds, as shapes.
+
+Named are the keys that something reads; files of other versions of normlab may have more.
+"""
+
+import re
+from typing import Any
+
+from normlab.store.shapes import (
+    AMOUNT,
+    ANYTHING,
+    COUNT,
+    FINITE,
+    NUMBER,
+    SCALAR,
+    SHARE,
+    TEXT,
+    TRUTH,
+    WHOLE,
+    Leaf,
+    one_of,
+)
+
+STATES = ("new", "running", "interrupted", "failed", "diverged", "done")
+
+PID = Leaf("a process's number", lambda value: COUNT.fits(value) and value < 2**31)
+DIGEST = Leaf(
+    "hexadecimal digits", lambda value: TEXT.fits(value) and bool(re.fullmatch("[0-9a-f]+", value))
+)
+
+STATUS = {
+    "state": one_of(*STATES),
+    "pid?": PID,
+    "host?": TEXT,
+    "arm?": TEXT,
+    "seed?": WHOLE,
+    "step?": COUNT,
+    "steps?": COUNT,
+    "parameters?": COUNT,
+    "peak_bytes?": (COUNT, None),
+    "seconds_per_step?": AMOUNT,
+    "compile_seconds?": AMOUNT,
+    "train_seconds?": AMOUNT,
+    "evaluate_seconds?": AMOUNT,
+    "probe_seconds?": AMOUNT,
+    "error?": TEXT,
+    "diverged?": {"step": COUNT, "layer": TEXT, "norm": (NUMBER, None)},
+    "digests?": {...: DIGEST},
+}
+RESULT = {
+    "done": {"step": COUNT, "steps": COUNT, "train_seconds": AMOUNT},
+    "diverged": {
+        "step": COUNT,
+        "steps": COUNT,
+        "train_seconds": AMOUNT,
+        "diverged": STATUS["diverged?"],
+    },
+}
+"""What the status of a run with a result has in any case."""
+
+METRICS_ROW = {
+    "step": COUNT,
+    "train_accuracy?": SHARE,
+    "test_accuracy?": SHARE,
+    "val_accuracy?": SHARE,
+    "train_seconds?": AMOUNT,
+    ...: NUMBER,
+}
+
+
+def _are_values(value: Any) -> bool:
+    """Numbers, or null for what is not finite: one, a list of them, or lists of equal length."""
+    if not isinstance(value, list):
+        return value is None or NUMBER.fits(value)
+    if any(isinstance(one, list) for one in value):
+        lengths = {len(one) if isinstance(one, list) else -1 for one in value}
+        return len(lengths) == 1 and all(_are_values(one) for one in value)
+    return all(one is None or NUMBER.fits(one) for one in value)
+
+
+PROBES_ROW = (
+    {
+        "step": COUNT,
+        "probe": TEXT,
+        "quantity": TEXT,
+        "layers": ([TEXT], None),
+        "values": Leaf("numbers", _are_values),
+    },
+    {"step": COUNT, "probe": TEXT, "error": TEXT},
+)
+
+
+def fits_layers(row: dict[str, Any]) -> bool:
+    """Whether a row of probes has a value for each layer, if it has layers."""
+    if not row.get("layers"):
+        return True
+    return isinstance(row["values"], list) and len(row["values"]) == len(row["layers"])
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(k, str | int) and _is_plain(v) for k, v in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | bool | float) or WHOLE.fits(value)
+
+
+_PLAIN = Leaf("text, numbers, lists and mappings", _is_plain)
+
+RESOLVED = {"train?": {"seed?": WHOLE, "batch_size?": COUNT, "epochs?": COUNT}, ...: _PLAIN}
+"""A resolved config: sections."""
+
+_TEXTS = {...: (TEXT, None)}
+
+_POSITIVE = Leaf("a positive whole number", lambda value: COUNT.fits(value) and value > 0)
+
+PROVENANCE = [
+    {
+        "started?": TEXT,
+        "host?": TEXT,
+        "command?": [TEXT],
+        "versions?": _TEXTS,
+        "platform?": TEXT,
+        "processor?": TEXT,
+        "cpus?": (COUNT, None),
+        "cores?": (COUNT, None),
+        "devices?": [TEXT],
+        "environment?": _TEXTS,
+        "set_by_normlab?": _TEXTS,
+        "claims?": [TEXT],
+        "at_once?": _POSITIVE,
+        "git?": ({"commit": TEXT, "dirty?": TEXT}, None),
+        "data": {
+            "name": TEXT,
+            "source?": (TEXT, None),
+            "fingerprint?": TEXT,
+            "classes?": _POSITIVE,
+            "train_examples?": COUNT,
+            "test_examples?": COUNT,
+        },
+    }
+]
+"""What can be shown; the very first versions noted less."""
+
+PROOF = {
+    "versions": ANYTHING,
+    "platform": ANYTHING,
+    "cpus": ANYTHING,
+    "devices": ANYTHING,
+    "environment": ANYTHING,
+    "data": dict.fromkeys(("fingerprint", "classes", "train_examples", "test_examples"), ANYTHING),
+}
+"""What each record of provenance has in any case where runs are compared."""
+
+_SELECTOR = (TEXT, {...: SCALAR})
+
+CLAIM = {
+    "says": TEXT,
+    "measure": TEXT,
+    "left": _SELECTOR,
+    "right": (TEXT, {...: SCALAR}, None),
+    "expect": TEXT,
+    "floor?": (TEXT, None),
+    "paired?": (TRUTH, None),
+    "source?": (TEXT, None),
+}
+
+CLAIMS = [CLAIM]
+
+_NAME = Leaf(
+    "a folder's name",
+    lambda value: TEXT.fits(value) and not set(value) & set("/\\\0") and value.strip(".") != "",
+)
+
+PLACE = {"run": _NAME, "arm": TEXT, "seed": WHOLE, "axes": {...: SCALAR}}
+"""A run as its experiment lists it."""
+
+TUNING = {
+    "grid": {...: [_PLAIN]},
+    "seeds": [WHOLE],
+    "measure": TEXT,
+    "chosen": {
+        ...: {
+            "values": {...: _PLAIN},
+            "score": (FINITE, None),
+            "trials": COUNT,
+            "steps": COUNT,
+            "at_edge": TRUTH,
+        }
+    },
+}
+
+ABOUT = {
+    "name": TEXT,
+    "question?": (TEXT, None),
+    "source?": (TEXT, None),
+    "target?": ({"test_accuracy": FINITE}, None),
+    "config?": TEXT,
+    "overrides?": [TEXT],
+    "claims?": [CLAIM],
+    "ever_claimed?": [CLAIM],
+    "tuning?": TUNING,
+    "minutes?": AMOUNT,
+    "shown?": {"measure": TEXT, "baseline": (TEXT, None), "figure": (TEXT, None)},
+}
+EXPERIMENT = {**ABOUT, "runs": [PLACE], "trials?": [PLACE]}
+
+PUBLISHED = {
+    "about": ABOUT,
+    "config": RESOLVED,
+    "runs": [
+        {
+            **PLACE,
+            "status": STATUS,
+            "config": {...: _PLAIN},
+            "metrics": {...: [(NUMBER, None)]},
+            "probes": [PROBES_ROW],
+            "made_with": [COUNT],
+        }
+    ],
+    "trials": [{**PLACE, "status": STATUS}],
+}
+PUBLISHED_PROVENANCE = {"made_with": PROVENANCE}
