@@ -31,7 +31,9 @@ apidoc_modules = [
         "separate_modules": True,
         "module_first": True,
         # What people import. How runs are made and shown is behind the command line.
-        "exclude_patterns": [f"../normlab/{room}" for room in ("runs", "evidence", "interface")]
+        "exclude_patterns": [
+            f"../normlab/{room}" for room in ("configs", "engine", "reports", "interface")
+        ]
         + ["../normlab/cli.py"],
     }
 ]
@@ -74,5 +76,6 @@ def link_to_copies(app, page, source):
 
 
 def setup(app):
+    """What Sphinx calls as it starts."""
     app.connect("builder-inited", copy_results)
     app.connect("source-read", link_to_copies)

@@ -22,7 +22,7 @@ from experiments.questions import (
 from normlab.errors import UserError
 from normlab.reports.markdown import markdown_table
 from normlab.reports.publishing import publish, render, spent
-from normlab.store.directory import load_runs
+from normlab.store.loading import load_runs
 
 README = HERE / "README.md"
 WORKERS = ("step_nets", "step_passes")

@@ -9,9 +9,11 @@ import yaml
 
 from normlab.evidence.remarks import Remarks, read_remarks
 from normlab.evidence.verdicts import Verdict, judge
-from normlab.store.directory import Entry, Runs, load_runs
 from normlab.store.layout import PUBLISHED
+from normlab.store.loading import load_runs
 from normlab.store.record import Record
+from normlab.store.run import Entry
+from normlab.store.runs import Runs
 
 HERE = Path(__file__).parent
 ROOT, RESULTS, NOTES = HERE.parent, HERE / "results", HERE / "questions.yaml"

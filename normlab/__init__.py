@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from normlab.engine.prober import Watch as Watch
     from normlab.engine.process import prepare as prepare
     from normlab.errors import UserError as UserError
-    from normlab.evidence.compare import compare as compare
     from normlab.interface.notebook import run as run
     from normlab.norms.batch import batch_norm as batch_norm
     from normlab.norms.controls import affine as affine
@@ -41,7 +40,8 @@ if TYPE_CHECKING:
     from normlab.norms.rms import rms_norm as rms_norm
     from normlab.norms.scale import scale_norm as scale_norm
     from normlab.probes.looking import look as look
-    from normlab.store.directory import load as load
+    from normlab.reports.comparison import compare as compare
+    from normlab.store.loading import load as load
     from normlab.training.fit import fit as fit
     from normlab.training.recipe import Recipe as Recipe
     from normlab.weights.centred_weight_norm import centred_weight_norm as centred_weight_norm
@@ -64,7 +64,7 @@ __getattr__, __dir__ = lazily(
     batch_norm="normlab.norms.batch",
     batch_renorm="normlab.norms.renorm",
     centred_weight_norm="normlab.weights.centred_weight_norm",
-    compare="normlab.evidence.compare",
+    compare="normlab.reports.comparison",
     dialect="normlab.dialects.library",
     divisive_norm="normlab.norms.divisive",
     dynamic_erf="normlab.norms.elementwise",
@@ -79,7 +79,7 @@ __getattr__, __dir__ = lazily(
     layer_norm="normlab.norms.layer",
     layer_norm_image="normlab.norms.layer",
     like_flax="normlab.adapters.flax_layers",
-    load="normlab.store.directory",
+    load="normlab.store.run",
     local_response_norm="normlab.norms.local_response",
     look="normlab.probes.looking",
     positional_norm="normlab.norms.positional",

@@ -101,8 +101,8 @@ def run(
         return
 
     from normlab.engine.engine import Engine
-    from normlab.evidence.compare import compare
     from normlab.interface.console import Display, print_comparison
+    from normlab.reports.comparison import compare
     from normlab.store.layout import DAMAGED
 
     sinks = []

@@ -29,9 +29,10 @@ from experiments.speed.harness import fresh_process, in_turns, save, table
 from normlab.configs import build
 from normlab.configs.experiment import load_experiment
 from normlab.engine.engine import Engine
-from normlab.evidence.compare import compare
+from normlab.reports.comparison import compare
 from normlab.reports.html import to_html
-from normlab.store.directory import Run, load_runs
+from normlab.store.loading import load_runs
+from normlab.store.run import Run
 from normlab.training.program import Compiled
 from normlab.training.state import DeviceData
 

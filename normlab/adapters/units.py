@@ -1,4 +1,4 @@
-"""A network's layers as `carry` sees them, whatever library wrote them: `Unit`, of `Leaf` values."""
+"""A network's layers as `carry` sees them, whatever library wrote them, as `Unit` values."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -17,8 +17,8 @@ import numpy as np
 from normlab.configs.config import RunConfig
 from normlab.errors import UserError
 from normlab.measures.measures import Measure
-from normlab.store.directory import Entry
 from normlab.store.record import Record
+from normlab.store.run import Entry
 
 DEFAULT_MEASURE = "final(val_accuracy)"
 

@@ -1,36 +1,30 @@
 """Checkpoints by orbax: written whole or not at all, the newest one kept.
 
-Beside the arrays lies a part in JSON: the seconds spent so far, a digest of every array, and one of
-that part itself. Beside the checkpoint lie digests of its files, so that orbax, which is loud about
-a broken file, is not given one. A checkpoint that an earlier normlab wrote has the seconds alone;
-there is nothing to hold it to, and it is restored as it is.
+`normlab.store.checkpoint_files` says what lies on disk.
 """
 
-import hashlib
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
-from normlab.errors import UserError
-from normlab.store.directory import Run
-from normlab.store.files import DamagedError, read_json
+from normlab.store.checkpoint_files import (
+    CLOCK,
+    FILES,
+    digest_of,
+    digests,
+    digests_of_files,
+    restore_newest,
+)
+from normlab.store.files import DamagedError
 from normlab.store.jsonl import write_atomically
 from normlab.store.layout import METRICS
 from normlab.store.reading import mend_of
-from normlab.store.shapes import COUNT, TEXT
+from normlab.store.run import Run
 from normlab.training.program import Compiled
 from normlab.training.state import Clock, TrainState
-
-CLOCK = {field.name for field in fields(Clock)}
-"""What the part in JSON holds in any case."""
-
-FILES, OF_FILES = "files.json", {"step": COUNT, "files": {...: TEXT}}
-"""Where the digests of the files are, and their shape."""
 
 
 class Checkpoints:
@@ -56,11 +50,11 @@ class Checkpoints:
         about = {**asdict(clock), "digests": digests(tree)}
         parts = ocp.args.Composite(
             state=ocp.args.StandardSave(tree),
-            clock=ocp.args.JsonSave({**about, "digest": _digest_of(about)}),
+            clock=ocp.args.JsonSave({**about, "digest": digest_of(about)}),
         )
         self._manager.save(step, args=parts)
         # A crash before this leaves the digests of another step, and those of the arrays do.
-        lines = json.dumps({"step": step, "files": _digests_of_files(self._path / str(step))})
+        lines = json.dumps({"step": step, "files": digests_of_files(self._path / str(step))})
         write_atomically(self._path / FILES, lines)
 
     def restore(self, like: TrainState) -> tuple[TrainState, Clock] | None:
@@ -73,7 +67,7 @@ class Checkpoints:
             DamagedError: it is not what was saved.
         """
         template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
-        restored = _restore(self._manager, self._path, ocp.args.StandardRestore(template))
+        restored = restore_newest(self._manager, self._path, ocp.args.StandardRestore(template))
         if restored is None:
             return None
         state, about = restored
@@ -82,21 +76,6 @@ class Checkpoints:
     def close(self) -> None:
         """Let go of the folder."""
         self._manager.close()
-
-
-def restore_anything(path: Path) -> dict[str, Any]:
-    """The newest state in a folder of checkpoints, as nested dictionaries of numpy arrays.
-
-    Raises:
-        UserError: there is none, or it is not what was saved.
-    """
-    restored = None
-    if path.is_dir():
-        with ocp.CheckpointManager(path.resolve()) as manager:
-            restored = _restore(manager, path, ocp.args.StandardRestore())
-    if restored is None:
-        raise UserError(f"there is no checkpoint in {path}: make the run anew")
-    return jax.device_get(restored[0])
 
 
 def check_rows(run: Run, compiled: Compiled, step: int) -> None:
@@ -111,80 +90,3 @@ def check_rows(run: Run, compiled: Compiled, step: int) -> None:
     if found < due:
         lost = f"it has {found} rows of the steps to {step}, where the run wrote {due}"
         raise DamagedError(run.path / METRICS, lost, mend_of(run.path))
-
-
-def _restore(
-    manager: ocp.CheckpointManager, path: Path, how: ocp.args.StandardRestore
-) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The newest state, held to its digests, and the part in JSON."""
-    step = manager.latest_step()
-    if step is None:
-        return None
-    folder = path / str(step)
-    mend = f"delete {path}, and `normlab run` with the same config makes the run from its start"
-    kept = read_json(path / FILES, OF_FILES, mend)
-    if kept is not None and kept["step"] == step:
-        files = _digests_of_files(folder)
-        for name in {**kept["files"], **files}:
-            if name not in files or files[name] != kept["files"].get(name):
-                found = "it is not what was saved" if name in files else "it is missing"
-                raise DamagedError(folder / name, found, mend)
-    try:
-        parts = ocp.args.Composite(state=how, clock=ocp.args.JsonRestore())
-        restored = manager.restore(step, args=parts)
-        state, about = restored["state"], restored["clock"]
-    except MemoryError:
-        raise
-    except Exception as error:  # orbax and its stores raise what they like of a broken file
-        cause = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
-        raise DamagedError(folder, f"it cannot be restored ({cause})", mend) from error
-    wrong = _fault(state, about)
-    if wrong is not None:
-        raise DamagedError(folder, wrong, mend)
-    return state, about
-
-
-def _fault(state: dict[str, Any], about: Any) -> str | None:
-    """What is wrong with a restored checkpoint; None where nothing can be said against it."""
-    if not isinstance(about, dict) or not about.keys() >= CLOCK:
-        return "its part in JSON lacks the seconds spent"
-    if about.keys() == CLOCK:  # an earlier normlab wrote it
-        return None
-    about = dict(about)
-    if about.pop("digest", None) != _digest_of(about):
-        return "its part in JSON is not what was saved"
-    found, saved = digests(state), about["digests"]
-    changed = [name for name in {**saved, **found} if found.get(name) != saved.get(name)]
-    if not changed:
-        return None
-    return f"{len(changed)} of {len(saved)} arrays are not what was saved, such as {changed[0]}"
-
-
-def _digests_of_files(folder: Path) -> dict[str, str]:
-    return {
-        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()[:32]
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
-
-
-def digests(tree: Any) -> dict[str, str]:
-    """A digest of every array of a tree, of its dtype and shape too; by its path in the tree.
-
-    >>> list(digests({"params": {"bias": np.zeros(2)}, "opt_state": (np.ones(1),)}))
-    ['opt_state/0', 'params/bias']
-    """
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): _digest(np.asarray(leaf))
-        for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree))
-    }
-
-
-def _digest(array: np.ndarray) -> str:
-    found = hashlib.sha256(f"{array.dtype} {array.shape} ".encode())
-    found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return found.hexdigest()[:32]
-
-
-def _digest_of(about: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]

@@ -20,16 +20,12 @@ from normlab.engine.plan import Planned, entries_of, plan
 from normlab.engine.pool import Pool
 from normlab.engine.progress import Observer, seconds_left
 from normlab.errors import UserError
-from normlab.store.directory import (
-    Entry,
-    Run,
-    Runs,
-    load_runs,
-    write_experiment,
-)
 from normlab.store.layout import DAMAGED, EXPERIMENT, FINISHED
+from normlab.store.loading import load_runs
+from normlab.store.run import Entry, Run
+from normlab.store.runs import Runs, write_experiment
 from normlab.store.shared import alone, note_claims
-from normlab.training.state import Event, Progress
+from normlab.training.events import Event, Progress
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 

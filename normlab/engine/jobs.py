@@ -9,8 +9,8 @@ from normlab.configs.config import RunConfig
 from normlab.configs.experiment import Experiment
 from normlab.engine.process import usable_cores
 from normlab.measures.measures import Measure
-from normlab.store.directory import Run
 from normlab.store.layout import FINISHED
+from normlab.store.run import Run
 
 MOST_JOBS = 4
 """Each has a copy of the data and programs of its own, and more were not measured."""

@@ -16,20 +16,14 @@ from normlab.engine import provenance, worker
 from normlab.engine.checkpoint import Checkpoints, check_rows
 from normlab.engine.prober import Prober
 from normlab.errors import UserError
-from normlab.store.directory import Run, RunBusyError, write_atomically
 from normlab.store.files import DamagedError
+from normlab.store.jsonl import write_atomically
 from normlab.store.layout import CHECKPOINTS, DAMAGED, ERROR, FINISHED
+from normlab.store.run import Run, RunBusyError
+from normlab.training.events import Event, Lookable, Progress, Row, Saveable
 from normlab.training.fit import Fitted, Loop
 from normlab.training.program import Compiled
-from normlab.training.state import (
-    Clock,
-    DeviceData,
-    Event,
-    Lookable,
-    Progress,
-    Row,
-    Saveable,
-)
+from normlab.training.state import Clock, DeviceData
 
 MOST_PROGRAMS = 12
 """How many compiled programs a process keeps: each takes memory and some hundred of the 65,530

@@ -7,8 +7,8 @@ from pathlib import Path
 from normlab.configs import build
 from normlab.configs.config import RunConfig
 from normlab.engine.progress import Observer, finished_in, seconds_left
-from normlab.store.directory import Entry, Run
 from normlab.store.layout import FINISHED
+from normlab.store.run import Entry, Run
 
 
 @dataclass(frozen=True)

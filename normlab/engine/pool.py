@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from normlab.engine.maker import Task, attempt_in_worker, write_failure
 from normlab.engine.worker import Worker, WorkerDiedError, shares
-from normlab.store.directory import RunBusyError
 from normlab.store.layout import FINISHED
+from normlab.store.run import RunBusyError
 
 SECONDS_BETWEEN_LOOKS = 0.2
 

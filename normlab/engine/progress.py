@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from normlab.store.directory import Entry, Run
 from normlab.store.files import DamagedError
 from normlab.store.layout import DAMAGED, FINISHED, METRICS, STATUS
+from normlab.store.run import Entry, Run
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import jax
 
 from normlab.data.dataset import Dataset
 from normlab.engine.process import kind_of_machine, set_by_normlab, usable_cores
-from normlab.store.flags import in_force
+from normlab.engine.settings import in_force
 from normlab.store.git import git_state
 
 PACKAGES = ("normlab", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from normlab.errors import UserError, did_you_mean
+from normlab.errors import UserError
 from normlab.evidence import about
 from normlab.evidence.baselines import baselines
 from normlab.evidence.contrasts import contrast, mean_of
@@ -25,8 +25,8 @@ from normlab.evidence.samples import Sample, sample
 from normlab.evidence.verdicts import Verdict, judge
 from normlab.measures.measures import PRICES, Measure
 from normlab.measures.value import NoValueError
-from normlab.store.directory import Runs
 from normlab.store.record import Record, read_records
+from normlab.store.runs import Runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +93,6 @@ class Arm:
 class Comparison:
     """The arms of an experiment, each against its baseline, by one measure.
 
-    In a notebook it shows itself; `print` gives the text.
-
     Attributes:
         runs: the experiment.
         measure: what is compared.
@@ -150,41 +148,6 @@ class Comparison:
     def arm(self, name: str) -> Arm:
         """One arm by its name."""
         return next(arm for arm in self.arms if arm.name == name)
-
-    def frame(self) -> Any:
-        """The table as a pandas DataFrame, one row an arm.
-
-        Raises:
-            UserError: pandas is not installed.
-        """
-        from normlab.reports.tables import arm_row
-        from normlab.store.frames import to_frame
-
-        return to_frame([arm_row(self, arm) for arm in self.arms])
-
-    def __str__(self) -> str:
-        from normlab.reports.markdown import to_text
-
-        return to_text(self)
-
-    def _repr_html_(self) -> str:
-        from normlab.reports.html import to_fragment
-
-        return to_fragment(self)
-
-    def plot(self, kind: str = "differences", **options: Any) -> Any:
-        """A matplotlib figure to look at or restyle: see `normlab.reports.figures`.
-
-        Args:
-            kind: "differences" (a forest plot), "curves", "values", "price" or "heat".
-            **options: passed on, such as `metric="train_loss"` of "curves".
-        """
-        from normlab.reports import figures
-
-        makers = figures.KINDS
-        if kind not in makers:
-            raise UserError(f"there is no plot '{kind}'; {did_you_mean(kind, makers)}")
-        return makers[kind](self, **options)
 
 
 def compare(

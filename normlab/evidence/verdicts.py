@@ -22,9 +22,9 @@ from normlab.evidence.remarks import read_remarks
 from normlab.evidence.samples import Sample, sample
 from normlab.measures.claims import Claim, name_of, parse_floor, read_claim, select
 from normlab.measures.measures import Measure
-from normlab.store.directory import Runs
 from normlab.store.layout import CLAIMS, EXPERIMENT, PUBLISHED
 from normlab.store.record import Record, read_records
+from normlab.store.runs import Runs
 
 Outcome = Literal["supported", "refuted", "undecided"]
 

@@ -16,7 +16,7 @@ from normlab.reports.cells import table
 from normlab.reports.columns import visible
 from normlab.reports.markdown import aligned, remarks
 from normlab.store.layout import DAMAGED
-from normlab.training.state import Event
+from normlab.training.events import Event
 
 MARKS = {
     "done": "[green]done[/]",

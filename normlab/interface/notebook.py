@@ -14,7 +14,7 @@ from normlab.engine.jobs import jobs_for
 from normlab.engine.process import prepare
 from normlab.errors import UserError
 from normlab.interface.console import Display
-from normlab.store.directory import Runs
+from normlab.store.runs import Runs
 
 
 def run(

@@ -31,7 +31,7 @@ def publish(
 ) -> None:
     """Make an experiment small enough to commit: a page, a picture, its numbers, their origin."""
     from normlab.reports.publishing import publish as write
-    from normlab.store.directory import load_runs
+    from normlab.store.loading import load_runs
 
     print(write(load_runs(path), folder, baseline=baseline, measure=measure, figure=figure))
 
@@ -55,7 +55,7 @@ def agree(
     """Say where a rerun and published results differ, seed by seed; exit status 1 if they do."""
     from normlab.reports.agreement import agreement
     from normlab.reports.pairs import TOLERANCE
-    from normlab.store.directory import load_runs
+    from normlab.store.loading import load_runs
 
     within = TOLERANCE if tolerance is None else tolerance
     found = agreement(load_runs(rerun), load_runs(published), tolerance=within, common=common)

@@ -103,7 +103,7 @@ def verdict(path: ExperimentPath) -> None:
     from normlab.evidence.remarks import read_remarks
     from normlab.evidence.verdicts import judge
     from normlab.reports.markdown import verdict_line
-    from normlab.store.directory import load_runs
+    from normlab.store.loading import load_runs
     from normlab.store.record import Record
 
     runs = load_runs(path)

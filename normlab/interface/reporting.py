@@ -4,8 +4,8 @@ import shlex
 from pathlib import Path
 
 from normlab.errors import UserError
-from normlab.evidence.compare import compare
-from normlab.store.directory import load_runs
+from normlab.reports.comparison import compare
+from normlab.store.loading import load_runs
 
 
 def draw(

@@ -22,8 +22,10 @@ from normlab.interface.runs_disk import (
     runs_in,
     usage,
 )
-from normlab.store.directory import Run, Runs, load_runs
 from normlab.store.layout import CHECKPOINTS, CONFIG, FINISHED, LOCK, STATUS
+from normlab.store.loading import load_runs
+from normlab.store.run import Run
+from normlab.store.runs import Runs
 
 
 @dataclass(frozen=True)

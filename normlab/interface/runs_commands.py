@@ -19,10 +19,12 @@ from normlab.interface.runs_disk import (
     usage,
 )
 from normlab.reports.columns import columns
-from normlab.store.directory import Entry, Run, Runs, load, load_runs
 from normlab.store.files import DamagedError
 from normlab.store.flags import unusual
 from normlab.store.layout import CHECKPOINTS, ERROR
+from normlab.store.loading import load, load_runs
+from normlab.store.run import Entry, Run
+from normlab.store.runs import Runs
 
 QUESTION_WIDTH = 48
 STOPPED = "stopped: the process is no more, and the same command goes on from the last checkpoint"

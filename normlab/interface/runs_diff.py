@@ -9,7 +9,9 @@ from normlab.configs.yaml_source import flow
 from normlab.errors import UserError
 from normlab.interface.runs_commands import number
 from normlab.reports.columns import columns
-from normlab.store.directory import Entry, Run, Runs, load
+from normlab.store.loading import load
+from normlab.store.run import Entry, Run
+from normlab.store.runs import Runs
 
 ABSENT = "(absent)"
 COMPARED = (

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from normlab.errors import UserError
-from normlab.store.directory import Entry, Run, Runs
 from normlab.store.files import DamagedError
 from normlab.store.layout import CONFIG, EXPERIMENT, STATUS
+from normlab.store.run import Entry, Run
+from normlab.store.runs import Runs
 
 WRITTEN_BY_NORMLAB = {"state", "pid", "host"}
 """Keys of every status that `Run.write_status` writes."""

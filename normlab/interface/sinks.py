@@ -22,8 +22,8 @@ from normlab.engine.engine import RunEnded
 from normlab.engine.maker import RunStarted
 from normlab.errors import UserError, did_you_mean
 from normlab.interface.runs_diff import flatten
-from normlab.store.directory import Run
-from normlab.training.state import Row
+from normlab.store.run import Run
+from normlab.training.events import Row
 
 PREFIXES = ("train_", "test_", "val_")
 MOST_PARAMS = 100

@@ -14,8 +14,10 @@ from rich.text import Text
 from normlab.engine.progress import Observer, Snapshot, seconds_left
 from normlab.interface.runs_disk import as_entry
 from normlab.reports.columns import visible
-from normlab.store.directory import Entry, Run, Runs, load
 from normlab.store.layout import DAMAGED, FINISHED
+from normlab.store.loading import load
+from normlab.store.run import Entry, Run
+from normlab.store.runs import Runs
 
 REFRESHES_PER_SECOND = 2
 BLOCKS = "▁▂▃▄▅▆▇█"

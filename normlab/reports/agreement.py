@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from normlab.errors import UserError
-from normlab.evidence.compare import Arm, compare
+from normlab.evidence.compare import Arm
 from normlab.evidence.verdicts import Verdict, judge
 from normlab.reports.columns import columns
+from normlab.reports.comparison import compare
 from normlab.reports.english import NONE, count_runs, interval, number
 from normlab.reports.pairs import ROUNDING, TOLERANCE, Difference, pair, values_agree
-from normlab.store.directory import Runs
 from normlab.store.record import Record
+from normlab.store.runs import Runs
 
 Key = tuple[str, int, str]
 """Arm, seed and axes: what runs are paired by."""

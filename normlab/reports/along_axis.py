@@ -4,12 +4,13 @@ With more axes there is a panel for each of their settings, and in each a line f
 """
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from normlab.errors import UserError, did_you_mean
+from normlab.evidence.compare import Comparison
 from normlab.evidence.intervals import Interval, mean_interval
 from normlab.evidence.samples import sample
 from normlab.measures.measures import METRICS, Measure
@@ -26,9 +27,6 @@ from normlab.reports.style import (
     plain,
 )
 from normlab.store.record import Record
-
-if TYPE_CHECKING:
-    from normlab.evidence.compare import Comparison
 
 LOG_FROM = 8
 """An axis whose largest value is so many times the smallest is drawn on a log scale."""

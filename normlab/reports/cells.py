@@ -1,16 +1,13 @@
 """The table of a comparison, as text: the same cells in a terminal, in Markdown and in the page."""
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from normlab.evidence.compare import Arm, Comparison
 from normlab.evidence.doubts import mixed
 from normlab.evidence.samples import Sample
 from normlab.reports.english import NONE, interval, number
-
-if TYPE_CHECKING:
-    from normlab.evidence.compare import Arm, Comparison
 
 
 def table(comparison: "Comparison") -> tuple[list[str], list[list[str]]]:

@@ -1,8 +1,8 @@
 """Sentences: what a comparison and a verdict say, in plain English."""
 
 import math
-from typing import TYPE_CHECKING
 
+from normlab.evidence.compare import Arm, Comparison
 from normlab.evidence.doubts import mixed, share
 from normlab.evidence.estimates import Contrast
 from normlab.evidence.intervals import Interval, interquartile_mean
@@ -10,9 +10,6 @@ from normlab.evidence.power import MOST_SEEDS, between
 from normlab.evidence.samples import Sample
 from normlab.evidence.verdicts import Verdict
 from normlab.measures.measures import Measure
-
-if TYPE_CHECKING:
-    from normlab.evidence.compare import Arm, Comparison
 
 NONE, UNBOUNDED = "-", "unbounded"
 SAME = Interval(0.0, 0.0)

@@ -6,12 +6,13 @@ Every function takes a `Comparison` and returns a `Figure`.
 import math
 import textwrap
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from normlab.errors import UserError, did_you_mean
+from normlab.evidence.compare import Arm, Comparison
 from normlab.evidence.intervals import mean_interval
 from normlab.evidence.samples import sample
 from normlab.measures.measures import METRICS
@@ -32,9 +33,6 @@ from normlab.reports.style import (
     plain,
 )
 from normlab.store.record import Record
-
-if TYPE_CHECKING:
-    from normlab.evidence.compare import Arm, Comparison
 
 LONGEST_NAME = 40
 """Of an arm in one line, in characters."""

@@ -4,7 +4,7 @@ import io
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import matplotlib
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from normlab.errors import UserError
 from normlab.evidence.about import differing, made_with, tuning_lines
+from normlab.evidence.compare import Comparison
 from normlab.evidence.remarks import read_remarks
 from normlab.reports import figures
 from normlab.reports import probe_figures as insides
@@ -20,9 +21,6 @@ from normlab.reports.cells import table
 from normlab.reports.english import about_arm, about_verdict, count_runs, number
 from normlab.reports.markdown import limits
 from normlab.reports.style import COLOURS, FAINT, INK, SVG
-
-if TYPE_CHECKING:
-    from normlab.evidence.compare import Comparison
 
 
 def to_html(comparison: "Comparison", command: str) -> str:

@@ -2,18 +2,16 @@
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from normlab.evidence.about import differing, made_with, tuning_lines
+from normlab.evidence.compare import Comparison
 from normlab.evidence.doubts import hidden_failures
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.verdicts import Verdict
 from normlab.reports.cells import table
 from normlab.reports.columns import columns, visible, widths
 from normlab.reports.english import about_arm, about_verdict, number
-
-if TYPE_CHECKING:
-    from normlab.evidence.compare import Comparison
 
 MOST_COLUMNS = 8
 

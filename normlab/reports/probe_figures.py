@@ -7,17 +7,15 @@ with the few seeds that probes usually have, an interval of the mean would hide 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from normlab.errors import UserError, did_you_mean
+from normlab.evidence.compare import Arm, Comparison
 from normlab.reports.probe_series import Seen, seen
 from normlab.reports.style import INK, WIDTH, Picture, colour, dash, framed, marker, plain
-
-if TYPE_CHECKING:
-    from normlab.evidence.compare import Arm, Comparison
 
 ALONG = "step along the gradient"
 

@@ -1,12 +1,10 @@
 """What the probes of an experiment's runs saw, gathered from disk for the pictures."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from normlab.evidence.compare import Comparison
+from normlab.evidence.compare import Comparison
 
 LOG_FROM = 30.0
 """Positive values whose largest is so many times the smallest are shown on a log scale."""

@@ -16,11 +16,12 @@ import matplotlib
 from normlab.configs.source import read
 from normlab.errors import UserError
 from normlab.evidence.about import changes_of, made_with
-from normlab.evidence.compare import Comparison, compare
+from normlab.evidence.compare import Comparison
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.verdicts import Verdict, judge
 from normlab.measures.measures import Measure
 from normlab.reports.along_axis import numeric_axes
+from normlab.reports.comparison import ShownComparison, compare
 from normlab.reports.english import count_runs, interval, number
 from normlab.reports.kept import Kept, looks_inside
 from normlab.reports.markdown import markdown_table, to_markdown
@@ -31,11 +32,12 @@ from normlab.reports.superseded import (
     superseded_lines,
     write_superseded,
 )
-from normlab.store.directory import Runs, load_runs
 from normlab.store.jsonl import write_atomically
 from normlab.store.layout import FINISHED
+from normlab.store.loading import load_runs
 from normlab.store.published import write_published
 from normlab.store.record import Record
+from normlab.store.runs import Runs
 
 PAGE, FIGURE = "results.md", "figure.svg"
 
@@ -192,7 +194,7 @@ def _probe(comparison: Comparison, kind: str) -> dict[str, str]:
     return {"probe": measure.arguments[0].partition(".")[0]}
 
 
-def _of_figure(comparison: Comparison, kind: str) -> Comparison:
+def _of_figure(comparison: ShownComparison, kind: str) -> ShownComparison:
     """A measure over an axis has no value at each point of it: what is seen there is its metric."""
     if comparison.measure.axis is None or kind != "over":
         return comparison

@@ -2,19 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from normlab.evidence.compare import Comparison
 from normlab.evidence.contrasts import mean_of
 from normlab.evidence.samples import sample
 from normlab.measures.measures import Measure
 from normlab.reports.english import short_name
 from normlab.reports.style import COLOURS, INK, MARKERS, blank, plain
-
-if TYPE_CHECKING:
-    from normlab.evidence.compare import Comparison
 
 
 def beside(comparison: "Comparison", measures: Sequence[str] = ()) -> Figure:

@@ -5,14 +5,12 @@ a dash of its own besides.
 """
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.figure import Figure
 
+from normlab.evidence.compare import Arm, Comparison
 from normlab.reports.columns import visible
-
-if TYPE_CHECKING:
-    from normlab.evidence.compare import Arm, Comparison
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a0882b", "#7f7f7f")
 MARKERS = "osD^vPX*"

@@ -13,12 +13,13 @@ from typing import Any
 from normlab.evidence.about import made_with
 from normlab.evidence.verdicts import judge
 from normlab.reports.english import about_verdict
-from normlab.store.directory import Runs, load_runs
 from normlab.store.files import read_json
 from normlab.store.git import last_commit
 from normlab.store.jsonl import write_atomically
 from normlab.store.layout import PUBLISHED
+from normlab.store.loading import load_runs
 from normlab.store.record import Record
+from normlab.store.runs import Runs
 from normlab.store.shapes import TEXT
 
 SUPERSEDED = "superseded.json"

@@ -5,17 +5,15 @@ import csv
 import io
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from normlab.evidence.about import differing, made_with
+from normlab.evidence.compare import Arm, Comparison
 from normlab.evidence.remarks import read_remarks
 from normlab.measures.measures import PRICES, Measure
 from normlab.measures.value import NoValueError
 from normlab.reports.english import about_verdict
 from normlab.store.record import Record
-
-if TYPE_CHECKING:
-    from normlab.evidence.compare import Arm, Comparison
 
 
 def arm_row(comparison: "Comparison", arm: "Arm") -> dict[str, Any]:

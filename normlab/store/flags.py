@@ -1,6 +1,5 @@
-"""Settings of a process that change a run's numbers: what is in force, and what a record tells."""
+"""Settings of a process that change a run's numbers, and what a record tells of them."""
 
-import os
 from typing import Any
 
 JAX_SETTINGS = {
@@ -38,28 +37,6 @@ VARIABLES = (
 """Of the environment: options of compilers, TF32, and whether sums are in a fixed order."""
 
 OPTIONS, TUNING, UNSET = "compiler options", "NORMLAB_TUNING", "unset"
-
-
-def in_force() -> dict[str, str]:
-    """The value of each setting as it is now, however it was set.
-
-    >>> in_force()["jax_enable_x64"]
-    'False'
-    """
-    import jax
-
-    from normlab.training.compiler import compiler_options, tuned
-
-    config: Any = jax.config
-    settings = {
-        name: getattr(config, name, config.values.get(name, UNSET)) for name in JAX_SETTINGS
-    }
-    return {
-        TUNING: "on" if tuned() else "off",
-        OPTIONS: " ".join(f"{k}={v}" for k, v in sorted(compiler_options().items())) or UNSET,
-        **{name: options(os.environ.get(name, "")) for name in VARIABLES},
-        **{name: str(value) for name, value in settings.items() if value != UNSET},
-    }
 
 
 def unusual(proof: dict[str, Any]) -> dict[str, str]:

@@ -1,13 +1,13 @@
 """How runs show themselves in a notebook: as HTML, and as pandas frames where pandas is there."""
 
+from collections.abc import Iterable
 from html import escape
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from normlab.errors import UserError
 from normlab.store.record import Record
-
-if TYPE_CHECKING:
-    from normlab.store.directory import Runs
+from normlab.store.run import Entry
 
 WIDTH, HEIGHT = 90, 22
 """Of a sparkline, in pixels."""
@@ -26,10 +26,10 @@ def to_frame(rows: list[dict[str, Any]]) -> Any:
     return pandas.DataFrame(rows)
 
 
-def last_rows(runs: "Runs") -> list[dict[str, Any]]:
+def last_rows(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     """For every run: arm, seed, axes, state, its last metrics, and its folder."""
     found = []
-    for entry in runs.entries:
+    for entry in entries:
         record = Record.read(entry)
         rows = record.rows
         place = {"arm": entry.arm, "seed": entry.seed, **entry.axes, "state": record.state}
@@ -37,20 +37,20 @@ def last_rows(runs: "Runs") -> list[dict[str, Any]]:
     return found
 
 
-def all_rows(runs: "Runs") -> list[dict[str, Any]]:
+def all_rows(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     """Every row of metrics of every run, with the run's arm, seed and axes."""
     return [
         {"arm": entry.arm, "seed": entry.seed, **entry.axes, **row}
-        for entry in runs.entries
+        for entry in entries
         for row in Record.read(entry).rows
     ]
 
 
-def probe_rows(runs: "Runs") -> list[dict[str, Any]]:
+def probe_rows(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     """Every number that probes saw: arm, seed, axes, step, probe, quantity, layer, index, value."""
     return [
         {"arm": entry.arm, "seed": entry.seed, **entry.axes, **number}
-        for entry in runs.entries
+        for entry in entries
         for row in Record.read(entry).probes
         for number in numbers(row)
     ]
@@ -78,10 +78,10 @@ def numbers(row: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def to_html(runs: "Runs") -> str:
+def to_html(path: Path, about: dict[str, Any], entries: Iterable[Entry]) -> str:
     """One line a run: arm, seed, state, test accuracy as a curve and at last."""
     lines = []
-    for entry in runs.entries:
+    for entry in entries:
         record = Record.read(entry)
         values = [row["test_accuracy"] for row in record.rows if "test_accuracy" in row]
         last = f"{values[-1]:.3f}" if values else ""
@@ -91,7 +91,7 @@ def to_html(runs: "Runs") -> str:
     headings = ("arm", "seed", "state", "test accuracy", "by evaluation")
     head = "".join(f"<th>{heading}</th>" for heading in headings)
     return (
-        f"<p>{escape(str(runs.path))}: {escape(str(runs.about.get('question') or ''))}</p>"
+        f"<p>{escape(str(path))}: {escape(str(about.get('question') or ''))}</p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
 

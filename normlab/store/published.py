@@ -15,12 +15,13 @@ from typing import Any
 
 from normlab.errors import UserError
 from normlab.store import written
-from normlab.store.directory import Entry, Run, Runs
 from normlab.store.files import DamagedError, read_json
 from normlab.store.flags import without_folders
 from normlab.store.jsonl import write_atomically
 from normlab.store.layout import FINISHED, PUBLISHED, PUBLISHED_PROVENANCE
 from normlab.store.reading import Whole, check_last_step
+from normlab.store.run import Entry, Run
+from normlab.store.runs import Runs
 from normlab.store.shapes import fault
 
 DIGITS = 6

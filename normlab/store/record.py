@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from normlab.store.directory import Entry
 from normlab.store.files import DamagedError
 from normlab.store.layout import DAMAGED, FINISHED
+from normlab.store.run import Entry
 
 
 @dataclass(frozen=True)

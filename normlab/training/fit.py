@@ -16,21 +16,11 @@ from normlab.core import Array
 from normlab.data.augment import Augmentation
 from normlab.data.dataset import Dataset
 from normlab.errors import UserError
+from normlab.training.events import Diverged, Emit, Lookable, Progress, Row, Saveable
 from normlab.training.optimizer import as_told
 from normlab.training.program import Compiled, Program
 from normlab.training.recipe import Recipe
-from normlab.training.state import (
-    Clock,
-    DeviceData,
-    Diverged,
-    Emit,
-    Lookable,
-    Meter,
-    Progress,
-    Row,
-    Saveable,
-    TrainState,
-)
+from normlab.training.state import Clock, DeviceData, Meter, TrainState
 
 STEPS_AHEAD = 4
 """How many steps the host may dispatch before it waits: enough to keep the device busy, few enough

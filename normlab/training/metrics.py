@@ -8,7 +8,6 @@ computed in float64 by the host, as neither is a mean over batches.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 Metric = Literal["auc", "balanced_accuracy"]
@@ -97,5 +96,5 @@ def of(asked: Iterable[Metric] | None, batches: Sequence[Any], labels: Any) -> d
     if not asked:
         return {}
     truth = np.asarray(labels)
-    logits = np.concatenate(jax.device_get(list(batches)))[: len(truth)]
+    logits = np.concatenate([np.asarray(batch) for batch in batches])[: len(truth)]
     return {metric: METRICS[metric](logits, truth) for metric in asked}

@@ -2,8 +2,11 @@
 
 import yaml
 
-from normlab.store.directory import Entry, Run, load, write_atomically, write_experiment
+from normlab.store.jsonl import write_atomically
 from normlab.store.layout import CLAIMS
+from normlab.store.loading import load
+from normlab.store.run import Entry, Run
+from normlab.store.runs import write_experiment
 
 PROVENANCE = {
     "started": "2026-01-01T00:00:00+00:00",

@@ -11,7 +11,7 @@ from normlab.measures.claims import Claim
 from normlab.reports.agreement import agreement
 from normlab.reports.pairs import TOLERANCE
 from normlab.reports.publishing import publish
-from normlab.store.directory import load
+from normlab.store.loading import load
 from tests.evidence.simulated import PROVENANCE, simulate, write, write_run
 from tests.interface.command_line import normlab
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from normlab.evidence.compare import compare
 from normlab.evidence.doubts import hidden_failures, skewed
 from normlab.evidence.samples import sample
 from normlab.evidence.verdicts import judge
 from normlab.measures.claims import Claim
 from normlab.measures.measures import Measure
 from normlab.reports.cells import table
+from normlab.reports.comparison import compare
 from normlab.reports.english import about_arm, about_verdict
 from normlab.reports.markdown import to_markdown
 from normlab.reports.tables import arm_row

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from normlab.evidence.compare import compare
 from normlab.evidence.contrasts import contrast, mean_of
 from normlab.evidence.intervals import (
     EVERYTHING,
@@ -17,6 +16,7 @@ from normlab.evidence.intervals import (
 )
 from normlab.evidence.verdicts import judge
 from normlab.measures.claims import Claim
+from normlab.reports.comparison import compare
 from normlab.reports.english import about_arm, about_verdict
 
 from .coverage import arm, of_few_flips

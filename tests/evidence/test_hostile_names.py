@@ -8,8 +8,8 @@ from html import unescape
 import matplotlib
 import pytest
 
-from normlab.evidence.compare import compare
 from normlab.reports import figures
+from normlab.reports.comparison import compare
 from normlab.reports.html import to_fragment, to_html
 from normlab.reports.markdown import to_markdown, to_text
 from normlab.reports.style import SVG

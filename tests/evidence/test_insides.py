@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from normlab.errors import UserError
-from normlab.evidence.compare import compare
 from normlab.interface.reporting import draw
 from normlab.measures.claims import Claim
 from normlab.measures.measures import Measure
 from normlab.measures.value import NoValueError
+from normlab.reports.comparison import compare
 from normlab.reports.html import to_html
 from normlab.reports.tables import to_csv, to_json
 from normlab.store.record import Record

@@ -8,15 +8,16 @@ import pytest
 
 from normlab.errors import UserError
 from normlab.evidence.best import may_be_best
-from normlab.evidence.compare import compare
 from normlab.evidence.samples import Sample
 from normlab.evidence.verdicts import judge
 from normlab.measures.claims import Claim
 from normlab.reports import superseded
 from normlab.reports.along_axis import numeric_axes
+from normlab.reports.comparison import compare
 from normlab.reports.kept import MOST_ROWS, Kept
 from normlab.reports.publishing import page, publish, render
-from normlab.store.directory import Entry, Run, load
+from normlab.store.loading import load
+from normlab.store.run import Entry, Run
 from tests.evidence.simulated import PROVENANCE, simulate, write, write_run
 
 FINAL = "final(test_accuracy)"

@@ -7,16 +7,16 @@ from typer.testing import CliRunner
 
 from normlab.cli import app
 from normlab.errors import UserError
-from normlab.evidence.compare import compare
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.verdicts import judge
 from normlab.measures.claims import Claim
+from normlab.reports.comparison import compare
 from normlab.reports.html import to_fragment, to_html
 from normlab.reports.markdown import to_markdown, to_text
 from normlab.reports.publishing import page, publish
 from normlab.reports.superseded import superseded_lines
 from normlab.reports.tables import to_json
-from normlab.store.directory import load
+from normlab.store.loading import load
 from tests.evidence.simulated import simulate
 
 FINAL = "final(test_accuracy)"

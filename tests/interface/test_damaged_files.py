@@ -10,16 +10,17 @@ import yaml
 from rich.console import Console
 
 from normlab.errors import UserError
-from normlab.evidence.compare import compare
 from normlab.evidence.verdicts import judge
 from normlab.interface.reporting import render
 from normlab.interface.runs_clean import clean
 from normlab.interface.runs_commands import list_experiments, show
 from normlab.interface.watch import watch
 from normlab.measures.claims import Claim
-from normlab.store.directory import Run, load_runs
+from normlab.reports.comparison import compare
 from normlab.store.files import DamagedError
+from normlab.store.loading import load_runs
 from normlab.store.record import Record
+from normlab.store.run import Run
 from tests.evidence.simulated import simulate, write_run
 
 RUN = ("status.json", "metrics.jsonl", "provenance.json", "probes.jsonl", "config.yaml")

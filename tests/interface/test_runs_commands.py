@@ -14,7 +14,9 @@ from normlab.interface import runs_clean
 from normlab.interface.runs_clean import clean
 from normlab.interface.runs_commands import list_experiments, show
 from normlab.interface.runs_diff import diff
-from normlab.store.directory import Run, load, write_experiment
+from normlab.store.loading import load
+from normlab.store.run import Run
+from normlab.store.runs import write_experiment
 from tests.evidence import simulated
 from tests.evidence.simulated import write
 
@@ -230,7 +232,7 @@ def test_with_yes_what_was_listed_goes_and_nothing_else(runs):
 
 
 def test_a_run_that_another_process_holds_is_never_touched(runs):
-    code = "import sys; from normlab.store.directory import Run; from pathlib import Path\n"
+    code = "import sys; from normlab.store.run import Run; from pathlib import Path\n"
     code += "with Run(Path(sys.argv[1])).locked(): print('held', flush=True); sys.stdin.read()"
     orphan = runs.path / "old-s0"
     command = [sys.executable, "-c", code, str(orphan)]

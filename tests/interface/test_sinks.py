@@ -7,8 +7,8 @@ from normlab.engine.engine import RunEnded
 from normlab.engine.maker import RunStarted
 from normlab.errors import UserError
 from normlab.interface.sinks import LOGS, Sink
-from normlab.store.directory import Run
-from normlab.training.state import Row
+from normlab.store.run import Run
+from normlab.training.events import Row
 
 SECTIONS = {"norm": {"name": "batch_norm", "momentum": 0.9}, "schedule": None, "train": {"seed": 3}}
 CONFIG = RunConfig(SECTIONS)

@@ -14,7 +14,8 @@ from rich.console import Console
 from normlab.engine.progress import Observer, Snapshot, finished_in, seconds_left
 from normlab.errors import UserError
 from normlab.interface.watch import View, _is_over, sparkline, summary, watch
-from normlab.store.directory import Entry, Run, write_experiment
+from normlab.store.run import Entry, Run
+from normlab.store.runs import write_experiment
 from tests.evidence.simulated import PROVENANCE
 
 HOST = {"host": platform.node()}

@@ -1,5 +1,6 @@
 """A checkpoint is restored as it was saved, or not at all."""
 
+import dataclasses
 import random
 import shutil
 
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from normlab.engine.checkpoint import FILES, Checkpoints, restore_anything
+from normlab.engine.checkpoint import Checkpoints
 from normlab.errors import UserError
+from normlab.store.checkpoint_files import CLOCK, FILES, restore_anything
 from normlab.store.files import DamagedError
 from normlab.training.state import Clock, Meter, TrainState
 
@@ -151,3 +153,7 @@ def test_a_run_with_a_damaged_checkpoint_is_told_and_the_others_go_on(tiny, make
 
 def largest_of(path):
     return max(path.glob("*/state/**/d/*"), key=lambda file: file.stat().st_size)
+
+
+def test_the_seconds_in_a_checkpoint_are_those_of_a_clock():
+    assert {field.name for field in dataclasses.fields(Clock)} == CLOCK

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from normlab.evidence.compare import compare
 from normlab.evidence.verdicts import judge
-from normlab.store.directory import load
+from normlab.reports.comparison import compare
+from normlab.store.loading import load
 
 CLAIM = """
 sweep: {norm: [identity, batch_norm], seed: 0..1}

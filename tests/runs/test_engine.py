@@ -9,7 +9,8 @@ import pytest
 from normlab.engine import maker
 from normlab.engine.engine import RunEnded
 from normlab.errors import UserError
-from normlab.store.directory import Runs, load
+from normlab.store.loading import load
+from normlab.store.runs import Runs
 
 FAILING = '''
 import jax

@@ -5,7 +5,8 @@ import pytest
 
 from normlab.data import Shapes
 from normlab.engine import provenance
-from normlab.store.flags import JAX_SETTINGS, OPTIONS, TUNING, in_force, recorded, unusual
+from normlab.engine.settings import in_force
+from normlab.store.flags import JAX_SETTINGS, OPTIONS, TUNING, recorded, unusual
 
 
 def proof():

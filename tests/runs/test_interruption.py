@@ -13,8 +13,9 @@ import pytest
 from normlab.configs.experiment import load_experiment
 from normlab.engine.engine import Engine
 from normlab.errors import UserError
-from normlab.store.directory import Run, load
-from normlab.training.state import Row
+from normlab.store.loading import load
+from normlab.store.run import Run
+from normlab.training.events import Row
 
 from .conftest import child
 

@@ -15,7 +15,8 @@ from normlab.configs.experiment import load_experiment
 from normlab.engine.engine import Engine, GaveUp, RunEnded
 from normlab.engine.plan import Planned
 from normlab.errors import UserError
-from normlab.store.directory import Runs, load
+from normlab.store.loading import load
+from normlab.store.runs import Runs
 
 COMMAND = [sys.executable, "-m", "normlab.cli", "run"]
 ENDLESS = "train.epochs=100000"

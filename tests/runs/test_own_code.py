@@ -12,7 +12,7 @@ from normlab.configs.build import Keyed
 from normlab.configs.experiment import load_experiment
 from normlab.configs.own_code import source_of
 from normlab.errors import UserError
-from normlab.store.directory import load
+from normlab.store.loading import load
 
 from .conftest import child
 

@@ -13,9 +13,9 @@ from normlab.configs.experiment import load_experiment
 from normlab.data import Shapes
 from normlab.engine import prober
 from normlab.engine.engine import Engine
-from normlab.evidence.compare import compare
-from normlab.store.directory import load
-from normlab.training.state import Lookable
+from normlab.reports.comparison import compare
+from normlab.store.loading import load
+from normlab.training.events import Lookable
 
 from .conftest import TINY, child
 from .test_interruption import WORKER

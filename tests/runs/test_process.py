@@ -15,7 +15,7 @@ from normlab.data.dataset import Dataset, Split
 from normlab.engine import process
 from normlab.models.plain import MLP
 from normlab.norms import BatchNorm
-from normlab.store.directory import load
+from normlab.store.loading import load
 from normlab.training.program import Compiled, Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData

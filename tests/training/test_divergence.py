@@ -12,9 +12,10 @@ from normlab.core import normaliser
 from normlab.data.dataset import Dataset, Split
 from normlab.models.plain import MLP
 from normlab.norms import BatchNorm, Identity
+from normlab.training.events import Diverged, Progress, Row, Saveable
 from normlab.training.fit import Loop, fit, largest_parameter
 from normlab.training.recipe import Recipe
-from normlab.training.state import Clock, Diverged, Progress, Row, Saveable
+from normlab.training.state import Clock
 
 SEED = 5
 

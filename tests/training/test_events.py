@@ -10,9 +10,10 @@ import pytest
 from normlab.models.plain import MLP
 from normlab.norms import BatchNorm
 from normlab.training import fit as loop_file
+from normlab.training.events import Progress, Row, Saveable
 from normlab.training.fit import Loop, fit
 from normlab.training.recipe import Recipe
-from normlab.training.state import Clock, Progress, Row, Saveable
+from normlab.training.state import Clock
 
 SEED = 6
 

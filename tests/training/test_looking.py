@@ -11,9 +11,10 @@ from normlab.engine.prober import Watch
 from normlab.models.plain import MLP
 from normlab.norms import BatchNorm
 from normlab.probes import Gradients
+from normlab.training.events import Lookable, Row, Saveable
 from normlab.training.fit import Loop, fit
 from normlab.training.recipe import Recipe
-from normlab.training.state import Clock, Lookable, Row, Saveable
+from normlab.training.state import Clock
 
 SEED = 6
 

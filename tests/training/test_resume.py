@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from normlab.data.augment import Crop, Flip
+from normlab.training.events import Saveable
 from normlab.training.fit import Loop
-from normlab.training.state import Clock, Saveable
+from normlab.training.state import Clock
 
 SEED = 11
 AUGMENT = (Flip(), Crop(padding=1))

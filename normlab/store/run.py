@@ -10,8 +10,8 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,9 @@ import filelock
 import yaml
 
 from normlab.errors import UserError
-from normlab.store import layout, reading, written
-from normlab.store.files import DamagedError, read_json
+from normlab.store import layout, reading
+from normlab.store.files import DamagedError
 from normlab.store.jsonl import append_rows, write_atomically, write_rows
-from normlab.store.shared import known_claims
 
 
 class RunBusyError(UserError):
@@ -92,7 +91,7 @@ class Run:
 
     def params(self) -> Any:
         """The model's parameters at the last checkpoint, as a tree of numpy arrays."""
-        from normlab.engine.checkpoint import restore_anything
+        from normlab.store.checkpoint_files import restore_anything
 
         return restore_anything(self.path / layout.CHECKPOINTS)["params"]
 
@@ -176,123 +175,3 @@ class Entry:
     arm: str
     seed: int
     axes: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Runs:
-    """The runs of one experiment, as they lie on disk.
-
-    Attributes:
-        path: the experiment's folder.
-        about: name, question, target, config file and overrides, as last run.
-        entries: the runs that the last command named, made or not yet made, in its order.
-        trials: those that the arms were tuned by.
-    """
-
-    path: Path
-    about: dict[str, Any]
-    entries: list[Entry]
-    trials: list[Entry] = field(default_factory=list)
-
-    @property
-    def runs(self) -> list[Run]:
-        """The runs alone."""
-        return [entry.run for entry in self.entries]
-
-    @property
-    def ever_claimed(self) -> list[dict[str, Any]]:
-        """Every claim that ever stood in the config, those that were taken out of it too."""
-        if "ever_claimed" in self.about:  # where it is published
-            return self.about["ever_claimed"]
-        return known_claims(self.path)
-
-    def frame(self) -> Any:
-        """A pandas DataFrame with a row a run: its arm, seed, axes, state and last metrics.
-
-        Raises:
-            UserError: pandas is not installed.
-        """
-        from normlab.store import frames as notebook
-
-        return notebook.to_frame(notebook.last_rows(self))
-
-    def curves(self) -> Any:
-        """As `frame`, with a row for every evaluation of every run."""
-        from normlab.store import frames as notebook
-
-        return notebook.to_frame(notebook.all_rows(self))
-
-    def probes(self) -> Any:
-        """As `frame`, with a row for every number that probes saw in every run."""
-        from normlab.store import frames as notebook
-
-        return notebook.to_frame(notebook.probe_rows(self))
-
-    def _repr_html_(self) -> str:
-        from normlab.store import frames as notebook
-
-        return notebook.to_html(self)
-
-    def __iter__(self) -> Iterator[Run]:
-        return iter(self.runs)
-
-    def __len__(self) -> int:
-        return len(self.runs)
-
-    def __repr__(self) -> str:
-        states = [run.state for run in self.runs]
-        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-        return f"<Runs {self.path}: {counts}>"
-
-
-def write_experiment(
-    path: Path, about: dict[str, Any], entries: list[Entry], trials: Sequence[Entry] = ()
-) -> None:
-    """Note which runs of a folder belong to the experiment as it is now."""
-    path.mkdir(parents=True, exist_ok=True)
-    lists = {"runs": _written(entries), "trials": _written(trials)}
-    write_atomically(path / layout.EXPERIMENT, json.dumps({**about, **lists}, indent=1))
-
-
-def _written(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    return [{**asdict(e), "run": e.run.path.name} for e in entries]
-
-
-def load(path: str | Path) -> Run | Runs:
-    """A run's folder, or an experiment's (as published, too), read from disk.
-
-    Raises:
-        UserError: the folder is neither.
-    """
-    folder = Path(path)
-    if (folder / layout.CONFIG).is_file():
-        return Run(folder)
-    if (folder / layout.EXPERIMENT).is_file():
-        mend = "`normlab run` with its config writes it anew"
-        about = read_json(folder / layout.EXPERIMENT, written.EXPERIMENT, mend)
-        runs, trials = (
-            [Entry(Run(folder / e["run"]), e["arm"], e["seed"], e["axes"]) for e in listed]
-            for listed in (about.pop("runs"), about.pop("trials", []))
-        )
-        return Runs(folder, about, runs, trials)
-    if (folder / layout.PUBLISHED).is_file():
-        from normlab.store.published import read_published
-
-        return read_published(folder)
-    near = sorted(str(file.parent) for file in folder.glob(f"*/{layout.EXPERIMENT}"))
-    hint = f"; experiments below it: {', '.join(near)}" if near else ""
-    raise UserError(f"{folder} is neither a run nor an experiment of normlab{hint}")
-
-
-def load_runs(path: str | Path) -> Runs:
-    """An experiment from its folder.
-
-    Raises:
-        UserError: it is none.
-    """
-    found = load(path)
-    if not isinstance(found, Runs):
-        raise UserError(
-            f"{path} is a single run; give the experiment's folder, {found.path.parent}"
-        )
-    return found

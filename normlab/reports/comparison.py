@@ -1,0 +1,62 @@
+"""A comparison that shows itself: as text, as a page in a notebook, as a table, as pictures."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from normlab.errors import UserError, did_you_mean
+from normlab.evidence import compare as weighing
+from normlab.reports import figures
+from normlab.reports.html import to_fragment
+from normlab.reports.markdown import to_text
+from normlab.reports.tables import arm_row
+from normlab.store.frames import to_frame
+from normlab.store.runs import Runs
+
+
+@dataclass(frozen=True, eq=False)
+class ShownComparison(weighing.Comparison):
+    """A `Comparison` with its views. In a notebook it shows itself; `print` gives the text."""
+
+    def frame(self) -> Any:
+        """The table as a pandas DataFrame, one row an arm.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        return to_frame([arm_row(self, arm) for arm in self.arms])
+
+    def __str__(self) -> str:
+        return to_text(self)
+
+    def _repr_html_(self) -> str:
+        return to_fragment(self)
+
+    def plot(self, kind: str = "differences", **options: Any) -> Any:
+        """A matplotlib figure to look at or restyle: see `normlab.reports.figures`.
+
+        Args:
+            kind: "differences" (a forest plot), "curves", "values", "price" or "heat".
+            **options: passed on, such as `metric="train_loss"` of "curves".
+        """
+        makers = figures.KINDS
+        if kind not in makers:
+            raise UserError(f"there is no plot '{kind}'; {did_you_mean(kind, makers)}")
+        return makers[kind](self, **options)
+
+
+def compare(
+    runs: Runs, *, baseline: str | None = None, measure: str = "final(test_accuracy)"
+) -> ShownComparison:
+    """Compare the arms of an experiment with one of them, or with one in each setting.
+
+    Args:
+        runs: from `normlab.load` or `normlab.run`.
+        baseline: an arm's name, or a value of an axis; `normlab.evidence.baselines` says what it
+            is compared with, and what is taken if it is left out.
+        measure: what to compare, such as `steps_to(test_accuracy, 0.6)`.
+
+    Raises:
+        UserError: there is no such arm or measure, or the runs cannot have it.
+    """
+    found = weighing.compare(runs, baseline=baseline, measure=measure)
+    return ShownComparison(**{field.name: getattr(found, field.name) for field in fields(found)})
