@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from normlab.data.dataset import data_root
 from normlab.data.listing import status
@@ -18,8 +19,9 @@ def diagnosis() -> dict[str, str]:
 
     Raises nothing: what cannot be found out is said so.
     """
-    from jax import config
+    import jax
 
+    config: Any = jax.config  # its attributes are made as JAX is imported
     found = machine((*PACKAGES, "scipy", "pydantic", "pyarrow"))
     here = [package for package in OPTIONAL if importlib.util.find_spec(package)]
     flags = [f"{name}={value}" for name, value in found["environment"].items()]
