@@ -57,10 +57,20 @@ def apply_all(augmentations: Sequence[Augmentation], key: Array, images: Array) 
 
 def require_images(images: Array) -> None:
     """Raise `UserError` unless images are float32 of shape `(N, H, W, C)`, or another float."""
-    if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+    require_layout(images)
+    if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(
-            f"an augmentation takes float32 images of shape (N, H, W, C), in 0..255 units, got "
-            f"{images.dtype} of shape {images.shape}"
+            "an augmentation that reckons with grey levels takes float32 images in 0..255 units, "
+            f"got {images.dtype}: use images.astype(jnp.float32)"
+        )
+
+
+def require_layout(images: Array) -> None:
+    """Raise `UserError` unless images are `(N, H, W, C)`, of any dtype."""
+    if images.ndim != 4:
+        raise UserError(
+            f"an augmentation takes images of shape (N, H, W, C), got {images.dtype} of shape "
+            f"{images.shape}"
         )
     require_channels_last("images", images.shape)
 
@@ -71,8 +81,8 @@ class Flip:
     """Mirror an image left to right, half of the time."""
 
     def __call__(self, key: Array, images: Array) -> Array:
-        """The images, `(N, H, W, C)` float32 in 0..255 units, each mirrored or not."""
-        require_images(images)
+        """The images, `(N, H, W, C)` of any dtype, each mirrored or not."""
+        require_layout(images)
         mirror = jax.random.bernoulli(key, shape=_one_each(images))
         return jnp.where(mirror, images[:, :, ::-1], images)
 
@@ -95,8 +105,8 @@ class Crop:
         require_whole("padding", self.padding, 1)
 
     def __call__(self, key: Array, images: Array) -> Array:
-        """The images, `(N, H, W, C)` float32 in 0..255 units, each shifted."""
-        require_images(images)
+        """The images, `(N, H, W, C)` of any dtype, each shifted."""
+        require_layout(images)
         n, height, width, channels = images.shape
         require_field(
             self.padding < min(height, width),

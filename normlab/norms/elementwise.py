@@ -1,9 +1,11 @@
 """Element-wise stand-ins for a normaliser: a squashing function in place of statistics."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -67,7 +69,19 @@ def dynamic_erf(
     """
     z = zero_masked(x.astype(statistics_dtype(x)), mask)
     slope, level = one_number("alpha", alpha, z), one_number("shift", shift, z)
-    return scale_and_shift(lax.erf(slope * z + level), x, scale, bias, mask)
+    return scale_and_shift(_erf(slope * z + level), x, scale, bias, mask)
+
+
+@jax.custom_jvp
+def _erf(z: Array) -> Array:
+    """`lax.erf`, whose own derivative jax 0.12 cannot take within `shard_map`."""
+    return lax.erf(z)
+
+
+@_erf.defjvp
+def _erf_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (z,), (dz,) = primals, tangents
+    return _erf(z), 2 / math.sqrt(math.pi) * jnp.exp(-z * z) * dz
 
 
 @dataclass(frozen=True, kw_only=True)

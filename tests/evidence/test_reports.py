@@ -218,7 +218,7 @@ def test_the_page_escapes_every_word_and_fetches_nothing(troubled):
 def test_the_same_runs_give_the_same_bytes_in_another_process_too(troubled):
     code = (
         "import sys; from normlab.evidence.compare import compare; "
-        "from normlab.reports.html import to_html; from normlab.store.run import load; "
+        "from normlab.reports.html import to_html; from normlab.store.loading import load; "
         "sys.stdout.buffer.write(to_html(compare(load(sys.argv[1])), 'c').encode())"
     )
     here = to_html(compare(load(troubled.path)), "c").encode()
