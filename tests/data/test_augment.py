@@ -23,9 +23,20 @@ def batch(n=16, height=12, width=10, seed=0):
 @every
 def test_takes_images_alone(augment):
     square = batch(height=12, width=12)
-    for images in (square.astype(jnp.uint8), square[0], square.transpose(0, 3, 1, 2)):
-        with pytest.raises(UserError, match=r"channels first|float32 images of shape"):
+    for images in (square[0], square.transpose(0, 3, 1, 2)):
+        with pytest.raises(UserError, match=r"channels first|images of shape"):
             augment(KEY, images)
+
+
+@every
+def test_what_reckons_with_grey_levels_takes_floats_alone(augment):
+    square = batch(height=12, width=12)
+    narrow = square.astype(jnp.uint8)
+    if isinstance(augment, Flip | Crop):  # they only move pixels
+        assert (augment(KEY, narrow).astype(jnp.float32) == augment(KEY, square)).all()
+        return
+    with pytest.raises(UserError, match=r"got uint8: use images\.astype\(jnp\.float32\)"):
+        augment(KEY, narrow)
 
 
 @pytest.mark.parametrize(
