@@ -1,7 +1,7 @@
 """What a person remarks on an experiment's results, where numbers alone would mislead.
 
 `remarks.yaml` lies beside an experiment's runs, or beside its published numbers. It is written by
-hand once something is known that the numbers do not show, and every report says it:
+hand once something is known that the numbers do not show, and every report says it::
 
     beware: The test voices are 12 dB quieter than those of the training.
     copy: WAV files of one archive

@@ -31,7 +31,8 @@ METRICS = (
     *("train_loss", "train_accuracy", "test_loss", "test_accuracy", "val_loss", "val_accuracy"),
     *ASKED_FOR,
 )
-"""Columns of the rows of metrics that a measure can name; val_... need `data.validation`."""
+"""Columns of the rows of metrics that a measure can name. Those that begin with `val` need
+`data.validation`."""
 
 
 def higher_is_better(metric: str) -> bool:

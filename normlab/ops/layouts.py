@@ -23,7 +23,7 @@ from normlab.ops.moments import Sharing, statistics_dtype
 T = TypeVar("T")
 
 WELL_CENTRED = 2.0
-"""|mean| / deviation up to which E[x^2] - E[x]^2 is taken: it loses 1 + 2^2 roundings there."""
+"""`|mean| / deviation` up to which `E[x^2] - E[x]^2` is taken: it loses 1 + 2^2 roundings there."""
 
 
 class Statistics(NamedTuple):
