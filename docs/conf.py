@@ -52,6 +52,7 @@ napoleon_use_ivar = True  # an attribute is described once, with its class
 # Notebooks are text, in the percent format; they are executed as the pages are built.
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 nb_execution_mode = "cache"
+nb_execution_in_temp = True  # what a notebook writes is not left here
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 myst_enable_extensions = ["colon_fence", "deflist"]
