@@ -19,15 +19,16 @@ if TYPE_CHECKING:
     from normlab.adapters.statistics import adapt as adapt
     from normlab.adapters.statistics import recalibrate as recalibrate
     from normlab.dialects.library import dialect as dialect
-    from normlab.engine.prober import Watch as Watch
+    from normlab.engine.probe_rows import Watch as Watch
     from normlab.engine.process import prepare as prepare
     from normlab.errors import UserError as UserError
     from normlab.interface.notebook import run as run
     from normlab.norms.batch import batch_norm as batch_norm
+    from normlab.norms.batch_renorm import batch_renorm as batch_renorm
     from normlab.norms.controls import affine as affine
     from normlab.norms.divisive import divisive_norm as divisive_norm
-    from normlab.norms.elementwise import dynamic_erf as dynamic_erf
-    from normlab.norms.elementwise import dynamic_tanh as dynamic_tanh
+    from normlab.norms.dynamic import dynamic_erf as dynamic_erf
+    from normlab.norms.dynamic import dynamic_tanh as dynamic_tanh
     from normlab.norms.filter_response import filter_response_norm as filter_response_norm
     from normlab.norms.global_response import global_response_norm as global_response_norm
     from normlab.norms.group import group_norm as group_norm
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from normlab.norms.layer import layer_norm_image as layer_norm_image
     from normlab.norms.local_response import local_response_norm as local_response_norm
     from normlab.norms.positional import positional_norm as positional_norm
-    from normlab.norms.renorm import batch_renorm as batch_renorm
     from normlab.norms.rms import rms_norm as rms_norm
     from normlab.norms.scale import scale_norm as scale_norm
     from normlab.probes.looking import look as look
@@ -58,17 +58,17 @@ __getattr__, __dir__ = lazily(
     __name__,
     Recipe="normlab.training.recipe",
     UserError="normlab.errors",
-    Watch="normlab.engine.prober",
+    Watch="normlab.engine.probe_rows",
     adapt="normlab.adapters.statistics",
     affine="normlab.norms.controls",
     batch_norm="normlab.norms.batch",
-    batch_renorm="normlab.norms.renorm",
+    batch_renorm="normlab.norms.batch_renorm",
     centred_weight_norm="normlab.weights.centred_weight_norm",
     compare="normlab.reports.comparison",
     dialect="normlab.dialects.library",
     divisive_norm="normlab.norms.divisive",
-    dynamic_erf="normlab.norms.elementwise",
-    dynamic_tanh="normlab.norms.elementwise",
+    dynamic_erf="normlab.norms.dynamic",
+    dynamic_tanh="normlab.norms.dynamic",
     filter_response_norm="normlab.norms.filter_response",
     fit="normlab.training.fit",
     fold="normlab.adapters.folding",

@@ -2,19 +2,19 @@
 
 import jax.numpy as jnp
 
-from normlab.adapters.places import Place
+from normlab.adapters.linen_places import Place
 from normlab.core import Array, Normaliser, State
 from normlab.errors import UserError
 from normlab.norms.averaged import AveragedBatchNorm
 from normlab.norms.batch import BatchNorm
 from normlab.norms.batch_group import BatchGroupNorm
 from normlab.norms.batch_instance import BatchInstanceNorm
+from normlab.norms.batch_renorm import BatchRenorm
 from normlab.norms.domains import ConditionalBatchNorm
 from normlab.norms.evo import EvoNormB0
 from normlab.norms.example_weighted import ExampleWeightedBatchNorm
 from normlab.norms.frozen import FrozenBatchNorm
 from normlab.norms.population import PopulationNorm
-from normlab.norms.renorm import BatchRenorm
 from normlab.ops.moments import Moments, pool
 
 RENEWABLE = (

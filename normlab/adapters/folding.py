@@ -12,7 +12,7 @@ from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Var, jaxprs_in_params
 
-from normlab.adapters.places import (
+from normlab.adapters.linen_places import (
     Path,
     Place,
     Variables,
@@ -29,12 +29,12 @@ from normlab.models.slots import NORM_STATE
 from normlab.norms.averaged import AveragedBatchNorm
 from normlab.norms.batch import BatchNorm
 from normlab.norms.batch_group import BatchGroupNorm
+from normlab.norms.batch_renorm import BatchRenorm
 from normlab.norms.controls import Affine, Identity
 from normlab.norms.frozen import FrozenBatchNorm
 from normlab.norms.l1 import L1BatchNorm
 from normlab.norms.population import PopulationNorm
 from normlab.norms.quadratic import MovingAverageBatchNorm, PowerNorm
-from normlab.norms.renorm import BatchRenorm
 
 FOLDABLE = (
     Affine,

@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from normlab.adapters.places import evaluate, held, input_of, place_of
+from normlab.adapters.linen_places import evaluate, held, input_of, place_of
 from normlab.core import Normaliser
 from normlab.errors import UserError
 from normlab.norms.batch import BatchNorm

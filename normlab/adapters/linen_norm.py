@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 
-from normlab.adapters.names import (
+from normlab.adapters.flax_names import (
     flax_name,
     require_names,
     watch_backward_state,

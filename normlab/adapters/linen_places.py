@@ -7,9 +7,9 @@ from typing import Any
 import flax.linen as nn
 
 from normlab.adapters.flax_layers import like_flax
+from normlab.adapters.flax_names import flax_name
 from normlab.adapters.linen_norm import BATCH_STATS
 from normlab.adapters.linen_norm import Norm as Layer
-from normlab.adapters.names import flax_name
 from normlab.core import Array, Normaliser, Params, State
 from normlab.errors import UserError
 from normlab.models.slots import NORM, NORM_STATE, Norm

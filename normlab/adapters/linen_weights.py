@@ -13,7 +13,15 @@ from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from normlab.adapters.calls import Meetings
-from normlab.adapters.places import OUR_NAMES, Path, Place, Variables, at, evaluation, place_of
+from normlab.adapters.linen_places import (
+    OUR_NAMES,
+    Path,
+    Place,
+    Variables,
+    at,
+    evaluation,
+    place_of,
+)
 from normlab.adapters.units import Leaf, Unit, unchanged
 from normlab.core import Array
 from normlab.errors import UserError

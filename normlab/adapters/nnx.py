@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from normlab.adapters.names import (
+from normlab.adapters.flax_names import (
     flax_name,
     require_names,
     watch_backward_state,

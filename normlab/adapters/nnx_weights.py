@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from normlab.adapters.calls import Meetings
+from normlab.adapters.linen_places import OUR_NAMES
 from normlab.adapters.linen_weights import REORDERED, reordering, transposed_kernel
 from normlab.adapters.nnx import Norm
 from normlab.adapters.nnx_parts import (
@@ -21,7 +22,6 @@ from normlab.adapters.nnx_parts import (
     require_apart,
     require_unstacked,
 )
-from normlab.adapters.places import OUR_NAMES
 from normlab.adapters.units import Leaf, Unit
 from normlab.errors import UserError
 from normlab.norms.evo import EvoNormB0

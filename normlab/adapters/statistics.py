@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from normlab.adapters.kept import (
+from normlab.adapters.channel_statistics import (
     mean_and_variance,
     of_batch,
     of_population,
     require_renewable,
     with_mean_and_variance,
 )
-from normlab.adapters.places import (
+from normlab.adapters.linen_places import (
     COLLECTIONS,
     MOMENTS,
     Path,

@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from normlab.configs import probing
+from normlab.configs import probes
 from normlab.configs.schema import show
 from normlab.configs.yaml_source import Document, Problem
 from normlab.errors import UserError, did_you_mean
 from normlab.measures.claims import Claim, Expectation, Point, parse_floor, select
 from normlab.measures.measures import Measure
-from normlab.measures.probed import END, check_reduction, find
+from normlab.measures.probe_values import END, check_reduction, find
 from normlab.measures.value import NoValueError
 
 
@@ -19,7 +19,7 @@ class Planned(NamedTuple):
     arm: str
     seed: int
     axes: dict[str, Any]
-    inside: probing.Planned | None = None
+    inside: probes.Planned | None = None
 
 
 KEYS = {"says": True, "measure": True, "compare": True, "expect": True, "floor": False,

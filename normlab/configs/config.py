@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from normlab.catalogue import AUGMENTATIONS, PROBES
-from normlab.configs import build, probing
+from normlab.configs import build, probes
 from normlab.configs.calls import check_list, check_named
 from normlab.configs.cross_checks import mismatches
 from normlab.configs.dialects import translate_dialect
@@ -225,10 +225,10 @@ def _check_probes(document: Document) -> tuple[dict[str, Any] | None, list[Probl
     value = document.value["probes"]
     path = ("probes", "measure")
     if not isinstance(value, dict):
-        return _check_settings(document, "probes", probing.Probing)
+        return _check_settings(document, "probes", probes.Probing)
     settings = document.part(("probes",))
     settings.value = {key: given for key, given in value.items() if key != "measure"}
-    checked, problems = check_arguments(probing.Probing, "probes", settings, (), "probes")
+    checked, problems = check_arguments(probes.Probing, "probes", settings, (), "probes")
     calls, found = [], []
     if not value.get("measure"):
         message = f"probes needs the key 'measure': a list of {', '.join(PROBES.entries())}"
@@ -242,7 +242,7 @@ def _check_probes(document: Document) -> tuple[dict[str, Any] | None, list[Probl
             found.append(Problem(document.mark((*path, index)), message))
     if checked is None or problems or found:
         return None, problems + found
-    at = probing.in_order(checked["at"])
+    at = probes.in_order(checked["at"])
     return {**checked, "at": at, "measure": calls}, []
 
 
@@ -255,7 +255,7 @@ def _check_together(document: Document, sections: dict[str, Any]) -> list[Proble
     for error in mismatches(sections):
         path = (error.section, error.field) if error.field else (error.section,)
         problems.append(Problem(document.mark(path), f"{error.section}: {error}"))
-    return problems or probing.check_together(document, _resolved(sections))
+    return problems or probes.check_together(document, _resolved(sections))
 
 
 def _check_learning_rate(document: Document, sections: dict[str, Any]) -> list[Problem]:

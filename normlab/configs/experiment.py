@@ -8,7 +8,7 @@ from typing import Any
 
 from normlab.configs.claims_check import Planned, check_measure, read_claims
 from normlab.configs.config import RunConfig
-from normlab.configs.probing import planned
+from normlab.configs.probes import planned
 from normlab.configs.schema import Target, show
 from normlab.configs.source import COMMAND_LINE, full_path, read
 from normlab.configs.sweep import expand, is_tied

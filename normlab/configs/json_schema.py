@@ -5,7 +5,7 @@ from typing import Any
 from normlab.catalogue import AUGMENTATIONS, PROBES
 from normlab.configs.claims_check import KEYS
 from normlab.configs.dialects import KEY, SECTIONS
-from normlab.configs.probing import Probing
+from normlab.configs.probes import Probing
 from normlab.configs.schema import (
     CALLS,
     COMMON_TO_DATA,

@@ -22,7 +22,7 @@ from normlab.configs import build
 from normlab.configs.yaml_source import Document, Path, Problem
 from normlab.data.dataset import Outline
 from normlab.errors import UserError, require_field
-from normlab.measures.probed import END
+from normlab.measures.probe_values import END
 from normlab.probes.contract import HeldOut, Moment, PerLayer, Subject
 
 

@@ -10,11 +10,11 @@ from typing import Any
 from normlab.configs import build
 from normlab.configs.config import RunConfig
 from normlab.configs.own_code import check_same
-from normlab.configs.probing import look_at
+from normlab.configs.probes import look_at
 from normlab.data.dataset import Dataset
 from normlab.engine import provenance, worker
 from normlab.engine.checkpoint import Checkpoints, check_rows
-from normlab.engine.prober import Prober
+from normlab.engine.probe_rows import Prober
 from normlab.errors import UserError
 from normlab.store.files import DamagedError
 from normlab.store.jsonl import write_atomically

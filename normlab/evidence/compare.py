@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from normlab.errors import UserError
-from normlab.evidence import about
+from normlab.evidence import caveats
 from normlab.evidence.baselines import baselines
 from normlab.evidence.contrasts import contrast, mean_of
 from normlab.evidence.doubts import warnings
@@ -121,7 +121,7 @@ class Comparison:
     @cached_property
     def warnings(self) -> list[str]:
         """What may make it say less than it seems to."""
-        known = about.warnings(self.records, self.measure.name, self.measure.metrics)
+        known = caveats.warnings(self.records, self.measure.name, self.measure.metrics)
         return known + warnings(self.measure, [arm.sample for arm in self.arms])
 
     @property

@@ -6,7 +6,7 @@ from typing import Any
 
 from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES, snake_case
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
-from normlab.configs.probing import Probing
+from normlab.configs.probes import Probing
 from normlab.configs.schema import SETTINGS, describe_type, fields_model
 from normlab.configs.yaml_source import flow
 from normlab.errors import UserError, did_you_mean

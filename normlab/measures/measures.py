@@ -19,7 +19,7 @@ import numpy as np
 
 from normlab.errors import UserError, did_you_mean
 from normlab.measures.prices import compile_seconds, parameters, peak_memory, seconds_per_step
-from normlab.measures.probed import as_quantity, as_step, drift, probe
+from normlab.measures.probe_values import as_quantity, as_step, drift, probe
 from normlab.measures.value import Value
 from normlab.store.record import Record
 from normlab.training import metrics

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from normlab.norms.batch import BatchNorm as BatchNorm
     from normlab.norms.batch_group import BatchGroupNorm as BatchGroupNorm
     from normlab.norms.batch_instance import BatchInstanceNorm as BatchInstanceNorm
+    from normlab.norms.batch_renorm import BatchRenorm as BatchRenorm
     from normlab.norms.controls import Affine as Affine
     from normlab.norms.controls import Identity as Identity
     from normlab.norms.debiased import DebiasedBatchNorm as DebiasedBatchNorm
     from normlab.norms.divisive import DivisiveNorm as DivisiveNorm
     from normlab.norms.domains import ConditionalBatchNorm as ConditionalBatchNorm
     from normlab.norms.domains import SplitBatchNorm as SplitBatchNorm
-    from normlab.norms.elementwise import DynamicErf as DynamicErf
-    from normlab.norms.elementwise import DynamicTanh as DynamicTanh
+    from normlab.norms.dynamic import DynamicErf as DynamicErf
+    from normlab.norms.dynamic import DynamicTanh as DynamicTanh
     from normlab.norms.evo import EvoNormB0 as EvoNormB0
     from normlab.norms.evo import EvoNormS0 as EvoNormS0
     from normlab.norms.example_weighted import ExampleWeightedBatchNorm as ExampleWeightedBatchNorm
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from normlab.norms.positional import PositionalNorm as PositionalNorm
     from normlab.norms.quadratic import MovingAverageBatchNorm as MovingAverageBatchNorm
     from normlab.norms.quadratic import PowerNorm as PowerNorm
-    from normlab.norms.renorm import BatchRenorm as BatchRenorm
     from normlab.norms.rms import RMSNorm as RMSNorm
     from normlab.norms.scale import ScaleNorm as ScaleNorm
     from normlab.norms.switchable import SwitchableNorm as SwitchableNorm

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from normlab.adapters.places import Variables
+from normlab.adapters.linen_places import Variables
 from normlab.core import Array
 from normlab.data.augment import standardised
 from normlab.errors import UserError

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from normlab.adapters.places import Variables
+from normlab.adapters.linen_places import Variables
 from normlab.adapters.statistics import adapt, keeps_statistics
 from normlab.catalogue import AUGMENTATIONS
 from normlab.core import Array

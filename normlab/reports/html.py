@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from normlab.errors import UserError
-from normlab.evidence.about import differing, made_with, tuning_lines
+from normlab.evidence.caveats import differing, made_with, tuning_lines
 from normlab.evidence.compare import Comparison
 from normlab.evidence.remarks import read_remarks
 from normlab.reports import figures

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from normlab.evidence.about import differing, made_with, tuning_lines
+from normlab.evidence.caveats import differing, made_with, tuning_lines
 from normlab.evidence.compare import Comparison
 from normlab.evidence.doubts import hidden_failures
 from normlab.evidence.remarks import read_remarks

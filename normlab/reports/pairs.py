@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from normlab.evidence.about import flat
-from normlab.reports.kept import evenly_spaced
+from normlab.evidence.caveats import flat
+from normlab.reports.kept_rows import evenly_spaced
 from normlab.store.flags import recorded
 from normlab.store.published import PublishedRun, rounded
 from normlab.store.record import Record

@@ -15,7 +15,7 @@ import matplotlib
 
 from normlab.configs.source import read
 from normlab.errors import UserError
-from normlab.evidence.about import changes_of, made_with
+from normlab.evidence.caveats import changes_of, made_with
 from normlab.evidence.compare import Comparison
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.verdicts import Verdict, judge
@@ -23,7 +23,7 @@ from normlab.measures.measures import Measure
 from normlab.reports.along_axis import numeric_axes
 from normlab.reports.comparison import ShownComparison, compare
 from normlab.reports.english import count_runs, interval, number
-from normlab.reports.kept import Kept, looks_inside
+from normlab.reports.kept_rows import Kept, looks_inside
 from normlab.reports.markdown import markdown_table, to_markdown
 from normlab.reports.style import SVG
 from normlab.reports.superseded import (

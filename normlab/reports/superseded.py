@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from normlab.evidence.about import made_with
+from normlab.evidence.caveats import made_with
 from normlab.evidence.verdicts import judge
 from normlab.reports.english import about_verdict
 from normlab.store.files import read_json

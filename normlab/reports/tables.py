@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any
 
-from normlab.evidence.about import differing, made_with
+from normlab.evidence.caveats import differing, made_with
 from normlab.evidence.compare import Arm, Comparison
 from normlab.evidence.remarks import read_remarks
 from normlab.measures.measures import PRICES, Measure

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from normlab.adapters.names import FLAX_NAMES
+from normlab.adapters.flax_names import FLAX_NAMES
 from tests.norms.conftest import NAMES, make, sample
 
 SHAPE = (4, 3, 2, 8)

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from normlab.adapters.kept import RENEWABLE
+from normlab.adapters.channel_statistics import RENEWABLE
+from normlab.adapters.flax_names import flax_name
 from normlab.adapters.linen import Norm
-from normlab.adapters.names import flax_name
 from normlab.adapters.statistics import adapt, recalibrate, recalibrate_layer_by_layer
 from normlab.catalogue import NORMS
 from normlab.errors import UserError

@@ -12,8 +12,7 @@ from normlab.configs.experiment import load_experiment
 from normlab.configs.json_schema import json_schema
 from normlab.configs.yaml_source import parse
 from normlab.errors import UserError
-
-from .conftest import TINY
+from tests.shared.small_runs import TINY
 
 
 def hashes(file, *overrides):

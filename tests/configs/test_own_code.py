@@ -13,8 +13,7 @@ from normlab.configs.experiment import load_experiment
 from normlab.configs.own_code import source_of
 from normlab.errors import UserError
 from normlab.store.loading import load
-
-from .conftest import child
+from tests.shared.small_runs import child
 
 NORM = """
 import jax.numpy as jnp

@@ -11,7 +11,7 @@ import pytest
 from normlab.catalogue import PROBES
 from normlab.configs.experiment import load_experiment
 from normlab.configs.json_schema import json_schema
-from normlab.configs.probing import look_at, planned
+from normlab.configs.probes import look_at, planned
 from normlab.interface.describe import describe_entry
 
 from .mistakes import problems_of, text

@@ -15,8 +15,7 @@ import pytest
 from normlab.dialects.library import dialect
 from normlab.norms import BatchNorm, GroupNorm, LayerNorm, LayerNormImage
 from normlab.ops.moments import ShapeError
-
-from .conftest import sample
+from tests.norms.conftest import sample
 
 
 def train(norm, x, state=None):

@@ -14,8 +14,8 @@ from normlab.ops.moments import Moments, pool
 from normlab.weights.scaled_weight_standardisation import scaled_weight_standardisation
 from normlab.weights.weight_norm import WeightNorm
 from normlab.weights.weight_standardisation import weight_standardisation
+from tests.norms.conftest import sample
 
-from .conftest import sample
 from .test_semantic_differences import installed, train
 
 

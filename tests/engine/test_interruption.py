@@ -16,8 +16,7 @@ from normlab.errors import UserError
 from normlab.store.loading import load
 from normlab.store.run import Run
 from normlab.training.events import Row
-
-from .conftest import child
+from tests.shared.small_runs import child
 
 WORKER = """
 import sys, time

@@ -11,13 +11,13 @@ import pytest
 
 from normlab.configs.experiment import load_experiment
 from normlab.data import Shapes
-from normlab.engine import prober
+from normlab.engine import probe_rows
 from normlab.engine.engine import Engine
 from normlab.reports.comparison import compare
 from normlab.store.loading import load
 from normlab.training.events import Lookable
+from tests.shared.small_runs import TINY, child
 
-from .conftest import TINY, child
 from .test_interruption import WORKER
 
 PROBES = "probes: {{at: [{}], every: 4, examples: 50, measure: ['my_probes:Sizes']}}\n"
@@ -85,14 +85,14 @@ def test_they_look_at_the_first_training_images_standardised(unbroken):
 
 
 def test_their_seconds_are_told_and_are_no_training(probed, make, monkeypatch):
-    look = prober.Prober.look
+    look = probe_rows.Prober.look
 
     def slow(self, state):
         rows, seconds = look(self, state)
         time.sleep(0.2)
         return rows, seconds + 0.2
 
-    monkeypatch.setattr(prober.Prober, "look", slow)
+    monkeypatch.setattr(probe_rows.Prober, "look", slow)
     status = make(probed).runs.runs[0].status
     assert status["probe_seconds"] > 0.2 * len(ALL)
     assert status["train_seconds"] + status["evaluate_seconds"] < 0.2 * len(ALL)
@@ -100,8 +100,8 @@ def test_their_seconds_are_told_and_are_no_training(probed, make, monkeypatch):
 
 def test_seeds_share_what_is_compiled(tiny, make, monkeypatch):
     made = []
-    begin = prober.Prober.__init__
-    monkeypatch.setattr(prober.Prober, "__init__",
+    begin = probe_rows.Prober.__init__
+    monkeypatch.setattr(probe_rows.Prober, "__init__",
                         lambda self, *a: (made.append(1), begin(self, *a))[1])  # fmt: skip
     outcome = make(tiny(PROBES.format("0") + "sweep: {seed: 0..2}\n"), "epochs=1")
     assert outcome.states == ["done"] * 3 and len(made) == 1
@@ -155,7 +155,7 @@ def test_several_processes_at_once(tiny, make):
 
 
 def test_a_probe_that_fails_while_training_is_noted_and_the_run_goes_on(probed, make, monkeypatch):
-    begin = prober.Prober.__init__
+    begin = probe_rows.Prober.__init__
 
     class Broken:
         def measure(self, subject, moment):
@@ -165,7 +165,7 @@ def test_a_probe_that_fails_while_training_is_noted_and_the_run_goes_on(probed, 
         begin(self, *arguments)
         self._probes = {"greedy": Broken(), **self._probes}
 
-    monkeypatch.setattr(prober.Prober, "__init__", with_a_broken_one)
+    monkeypatch.setattr(probe_rows.Prober, "__init__", with_a_broken_one)
     outcome = make(probed)
     (run,) = outcome.runs.runs
     assert run.state == "done" and steps_of(run) == ALL

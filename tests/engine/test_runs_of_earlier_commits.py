@@ -13,7 +13,7 @@ import pytest
 from normlab.evidence.verdicts import judge
 from normlab.store.loading import load, load_runs
 from normlab.store.runs import Runs
-from tests.interface.command_line import normlab
+from tests.shared.command_line import normlab
 
 STORED = Path(__file__).with_name("made_at_628ec84.tar.xz")
 

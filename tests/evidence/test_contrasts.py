@@ -18,9 +18,9 @@ from normlab.evidence.verdicts import judge
 from normlab.measures.claims import Claim
 from normlab.reports.comparison import compare
 from normlab.reports.english import about_arm, about_verdict
+from tests.shared.simulated import write, write_run
 
 from .coverage import arm, of_few_flips
-from .simulated import write, write_run
 
 VARIED = np.array([0.61, 0.63, 0.60, 0.65, 0.62])
 FINAL = "final(test_accuracy)"

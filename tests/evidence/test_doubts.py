@@ -15,9 +15,9 @@ from normlab.reports.english import about_arm, about_verdict
 from normlab.reports.markdown import to_markdown
 from normlab.reports.tables import arm_row
 from normlab.store.record import Record
+from tests.shared.simulated import simulate, write, write_run
 
 from .coverage import KINDS, arm, of_the_mean, of_the_middle
-from .simulated import simulate, write, write_run
 
 FINAL = "final(test_accuracy)"
 MEASURE = Measure.parse(FINAL)

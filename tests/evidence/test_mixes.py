@@ -2,11 +2,11 @@
 
 import pytest
 
-from normlab.evidence.about import warnings
+from normlab.evidence.caveats import warnings
 from normlab.evidence.mixes import mixes
 from normlab.store.record import Record
-from tests.evidence.simulated import PROVENANCE, write, write_run
-from tests.interface.command_line import normlab
+from tests.shared.command_line import normlab
+from tests.shared.simulated import PROVENANCE, write, write_run
 
 USUAL = {"NORMLAB_TUNING": "on", "jax_default_matmul_precision": "None"}
 

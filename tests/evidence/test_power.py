@@ -11,9 +11,9 @@ from normlab.evidence.contrasts import contrast, mean_of
 from normlab.evidence.power import power, seeds_to_decide
 from normlab.evidence.verdicts import judge
 from normlab.measures.claims import Claim
+from tests.shared.simulated import simulate
 
 from .coverage import arm
-from .simulated import simulate
 
 REPEATS = 4000
 

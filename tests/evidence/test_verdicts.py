@@ -14,9 +14,9 @@ from normlab.measures.claims import Claim
 from normlab.reports.english import about_verdict
 from normlab.store.layout import CLAIMS
 from normlab.store.shared import note_claims
+from tests.shared.simulated import simulate, write, write_run
 
 from .coverage import arm
-from .simulated import simulate, write, write_run
 
 HIGH = [0.70, 0.71, 0.69, 0.72, 0.70]
 LOW = [0.50, 0.52, 0.49, 0.51, 0.53]

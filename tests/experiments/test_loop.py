@@ -7,7 +7,7 @@ from experiments.speed import harness, loop
 def test_every_table_is_printed_and_kept_with_what_it_was_measured_on(
     monkeypatch, capsys, tmp_path
 ):
-    # One process of each kind; what they differ by is tested in tests/runs/test_process.py.
+    # One process of each kind; what they differ by is tested in tests/engine/test_process.py.
     once = cache(lambda what, child=loop.child: child(what, "both", 0.02, str(tmp_path / "cache")))
     monkeypatch.setattr(loop, "child", lambda what, *_: once(what))
     monkeypatch.setattr(harness, "RESULTS", tmp_path)

@@ -16,7 +16,7 @@ from normlab.reports.publishing import PAGE
 from normlab.reports.publishing import page as results_page
 from normlab.reports.publishing import publish as publish_runs
 from normlab.reports.superseded import superseded
-from tests.evidence.simulated import simulate
+from tests.shared.simulated import simulate
 
 COMMITTED = questions()
 AGAIN = "make it again: python -m experiments.publish"

@@ -9,8 +9,7 @@ import pytest
 
 from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
-
-from .command_line import normlab
+from tests.shared.command_line import normlab
 
 ROOT = Path(__file__).parents[2]
 TINY = """

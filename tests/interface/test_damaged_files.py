@@ -21,7 +21,7 @@ from normlab.store.files import DamagedError
 from normlab.store.loading import load_runs
 from normlab.store.record import Record
 from normlab.store.run import Run
-from tests.evidence.simulated import simulate, write_run
+from tests.shared.simulated import simulate, write_run
 
 RUN = ("status.json", "metrics.jsonl", "provenance.json", "probes.jsonl", "config.yaml")
 EXPERIMENT = ("experiment.json", "claims.json")

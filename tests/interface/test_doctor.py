@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from .command_line import normlab
+from tests.shared.command_line import normlab
 
 
 def test_doctor_says_what_normlab_runs_on(tmp_path):

@@ -12,8 +12,7 @@ from normlab.interface.differences import DIFFERENCES
 from normlab.interface.explain import explain_difference, explain_file, explain_norm
 from normlab.interface.semantics import NONE, horizon, semantics
 from tests.norms.conftest import make
-
-from .command_line import TINY, normlab
+from tests.shared.command_line import TINY, normlab
 
 ROOT = Path(__file__).parents[2]
 

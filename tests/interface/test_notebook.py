@@ -11,8 +11,7 @@ import pytest
 
 import normlab
 from normlab.errors import UserError
-
-from .command_line import TINY
+from tests.shared.command_line import TINY
 
 
 def test_functions_take_arrays_and_give_arrays():

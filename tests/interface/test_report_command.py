@@ -3,9 +3,8 @@
 import json
 
 from normlab.measures.claims import Claim
-from tests.evidence.simulated import simulate
-
-from .command_line import normlab
+from tests.shared.command_line import normlab
+from tests.shared.simulated import simulate
 
 
 def test_report_and_verdict_work_from_the_command_line(tmp_path):

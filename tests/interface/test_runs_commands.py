@@ -17,10 +17,9 @@ from normlab.interface.runs_diff import diff
 from normlab.store.loading import load
 from normlab.store.run import Run
 from normlab.store.runs import write_experiment
-from tests.evidence import simulated
-from tests.evidence.simulated import write
-
-from .command_line import TINY, normlab
+from tests.shared import simulated
+from tests.shared.command_line import TINY, normlab
+from tests.shared.simulated import write
 
 
 def write_run(*where, **more):

@@ -16,7 +16,7 @@ from normlab.errors import UserError
 from normlab.interface.watch import View, _is_over, sparkline, summary, watch
 from normlab.store.run import Entry, Run
 from normlab.store.runs import write_experiment
-from tests.evidence.simulated import PROVENANCE
+from tests.shared.simulated import PROVENANCE
 
 HOST = {"host": platform.node()}
 

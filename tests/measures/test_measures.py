@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from normlab.errors import UserError
 from normlab.measures.measures import MEASURES, METRICS, Measure, Value
 from normlab.store.record import Record
-from tests.evidence.simulated import curve, write_run
+from tests.shared.simulated import curve, write_run
 
 
 @pytest.fixture

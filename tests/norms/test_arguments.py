@@ -12,8 +12,9 @@ import normlab
 from normlab.errors import AxisError, FieldError, ShapeError, UserError
 from normlab.norms import BatchNorm, EvoNormB0, PowerNorm
 from normlab.norms.batch import batch_norm
+from normlab.norms.batch_renorm import batch_renorm
 from normlab.norms.divisive import divisive_norm
-from normlab.norms.elementwise import dynamic_erf, dynamic_tanh
+from normlab.norms.dynamic import dynamic_erf, dynamic_tanh
 from normlab.norms.filter_response import filter_response_norm
 from normlab.norms.global_response import global_response_norm
 from normlab.norms.group import group_norm
@@ -21,7 +22,6 @@ from normlab.norms.instance import instance_norm
 from normlab.norms.layer import layer_norm, layer_norm_image
 from normlab.norms.local_response import local_response_norm
 from normlab.norms.positional import positional_norm
-from normlab.norms.renorm import batch_renorm
 from normlab.norms.rms import rms_norm
 from normlab.norms.scale import scale_norm
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from normlab.ops.moments import Moments, Sharing, pool, standardise, synchronise
-
-from .conftest import sample
+from tests.norms.conftest import sample
 
 pytestmark = pytest.mark.usefixtures("as_users_compile")
 

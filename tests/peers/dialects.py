@@ -1,6 +1,6 @@
 """Every dialect's layers beside the library's own, over steps of training and evaluation.
 
-One table of cases drives the live comparison (tests/norms/test_dialects.py, where the library is
+One table of cases drives the live comparison (tests/dialects/test_library.py, where the library is
 installed) and the golden file, which `python -m tests.peers.dialects` makes from all six.
 
 A case's function makes the library's layer with the library's defaults and runs it: for each batch

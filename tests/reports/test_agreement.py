@@ -12,8 +12,8 @@ from normlab.reports.agreement import agreement
 from normlab.reports.pairs import TOLERANCE
 from normlab.reports.publishing import publish
 from normlab.store.loading import load
-from tests.evidence.simulated import PROVENANCE, simulate, write, write_run
-from tests.interface.command_line import normlab
+from tests.shared.command_line import normlab
+from tests.shared.simulated import PROVENANCE, simulate, write, write_run
 
 BETTER = Claim("a beats b", "final(test_accuracy)", "a", "b", "difference > 0")
 CLOSE = Claim("b is near c", "final(test_accuracy)", "b", "c", "matches within 0.2")

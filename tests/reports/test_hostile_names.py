@@ -13,8 +13,7 @@ from normlab.reports.comparison import compare
 from normlab.reports.html import to_fragment, to_html
 from normlab.reports.markdown import to_markdown, to_text
 from normlab.reports.style import SVG
-
-from .simulated import simulate
+from tests.shared.simulated import simulate
 
 NAMES = [
     "$x$",

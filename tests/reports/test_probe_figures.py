@@ -12,8 +12,7 @@ from normlab.reports.comparison import compare
 from normlab.reports.html import to_html
 from normlab.reports.tables import to_csv, to_json
 from normlab.store.record import Record
-
-from .simulated import STEPS, simulate, write, write_run
+from tests.shared.simulated import STEPS, simulate, write, write_run
 
 LAYERS = ["Conv_0", "Conv_1", "Dense_0"]
 

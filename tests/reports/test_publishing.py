@@ -14,11 +14,11 @@ from normlab.measures.claims import Claim
 from normlab.reports import superseded
 from normlab.reports.along_axis import numeric_axes
 from normlab.reports.comparison import compare
-from normlab.reports.kept import MOST_ROWS, Kept
+from normlab.reports.kept_rows import MOST_ROWS, Kept
 from normlab.reports.publishing import page, publish, render
 from normlab.store.loading import load
 from normlab.store.run import Entry, Run
-from tests.evidence.simulated import PROVENANCE, simulate, write, write_run
+from tests.shared.simulated import PROVENANCE, simulate, write, write_run
 
 FINAL = "final(test_accuracy)"
 BETTER = Claim("a beats b", FINAL, "a", "b", "difference > 0")

@@ -17,7 +17,7 @@ from normlab.reports.publishing import page, publish
 from normlab.reports.superseded import superseded_lines
 from normlab.reports.tables import to_json
 from normlab.store.loading import load
-from tests.evidence.simulated import simulate
+from tests.shared.simulated import simulate
 
 FINAL = "final(test_accuracy)"
 TRUE = Claim("a beats b", FINAL, "a", "b", "difference > 0")

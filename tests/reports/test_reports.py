@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from normlab.errors import UserError
-from normlab.evidence.about import differing, warnings
 from normlab.evidence.baselines import baselines
+from normlab.evidence.caveats import differing, warnings
 from normlab.measures.claims import Claim
 from normlab.reports.cells import table
 from normlab.reports.comparison import compare
@@ -20,8 +20,7 @@ from normlab.reports.html import to_fragment, to_html
 from normlab.reports.markdown import to_markdown
 from normlab.reports.tables import to_csv, to_json
 from normlab.store.loading import load
-
-from .simulated import PROVENANCE, simulate, write, write_run
+from tests.shared.simulated import PROVENANCE, simulate, write, write_run
 
 HOSTILE = '<script>alert("1")</script> & ünï|code'
 BROWSER = next(

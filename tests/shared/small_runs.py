@@ -1,3 +1,5 @@
+"""A tiny experiment for tests: its config, its runs, and a person's own code beside it."""
+
 import os
 import subprocess
 import sys

@@ -9,11 +9,11 @@ import pytest
 
 from normlab.norms import BatchNorm, BatchRenorm, DynamicTanh, EvoNormS0
 from normlab.norms.batch import batch_norm
+from normlab.norms.batch_renorm import batch_renorm
 from normlab.norms.filter_response import filter_response_norm
 from normlab.norms.group import group_norm
 from normlab.norms.instance import instance_norm
 from normlab.norms.layer import layer_norm_image
-from normlab.norms.renorm import batch_renorm
 from normlab.norms.rms import rms_norm
 
 N, SIZE, C = 8, 5, 12

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from normlab.engine.prober import Watch
+from normlab.engine.probe_rows import Watch
 from normlab.models.plain import MLP
 from normlab.norms import BatchNorm
 from normlab.probes import Gradients
