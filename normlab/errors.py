@@ -11,13 +11,13 @@ from typing import Any
 
 
 class UserError(Exception):
-    """A mistake in the input: its message says what was found, what is allowed, and the fix."""
+    """A mistake in the input. The message says what was found, what is allowed, and the fix."""
 
 
 class FieldError(UserError, ValueError):
-    """A field of a description (a normaliser, a model, a dataset) has a value that cannot work.
+    """A field of a description (a normaliser, a model, a dataset) has an impossible value.
 
-    `field` lets the config check point at the line and column of that very field.
+    `field` lets the config check point at the line and column of that field.
     """
 
     def __init__(self, field: str, message: str):
@@ -26,19 +26,19 @@ class FieldError(UserError, ValueError):
 
 
 class KernelError(UserError, ValueError):
-    """A kernel has a shape that a kernel transform can make nothing of."""
+    """A kernel has a shape that the kernel transform cannot handle."""
 
 
 class ShapeError(UserError, ValueError):
-    """An array has a shape whose statistics would mean nothing."""
+    """An array has a shape for which the statistics are meaningless."""
 
 
 class AxisError(UserError, NameError):
-    """A mapped axis, over which statistics are to be shared, does not exist."""
+    """The mapped axis over which statistics should be shared does not exist."""
 
 
 class MaskError(UserError, TypeError):
-    """A mask holds something that does not say which elements count."""
+    """A mask holds values that do not say which elements count."""
 
 
 def require_field(condition: bool, field: str, value: object, allowed: str) -> None:
@@ -67,10 +67,10 @@ def require_whole(field: str, value: Any, low: int, high: int | None = None, of:
 
 
 def require_channels_last(name: str, shape: Sequence[int]) -> None:
-    """Raise `UserError` where images `(N, H, W, C)` are without doubt `(N, C, H, W)`.
+    """Raise `UserError` if images that should be `(N, H, W, C)` are clearly `(N, C, H, W)`.
 
-    So are squares of more than four pixels behind an axis of one or three: images one or three
-    pixels high, and just as wide as they have channels, are nobody's.
+    They are if an axis of length one or three is followed by two equal axes longer than four.
+    Nobody has images one or three pixels high whose width equals their number of channels.
 
     >>> require_channels_last("images", (8, 32, 32, 3))
     >>> require_channels_last("images", (8, 3, 32, 32))
@@ -85,7 +85,7 @@ def require_channels_last(name: str, shape: Sequence[int]) -> None:
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that `word` was most likely meant to be, or None if nothing is close.
+    """Return the candidate that `word` was most likely meant to be, or None if none is close.
 
     >>> nearest("gruop_norm", ["batch_norm", "group_norm"])
     'group_norm'
@@ -99,7 +99,7 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
-    """A sentence for the end of an error: the nearest candidate, else all of them.
+    """Return the end of an error message: the nearest candidate, or else all of them.
 
     >>> did_you_mean("epoch", ["epochs", "batch_size"])
     "did you mean 'epochs'?"

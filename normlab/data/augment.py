@@ -1,8 +1,8 @@
 """Augmentations: pure functions of a key and a batch of images, for use inside a jitted step.
 
-An augmentation is a frozen dataclass marked with `@augmentation`. Calling it with a key and images,
-`(N, H, W, C)` float32 in 0..255 units, returns images of the same shape and dtype. Every example is
-changed by its own draw and sees no other example.
+An augmentation is a frozen dataclass marked with `@augmentation`. It is called with a key and
+images, `(N, H, W, C)` float32 in 0..255 units, and returns images of the same shape and dtype.
+Every example has its own random draw and does not depend on the others.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ from normlab.errors import (
 
 
 class Augmentation(Protocol):
-    """What `apply_all` takes: anything that maps a key and images to images."""
+    """Anything that maps a key and images to images; `apply_all` takes a list of them."""
 
     def __call__(self, key: Array, images: Array) -> Array:
-        """The images, `(N, H, W, C)` float32 in 0..255 units, changed at random."""
+        """Return the images, `(N, H, W, C)` float32 in 0..255 units, changed at random."""
         ...
 
 
@@ -39,10 +39,10 @@ def augmentation(cls: Described) -> Described:
 
 
 def apply_all(augmentations: Sequence[Augmentation], key: Array, images: Array) -> Array:
-    """Apply every augmentation in turn, each with a key of its own.
+    """Apply the augmentations in turn, each with its own key.
 
     Args:
-        augmentations: in the order in which they are applied.
+        augmentations: the augmentations, in the order in which they are applied.
         key: a JAX key for this batch; the same key gives the same images.
         images: `(N, H, W, C)` float32 in 0..255 units.
 
@@ -56,11 +56,11 @@ def apply_all(augmentations: Sequence[Augmentation], key: Array, images: Array) 
 
 
 def require_images(images: Array) -> None:
-    """Raise `UserError` unless images are float32 of shape `(N, H, W, C)`, or another float."""
+    """Raise `UserError` unless images are `(N, H, W, C)` of a floating dtype."""
     require_layout(images)
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(
-            "an augmentation that reckons with grey levels takes float32 images in 0..255 units, "
+            "an augmentation that changes grey levels takes float32 images in 0..255 units, "
             f"got {images.dtype}: use images.astype(jnp.float32)"
         )
 
@@ -81,7 +81,7 @@ class Flip:
     """Mirror an image left to right, half of the time."""
 
     def __call__(self, key: Array, images: Array) -> Array:
-        """The images, `(N, H, W, C)` of any dtype, each mirrored or not."""
+        """Mirror each of the images, `(N, H, W, C)` of any dtype, with probability 1/2."""
         require_layout(images)
         mirror = jax.random.bernoulli(key, shape=_one_each(images))
         return jnp.where(mirror, images[:, :, ::-1], images)
@@ -90,13 +90,13 @@ class Flip:
 @augmentation
 @dataclass(frozen=True)
 class Crop:
-    """Shift an image at random: pad it by reflection and cut its own size out again.
+    """Shift an image at random: pad it by reflection and crop it to its size again.
+
+    This is the usual augmentation for CIFAR (He et al. 2016, section 4.2), with reflection instead
+    of zeros, so that no black edge enters the statistics that this library compares.
 
     Attributes:
-        padding: pixels on each side, so the greatest shift; less than the image's size.
-
-    The usual augmentation of CIFAR (He et al. 2016, section 4.2), with reflection instead of zeros,
-    so that no black edge enters the statistics that this library compares.
+        padding: pixels added on each side, which is the greatest shift; less than the image's size.
     """
 
     padding: int = 4
@@ -105,7 +105,7 @@ class Crop:
         require_whole("padding", self.padding, 1)
 
     def __call__(self, key: Array, images: Array) -> Array:
-        """The images, `(N, H, W, C)` of any dtype, each shifted."""
+        """Shift each of the images, `(N, H, W, C)` of any dtype."""
         require_layout(images)
         n, height, width, channels = images.shape
         require_field(
@@ -131,8 +131,9 @@ class Cutout:
     """Cover a square at a random place (DeVries and Taylor 2017, arXiv:1708.04552).
 
     Attributes:
-        size: the square's side in pixels. Its centre is any pixel, so it may stick out.
-        fill: the value it is covered with, 0..255.
+        size: the square's side in pixels. Its centre may be any pixel, so it may extend beyond the
+            image.
+        fill: the value of the covered pixels, 0..255.
     """
 
     size: int = 8
@@ -143,7 +144,7 @@ class Cutout:
         require_field(0 <= self.fill <= 255, "fill", self.fill, "in 0..255")
 
     def __call__(self, key: Array, images: Array) -> Array:
-        """The images, `(N, H, W, C)` float32 in 0..255 units, each with its square."""
+        """Cover a square in each of the images, `(N, H, W, C)` float32 in 0..255 units."""
         require_images(images)
         n, height, width, _ = images.shape
         row_key, column_key = jax.random.split(key)
@@ -153,7 +154,7 @@ class Cutout:
         return jnp.where(covered, jnp.asarray(self.fill, images.dtype), images)
 
     def _covered(self, key: Array, n: int, length: int) -> Array:
-        """Which positions along one axis the square covers: `(n, length)` booleans."""
+        """Mark the positions along one axis that the square covers: `(n, length)` booleans."""
         start = jax.random.randint(key, (n, 1), 0, length) - self.size // 2
         position = jnp.arange(length)[None, :]
         return (position >= start) & (position < start + self.size)
@@ -174,7 +175,7 @@ class Brightness:
         require_field(0 <= self.amount <= 1, "amount", self.amount, "in 0..1")
 
     def __call__(self, key: Array, images: Array) -> Array:
-        """The images, `(N, H, W, C)` float32 in 0..255 units, each times its factor."""
+        """Scale each of the images, `(N, H, W, C)` float32 in 0..255 units, by its factor."""
         require_images(images)
         return jnp.clip(images * _factors(key, images, self.amount), 0.0, 255.0)
 
@@ -182,7 +183,7 @@ class Brightness:
 @augmentation
 @dataclass(frozen=True)
 class Contrast:
-    """Move an image away from its own mean, or towards it, by a random factor.
+    """Scale an image's distance from its own mean by a random factor.
 
     Attributes:
         amount: the factor is uniform in 1 - amount .. 1 + amount; in 0..1.
@@ -194,7 +195,7 @@ class Contrast:
         require_field(0 <= self.amount <= 1, "amount", self.amount, "in 0..1")
 
     def __call__(self, key: Array, images: Array) -> Array:
-        """The images, `(N, H, W, C)` float32 in 0..255 units, each spread or drawn together."""
+        """Change the contrast of each of the images, `(N, H, W, C)` float32 in 0..255 units."""
         require_images(images)
         mean = images.mean(axis=(1, 2, 3), keepdims=True)
         factors = _factors(key, images, self.amount)
@@ -212,10 +213,10 @@ def _factors(key: Array, images: Array, amount: float) -> Array:
 
 
 def standardised(images: Array, mean: Array, std: Array) -> Array:
-    """Images `(N, H, W, C)` in 0..255 units as a model takes them: float32, `(image - mean) / std`.
+    """Standardise images `(N, H, W, C)` in 0..255 units: `(image - mean) / std`, float32.
 
     Args:
-        images: whole or float grey levels.
+        images: grey levels, of an integer or floating dtype.
         mean, std: `(C,)` float32, of the training images.
 
     >>> image = jnp.full((1, 1, 1, 1), 150, jnp.uint8)

@@ -4,8 +4,8 @@ Two published layouts are read: the official binary archives, which `fetch` down
 Parquet tables of the Hugging Face hub. Both are looked for in `<root>/cifar10/`, then in `<root>/`
 (`<root>/cifar100/` for CIFAR-100), where the root is `$NORMLAB_DATA` or the user's cache folder.
 
-Smaller sets in these layouts are taken as they are, and never silently: a config that resolves
-where they lie says their number of examples, which is then part of its hash and of its schedule.
+Smaller sets in these layouts are accepted, but never silently. A config that is resolved on such a
+machine records their number of examples, which then enters its hash and its schedule.
 """
 
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ SUBSETS = "train_examples", "test_examples"
 
 @dataclass(frozen=True)
 class _Cifar:
-    """What the two sets share. The fields are described in `Cifar10`."""
+    """The code that the two sets share. The fields are described in `Cifar10`."""
 
     published: ClassVar[CifarSet]
 
@@ -49,13 +49,13 @@ class _Cifar:
         require_field(self.size in (8, 16, 32), "size", self.size, "8, 16 or 32")
 
     def load(self, root: Path | None = None) -> Dataset:
-        """The chosen examples, as arrays.
+        """Load the chosen examples as arrays.
 
         Args:
-            root: the folder to look in; `data_root()` unless given.
+            root: the folder to look in; `data_root()` by default.
 
         Raises:
-            UserError: the files are missing, damaged, or hold fewer examples than were asked for.
+            UserError: the files are missing, damaged, or hold fewer examples than requested.
         """
         path = self.locate(root)
         if path is None:
@@ -72,10 +72,10 @@ class _Cifar:
         return Dataset(self.published.name, train, test, classes, source=source)
 
     def outline(self, root: Path | None = None) -> Outline:
-        """The sizes of what `load` returns: of the files that are here, or else as published.
+        """Return the sizes of what `load` returns, or the published sizes if there are no files.
 
         Raises:
-            UserError: the files that are here are damaged.
+            UserError: the files are damaged.
         """
         train, test = self._there(root)
         return Outline(
@@ -86,11 +86,11 @@ class _Cifar:
         )
 
     def settled(self, root: Path | None = None) -> Self:
-        """The same, with the number of examples said where the files here hold others than usual.
+        """Fill in the number of examples if the files do not hold the published number.
 
         Raises:
-            FieldError: they hold fewer than were asked for.
-            UserError: they are damaged.
+            FieldError: the files hold fewer examples than requested.
+            UserError: the files are damaged.
         """
         chosen = {}
         for field, there, usual in zip(SUBSETS, self._there(root), PUBLISHED, strict=True):
@@ -102,7 +102,7 @@ class _Cifar:
         return replace(self, **chosen)
 
     def _there(self, root: Path | None) -> tuple[int, int]:
-        """How many training and test examples the files hold; as published without files."""
+        """Count the training and test examples in the files, or return the published numbers."""
         path = self.locate(root)
         if path is None:
             return PUBLISHED
@@ -111,29 +111,29 @@ class _Cifar:
         return _counted(path, self.published, stamps)
 
     def locate(self, root: Path | None = None) -> Path | None:
-        """The archive, or the folder of Parquet tables, that `load` would read; None without."""
+        """Return the archive or folder of Parquet tables that `load` would read, or None."""
         for folder in self._folders(root):
             archive = folder / self.published.archive
             if archive.is_file():
                 return archive
-            # The tables' own names say nothing of the set, so the folder's must.
+            # The names of the tables do not identify the set, so the folder's name must.
             if folder.resolve().name == self.published.name and any(folder.glob("*-*.parquet")):
                 return folder
         return None
 
     def fetch(self, root: Path | None = None, progress: bool = True) -> Path:
-        """Download the official archive, or find that it is there, and return its path.
+        """Download the official archive unless it is there, and return its path.
 
-        An interrupted download is continued by the next call. The checksum is compared each time.
+        The next call continues an interrupted download. The checksum is compared each time.
 
         Args:
-            root: the folder to put it under; `data_root()` unless given.
-            progress: whether to show how far it is, on stderr.
+            root: the folder to put it under; `data_root()` by default.
+            progress: whether to show the progress on stderr.
 
         Raises:
-            UserError: it cannot be had; the message says how to put it there by hand.
+            UserError: the download failed; the message says how to put the file there by hand.
         """
-        # Brings in an HTTP client, which loading has no use for.
+        # Imports an HTTP client, which loading does not need.
         from normlab.data.download import download
 
         target = self._folders(root)[0] / self.published.archive
@@ -158,9 +158,9 @@ def _stamp(file: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-@lru_cache(maxsize=16)  # a sweep asks it of every run
+@lru_cache(maxsize=16)  # a sweep asks once for every run
 def _counted(path: Path, cifar: CifarSet, stamps: tuple[tuple[str, int, int], ...]):
-    """How many training and test examples files hold that are as they were at these stamps."""
+    """Count the training and test examples; the stamps make a changed file be counted again."""
     found = (count_binary if path.is_file() else count_parquet)(path, cifar)
     if found[0] > TRAIN_EXAMPLES or found[1] > TEST_EXAMPLES:
         expected = f"at most {TRAIN_EXAMPLES:,} training and {TEST_EXAMPLES:,} test examples"
@@ -175,12 +175,12 @@ def _counted(path: Path, cifar: CifarSet, stamps: tuple[tuple[str, int, int], ..
 )
 @dataclass(frozen=True)
 class Cifar10(_Cifar):
-    """CIFAR-10: colour photographs in ten classes, 50,000 to train on and 10,000 to test.
+    """CIFAR-10: colour photographs in ten classes, 50,000 for training and 10,000 for testing.
 
     Attributes:
-        train_examples: how many training examples, 1..50,000, as evenly spread over the classes
-            as can be; smaller subsets lie inside larger ones. None for all.
-        test_examples: how many test examples, 1..10,000, chosen likewise. None for all.
+        train_examples: number of training examples, 1..50,000, spread over the classes as evenly
+            as possible; a smaller subset is part of a larger one. None for all.
+        test_examples: number of test examples, 1..10,000, chosen in the same way. None for all.
         size: height and width in pixels: 32 as published, or 16 or 8 by averaging blocks.
 
     >>> Cifar10(train_examples=10_000, size=16)
@@ -197,12 +197,12 @@ class Cifar10(_Cifar):
 )
 @dataclass(frozen=True)
 class Cifar100(_Cifar):
-    """CIFAR-100: colour photographs in a hundred classes, 50,000 to train on and 10,000 to test.
+    """CIFAR-100: colour photographs in 100 classes, 50,000 for training and 10,000 for testing.
 
     Attributes:
-        train_examples: how many training examples, 1..50,000, as evenly spread over the classes
-            as can be; smaller subsets lie inside larger ones. None for all.
-        test_examples: how many test examples, 1..10,000, chosen likewise. None for all.
+        train_examples: number of training examples, 1..50,000, spread over the classes as evenly
+            as possible; a smaller subset is part of a larger one. None for all.
+        test_examples: number of test examples, 1..10,000, chosen in the same way. None for all.
         size: height and width in pixels: 32 as published, or 16 or 8 by averaging blocks.
 
     >>> len(Cifar100.published.classes)

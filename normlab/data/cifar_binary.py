@@ -1,7 +1,7 @@
-"""The official binary archives of CIFAR: records of labels and pixels in a gzipped tar.
+"""Reads the official binary archives of CIFAR: records of labels and pixels in a gzipped tar.
 
-A record is one label byte (CIFAR-100: the coarse label, then the fine one), then 32x32 red values,
-as many green and as many blue. Records are read straight out of the archive; nothing is unpacked.
+A record is one label byte (CIFAR-100: the coarse label, then the fine one), followed by 32x32 red,
+32x32 green and 32x32 blue values. Records are read from the archive without unpacking it.
 """
 
 import gzip
@@ -25,16 +25,16 @@ from normlab.data.reading import require_possible, whole
 def read_binary(
     archive: Path, cifar: CifarSet, train_examples: int | None, test_examples: int | None
 ) -> tuple[Split, Split, str]:
-    """The training and the test split, or stratified subsets of them; and what it was read from.
+    """Read the training and test splits, or stratified subsets, and name the layout.
 
     Args:
         archive: the archive as published, a `.tar.gz`.
         cifar: which of the two sets it is.
-        train_examples: how many training examples to keep; None keeps all.
-        test_examples: how many test examples to keep; None keeps all.
+        train_examples: number of training examples to keep; None keeps all.
+        test_examples: number of test examples to keep; None keeps all.
 
     Raises:
-        UserError: the archive is damaged, or not the one that it should be.
+        UserError: the archive is damaged, or does not hold this set.
     """
     files = _read_members(archive, cifar)
     return (
@@ -45,9 +45,9 @@ def read_binary(
 
 
 def count_binary(archive: Path, cifar: CifarSet) -> tuple[int, int]:
-    """How many training and test examples an archive holds.
+    """Count the training and test examples in an archive.
 
-    One of the published size in bytes is not opened for it.
+    An archive of the published size in bytes is not opened.
 
     Raises:
         UserError: the archive is damaged.
@@ -67,7 +67,7 @@ def _record_bytes(cifar: CifarSet) -> int:
 
 
 def _read_members(archive: Path, cifar: CifarSet) -> dict[str, bytes]:
-    """The contents of every file with records, by its name without folders."""
+    """Return the contents of every file of records, by file name without folders."""
     wanted = {*cifar.train_members, *cifar.test_members}
     files: dict[str, bytes] = {}
     with whole(cifar.damaged, archive, "a whole .tar.gz archive"), gzip.open(archive) as stream:
@@ -77,9 +77,9 @@ def _read_members(archive: Path, cifar: CifarSet) -> dict[str, bytes]:
                 if name in wanted and member.isfile():
                     require_possible(member.size, archive)
                     contents = tar.extractfile(member)
-                    assert contents is not None  # as it is a file
+                    assert contents is not None  # because it is a file
                     files[name] = contents.read()
-        # gzip's checksum comes last, and only reading up to it makes it count.
+        # gzip's checksum comes last and is only compared when everything before it was read.
         while stream.read(1 << 20):
             pass
     if missing := sorted(wanted - files.keys()):

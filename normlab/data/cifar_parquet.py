@@ -1,9 +1,9 @@
-"""CIFAR as the Hugging Face hub publishes it: Parquet tables of encoded images.
+"""Reads CIFAR as published on the Hugging Face hub: Parquet tables of encoded images.
 
 A folder holds `train-*.parquet` and `test-*.parquet`, each split in one file or several
 (`train-00000-of-00002.parquet`, or `train-00000-of-00002-0a1b2c3d.parquet`). The column `img` holds
-`{bytes, path}`, an image file each. Some copies are PNG and equal the official pixels; others are
-JPEG and differ from them a little.
+`{bytes, path}`, where `bytes` is an image file. Some copies are PNG and have the official pixels;
+others are JPEG and differ slightly.
 """
 
 import contextlib
@@ -19,27 +19,27 @@ from normlab.data.reading import whole
 
 SHARD = re.compile(r"(?:train|test)-([0-9]+)-of-([0-9]+)(?:-[0-9A-Za-z]+)?")
 PLAIN = re.compile(r"[\w.-]+")
-"""What no second copy is called: `train-0 (1)`, `train-0 - Copy`."""
+"""File names without a number that are accepted; `train-0 (1)` or `train-0 - Copy` is a copy."""
 
 MOST_COPIES = 0.01
-"""The share of images that may stand in two files: as published there is none."""
+"""The greatest share of images that may occur in two files; the published files share none."""
 
 
 def read_parquet(
     folder: Path, cifar: CifarSet, train_examples: int | None, test_examples: int | None
 ) -> tuple[Split, Split, str]:
-    """The training and the test split, or stratified subsets of them; only those are decoded.
+    """Read the training and test splits, or stratified subsets, and name the layout.
 
-    With them what they were read from: "Parquet, PNG-coded pictures".
+    Only the images that are kept are decoded. The layout is, say, "Parquet, PNG-coded pictures".
 
     Args:
         folder: where the tables are.
         cifar: which of the two sets they hold.
-        train_examples: how many training examples to keep; None keeps all.
-        test_examples: how many test examples to keep; None keeps all.
+        train_examples: number of training examples to keep; None keeps all.
+        test_examples: number of test examples to keep; None keeps all.
 
     Raises:
-        UserError: a table is missing, there twice, damaged, or not of this set.
+        UserError: a table is missing, duplicated, damaged, or does not belong to this set.
     """
     train, test = (_shards(folder, cifar, part) for part in ("train", "test"))
     codings: set[str] = set()
@@ -48,16 +48,16 @@ def read_parquet(
         _split(test, cifar, test_examples, codings),
     )
     whole = count_parquet(folder, cifar) == (TRAIN_EXAMPLES, TEST_EXAMPLES)
-    if not (whole and len(train) == len(test) == 1):  # where there is room for none
+    if not (whole and len(train) == len(test) == 1):  # then no file can be a copy of another
         _check_copies(folder, cifar, [*train, *test])
     return *splits, f"Parquet, {' and '.join(sorted(codings))}-coded pictures"
 
 
 def count_parquet(folder: Path, cifar: CifarSet) -> tuple[int, int]:
-    """How many training and test examples the tables hold, from their metadata alone.
+    """Count the training and test examples in the tables from their metadata alone.
 
     Raises:
-        UserError: a table is missing, there twice, or damaged.
+        UserError: a table is missing, duplicated, or damaged.
     """
     train, test = (
         sum(_rows(file, cifar) for file in _shards(folder, cifar, part))
@@ -67,7 +67,7 @@ def count_parquet(folder: Path, cifar: CifarSet) -> tuple[int, int]:
 
 
 def _shards(folder: Path, cifar: CifarSet, part: str) -> list[Path]:
-    """The files of a split: each of those that their names speak of, once."""
+    """Return the files of a split; their names must be complete and without duplicates."""
     files = sorted(folder.glob(f"{part}-*.parquet"))
     if not files:
         raise cifar.damaged(folder, f"a file {part}-*.parquet", "none")
@@ -85,7 +85,7 @@ def _shards(folder: Path, cifar: CifarSet, part: str) -> list[Path]:
 
 
 def _check_copies(folder: Path, cifar: CifarSet, files: list[Path]) -> None:
-    """Refuse files that hold the same images: they would be trained on and tested on, too."""
+    """Refuse files that share images, because training images would also be test images."""
     import pyarrow
 
     single = [_images(file, cifar).unique() for file in files]
@@ -112,7 +112,7 @@ def _split(files: list[Path], cifar: CifarSet, examples: int | None, codings: se
 
 
 def _labels(file: Path, cifar: CifarSet) -> np.ndarray:
-    """Every label in `file`: `(N,)` int32."""
+    """Read every label in `file`: `(N,)` int32."""
     column = _column(file, cifar, cifar.label_column)
     if len(column) == 0:
         raise cifar.damaged(file, "at least one row", "none")
@@ -129,13 +129,13 @@ def _labels(file: Path, cifar: CifarSet) -> np.ndarray:
 
 
 def _encoded(file: Path, cifar: CifarSet, rows: np.ndarray):
-    """The number and the encoded image of each of `rows`, which are sorted."""
+    """Yield the row number and the encoded image of each of the sorted `rows`."""
     for row, image in zip(rows, _images(file, cifar).take(rows), strict=True):
         yield row, image.as_py()
 
 
 def _images(file: Path, cifar: CifarSet):
-    """Every encoded image of `file`, null where there is none: a `pyarrow.BinaryArray`."""
+    """Read every encoded image of `file`, null where one is missing: a `pyarrow.BinaryArray`."""
     import pyarrow
 
     column = _column(file, cifar, "img")
@@ -151,7 +151,7 @@ def _rows(file: Path, cifar: CifarSet) -> int:
 
 
 def _column(file: Path, cifar: CifarSet, name: str):
-    """One column of `file`, and no other: a `pyarrow.ChunkedArray`."""
+    """Read a single column of `file`: a `pyarrow.ChunkedArray`."""
     with _table(file, cifar) as table:
         if name not in table.schema_arrow.names:
             found = ", ".join(table.schema_arrow.names)
@@ -161,8 +161,8 @@ def _column(file: Path, cifar: CifarSet, name: str):
 
 @contextlib.contextmanager
 def _table(file: Path, cifar: CifarSet):
-    """The opened file: a `ParquetFile`; what it raises within is told as damage."""
-    # Slow to import and needed by this layout alone.
+    """Open the file as a `ParquetFile`; an exception within the block is reported as damage."""
+    # Slow to import, and only this layout needs it.
     from pyarrow.parquet import ParquetFile
 
     with whole(cifar.damaged, file, "a whole Parquet file"), ParquetFile(file) as table:
@@ -170,7 +170,7 @@ def _table(file: Path, cifar: CifarSet):
 
 
 def _decode(file: Path, cifar: CifarSet, row: int, encoded: bytes | None):
-    """The pixels of one image file, `(32, 32, 3)` uint8, and how it is coded."""
+    """Decode one image file: its pixels, `(32, 32, 3)` uint8, and its format."""
     from PIL import Image
 
     if not isinstance(encoded, bytes):
@@ -181,7 +181,7 @@ def _decode(file: Path, cifar: CifarSet, row: int, encoded: bytes | None):
         Image.open(io.BytesIO(encoded)) as image,
     ):
         size, mode, coding = image.size, image.mode, image.format or "unknown"
-        # Another size is not decoded, as a damaged one may be of gigabytes.
+        # An image of another size is not decoded: a damaged one may claim gigabytes.
         pixels = np.asarray(image) if size == (SIZE, SIZE) else None
     if pixels is None or mode != "RGB":
         raise cifar.damaged(

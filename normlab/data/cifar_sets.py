@@ -1,7 +1,7 @@
-"""What is published about CIFAR-10 and CIFAR-100: addresses, checksums, layouts, class names.
+"""Published facts about CIFAR-10 and CIFAR-100: addresses, checksums, layouts, class names.
 
 Source: Krizhevsky, *Learning Multiple Layers of Features from Tiny Images* (2009), and the page
-that the archives come from, https://www.cs.toronto.edu/~kriz/cifar.html.
+that publishes the archives, https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ class CifarSet:
     """One of the two sets, in both of its published layouts.
 
     Attributes:
-        name: its name here, and the name of its folder.
+        name: the set's name in a config, and the name of its folder.
         archive: the file name of the official binary archive.
-        md5: that archive's published checksum.
-        archive_bytes: its size.
+        md5: the archive's published checksum.
+        archive_bytes: the archive's size.
         train_members: the files of the archive that hold training records.
         test_members: the files of the archive that hold test records.
-        label_bytes: the bytes before the pixels of a record; the last is the class.
+        label_bytes: number of bytes before the pixels of a record; the last is the class.
         label_column: the column of the Parquet files that holds the class.
         classes: the class names, in the order of the labels.
     """
@@ -43,11 +43,11 @@ class CifarSet:
 
     @property
     def url(self) -> str:
-        """Where the official archive is."""
+        """The address of the official archive."""
         return f"https://www.cs.toronto.edu/~kriz/{self.archive}"
 
     def damaged(self, file: Path, expected: str, found: str) -> UserError:
-        """The error for a file that cannot be what was published."""
+        """Make the error for a file that differs from what was published."""
         return UserError(
             f"{file}: expected {expected}, found {found}. "
             f"Delete it and fetch the set again: normlab data fetch {self.name}"

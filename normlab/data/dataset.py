@@ -1,33 +1,31 @@
-"""What a dataset is: arrays in memory, with everything that a run needs to know about them.
+"""Defines a dataset: arrays in memory, and everything that a run needs to know about them.
 
 Images are channels-last `uint8`, 0..255; labels are `int32`, 0..classes-1. There are no iterators:
-a set that fits in memory is indexed by the training step itself.
+the training step itself indexes a set that fits in memory.
 
 An entry of the catalogue is a frozen dataclass marked with `@dataset(...)`. Its fields choose what
-to load, `load(root=None)` returns a `Dataset`, and `outline()` tells its sizes without loading.
-An entry that lives in files also has `locate(root=None)`, the path it would read or None, and
-`fetch(root=None)`, which downloads it. One whose files may hold other numbers of examples than its
-fields say has `settled(root=None)`, which returns it with fields that say them: so does the config.
+to load, `load(root=None)` returns a `Dataset`, and `outline()` returns its sizes without loading.
+An entry that is stored in files also has `locate(root=None)`, which returns the path that it would
+read or None, and `fetch(root=None)`, which downloads it. If the files may hold another number of
+examples than the fields say, `settled(root=None)` returns the entry with that number filled in.
 """
 
 import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import platformdirs
 
-from normlab.data.checks import check_classes, check_split
-from normlab.errors import UserError, require_field, require_whole
+from normlab.errors import UserError, require_channels_last, require_field, require_whole
 
 VALIDATION = 1
-"""The shuffled order that validation examples come from: not that (0) of the training subsets, or
-those held out would be the last that a subset takes."""
+"""Seed of the shuffled order of validation examples; training subsets have another order (0)."""
 
 
 class Split(NamedTuple):
@@ -43,14 +41,14 @@ class Split(NamedTuple):
 
 
 class Outline(NamedTuple):
-    """What a network must know of a dataset before anything is loaded.
+    """The sizes of a dataset, known before anything is loaded.
 
     Attributes:
         image_shape: `(H, W, C)`.
-        classes: how many.
-        train_examples: how many.
-        test_examples: how many.
-        validation_examples: how many, where the dataset sets some apart by itself.
+        classes: number of classes.
+        train_examples: number of training examples.
+        test_examples: number of test examples.
+        validation_examples: size of the dataset's own validation split, 0 for none.
     """
 
     image_shape: tuple[int, int, int]
@@ -60,10 +58,10 @@ class Outline(NamedTuple):
     validation_examples: int = 0
 
     def validated(self, validation: "int | Literal['own'] | None") -> "Outline":
-        """What there is with that validation split: the dataset's own, so many held out, or none.
+        """Return the sizes with a validation split: the set's own, a number held out, or none.
 
         Raises:
-            FieldError: there is no such split.
+            FieldError: the set has no such split.
         """
         if isinstance(validation, int):
             return self.hold_out(validation)
@@ -74,10 +72,10 @@ class Outline(NamedTuple):
         return self
 
     def hold_out(self, validation: int) -> "Outline":
-        """What is left to train on when so many examples are held out for validation.
+        """Return the sizes with `validation` training examples held out.
 
         Raises:
-            FieldError: nothing would be left, or not one of each class could be held out.
+            FieldError: no training example would be left, or fewer than one of each class held out.
         """
         most = self.train_examples - self.classes
         allowed = f"null, or in {self.classes}..{most}: one of each class held out, one left"
@@ -89,21 +87,21 @@ class Outline(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test split, checked when they are put together.
+    """A training and a test split, checked when the object is made.
 
     Attributes:
-        name: what reports call it.
-        train: the examples to learn from.
-        test: the examples to be judged on; their images have the training images' shape.
+        name: the name shown in reports.
+        train: the training examples.
+        test: the test examples; their images have the training images' shape.
         classes: the name of every label.
-        validation: examples to choose settings by, of the dataset's own validation split or held
-            out of the training split; or None.
-        source: which copy of the data it is, in a few words, for pages that tell what runs were
-            made on: "Parquet, JPEG-coded pictures".
+        validation: the examples for choosing settings, from the dataset's own validation split or
+            held out of the training split; or None.
+        source: a few words on which copy of the data this is, shown beside results: "Parquet,
+            JPEG-coded pictures".
 
     Raises:
-        UserError: an array has the wrong shape or dtype, has its channels first, or a label has no
-            class; or the names of the classes are not texts that differ.
+        UserError: an array has the wrong shape or dtype or has its channels first, a label has no
+            class, or the class names are not distinct strings.
 
     >>> split = Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1], np.int32))
     >>> Dataset("blank", split, split, ("dark", "light")).fingerprint
@@ -119,13 +117,13 @@ class Dataset:
 
     def __post_init__(self):
         where = f"dataset '{self.name}'"
-        check_classes(where, self.classes)
+        _check_classes(where, self.classes)
         shape: tuple[int, ...] | None = None
         for part, word in (("train", "training"), ("test", "test"), ("validation", "validation")):
             if part == "validation" and self.validation is None:
                 continue
             split: Split = getattr(self, part)
-            check_split(f"{where}: {part}", split, len(self.classes))
+            _check_split(f"{where}: {part}", split, len(self.classes))
             shape = shape or split.images.shape[1:]
             if split.images.shape[1:] != shape:
                 raise UserError(
@@ -134,7 +132,7 @@ class Dataset:
                 )
 
     def validated(self, validation: "int | Literal['own'] | None") -> "Dataset":
-        """The set with its own validation split, with so many held out instead, or without any."""
+        """Return the set with a validation split: its own, a number held out, or none."""
         if isinstance(validation, int):
             return self.hold_out(validation)
         return self if validation == "own" else replace(self, validation=None)
@@ -150,9 +148,9 @@ class Dataset:
         return digest.hexdigest()[:16]
 
     def hold_out(self, validation: int) -> "Dataset":
-        """The same set with so many training examples, spread over the classes, held out.
+        """Hold out `validation` training examples, spread evenly over the classes.
 
-        The choice depends on the training labels alone: every run of a comparison holds out the
+        The choice depends on the training labels alone, so every run of a comparison holds out the
         same examples.
 
         >>> labels = np.arange(10, dtype=np.int32) % 2
@@ -167,11 +165,11 @@ class Dataset:
         return replace(self, train=kept, validation=Split(*(array[chosen] for array in self.train)))
 
     def channel_statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """The mean and standard deviation of each channel over all training images.
+        """Compute the mean and standard deviation of each channel over all training images.
 
         Both are `(C,)` float32 in the images' 0..255 units. The sums are integers, so the result
-        is exact up to its last rounding. The deviation is the biased one; that of a constant
-        channel is given as 1, so that dividing by it is safe.
+        is exact up to the final rounding. The standard deviation is the biased one. It is 1 for a
+        constant channel, so that dividing by it is safe.
 
         >>> split = Split(np.full((1, 2, 2, 1), 7, np.uint8), np.zeros(1, np.int32))
         >>> Dataset("flat", split, split, ("only",)).channel_statistics()
@@ -200,12 +198,12 @@ class Dataset:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What is known of a dataset without loading it.
+    """Facts about a dataset that are known without loading it.
 
     Attributes:
-        licence: what its authors allow.
-        citation: what to cite when using it.
-        how_to_get: what a person does to have it on this machine.
+        licence: what the authors allow.
+        citation: what to cite when using the set.
+        how_to_get: how to put the set on this machine.
     """
 
     licence: str
@@ -237,22 +235,22 @@ def dataset(*, licence: str, citation: str, how_to_get: str) -> Callable[[Descri
 
 
 def data_root() -> Path:
-    """The folder that holds all datasets: `$NORMLAB_DATA`, else this user's cache folder."""
+    """Return the folder of all datasets: `$NORMLAB_DATA`, or else the user's cache folder."""
     chosen = os.environ.get("NORMLAB_DATA")
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("normlab")
 
 
 def stratified(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
-    """The sorted indices of `n` examples, as evenly spread over the classes as can be.
+    """Choose `n` examples, spread over the classes as evenly as possible; return sorted indices.
 
-    Every class has its own fixed shuffled order, and the subset takes the first of every class,
-    then the second of every class, and so on. So subsets are nested: that of 5,000 lies inside
-    that of 10,000. A remainder goes to the lowest labels, and a class that runs out is made up
-    for by the others.
+    Every class has its own fixed shuffled order. The subset takes the first of every class, then
+    the second of every class, and so on. Subsets are therefore nested: the one of 5,000 is part of
+    the one of 10,000. A remainder goes to the lowest labels. If a class runs out, the others make
+    up for it.
 
     Args:
         labels: `(N,)` integers.
-        n: how many to choose, 1..N.
+        n: number of examples to choose, 1..N.
         seed: chooses another shuffled order.
 
     Raises:
@@ -266,7 +264,7 @@ def stratified(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
     whole = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
     require_field(whole, "labels", labels.dtype, "whole numbers of shape (N,)")
     require_whole("n", n, 1, len(labels), ", the number of examples")
-    # numpy promises the raw stream of a bit generator for good, but not what shuffle makes of it.
+    # numpy guarantees the raw stream of a bit generator across versions, but not its shuffle.
     keys = np.random.PCG64(seed).random_raw(len(labels))
     by_class = np.lexsort((keys, labels))
     _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
@@ -274,3 +272,45 @@ def stratified(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
     # A stable sort keeps the classes in order within a rank.
     chosen = by_class[np.argsort(rank, kind="stable")[:n]]
     return np.sort(chosen)
+
+
+def _check_classes(where: str, classes: Sequence[str]) -> None:
+    """Raise `UserError` unless `classes` are one or more distinct strings."""
+    texts = not isinstance(classes, str) and all(isinstance(name, str) for name in classes)
+    if not texts or not len(classes) or len(set(classes)) < len(classes):
+        raise UserError(
+            f"{where}: classes must be the names of the labels, distinct strings such as "
+            f"('dark', 'light'), got {classes!r}"
+        )
+
+
+def _check_split(where: str, split: Any, classes: int) -> None:
+    """Raise `UserError` unless `split` is uint8 images `(N, H, W, C)` and int32 labels `(N,)`.
+
+    Labels must lie in 0..classes-1.
+    """
+    if not isinstance(split, tuple) or len(split) != 2:
+        raise UserError(f"{where} must be Split(images, labels), got {type(split).__name__}")
+    images, labels = split
+    for name, array in (("images", images), ("labels", labels)):
+        if not isinstance(array, np.ndarray):
+            found = f"{type(array).__module__}.{type(array).__name__}".removeprefix("builtins.")
+            raise UserError(
+                f"{where}.{name} must be a numpy array, got {found}: np.asarray converts it"
+            )
+    if images.ndim != 4 or images.dtype != np.uint8 or images.size == 0:
+        raise UserError(
+            f"{where}.images must be uint8 of shape (N, H, W, C), none of them 0, "
+            f"got {images.dtype} of shape {images.shape}"
+        )
+    require_channels_last(f"{where}.images", images.shape)
+    if labels.shape != images.shape[:1] or labels.dtype != np.int32:
+        raise UserError(
+            f"{where}.labels must be int32 of shape ({len(images)},), one for each image, "
+            f"got {labels.dtype} of shape {labels.shape}"
+        )
+    low, high = labels.min(), labels.max()
+    if low < 0 or high >= classes:
+        raise UserError(
+            f"{where}.labels must lie in 0..{classes - 1} for {classes} classes, got {low}..{high}"
+        )

@@ -1,9 +1,9 @@
-"""Downloads that survive: checked by pooch, continued where they stopped.
+"""Downloads files; pooch checks them, and an interrupted download is continued.
 
-pooch keeps the promise that a file under its final name is whole: it compares the checksum before
-it moves anything there. But it starts from nothing each time, and CIFAR's archives are 160 MB from
-one slow server. So pooch is given a downloader of our own, which writes to a `.part` file beside
-the target and asks the server for the rest of it (RFC 9110, section 14) when there is one already.
+pooch guarantees that a file under its final name is whole: it compares the checksum before it moves
+the file there. But pooch starts from nothing each time, and CIFAR's archives are 160 MB from one
+slow server. The downloader in this file writes to a `.part` file beside the target. If that file
+exists already, it requests only the rest from the server (RFC 9110, section 14).
 """
 
 import re
@@ -30,19 +30,19 @@ Show = Callable[[int, int | None], None]
 
 
 def download(url: str, target: Path, known_hash: str, progress: bool = True) -> Path:
-    """Put the file at `url` in place as `target`, unless it is there already, and return `target`.
+    """Download `url` to `target`, unless it is there already, and return `target`.
 
-    Any number of processes may call this at once: one downloads, the others wait for it.
+    Any number of processes may call this at once: one downloads, and the others wait.
 
     Args:
         url: an http or https address.
-        target: the file to write; its folder is made if need be.
+        target: the file to write; its folder is created if necessary.
         known_hash: the expected checksum, as `md5:...` or `sha256:...`.
-        progress: whether to show how far it is, on stderr.
+        progress: whether to show the progress on stderr.
 
     Raises:
-        UserError: the server cannot be reached or has no such file, what it sent has another
-            checksum (it is removed then), or the folder cannot be written.
+        UserError: the server cannot be reached or has no such file, the file has another checksum
+            (it is then removed), or the folder cannot be written.
     """
     part = target.with_name(target.name + ".part")
     by_hand = f"Or put the file there by hand: {url} goes into the folder {target.parent}"
@@ -58,7 +58,7 @@ def download(url: str, target: Path, known_hash: str, progress: bool = True) -> 
             f"{url} cannot be downloaded: {error}. Check the network and run the same command "
             f"again; it continues where it stopped. {by_hand}"
         ) from error
-    except ValueError as error:  # pooch's way to say that the checksum differs
+    except ValueError as error:  # pooch raises this if the checksum differs
         raise UserError(
             f"{url} did not come as it was published: {error} Run the same command again. {by_hand}"
         ) from error
@@ -71,9 +71,9 @@ def download(url: str, target: Path, known_hash: str, progress: bool = True) -> 
 
 
 def _download(part: Path, show: Show, url: str, output: str, _: pooch.Pooch | None) -> None:
-    """Make `part` whole, in several attempts if the connection drops, and move it to `output`.
+    """Complete `part`, in several attempts if the connection drops, and move it to `output`.
 
-    The last three arguments are those with which pooch calls a downloader.
+    pooch calls a downloader with the last three arguments.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -89,17 +89,17 @@ def _download(part: Path, show: Show, url: str, output: str, _: pooch.Pooch | No
 
 
 def _extend(url: str, part: Path, show: Show) -> bool:
-    """Ask once for what `part` lacks and append it; whether `part` may be whole now.
+    """Request what `part` lacks once, append it, and return whether `part` may be complete.
 
-    False means that `part` was of no use and has been removed: ask again.
+    False means that `part` was useless and has been removed, so the caller should try again.
     """
     have = part.stat().st_size if part.exists() else 0
-    # A server that compressed the answer would count ranges in compressed bytes.
+    # If the server compressed the response, ranges would count compressed bytes.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
         range_start, total = _sizes(response)
         if have and response.status_code == requests.codes.requested_range_not_satisfiable:
-            if have == total:  # stopped after the last byte, before the file was moved
+            if have == total:  # interrupted after the last byte, before the file was moved
                 return True
             part.unlink()
             return False
@@ -107,7 +107,7 @@ def _extend(url: str, part: Path, show: Show) -> bool:
         if response.status_code == requests.codes.partial_content and range_start != have:
             part.unlink()
             return False
-        # A plain 200 is the whole file, from a server that does not know ranges.
+        # A server that does not support ranges responds with 200 and the whole file.
         done = have if response.status_code == requests.codes.partial_content else 0
         with part.open("ab" if done else "wb") as file:
             for piece in response.iter_content(PIECE_BYTES):
@@ -120,7 +120,7 @@ def _extend(url: str, part: Path, show: Show) -> bool:
 
 
 def _sizes(response: requests.Response) -> tuple[int | None, int | None]:
-    """Where the bytes of this answer start in the file, and the file's size, where it says so."""
+    """Return the offset at which this response starts and the size of the file, if given."""
     content_range = response.headers.get("Content-Range", "")
     if match := re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(?:(\d+)|\*)", content_range):
         start, total = (int(number) if number else None for number in match.groups())
@@ -131,7 +131,7 @@ def _sizes(response: requests.Response) -> tuple[int | None, int | None]:
 
 @contextmanager
 def _progress(name: str, wanted: bool) -> Iterator[Show]:
-    """A function to call with the bytes done and the bytes in all (None if unknown)."""
+    """Yield a function that takes the bytes done and the total bytes (None if unknown)."""
     if not wanted:
         yield lambda done, total: None
     elif sys.stderr.isatty():
@@ -147,7 +147,7 @@ def _progress(name: str, wanted: bool) -> Iterator[Show]:
 
 
 def _plain_lines(name: str, seconds: float = 10.0) -> Show:
-    """A line on stderr every few seconds, and one at the end: fit for a log file."""
+    """Return a function that prints a line on stderr every few seconds, and one at the end."""
     last = time.monotonic()
 
     def show(done: int, total: int | None) -> None:

@@ -1,15 +1,15 @@
-"""Bad light and bad air: five ways in which a camera sees worse, each in five severities.
+"""Corrupts images by bad light or bad air, in five ways and five severities.
 
-They are augmentations like any other, pure functions of a key and images, so a network may be
-trained in bad light (`augment: [{name: fog, severity: 2}]`); the probe `under_corruption` judges
-one that was trained in daylight. The idea is that of Hendrycks & Dietterich 2019
-(arXiv:1903.12261): corruptions that no training saw, at severities that are stated. The definitions
-are this library's own, from what light does, and scale with the image's size, so their figures are
-no figures of CIFAR-10-C.
+Corruptions are augmentations, pure functions of a key and images. A network can be trained with
+them (`augment: [{name: fog, severity: 2}]`), and the probe `under_corruption` evaluates a network
+that was trained without. The idea is from Hendrycks & Dietterich 2019 (arXiv:1903.12261):
+corruptions that were not seen in training, at stated severities. The definitions are this library's
+own, follow the physics of light and scale with the image's size, so results are not comparable with
+CIFAR-10-C.
 
-Light is mixed in the values as they stand in the file, and the result is rounded to whole grey
-levels, as a file's would be: what is lost in the dark cannot be brought back by scaling. At
-severity 5 a person can still tell most of the images.
+Light is mixed in the stored pixel values, and the result is rounded to whole grey levels, as in an
+image file: scaling cannot restore what is lost in the dark. At severity 5 a person can still
+recognise most of the images.
 """
 
 from dataclasses import dataclass
@@ -26,9 +26,10 @@ from normlab.errors import UserError, require_whole
 
 @dataclass(frozen=True)
 class Corruption:
-    """What all of them share: five severities, each with an amount of what it is.
+    """Base class of the corruptions: five severities, each with its amount of corruption.
 
-    One of your own inherits from it, gives `amounts` and `corrupt`, and is marked `@augmentation`.
+    A new corruption inherits from it, defines `amounts` and `corrupt`, and is marked
+    `@augmentation`.
 
     Attributes:
         severity: 1..5.
@@ -42,12 +43,12 @@ class Corruption:
         require_whole("severity", self.severity, 1, len(self.amounts))
 
     def __call__(self, key: Array, images: Array) -> Array:
-        """The images, `(N, H, W, C)` float32 in 0..255 units, at this severity."""
+        """Corrupt the images, `(N, H, W, C)` float32 in 0..255 units, at this severity."""
         require_images(images)
         return self.corrupt(key, images, self.amounts[self.severity - 1])
 
     def corrupt(self, key: Array, images: Array, amount: Array | float) -> Array:
-        """The images with any amount of it, in whole grey levels; the severity plays no part."""
+        """Corrupt the images by any amount, in whole grey levels; the severity is not used."""
         raise NotImplementedError
 
 
@@ -56,8 +57,8 @@ class Corruption:
 class Darkness(Corruption):
     """Too little light: fewer photons, so the image is darker and its grain coarser.
 
-    The light is 1/2, 1/3, 1/5, 1/8 or 1/12 of daylight. Photons are counted, so
-    that their number scatters by its root (shot noise); in full light a white pixel has 1,000.
+    The light is 1/2, 1/3, 1/5, 1/8 or 1/12 of daylight. The standard deviation of a photon count is
+    its square root (shot noise); in full light a white pixel counts 1,000 photons.
 
     Attributes:
         severity: 1..5.
@@ -67,9 +68,9 @@ class Darkness(Corruption):
     photons: ClassVar[float] = 1000.0
 
     def corrupt(self, key: Array, images: Array, amount: Array | float) -> Array:
-        """The images, `(N, H, W, C)` float32 in 0..255 units, in little light."""
+        """Darken the images, `(N, H, W, C)` float32 in 0..255 units."""
         mean = images / 255 * amount * self.photons
-        # A Poisson count by its first two moments: exact enough above a few photons, and cheap.
+        # A normal draw with the moments of a Poisson count: cheap, and close above a few photons.
         counted = mean + jnp.sqrt(mean) * jax.random.normal(key, images.shape, images.dtype)
         return _as_file(counted / self.photons * 255)
 
@@ -77,11 +78,11 @@ class Darkness(Corruption):
 @augmentation
 @dataclass(frozen=True)
 class Glare(Corruption):
-    """The sun in the picture: a blinding spot whose light spreads over all of it.
+    """The sun in the picture: a blinding spot whose light spreads over the whole image.
 
-    The spot is at a random place in the upper half. It adds light that falls off as a Gaussian (of
-    a deviation of 0.4 of the image's height), at its middle 0.3, 0.5, 0.75, 1.0 or 1.3 times white,
-    and what exceeds white is lost.
+    The spot is at a random place in the upper half. Its light falls off as a Gaussian with a
+    standard deviation of 0.4 of the image's height. At the centre it adds 0.3, 0.5, 0.75, 1.0 or
+    1.3 times white, and values above white are clipped.
 
     Attributes:
         severity: 1..5.
@@ -91,7 +92,7 @@ class Glare(Corruption):
     spread: ClassVar[float] = 0.4
 
     def corrupt(self, key: Array, images: Array, amount: Array | float) -> Array:
-        """The images, `(N, H, W, C)` float32 in 0..255 units, against the light."""
+        """Add glare to the images, `(N, H, W, C)` float32 in 0..255 units."""
         n, height, width, _ = images.shape
         place = jax.random.uniform(key, (n, 2), images.dtype)
         down = jnp.arange(height, dtype=images.dtype)[None, :, None] / height
@@ -106,7 +107,7 @@ class Glare(Corruption):
 class LowContrast(Corruption):
     """Flat light: every pixel is drawn towards the image's own mean.
 
-    Of the distance 0.6, 0.4, 0.25, 0.15 or 0.08 are left.
+    Its distance from the mean is multiplied by 0.6, 0.4, 0.25, 0.15 or 0.08.
 
     Attributes:
         severity: 1..5.
@@ -115,7 +116,7 @@ class LowContrast(Corruption):
     amounts: ClassVar[tuple[float, ...]] = (0.6, 0.4, 0.25, 0.15, 0.08)
 
     def corrupt(self, key: Array, images: Array, amount: Array | float) -> Array:
-        """The images, `(N, H, W, C)` float32 in 0..255 units, each flatter; the key is not used."""
+        """Flatten the images, `(N, H, W, C)` float32 in 0..255 units; the key is not used."""
         mean = images.mean(axis=(1, 2, 3), keepdims=True)
         return _as_file(mean + amount * (images - mean))
 
@@ -123,10 +124,10 @@ class LowContrast(Corruption):
 @augmentation
 @dataclass(frozen=True)
 class ColourCast(Corruption):
-    """Light of one colour, as of a street lamp or under trees: each image's channels are scaled.
+    """Coloured light, as from a street lamp or under trees: each image's channels are scaled.
 
-    The colour is a random hue; its weakest channel keeps 0.75, 0.55, 0.4, 0.25 or 0.1 of its light
-    and the strongest all of it.
+    The colour is a random hue. The weakest channel keeps 0.75, 0.55, 0.4, 0.25 or 0.1 of its light
+    and the strongest keeps all of it.
 
     Attributes:
         severity: 1..5.
@@ -135,7 +136,7 @@ class ColourCast(Corruption):
     amounts: ClassVar[tuple[float, ...]] = (0.75, 0.55, 0.4, 0.25, 0.1)
 
     def corrupt(self, key: Array, images: Array, amount: Array | float) -> Array:
-        """The images, `(N, H, W, 3)` float32 in 0..255 units, each in its own light."""
+        """Tint the images, `(N, H, W, 3)` float32 in 0..255 units."""
         channels = images.shape[-1]
         if channels != 3:
             raise UserError(
@@ -155,9 +156,9 @@ class ColourCast(Corruption):
 class Fog(Corruption):
     """Fog, thicker in some places than in others: light is lost on the way and white is added.
 
-    Of the scene's light exp(-d) arrives and 0.9 (1 - exp(-d)) of white is added (the law of
-    atmospheric scattering, Koschmieder 1924). The depth d is 0.3, 0.6, 0.9, 1.3 or 1.8, times a
-    smooth random field between 0.5 and 1.5.
+    The scene's light is multiplied by exp(-d), and white times 0.9 (1 - exp(-d)) is added (the law
+    of atmospheric scattering, Koschmieder 1924). The optical depth d is 0.3, 0.6, 0.9, 1.3 or 1.8,
+    times a smooth random field between 0.5 and 1.5.
 
     Attributes:
         severity: 1..5.
@@ -167,9 +168,9 @@ class Fog(Corruption):
     white: ClassVar[float] = 0.9
 
     def corrupt(self, key: Array, images: Array, amount: Array | float) -> Array:
-        """The images, `(N, H, W, C)` float32 in 0..255 units, each in its own fog."""
+        """Add fog to the images, `(N, H, W, C)` float32 in 0..255 units."""
         n, height, width, _ = images.shape
-        # Random at four places by four, and between them by cubic interpolation.
+        # Random values on a 4x4 grid, with cubic interpolation between them.
         coarse = jax.random.uniform(key, (n, 4, 4), images.dtype, minval=0.5, maxval=1.5)
         field = jnp.clip(jax.image.resize(coarse, (n, height, width), "cubic"), 0.5, 1.5)
         arriving = jnp.exp(-amount * field)[..., None]

@@ -1,4 +1,4 @@
-"""Which datasets this machine has: what `normlab data list` shows."""
+"""Lists the datasets on this machine, for `normlab data list`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +8,14 @@ from normlab.catalogue import DATA
 
 @dataclass(frozen=True)
 class DatasetStatus:
-    """One dataset of the catalogue, as this machine has it.
+    """The state of one dataset of the catalogue on this machine.
 
     Attributes:
-        name: its name in a config.
-        present: whether it can be loaded here and now.
-        path: the file or folder that would be read; None if it is absent or needs none.
-        size_bytes: what `path` takes on disk; 0 without a path.
-        how_to_get: what a person does to have it on this machine.
+        name: the dataset's name in a config.
+        present: whether it can be loaded now.
+        path: the file or folder that would be read; None if it is absent or the set needs none.
+        size_bytes: size of `path` on disk; 0 without a path.
+        how_to_get: how to put the set on this machine.
     """
 
     name: str
@@ -26,10 +26,10 @@ class DatasetStatus:
 
 
 def status(root: Path | None = None) -> list[DatasetStatus]:
-    """Every dataset of the catalogue, by name.
+    """Return the state of every dataset of the catalogue, sorted by name.
 
     Args:
-        root: the folder to look in; `data_root()` unless given.
+        root: the folder to look in; `data_root()` by default.
 
     >>> [entry.name for entry in status() if entry.present and entry.path is None]
     ['shapes']
@@ -39,7 +39,7 @@ def status(root: Path | None = None) -> list[DatasetStatus]:
 
 def _status(name: str, root: Path | None) -> DatasetStatus:
     cls = DATA.load(name)
-    # A dataset that computes its images lives in no file, so it has no `locate`.
+    # A dataset that computes its images needs no file, so it has no `locate`.
     needs_files = hasattr(cls, "locate")
     path = cls().locate(root) if needs_files else None
     present = path is not None or not needs_files

@@ -1,10 +1,10 @@
-"""Sound as an image: the power in bands of pitch, by time, in decibels.
+"""Turns sound into an image: the log-mel spectrogram, in decibels.
 
-Its loudness is that of the recording, or all recordings get one: `at_level` does so for the sound,
-`standardised` for the picture.
+The loudness of the recording may be kept or made equal for all recordings: `at_level` does so for
+the sound, and `standardised` for the picture.
 
-All is computed in float64, but logarithms and Fourier transforms are not rounded alike on every
-machine, so a pixel in some ten thousand may differ by one grey level between two machines.
+Everything is computed in float64, but machines round logarithms and Fourier transforms differently.
+About one pixel in ten thousand may therefore differ by one grey level between two machines.
 """
 
 import math
@@ -15,16 +15,16 @@ import numpy as np
 from normlab.errors import require_field, require_whole
 
 WINDOW_SECONDS = 0.032
-"""Of one spectrum: long enough to tell harmonics of a voice apart, short enough for a consonant."""
+"""Length of a window: long enough to resolve a voice's harmonics, short enough for a consonant."""
 
 LOWEST_HERTZ = 60.0
-"""Where the lowest band begins: below a voice's fundamental there is only hum."""
+"""Lower edge of the lowest band: below a voice's fundamental there is only hum."""
 
 SEMITONES = 12
 
 
 def mel(hertz: float | np.ndarray) -> np.ndarray:
-    """Pitch as it is heard, in mels (O'Shaughnessy 1987): linear below about 700 Hz, then a log.
+    """Convert hertz to mels (O'Shaughnessy 1987): linear below about 700 Hz, logarithmic above.
 
     >>> float(mel(1000.0).round())
     1000.0
@@ -33,21 +33,21 @@ def mel(hertz: float | np.ndarray) -> np.ndarray:
 
 
 def hertz(mels: float | np.ndarray) -> np.ndarray:
-    """The inverse of `mel`."""
+    """Convert mels to hertz; the inverse of `mel`."""
     return 700 * (10 ** (np.asarray(mels, np.float64) / 2595) - 1)
 
 
 def bands(count: int, rate: int, samples: int) -> np.ndarray:
-    """Triangles over the bins of a spectrum, evenly spaced in mels up to half the sampling rate.
+    """Make the mel filter bank: triangles over the bins of a spectrum, evenly spaced in mels.
 
     Args:
-        count: how many bands.
-        rate: samples a second.
-        samples: in one window.
+        count: number of bands.
+        rate: samples per second; the highest band ends at half of it.
+        samples: samples in one window.
 
     Returns:
-        `(count, samples // 2 + 1)`; each row sums to one, so that a band is a mean of powers and
-        white noise is equally bright in all.
+        `(count, samples // 2 + 1)`. Each row sums to one, so that a band is a mean of powers and
+        white noise is equally bright in all bands.
 
     Raises:
         FieldError: the bands are so narrow that one holds no bin.
@@ -74,25 +74,24 @@ def log_mel(
     speed: float = 1.0,
     pitch: float = 0.0,
 ) -> np.ndarray:
-    """The logarithmic mel spectrogram of a sound, in decibels below a sine of full scale.
+    """Compute the log-mel spectrogram of a sound, in decibels relative to a sine of full scale.
 
-    The sound stands in the middle of `seconds` of silence; what is longer is cut at both ends.
+    The sound stands in the middle of `seconds` of silence; a longer sound is cut at both ends.
     Spectra are taken with a Hann window of 32 ms at `frames` evenly spaced times.
 
-    `speed` sets the times of the spectra nearer together or further apart in the sound, which
-    changes its duration and not its pitch. `pitch` resamples the sound, which changes both, and
-    takes the duration back in the same way. A tape that runs 1.2 times as fast is
-    `speed=1.2, pitch=12 * log2(1.2)`.
+    `speed` changes the distance in time between the spectra, and so the duration but not the pitch.
+    `pitch` resamples the sound, which changes both, and restores the duration in the same way. A
+    tape that runs 1.2 times as fast is `speed=1.2, pitch=12 * log2(1.2)`.
 
     Args:
         sound: `(N,)` samples in -1..1.
-        rate: samples a second.
-        mels: bands, from 60 Hz to half the sampling rate: the image's height.
-        frames: spectra: the image's width.
-        seconds: what the image's width is in time.
-        quietest: the least power that is told, in decibels below a sine of full scale: negative.
-        speed: by what factor it is played faster.
-        pitch: by how many semitones (twelfths of an octave) it is higher.
+        rate: samples per second.
+        mels: number of bands from 60 Hz to half the sampling rate: the image's height.
+        frames: number of spectra: the image's width.
+        seconds: duration that the image's width covers.
+        quietest: the least power shown, in decibels relative to a sine of full scale: negative.
+        speed: factor by which the sound is played faster.
+        pitch: number of semitones (twelfths of an octave) by which the sound is raised.
 
     Returns:
         `(mels, frames)` float64, low pitch at the bottom (the last row).
@@ -116,14 +115,14 @@ def log_mel(
     padded = np.pad(sound, around)
     taken = padded[(starts + around)[:, None] + np.arange(window)]
     weights = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
-    # A sine of full scale has power 1 in its bin: the window's sum is what it would add up to.
+    # The scale is chosen so that a sine of full scale has power 1 in its bin.
     power = abs(np.fft.rfft(taken * weights) / (weights.sum() / 2)) ** 2
     level = 10 * np.log10(np.maximum(power @ bands(mels, rate, window).T, 1e-20))
     return np.maximum(level, quietest).T[::-1]
 
 
 def require_sound(sound: np.ndarray) -> None:
-    """Raise `FieldError` unless it is `(N,)` finite samples, one or more."""
+    """Raise `FieldError` unless `sound` is `(N,)` finite samples, one or more."""
     sound = np.asarray(sound)
     samples = sound.ndim == 1 and sound.size > 0 and np.isfinite(sound).all()
     found = f"{sound.dtype} of shape {sound.shape}"
@@ -131,7 +130,7 @@ def require_sound(sound: np.ndarray) -> None:
 
 
 def grey(picture: np.ndarray, black: float, white: float) -> np.ndarray:
-    """A picture as grey levels, uint8: 0 at `black` and below, 255 at `white` and above.
+    """Convert a picture to uint8 grey levels: 0 at `black` and below, 255 at `white` and above.
 
     >>> grey(np.array([-100.0, -55.0, 0.0]), black=-95, white=-15)
     array([  0, 128, 255], dtype=uint8)
@@ -140,7 +139,7 @@ def grey(picture: np.ndarray, black: float, white: float) -> np.ndarray:
 
 
 def at_level(sound: np.ndarray, decibels: float) -> np.ndarray:
-    """The sound, amplified to that root mean square, in decibels over 1; silence stays silence.
+    """Amplify a sound to a root mean square of `decibels` relative to 1; silence stays silence.
 
     >>> at_level(np.array([0.5, -0.5]), -20.0)
     array([ 0.1, -0.1])
@@ -151,21 +150,21 @@ def at_level(sound: np.ndarray, decibels: float) -> np.ndarray:
 
 
 def standardised(picture: np.ndarray) -> np.ndarray:
-    """A picture less its mean, over its standard deviation; a constant picture is all zero.
+    """Subtract a picture's mean and divide by its standard deviation; a constant becomes zero.
 
     >>> standardised(np.array([[-90.0, -50.0]]))
     array([[-1.,  1.]])
     """
-    if picture.min() == picture.max():  # rounding of the mean would pass for a picture
+    if picture.min() == picture.max():  # otherwise rounding of the mean would be amplified
         return np.zeros_like(picture)
     return (picture - picture.mean()) / picture.std()
 
 
 def resampled(sound: np.ndarray, factor: float) -> np.ndarray:
-    """The sound as it is when played `factor` times as fast: shorter and higher for more than 1.
+    """Resample a sound as if played `factor` times as fast: shorter and higher above 1.
 
-    What would lie above half the sampling rate is filtered out. The factor is taken as a fraction
-    with a denominator of at most 100, which is off by less than a hundredth of a semitone.
+    Frequencies above half the sampling rate are filtered out. The factor is rounded to a fraction
+    with a denominator of at most 100, an error below a hundredth of a semitone.
 
     >>> len(resampled(np.zeros(1000), 1.25))
     800

@@ -1,4 +1,4 @@
-"""MedMNIST: eleven sets of small medical images, each a `.npz` file with three published splits.
+"""Reads MedMNIST: eleven sets of small medical images, each an `.npz` file with three splits.
 
 A file is looked for in `<root>/medmnist/`, then in `<root>/`, under its published name
 (`pneumoniamnist.npz`), where the root is `$NORMLAB_DATA` or the user's cache folder.
@@ -46,12 +46,12 @@ class Medmnist:
     the dataset's own: `data.validation: own` in a config, `load().validation` in a notebook.
 
     Attributes:
-        set: which one. `pneumoniamnist` (chest X-rays of children, normal or pneumonia: 4,708 to
-            train on, 524 to validate on, 624 to test on), `bloodmnist`, `breastmnist`,
+        set: the set's name: `pneumoniamnist` (chest X-rays of children, normal or pneumonia: 4,708
+            for training, 524 for validation, 624 for testing), `bloodmnist`, `breastmnist`,
             `dermamnist`, `octmnist`, `organamnist`, `organcmnist`, `organsmnist`, `pathmnist`,
             `retinamnist` or `tissuemnist`.
-        balance: whether the training split is cut to as many examples of each class as the rarest
-            has, by a draw that is the same in every run. The other splits stay as they are.
+        balance: whether every class of the training split is cut to the size of the rarest class.
+            The draw is the same in every run. The other splits stay as they are.
 
     >>> Medmnist("breastmnist")
     Medmnist(set='breastmnist', balance=False)
@@ -64,10 +64,10 @@ class Medmnist:
         require_field(self.set in SETS, "set", self.set, f"one of {', '.join(SETS)}")
 
     def load(self, root: Path | None = None) -> Dataset:
-        """The published splits, as arrays.
+        """Load the published splits as arrays.
 
         Args:
-            root: the folder to look in; `data_root()` unless given.
+            root: the folder to look in; `data_root()` by default.
 
         Raises:
             UserError: the file is missing or damaged; the message says how to get it.
@@ -90,38 +90,38 @@ class Medmnist:
         return Dataset(self.set, train, test, published.classes, validation=own, source=source)
 
     def outline(self, root: Path | None = None) -> Outline:
-        """The sizes of what `load` returns: of the file that is here, or else as published.
+        """Return the sizes of what `load` returns, or the published sizes if there is no file.
 
         Raises:
-            FieldError: the training split is to be balanced, and the file is not here.
+            FieldError: `balance` is set, and the file is not on this machine.
         """
         published = SETS[self.set]
         path = self.locate(root)
         train, own, test = (path and _counts(path)) or published.examples
         if self.balance:
             if path is None:
-                message = "balance needs the file, which tells how rare classes are"
+                message = "balance needs the file, because the rarest class decides the size"
                 raise FieldError("balance", f"{message}: {self._missing(root)}")
             train = _balanced_examples(self, path, path.stat().st_mtime_ns)
         shape = (SIZE, SIZE, published.channels)
         return Outline(shape, len(published.classes), train, test, own)
 
     def locate(self, root: Path | None = None) -> Path | None:
-        """The file that `load` would read; None without."""
+        """Return the file that `load` would read, or None."""
         files = [folder / self._file for folder in self._folders(root)]
         return next((file for file in files if file.is_file()), None)
 
     def fetch(self, root: Path | None = None, progress: bool = True) -> Path:
-        """Download the file, or find that it is there, and return its path.
+        """Download the file unless it is there, and return its path.
 
         Args:
-            root: the folder to put it under; `data_root()` unless given.
-            progress: whether to show how far it is, on stderr.
+            root: the folder to put it under; `data_root()` by default.
+            progress: whether to show the progress on stderr.
 
         Raises:
-            UserError: it cannot be had; the message says how to put it there by hand.
+            UserError: the download failed; the message says how to put the file there by hand.
         """
-        # Brings in an HTTP client, which loading has no use for.
+        # Imports an HTTP client, which loading does not need.
         from normlab.data.download import download
 
         target = self._folders(root)[0] / self._file
@@ -129,7 +129,7 @@ class Medmnist:
 
     @property
     def url(self) -> str:
-        """Where the file is published."""
+        """The published address of the file."""
         return f"https://zenodo.org/records/6496656/files/{self._file}"
 
     @property
@@ -177,21 +177,21 @@ class Medmnist:
 
 
 def _balanced(labels: np.ndarray, classes: int) -> int:
-    """How many examples there are with as many of each class as the rarest has."""
+    """Count the examples that are left if every class is cut to the size of the rarest."""
     return classes * int(np.bincount(labels, minlength=classes).min())
 
 
-@lru_cache(maxsize=16)  # a sweep asks it of every run
+@lru_cache(maxsize=16)  # a sweep asks once for every run
 def _balanced_examples(described: Medmnist, path: Path, changed: int) -> int:
     return len(described.load(path.parent).train.labels)
 
 
 def _counts(path: Path) -> list[int] | None:
-    """The examples of each split, from the arrays' headers alone; None if it is damaged.
+    """Count the examples of each split from the arrays' headers alone; None if one is damaged.
 
-    A copy that someone has drawn anew has other sizes than are published. Damage is told by `load`.
+    A copy may have other sizes than the published file. `load` reports damage.
     """
     try:
         return npz_lengths(path, [f"{part}_images" for part in PARTS])
-    except Exception:  # of whatever class; `load` says what it is
+    except Exception:  # damage raises exceptions of any class; `load` reports it
         return None

@@ -1,4 +1,4 @@
-"""What is published about MedMNIST: the sets, their checksums, sizes and class names.
+"""Published facts about MedMNIST: the sets, their checksums, sizes and class names.
 
 Source: Yang et al. 2023, *MedMNIST v2: A large-scale lightweight benchmark for 2D and 3D biomedical
 image classification* (Scientific Data 10:41), and the list in the authors' package `medmnist`.
@@ -17,7 +17,7 @@ class MedmnistSet:
     Attributes:
         md5: the published checksum of its file.
         channels: 1 for grey, 3 for colour.
-        examples: how many there are to train on, to validate on, and to test on.
+        examples: numbers of training, validation and test examples.
         classes: the class names, in the order of the labels.
     """
 

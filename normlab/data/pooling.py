@@ -1,4 +1,4 @@
-"""Smaller images."""
+"""Makes images smaller by averaging blocks of pixels."""
 
 from numbers import Integral
 
@@ -8,7 +8,7 @@ from normlab.errors import UserError, require_channels_last, require_field
 
 
 def mean_pool(images: np.ndarray, size: int) -> np.ndarray:
-    """Smaller images: each pixel is the mean of a square block, rounded to nearest (half up).
+    """Average square blocks of pixels, rounded to the nearest integer (half up).
 
     Args:
         images: `(N, H, H, C)` uint8.
@@ -18,8 +18,8 @@ def mean_pool(images: np.ndarray, size: int) -> np.ndarray:
         `(N, size, size, C)` uint8.
 
     Raises:
-        UserError: `images` are not such.
-        FieldError: `size` does not divide the images' height and width, or they differ.
+        UserError: `images` are not uint8 of shape `(N, H, W, C)`.
+        FieldError: the images are not square, or `size` does not divide their side.
 
     >>> mean_pool(np.array([[0, 1], [4, 5]], np.uint8).reshape(1, 2, 2, 1), 1).item()
     3

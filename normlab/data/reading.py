@@ -1,4 +1,4 @@
-"""Files read with care: what a library raises is told as damage, and sizes are checked first."""
+"""Reads files defensively: exceptions of libraries become reports of damage, sizes are checked."""
 
 import math
 import zipfile
@@ -12,21 +12,22 @@ import numpy as np
 from normlab.errors import UserError
 
 MOST = 1100
-"""How many times smaller deflate can make anything (zlib's manual: 1032); more is a false size."""
+"""Greatest ratio that deflate can compress by (1032 in zlib's manual, rounded up). A greater one
+means that the claimed size is false."""
 
 
 @contextmanager
 def whole(
     refuse: Callable[[Path, str, str], UserError], path: Path, expected: str
 ) -> Iterator[None]:
-    """A block that only reads a file: whatever a library raises in it is damage of the file.
+    """Report any exception in a block that only reads a file as damage of that file.
 
-    Libraries meet damaged bytes with exceptions of any class, so no list of them is complete.
+    Libraries raise exceptions of any class on damaged bytes, so no list of classes is complete.
 
     Args:
-        refuse: makes the error, of the file, what was expected and what was found.
+        refuse: makes the error from the file, what was expected and what was found.
         path: the file.
-        expected: what it should have been.
+        expected: what the file should have been.
     """
     try:
         yield
@@ -38,17 +39,17 @@ def whole(
 
 
 def require_possible(claimed: int, path: Path) -> None:
-    """Raise `ValueError` if a part of a compressed file claims more bytes than it can hold."""
+    """Raise `ValueError` if a part of a compressed file claims an impossible size."""
     held = path.stat().st_size
     if not 0 <= claimed <= MOST * held:
         raise ValueError(f"a part claims {claimed:,} bytes, and the file has {held:,}")
 
 
 def read_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Those arrays of an `.npz` file that it has, their checksums checked.
+    """Read the named arrays of an `.npz` file, if they exist, and compare their checksums.
 
     Raises:
-        Exception: the file is damaged; of any class.
+        Exception: the file is damaged; the exception may be of any class.
     """
     with zipfile.ZipFile(path) as file:
         members = set(file.namelist())
@@ -56,10 +57,10 @@ def read_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def npz_lengths(path: Path, names: Iterable[str]) -> list[int]:
-    """The length of each of these arrays of an `.npz` file, from their headers alone.
+    """Read the lengths of the named arrays of an `.npz` file from their headers alone.
 
     Raises:
-        Exception: the file is damaged, or lacks one; of any class.
+        Exception: the file is damaged or lacks one; the exception may be of any class.
     """
     with zipfile.ZipFile(path) as file:
         found = []
@@ -77,7 +78,7 @@ def _array(file: zipfile.ZipFile, path: Path, name: str) -> np.ndarray:
         size = math.prod(shape) * dtype.itemsize
         if dtype.hasobject or size != info.file_size - stream.tell():
             raise ValueError(f"{name} claims {dtype} of shape {shape} in {info.file_size:,} bytes")
-        contents = bytearray(stream.read())  # to the end, where its checksum is compared
+        contents = bytearray(stream.read())  # up to the end, where the checksum is compared
     return np.frombuffer(contents, dtype).reshape(shape, order="F" if fortran else "C")
 
 

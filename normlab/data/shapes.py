@@ -1,11 +1,11 @@
-"""Shapes: ten classes of drawn figures under wildly varied light; nothing to download.
+"""Draws a dataset: ten classes of figures in widely varied light, with nothing to download.
 
 The figures are easy to tell apart in even light. But every image has its own gain, contrast, colour
-cast and shading, so the scale of what a network sees differs from image to image, which is what
-normalisation is about. A small network needs a few epochs.
+cast and shading, so the scale of a network's input differs from image to image, which is where
+normalisation matters. A small network learns the set in a few epochs.
 
-All that is computed is sums, products, quotients and square roots, which IEEE 754 rounds in one way
-(no sines, no exponentials), so the images are the same on every machine.
+Only sums, products, quotients and square roots are computed (no sines, no exponentials). IEEE 754
+defines their rounding, so the images are the same on every machine.
 """
 
 import math
@@ -47,8 +47,8 @@ class Shapes:
     The classes are balanced (label i % 10), and a larger set begins with the smaller one.
 
     Attributes:
-        train_examples: how many training images, at least 10.
-        test_examples: how many test images, at least 10.
+        train_examples: number of training images, at least 10.
+        test_examples: number of test images, at least 10.
         size: height and width in pixels, 8..64.
         seed: chooses other images of the same kind.
 
@@ -68,12 +68,12 @@ class Shapes:
         require_whole("seed", self.seed, 0)
 
     def outline(self) -> Outline:
-        """The sizes of what `load` returns."""
+        """Return the sizes of what `load` returns."""
         shape = (self.size, self.size, 3)
         return Outline(shape, len(CLASSES), self.train_examples, self.test_examples)
 
     def load(self, root: Path | None = None) -> Dataset:
-        """Draw the images. `root` is there because every dataset takes one; nothing is read."""
+        """Draw the images. Nothing is read; `root` exists because every dataset takes it."""
         return Dataset("shapes", self._split(0), self._split(1), CLASSES, source="drawn by normlab")
 
     def _split(self, part: int) -> Split:
@@ -91,7 +91,7 @@ class Shapes:
 def _draw(
     labels: np.ndarray, size: int, scenes: np.random.Generator, noise: np.random.Generator
 ) -> np.ndarray:
-    """One image for each label: `(N, size, size, 3)` uint8."""
+    """Draw one image for each label: `(N, size, size, 3)` uint8."""
     n = len(labels)
     draws = scenes.random((n, 20), dtype=np.float32)
     place, colours, light = draws[:, :6], draws[:, 6:12], draws[:, 12:]
@@ -102,17 +102,17 @@ def _draw(
         here = labels == label
         coverage[here, :, :, 0] = _coverage(name, place[here], grid)
     image = _light(_paint(coverage, colours), light, grid)
-    # Two uniform draws make a triangle: close to a bell, of standard deviation 0.06 / sqrt(6).
+    # The sum of two uniform draws is triangular, close to a normal of deviation 0.06 / sqrt(6).
     grain = noise.random((n, 2, size, size, 3), dtype=np.float32).sum(axis=1) - 1
     return np.rint(255 * np.clip(image + 0.06 * grain, 0, 1)).astype(np.uint8)
 
 
 def _coverage(name: str, place: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """How much of every pixel the figure covers, 0..1, with edges one pixel soft.
+    """Compute the share of every pixel that the figure covers, 0..1, with edges one pixel soft.
 
     Args:
         name: the class.
-        place: `(n, 6)` draws in 0..1, that put the figure somewhere.
+        place: `(n, 6)` draws in 0..1 for position, scale, angle, side and phase.
         grid: `(size,)` pixel centres.
 
     Returns:
@@ -120,7 +120,7 @@ def _coverage(name: str, place: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """
     x0, y0, scale, turn, side, phase = (column[:, None, None] for column in place.T)
     texture = name in TEXTURES
-    # t is the tangent of half the angle: textures waver about their direction, figures turn more.
+    # t is the tangent of half the angle. Textures turn less, as their direction is their class.
     t = (0.24 * turn - 0.12) if texture else (turn - 0.5)
     if name == "diagonal_stripes":
         t = t + np.where(side < 0.5, DIAGONAL, -DIAGONAL)
@@ -133,7 +133,7 @@ def _coverage(name: str, place: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
 
 def _figure(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The signed distance from a figure's edge, negative inside, roughly Euclidean."""
+    """Compute the signed distance from a figure's edge, negative inside, roughly Euclidean."""
     radius, side = np.sqrt(u * u + v * v), np.maximum(abs(u), abs(v))
     match name:
         case "disc":
@@ -151,7 +151,7 @@ def _figure(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _texture(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The signed distance from a texture's edges, in periods, negative inside."""
+    """Compute the signed distance from a texture's edges, in periods, negative inside."""
     across, down = (abs(w - np.floor(w) - 0.5) - 0.25 for w in (u, v))
     match name:
         case "vertical_stripes" | "diagonal_stripes":
@@ -163,13 +163,13 @@ def _texture(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _paint(coverage: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """The figure on its ground; the figure is the lighter of the two in every channel."""
+    """Paint the figure on its ground; the figure is lighter than the ground in every channel."""
     ground = 0.45 * colours[:, None, None, :3]
     return ground + coverage * (0.2 + 0.35 * colours[:, None, None, 3:])
 
 
 def _light(image: np.ndarray, draws: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """The image in its own light: `(n, size, size, 3)`, no longer confined to 0..1.
+    """Light each image differently: `(n, size, size, 3)`, no longer confined to 0..1.
 
     Args:
         image: `(n, size, size, 3)` float32, 0..1.

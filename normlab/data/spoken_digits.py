@@ -1,9 +1,9 @@
-"""The Free Spoken Digit Dataset: six people say the ten digits, fifty times each.
+"""Reads the Free Spoken Digit Dataset: six people say the ten digits, fifty times each.
 
 The recordings are 16-bit WAV files of one channel at 8 kHz, `{digit}_{speaker}_{index}.wav`. They
 are looked for in `<root>/spoken_digits/`, in `<root>/fsdd/` and in `<root>/`, where the root is
-`$NORMLAB_DATA` or the user's cache folder: as a folder `recordings`, as `recordings.zip`, or as the
-repository's own archive, packed or unpacked.
+`$NORMLAB_DATA` or the user's cache folder. They may be a folder `recordings`, a file
+`recordings.zip`, or the repository's own archive, packed or unpacked.
 """
 
 import io
@@ -27,17 +27,17 @@ LEVELS = ("standardised", "raw")
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 RATE = 8000
 QUIETEST, LOUDEST = -95.0, -15.0
-"""Decibels below a sine of full scale that are black and white in a raw picture: of all the
-recordings' pixels, less than one in a thousand is brighter. `QUIETEST` is the least that is told in
-any picture."""
+"""The levels that are black and white in a raw picture, in decibels relative to a sine of full
+scale. Less than one pixel in a thousand of all recordings is brighter. `QUIETEST` is the floor of
+every picture."""
 
 SPEECH_LEVEL = -26.0
-"""The level of the sound before a standardised picture is made of it, as a root mean square in
-decibels over full scale: the nominal level of speech in ITU-T P.830."""
+"""The level of the sound of a standardised picture: a root mean square in decibels relative to full
+scale, the nominal level of speech in ITU-T P.830."""
 
 DARKEST, BRIGHTEST = -2.0, 3.5
-"""Deviations from a standardised picture's mean that are black and white: less than one pixel in a
-thousand lies outside."""
+"""The values that are black and white in a standardised picture, in standard deviations from the
+mean. Less than one pixel in a thousand lies outside."""
 
 PUBLISHED_TEST = 5
 """Recordings 0 to 4 of each digit and speaker are the published test split."""
@@ -57,29 +57,31 @@ NAME = re.compile(r"(?:.*/)?([0-9])_([a-z]+)_([0-9]+)\.wav")
 )
 @dataclass(frozen=True)
 class SpokenDigits:
-    """Spoken digits of six voices as log-mel images; the test is on voices that were not heard.
+    """Digits spoken by six voices, as log-mel images; the test voices are not heard in training.
 
-    An image is grey, `mels` high and `frames` wide (`normlab.data.log_mel` says how it is made).
-    Every voice has 500 recordings. All speakers are men; four have an accent.
+    An image is grey, `mels` high and `frames` wide (see `normlab.data.log_mel`). Every voice has
+    500 recordings. All speakers are men; four have an accent.
 
-    The voices were recorded at levels up to 21 dB apart, `theo` and `yweweler` as the quietest. A
-    standardised picture does not show that: the sound is brought to one RMS level (-26 dB over full
-    scale), and its log-mel picture to one mean and deviation (per-utterance mean and variance
-    normalisation, Viikki and Laurila 1998). The first takes the gain away exactly, though the
-    picture has a floor; the second takes what it leaves, as background noise and pauses do.
+    The recording levels of the voices differ by up to 21 dB; `theo` and `yweweler` are the
+    quietest. A standardised picture hides this. The sound is scaled to one RMS level (-26 dB
+    relative to full scale), which removes the gain exactly even though the picture has a floor.
+    Then the log-mel picture is scaled to one mean and standard deviation (per-utterance mean and
+    variance normalisation, Viikki and Laurila 1998), which removes differences of background noise
+    and pauses.
 
     Attributes:
-        test_speakers: whose recordings are the test split: of `george`, `jackson`, `lucas`,
-            `nicolas`, `theo` and `yweweler`. None of them ([]) for the published test split, which
-            is of the voices that are trained on: recordings 0 to 4 of each digit and speaker.
-        validation_speakers: whose are the dataset's own validation split (`data.validation: own`).
-        test_speed: by what factor the test recordings are played faster, at the same pitch.
-        test_pitch: by how many semitones they are higher, at the same speed.
-        mels: the image's height: bands of pitch from 60 Hz to 4 kHz, 8..40.
+        test_speakers: the speakers of the test split, from `george`, `jackson`, `lucas`, `nicolas`,
+            `theo` and `yweweler`. An empty list ([]) chooses the published test split, which has
+            the voices of the training split: recordings 0 to 4 of each digit and speaker.
+        validation_speakers: the speakers of the dataset's own validation split
+            (`data.validation: own`).
+        test_speed: factor by which the test recordings are played faster, at the same pitch.
+        test_pitch: number of semitones by which they are raised, at the same speed.
+        mels: the image's height: mel bands from 60 Hz to 4 kHz, 8..40.
         frames: the image's width: spectra of 32 ms, 8..128.
-        seconds: the image's width in time. A recording stands in the middle; longer ones are cut.
-        level: `standardised`, or `raw` for the pictures on one scale of decibels for all, in which
-            mean and deviation tell voices apart.
+        seconds: the duration of an image. A recording stands in its middle; a longer one is cut.
+        level: `standardised`, or `raw` for pictures on one common scale of decibels, whose mean and
+            deviation differ between voices.
 
     >>> SpokenDigits(test_speakers=("lucas",)).outline().test_examples
     500
@@ -114,7 +116,7 @@ class SpokenDigits:
         require_field(0.1 <= self.seconds <= 3, "seconds", self.seconds, "in 0.1..3")
 
     def outline(self) -> Outline:
-        """The sizes of what `load` returns."""
+        """Return the sizes of what `load` returns."""
         voice = self.per_digit * len(CLASSES)
         own = voice * len(self.validation_speakers)
         if self.test_speakers:
@@ -127,13 +129,13 @@ class SpokenDigits:
         return Outline((self.mels, self.frames, 1), len(CLASSES), train, test, own)
 
     def load(self, root: Path | None = None) -> Dataset:
-        """The recordings as images, in the order of speaker, digit and index.
+        """Load the recordings as images, in the order of speaker, digit and index.
 
         Args:
-            root: the folder to look in; `data_root()` unless given.
+            root: the folder to look in; `data_root()` by default.
 
         Raises:
-            UserError: the recordings are missing, not complete, or damaged; the message says which.
+            UserError: the recordings are missing, incomplete or damaged; the message says which.
         """
         path = self.locate(root)
         if path is None:
@@ -144,12 +146,12 @@ class SpokenDigits:
             name = f"{digit}_{speaker}_{index}.wav"
             parts[part].append((self._image(path, name, contents, part == "test"), digit))
         train, own, test = map(_split, parts.values())
-        assert train is not None and test is not None  # as the speakers are those of the fields
+        assert train is not None and test is not None  # the fields leave speakers for both
         source = f"{path.name}, {self.level} level"
         return Dataset("spoken_digits", train, test, CLASSES, validation=own, source=source)
 
     def locate(self, root: Path | None = None) -> Path | None:
-        """The folder or the archive of recordings that `load` would read; None without."""
+        """Return the folder or archive of recordings that `load` would read, or None."""
         for folder in self._folders(root):
             for place in (folder / "recordings", folder / ARCHIVE / "recordings"):
                 if next(place.glob("*.wav"), None) is not None:
@@ -178,7 +180,7 @@ class SpokenDigits:
         return "test" if held_out or speaker in self.test_speakers else "train"
 
     def _recordings(self, path: Path) -> Iterator[tuple[Key, bytes]]:
-        """Speaker, digit, index and file of every recording, sorted."""
+        """Yield the key and the contents of every recording, sorted."""
         if path.is_dir():
             files = {key: file for file in path.glob("*.wav") if (key := _key(file.name))}
             for key in self._complete(path, files):
@@ -236,7 +238,7 @@ class SpokenDigits:
 
 
 def damaged(path: Path, expected: str, found: str) -> UserError:
-    """The error for recordings that cannot be what was published."""
+    """Make the error for recordings that differ from what was published."""
     return UserError(f"{path}: expected {expected}, found {found}. Delete it and download {URL}")
 
 
