@@ -21,7 +21,7 @@ from normlab.core import KernelTransform, Normaliser
 from normlab.data.dataset import Dataset, Outline
 from normlab.errors import UserError
 from normlab.probes.contract import Probe
-from normlab.training.optimizer import RoleMask, as_told, decayed
+from normlab.training.optimizer import RoleMask, with_recipe, decayed
 from normlab.training.program import Program
 from normlab.training.rates import rated
 from normlab.training.recipe import Recipe
@@ -125,7 +125,7 @@ def optimizer(sections: dict[str, Any]) -> optax.GradientTransformation:
         rate = schedule(sections)
     make = partial(function, **arguments)
     built = make() if rate is None else rated(make, rate, total_steps(sections))
-    return as_told(decayed(built, decay["rate"], roles), recipe(sections))
+    return with_recipe(decayed(built, decay["rate"], roles), recipe(sections))
 
 
 def schedule(sections: dict[str, Any]) -> optax.Schedule:

@@ -1,1 +1,1 @@
-"""Other libraries' conventions: a layer of theirs as an entry of ours."""
+"""Translates layers of other libraries into entries of the catalogue."""

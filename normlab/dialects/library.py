@@ -1,14 +1,14 @@
-"""What the layers of other libraries are here: their defaults, and what their arguments mean.
+"""Translates layers of other libraries, with their defaults and the meaning of their arguments.
 
     dialect("torch").batch_norm(momentum=0.1)
 
-is torch's `BatchNorm2d(momentum=0.1)`: the description `BatchNorm(momentum=0.9, eps=1e-05,
-unbiased_running_variance=True)`. Arguments have normlab's names and the library's meaning; what is
-not given has the library's default.
+means torch's `BatchNorm2d(momentum=0.1)` and returns the description `BatchNorm(momentum=0.9,
+eps=1e-05, unbiased_running_variance=True)`. Arguments have normlab's names, the library's meaning
+and the library's defaults.
 
-A dialect holds conventions, not rounding: statistics are float32 or wider and keep their digits
-whatever library is spoken for. What a library does that no field of a description holds stands in
-its layer's `notes`, by the number of the difference in docs/conventions.md.
+A dialect covers conventions, not rounding: statistics are float32 or wider for every dialect. If no
+field of a description expresses what a library does, the layer's `notes` say so, under the number
+of the difference in docs/conventions.md.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,12 +24,12 @@ from normlab.errors import FieldError, UserError, did_you_mean
 
 @dataclass(frozen=True)
 class Dialect:
-    """A library's layers; `dialect("torch").layer_norm(eps=1e-6)` makes one of them.
+    """The layers of a library; `dialect("torch").layer_norm(eps=1e-6)` makes one of them.
 
     Attributes:
-        name: of the library.
-        layers: normaliser -> the library's layer for it.
-        rate_of_new: its `momentum` is the weight of the new value, not of the old one.
+        name: the library's name.
+        layers: the library's layer for each normaliser.
+        rate_of_new: whether `momentum` is the weight of the new value instead of the old one.
     """
 
     name: str
@@ -37,10 +37,10 @@ class Dialect:
     rate_of_new: bool = False
 
     def layer(self, normaliser: str) -> Layer:
-        """The library's layer for a normaliser.
+        """Return the library's layer for a normaliser.
 
         Raises:
-            UserError: it has none; the message says which it has.
+            UserError: the library has none; the message lists those that it has.
         """
         if normaliser not in self.layers:
             known = ", ".join(self.layers)
@@ -51,11 +51,11 @@ class Dialect:
         return self.layers[normaliser]
 
     def translate(self, normaliser: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """A layer with arguments in the library's meaning, as a name and fields of the catalogue.
+        """Translate a layer and its arguments into a name and fields of the catalogue.
 
         Raises:
             UserError: the library has no such layer.
-            FieldError: it has no such argument, needs one that is not given, or ties two together.
+            FieldError: an argument is unknown, missing, or contradicts another.
 
         >>> dialect("torch").translate("batch_norm", {"momentum": 0.3})[1]["momentum"]
         0.7
@@ -66,7 +66,7 @@ class Dialect:
         entry = layer.entry or normaliser
         if self.rate_of_new and "momentum" in fields:
             rate = fields["momentum"]
-            if rate is None and entry == "batch_norm":  # every batch weighs alike
+            if rate is None and entry == "batch_norm":  # all batches have equal weight
                 entry, fields["momentum"] = "debiased_batch_norm", 1.0
             elif isinstance(rate, float | int) and not isinstance(rate, bool):
                 fields["momentum"] = float(1 - Decimal(str(rate)))  # 0.3 is 0.7, not 0.699...
@@ -87,10 +87,10 @@ class Dialect:
 
 
 def dialect(name: str) -> Dialect:
-    """The dialect of a library.
+    """Return the dialect of a library.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: no dialect has that name.
 
     >>> dialect("keras").batch_norm().eps, dialect("flax").batch_norm().eps
     (0.001, 1e-05)
@@ -101,12 +101,12 @@ def dialect(name: str) -> Dialect:
 
 
 def entry_class(name: str) -> Any:
-    """The normaliser or kernel transform of the catalogue that is called `name`."""
+    """Load the normaliser or kernel transform of the catalogue called `name`."""
     return (KERNELS if name in KERNELS.entries() else NORMS).load(name)
 
 
 def dialects_of(normaliser: str) -> list[Dialect]:
-    """The dialects that have a layer for a normaliser.
+    """Return the dialects that have a layer for a normaliser.
 
     >>> [dialect.name for dialect in dialects_of("instance_norm")]
     ['flax', 'haiku', 'timm', 'torch']

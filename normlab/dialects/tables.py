@@ -1,4 +1,4 @@
-"""The layers of other libraries as data: their defaults, their arguments, and what is peculiar.
+"""Describes the layers of other libraries: their defaults, their arguments and peculiarities.
 
 Checked against flax 0.12.8, torch 2.14.1, timm 1.0.31, keras 3.15.1, haiku 0.0.17 and equinox
 0.13.8. `normlab.dialects.library` reads these tables.
@@ -14,14 +14,14 @@ class Layer:
     """One layer of a library, in normlab's terms.
 
     Attributes:
-        theirs: what the library calls it.
-        arguments: a description's field -> the library's argument for it. Two fields with one
-            argument go together.
-        defaults: field -> the library's default, in the library's meaning.
+        theirs: the library's name of the layer.
+        arguments: the library's argument for each field of a description. Two fields with the same
+            argument are set together.
+        defaults: the library's default of each field, in the library's meaning.
         required: fields without a default.
-        entry: the normaliser that it is, where that is not the one it is asked for by.
-        bias_needs_scale: without its scale it has no bias either.
-        notes: what no field holds: the number of the difference -> what the library does.
+        entry: the name of the equivalent normaliser, if it differs from the requested name.
+        bias_needs_scale: whether the layer has no bias without a scale.
+        notes: behaviour that no field expresses, by the number of the difference.
     """
 
     theirs: str
@@ -34,14 +34,14 @@ class Layer:
 
 
 def _named(eps: str, scale: str, bias: str | None, **others: str) -> dict[str, str]:
-    """A table of `arguments`."""
+    """Make a table of `arguments`."""
     return {"eps": eps, "use_scale": scale, **({"use_bias": bias} if bias else {}), **others}
 
 
 _BATCH = {"momentum": "momentum"}
 _TORCH_AXES = {"S7": "channels on axis 1 (NCHW)"}
-_TORCH_ONE = {"S9": "one value a statistic is an error in training"}
-_SILENT_ONE = {"S9": "one value a statistic gives zero without a word"}
+_TORCH_ONE = {"S9": "one value per statistic is an error in training"}
+_SILENT_ONE = {"S9": "one value per statistic silently gives zero"}
 _FLAX_DTYPE = {"S13": "dtype is the output's in linen, the arithmetic's in nnx"}
 _ELEMENTWISE = {"S5": "over an image: a scale and bias for each element"}
 _PER_CHANNEL = {"S5": "over an image: a scale and bias for each channel"}
@@ -57,8 +57,8 @@ _TORCH = {
         notes={
             **_TORCH_AXES,
             **_TORCH_ONE,
-            "S11": "training mode moves the running statistics even where parameters are frozen",
-            "S12": "by the batch without track_running_stats",
+            "S11": "training mode updates the running statistics even if parameters are frozen",
+            "S12": "evaluates by the batch without track_running_stats",
             "S13": "narrow input has float32 statistics",
             "S18": "checkpointing runs the forward pass, and its update, twice",
         },
@@ -95,7 +95,7 @@ _TORCH = {
         notes={
             **_TORCH_AXES,
             **_TORCH_ONE,
-            "S12": "by averages with track_running_stats",
+            "S12": "evaluates by averages with track_running_stats",
         },
     ),
     "rms_norm": Layer(
@@ -228,17 +228,17 @@ _EQUINOX = {
         {"momentum": 0.99, "eps": 1e-5},
         entry="debiased_batch_norm",
         notes={
-            "S1": "as released in 0.13.8 it debiases a variance that starts at one, so evaluations "
-            "of the first steps see it too large; this is the average as it is meant",
+            "S1": "release 0.13.8 debiases a variance that starts at one, so evaluations of the "
+            "first steps see it too large; this entry is the average as intended",
             **_EQUINOX_AXES,
-            "S13": "dtype is that of parameters and state",
+            "S13": "dtype is the dtype of parameters and state",
         },
     ),
     "averaged_batch_norm": Layer(
         'BatchNorm(mode="ema"), the default',
         _EQUINOX_BATCH,
         {"momentum": 0.99, "eps": 1e-5},
-        notes={**_EQUINOX_AXES, "S13": "dtype is that of parameters and state"},
+        notes={**_EQUINOX_AXES, "S13": "dtype is the dtype of parameters and state"},
     ),
     "layer_norm": Layer(
         "LayerNorm", _named("eps", "use_weight", "use_bias"), {"eps": 1e-5}, notes=_ELEMENTWISE
@@ -265,7 +265,7 @@ _KERAS = {
         notes={
             "S7": "channels last, or elsewhere by axis",
             **_SILENT_ONE,
-            "S11": "trainable=False is evaluation too",
+            "S11": "trainable=False means evaluation mode too",
             "S13": "narrow input has float32 statistics",
             "S20": "renorm=True has fixed limits, none by default",
         },
@@ -293,4 +293,4 @@ LAYERS: dict[str, dict[str, Layer]] = {
     "timm": _TIMM,
     "torch": _TORCH,
 }
-"""Library -> normaliser -> the library's layer for it."""
+"""The layers by library and normaliser."""

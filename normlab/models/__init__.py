@@ -1,11 +1,12 @@
-"""Networks with slots: the same body around any normaliser, activation and kernel transform.
+"""Networks with slots for any normaliser, activation and kernel transform.
 
 >>> from normlab.models import MLP
 >>> from normlab.norms import LayerNorm
 >>> MLP(norm=LayerNorm(), classes=10).widths
 (100, 100, 100)
 
-A new file with a Flax module marked `@model(...)` (from `normlab.models.slots`) is found by itself.
+The catalogue finds a new file with a Flax module marked `@model(...)` (from
+`normlab.models.slots`).
 """
 
 from typing import TYPE_CHECKING

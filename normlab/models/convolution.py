@@ -1,14 +1,14 @@
-"""The convolution of every model: one bilinear operation whose three passes are each made fast.
+"""Defines the convolution of every model: a bilinear operation with three fast passes.
 
-A convolution, the gradient of its input and that of its kernel are one trilinear form, taken apart
-in three ways. Each is a primitive of its own here, and the derivatives of any of the three are the
-other two: so `grad`, `jvp`, derivatives of derivatives, `vmap`, `scan` and `remat` all end in the
-same three, and each backend lowers them as it does best.
+A convolution, the gradient of its input and the gradient of its kernel are the three faces of one
+trilinear form. Each is a JAX primitive here, and the derivatives of any of the three are the other
+two. Therefore `grad`, `jvp`, higher derivatives, `vmap`, `scan` and `remat` all end in these three,
+and each backend lowers them in the way that is fastest there.
 
-On a CPU, autodiff's gradients of `lax.conv_general_dilated` are not in the layout that XLA's fast
-kernels take. Outside of loops XLA brings them into it; inside one they miss those kernels, and a
-training step in `lax.scan` is tens of times slower (jax-ml/jax#12868). `passes.py` says what stands
-here instead, as measured in `experiments/speed/NOTES.md`. Everywhere else a pass is autodiff's.
+On a CPU, autodiff's gradients of `lax.conv_general_dilated` do not have the layout that XLA's fast
+kernels need. XLA converts them outside of loops but not inside, where a training step in `lax.scan`
+is tens of times slower (jax-ml/jax#12868). `passes.py` replaces them, as measured in
+`experiments/speed/NOTES.md`. On other backends the passes are autodiff's.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,16 +28,16 @@ from normlab.models.passes import LAYOUT, Padding, Pair
 
 
 def convolve(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **others: Any) -> Array:
-    """`lax.conv_general_dilated` of `x` `(N, H, W, C)` and `kernel` `(h, w, C, D)`, but faster.
+    """Convolve `x` `(N, H, W, C)` with `kernel` `(h, w, C, D)`; a fast `conv_general_dilated`.
 
-    It is given to flax as `nn.Conv(..., conv_general_dilated=convolve)`. With dilation, groups, a
-    precision, another layout, or within `shard_map`, it is `lax.conv_general_dilated` itself.
+    Flax takes it as `nn.Conv(..., conv_general_dilated=convolve)`. With dilation, groups, a
+    precision, another layout, or within `shard_map`, it calls `lax.conv_general_dilated`.
 
     Args:
-        x: images, of a floating dtype.
-        kernel: of the same dtype.
-        strides: of both spatial dimensions.
-        padding: a pair (before, after) for both spatial dimensions; or what `lax` takes.
+        x: images of a floating dtype.
+        kernel: the kernel, of the same dtype.
+        strides: strides of both spatial dimensions.
+        padding: a pair (before, after) for each spatial dimension, or any value that `lax` accepts.
         others: the other arguments of `lax.conv_general_dilated`.
 
     Returns:
@@ -71,13 +71,13 @@ def _is_plain(x: Array, kernel: Array, padding: Any, others: dict[str, Any]) -> 
         and others.get("feature_group_count", 1) == others.get("batch_group_count", 1) == 1
         and others.get("precision") is None
         and others.get("preferred_element_type") is None
-        # Within `shard_map` the type of an array says over which devices it varies, and a pass
-        # would have to say that too.
+        # Within `shard_map` an array's type says over which devices it varies. The shape rules of
+        # the primitives do not.
         and jax.sharding.get_abstract_mesh().empty
     )
 
 
-# The three passes. All arrays have a leading axis of runs: those of `vmap`, and one otherwise.
+# The three passes. All arrays have a leading axis of runs: of `vmap`'s length, or of length one.
 
 
 def _output_shape(x: Any, kernel: Any, *, strides: Pair, padding: Padding) -> ShapedArray:
@@ -103,7 +103,7 @@ input_gradient = Primitive("convolution_input_gradient")
 kernel_gradient = Primitive("convolution_kernel_gradient")
 
 
-# Derivatives: what is linear in one argument is transposed into another of the three.
+# Derivatives: each pass is linear in each argument, and its transpose is another of the three.
 
 ad.defbilinear(
     convolution,
@@ -159,10 +159,10 @@ def _one_by_one(act: Pass) -> Pass:
 def _batch_with_images(
     primitive: Primitive, operands: Sequence[Array], axes: Sequence[int | None], **where: Any
 ) -> tuple[Array, int]:
-    """Over `convolution` or `input_gradient`: the second operand is a kernel."""
+    """Batch `convolution` or `input_gradient`, whose second operand is a kernel."""
     images, kernel = operands
     if axes[1] is None:
-        # One kernel for all: they are more images.
+        # All share one kernel, so they are simply more images.
         images = jnp.moveaxis(images, axes[0] or 0, 1)
         runs, mapped, batch = images.shape[:3]
         y = primitive.bind(images.reshape(runs, mapped * batch, *images.shape[3:]), kernel, **where)
@@ -173,7 +173,7 @@ def _batch_with_images(
 def _batch_all(
     primitive: Primitive, operands: Sequence[Array], axes: Sequence[int | None], **where: Any
 ) -> tuple[Array, int]:
-    """More runs."""
+    """Merge the mapped axis into the axis of runs."""
     mapped = next(
         operand.shape[axis]
         for operand, axis in zip(operands, axes, strict=True)

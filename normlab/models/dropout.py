@@ -1,4 +1,4 @@
-"""Dropout in a network's two kinds of place: within its blocks, and before its head."""
+"""Applies dropout at one of two places of a network: within its blocks or before its head."""
 
 from typing import Literal, Protocol, get_args
 
@@ -8,13 +8,13 @@ from normlab.core import Array
 from normlab.errors import require_field
 
 Place = Literal["head", "blocks"]
-"""Where units are dropped. `head`: what the linear head takes in, after the last normaliser.
-`blocks`: what convolutions and dense layers between normalisers take in (each model says which), so
-that a normaliser behind sees another variance in training than in evaluation."""
+"""Where units are dropped. `head`: the input of the linear head, after the last normaliser.
+`blocks`: the input of convolutions and dense layers between normalisers (each model says which), so
+that a later normaliser sees different variances in training and in evaluation."""
 
 
 class Drops(Protocol):
-    """A model with dropout: its fields `dropout`, the share, and `dropout_at`, the place."""
+    """A model with the fields `dropout` and `dropout_at`."""
 
     @property
     def dropout(self) -> float:
@@ -23,23 +23,23 @@ class Drops(Protocol):
 
     @property
     def dropout_at(self) -> Place:
-        """Where."""
+        """Where units are dropped."""
         ...
 
 
 def drop(model: Drops, x: Array, at: Place, train: bool) -> Array:
-    """`x` with its units dropped in training, if this is the place where `model` drops them.
+    """Drop units of `x` in training, if `at` is the place where `model` drops them.
 
-    Srivastava et al. 2014: each number is 0 with probability `dropout`, independently of the
-    others, and else divided by `1 - dropout`, so that its mean stays the same and evaluation needs
-    no correction. Its variance does not stay the same (Li et al. 2019, arXiv:1801.05134).
+    Each number is set to 0 with probability `dropout`, independently of the others, and otherwise
+    divided by `1 - dropout` (Srivastava et al. 2014). The mean stays the same, so evaluation needs
+    no correction. The variance does not (Li et al. 2019, arXiv:1801.05134).
 
     Args:
-        model: whose fields say how many and where.
-        x: any shape and float dtype, which it keeps.
+        model: the model; its fields say how many units are dropped and where.
+        x: an array of any shape and floating dtype; the result has both.
         at: the place of this call.
-        train: False leaves `x` as it is. With True the model is called with
-            `rngs={"dropout": key}`.
+        train: whether this is training; False returns `x` as it is. True requires that the model
+            is called with `rngs={"dropout": key}`.
     """
     if not model.dropout or model.dropout_at != at:
         return x
@@ -47,7 +47,7 @@ def drop(model: Drops, x: Array, at: Place, train: bool) -> Array:
 
 
 def require_dropout(model: Drops, blocks: bool = True) -> None:
-    """Raise `FieldError` unless the model's fields make sense; `blocks`: there is such a place."""
+    """Raise `FieldError` unless the model's fields are valid; `blocks` says whether it has any."""
     inside = 0 <= model.dropout < 1
     require_field(inside, "dropout", model.dropout, "at least 0 and below 1")
     places = get_args(Place) if blocks or not model.dropout else ("head",)

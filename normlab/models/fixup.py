@@ -23,19 +23,21 @@ zeros = nn.initializers.zeros
 class Fixup(_ResidualNetwork):
     """The CIFAR ResNet with Fixup initialisation: no normaliser, and equal steps at any depth.
 
-    Zhang, Dauphin & Ma 2019, section 3. The branches are of `m = 2` convolutions, and there are L:
-    the first convolution's He weights are scaled by `L^(-1/(2m-2)) = L^(-1/2)`; the last one's are
-    zero, and so is the head. One number, 0 at first, is added before every convolution, activation
-    and the head; one, 1 at first, multiplies each branch. So the network starts as its shortcuts
-    alone, and a step of gradient descent changes its output by as much whatever its depth.
+    The source is Zhang, Dauphin & Ma 2019, section 3. There are L branches of `m = 2` convolutions.
+    The He weights of a branch's first convolution are scaled by `L^(-1/(2m-2)) = L^(-1/2)`; those
+    of the last convolution are zero, and so is the head. A learnt number that starts at 0 is added
+    before every convolution, every activation and the head. A learnt number that starts at 1
+    multiplies each branch. The network therefore starts as its shortcuts alone, and the change of
+    its output by a step of gradient descent does not depend on the depth.
 
-    As in the authors' code there are no bias vectors, the shortcut subsamples the input with the
-    branch's first number added, and the He variance of a branch counts the outputs of a kernel
-    (fan-out); the stem's counts the inputs, where theirs has the default of their library. They
+    As in the authors' code there are no bias vectors, the shortcut subsamples the input after the
+    branch's first number is added, and the He variance of a branch counts the outputs of a kernel
+    (fan-out). The stem's variance counts the inputs, while theirs has their library's default. They
     train the single numbers at a tenth of the learning rate: `train: {scalar_rate: 0.1}`.
 
-    Nothing is left for a normaliser or a kernel transform to do, as a zero kernel has no scale:
-    `norm` must be `identity` and `kernel` null. The other fields are those of `Resnet`.
+    A zero kernel has no scale, so a normaliser or kernel transform has nothing to do: `norm` must
+        be
+    `identity` and `kernel` null. The other fields are those of `Resnet`.
 
     >>> import jax
     >>> from normlab.norms import Identity
@@ -46,7 +48,7 @@ class Fixup(_ResidualNetwork):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """Logits `(N, classes)` of images `(N, H, W, C)`.
+        """Compute logits `(N, classes)` from images `(N, H, W, C)`.
 
         Raises:
             UserError: `norm` is not `Identity()`, or there is a kernel transform.

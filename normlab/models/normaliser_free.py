@@ -1,4 +1,4 @@
-"""NF-ResNet: a residual network whose variances are known beforehand, so that none is measured."""
+"""NF-ResNet: a residual network whose variances are known in advance instead of measured."""
 
 import math
 
@@ -19,40 +19,41 @@ GAINS = {
     "sigmoid": 4.801313372039,
     "identity": 1.0,
 }
-"""One over the deviation of each activation of a standard normal: a closed form for ReLU (Brock et
-al. 2021a, section 3), numerical integrals in float64 for the others (a test has them)."""
+"""The inverse of each activation's standard deviation on standard normal input: a closed form for
+ReLU (Brock et al. 2021a, section 3), numerical integrals in float64 for the others (checked by a
+test)."""
 
 
 @model(paper="arXiv:2101.08692, arXiv:2102.06171")
 class NormaliserFree(_ResidualNetwork):
-    """The NF-ResNet, of pre-activation blocks `h + alpha * branch(h / beta)`.
+    """The NF-ResNet, with pre-activation blocks `h + alpha * branch(h / beta)` (Brock et al. 2021).
 
-    Brock et al. 2021. `beta` is the deviation that `h` has at the start, as is known without
-    looking: the variance grows by `alpha^2` with each block, and begins again from 1 where the
-    shape changes, as the shortcut is there a 1x1 convolution of the activated `h / beta`. For that
-    to hold each convolution must keep the variance of its input, for which it is meant to be used
-    with `kernel: scaled_weight_standardisation`; each activation is multiplied by the gain that
-    gives it variance 1. With another kernel transform or none it runs, but its variances are not
-    those. At the end of each branch is SkipInit's learnt number, which starts at 0 as in the
-    authors' code. They train it with adaptive clipping of the gradient (`train: {adaptive_clip:
-    0.01}`), which lets a number near 0 move by 1e-5 a step at most, times the learning rate: for
-    short runs start it at 1.
+    `beta` is the standard deviation of `h` at initialisation, which is known in advance. The
+    variance grows by `alpha^2` with each block. It starts again from 1 where the shape changes,
+    because the shortcut is then a 1x1 convolution of the activated `h / beta`. Each activation is
+    multiplied by the gain that gives it variance 1. Each convolution must keep the variance of its
+    input, so the network is meant to be used with `kernel: scaled_weight_standardisation`. It runs
+    with any other kernel transform or none, but then the variances differ.
 
-    `norm` must be `identity`. Blocks are of two 3x3 convolutions, as in `ResnetV2`, for small
-    images; the paper's are bottlenecks.
+    Each branch ends in SkipInit's learnt number, which starts at 0 as in the authors' code. They
+    train it with adaptive gradient clipping (`train: {adaptive_clip: 0.01}`), which lets a number
+    near 0 move by at most 1e-5 times the learning rate in a step. For short runs start it at 1.
+
+    `norm` must be `identity`. Blocks have two 3x3 convolutions, as in `ResnetV2`, for small images;
+    the paper has bottlenecks.
 
     Attributes:
-        norm: `Identity()`.
-        classes: the number of logits.
-        kernel: what every kernel but the head's passes through, or None.
-        depth: layers with weights, 6n + 2.
+        norm: must be `Identity()`.
+        classes: number of logits.
+        kernel: the transform of every kernel but the head's, or None.
+        depth: number of layers with weights, 6n + 2.
         width: channels of the first stage; the others have two and four times as many.
-        activation: the activation slot.
-        dtype: the precision of activations.
+        activation: the activation function.
+        dtype: the dtype of activations.
         dropout: the share of units that is dropped in training, 0 for none.
-        dropout_at: as in `Resnet`; the variances are then those of evaluation.
+        dropout_at: as in `Resnet`; the known variances are those of evaluation.
         alpha: the weight of a branch.
-        skip_gain: where the learnt number at the end of each branch starts.
+        skip_gain: the initial value of the learnt number at the end of each branch.
     """
 
     alpha: float = 0.2
@@ -64,7 +65,7 @@ class NormaliserFree(_ResidualNetwork):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """Logits `(N, classes)` of images `(N, H, W, C)`.
+        """Compute logits `(N, classes)` from images `(N, H, W, C)`.
 
         Raises:
             UserError: `norm` is not `Identity()`.

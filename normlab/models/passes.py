@@ -1,7 +1,7 @@
-"""The three passes of a convolution, each as every backend and as XLA's CPU has it fastest.
+"""Implements the three passes of a convolution, for any backend and faster for XLA's CPU backend.
 
-Images are `(N, H, W, C)`, kernels `(h, w, C, D)`; `padding` is a pair (before, after) for rows and
-for columns, and `size` the rows and columns of what a gradient is of.
+Images are `(N, H, W, C)` and kernels `(h, w, C, D)`. `padding` has a pair (before, after) for rows
+and one for columns. `size` is the number of rows and columns of a gradient.
 """
 
 import math
@@ -22,22 +22,22 @@ Padding = tuple[Pair, Pair]
 
 
 def both(function: Callable[..., Any], *values: Any) -> tuple[Any, Any]:
-    """A function of the values for the rows, and of those for the columns."""
+    """Apply a function to the values for rows and to the values for columns."""
     return tuple(map(function, *values))
 
 
-# As `lax` has them: on every backend but the CPU, and the truth that the others are tested against.
+# The passes by `lax`, for every backend but the CPU. The CPU's passes are tested against them.
 
 
 def lax_convolution(x: Array, kernel: Array, *, strides: Pair, padding: Padding) -> Array:
-    """The convolution of `x` with `kernel`."""
+    """Convolve `x` with `kernel`."""
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=LAYOUT)
 
 
 def lax_input_gradient(
     dy: Array, kernel: Array, *, strides: Pair, padding: Padding, size: Pair
 ) -> Array:
-    """Of `x`, whose size is given, as autodiff has it."""
+    """Compute the gradient with respect to `x`, which has the given size, as autodiff does."""
     x = jax.ShapeDtypeStruct((dy.shape[0], *size, kernel.shape[2]), dy.dtype)
     one = partial(lax_convolution, strides=strides, padding=padding)
     return jax.linear_transpose(lambda x: one(x, kernel), x)(dy)[0]
@@ -46,20 +46,20 @@ def lax_input_gradient(
 def lax_kernel_gradient(
     x: Array, dy: Array, *, strides: Pair, padding: Padding, size: Pair
 ) -> Array:
-    """Of the kernel, whose size is given, as autodiff has it."""
+    """Compute the gradient with respect to the kernel of the given size, as autodiff does."""
     kernel = jax.ShapeDtypeStruct((*size, x.shape[3], dy.shape[3]), x.dtype)
     one = partial(lax_convolution, strides=strides, padding=padding)
     return jax.linear_transpose(lambda kernel: one(x, kernel), kernel)(dy)[0]
 
 
-# As XLA's CPU has them fastest.
+# The fastest passes for XLA's CPU backend.
 
 CHUNK = 8
-"""Images whose patches are made at once: few enough that they stay in a cache."""
+"""Number of images whose patches are made at once: few enough to stay in a cache."""
 
 
 def cpu_convolution(x: Array, kernel: Array, *, strides: Pair, padding: Padding) -> Array:
-    """1x1: every pixel's product with the kernel. Else XLA's own."""
+    """Convolve by a matrix product for a 1x1 kernel, and by XLA's convolution otherwise."""
     if kernel.shape[:2] == (1, 1):
         return _every(_padded(x, padding), strides) @ kernel[0, 0]
     return lax_convolution(x, kernel, strides=strides, padding=padding)
@@ -68,15 +68,15 @@ def cpu_convolution(x: Array, kernel: Array, *, strides: Pair, padding: Padding)
 def cpu_input_gradient(
     dy: Array, kernel: Array, *, strides: Pair, padding: Padding, size: Pair
 ) -> Array:
-    """A convolution of `dy` again; with strides, XLA's would multiply zeros, and patches do not."""
+    """Convolve `dy` without strides; with strides add up patches, as XLA would multiply zeros."""
     widths, pixels = kernel.shape[:2], dy.shape[1:3]
     low = tuple(before for before, _ in padding)
     if strides == (1, 1) and widths != (1, 1):
-        # The convolution of `dy` with the kernel turned round.
+        # The convolution of `dy` with the rotated kernel.
         around = both(lambda k, p, n, m: (k - 1 - p, n + p - m), widths, low, size, pixels)
         turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
         return lax_convolution(dy, turned, strides=strides, padding=around)
-    # Of every pixel of `dy` the patch that it came from; patches that overlap are added.
+    # Every pixel of `dy` contributes to the patch that it came from; overlapping patches add up.
     patches = jnp.split(dy @ kernel.reshape(-1, kernel.shape[3]).T, math.prod(widths), axis=-1)
     total = jnp.zeros((), dy.dtype)
     for place, patch in zip(np.ndindex(widths), patches, strict=True):
@@ -91,14 +91,14 @@ def cpu_input_gradient(
 def cpu_kernel_gradient(
     x: Array, dy: Array, *, strides: Pair, padding: Padding, size: Pair
 ) -> Array:
-    """A convolution of `x` with `dy`; with strides, patches of `x` times `dy`, some images at once.
+    """Convolve `x` with `dy`; with strides multiply patches of `x` by `dy`, some images at once.
 
-    (XLA's convolution is two times slower there.)
+    XLA's convolution is slower with strides.
     """
     if size == (1, 1):
         return _product(_every(_padded(x, padding), strides), dy)[None, None]
     if strides == (1, 1):
-        # The channels of `x` are the batch, `dy` is the kernel, and images are what is summed over.
+        # The channels of `x` are the batch, `dy` is the kernel, and the sum is over images.
         around = both(
             lambda k, pads, n, m: (pads[0], k + m - 1 - n - pads[0]),
             size, padding, x.shape[1:3], dy.shape[1:3],
@@ -120,12 +120,12 @@ def cpu_kernel_gradient(
 
 
 def _product(x: Array, dy: Array) -> Array:
-    """`(C, D)`: summed over images and pixels."""
+    """Multiply and sum over images and pixels: `(C, D)`."""
     return jnp.tensordot(x, dy, ((0, 1, 2), (0, 1, 2)))
 
 
 def _patches(x: Array, strides: Pair, size: Pair, pixels: Pair) -> Array:
-    """`(N, H', W', h w C)`: of every output pixel all that it sees."""
+    """Collect the input patch of every output pixel: `(N, H', W', h w C)`."""
     height, width = both(lambda m, s: (m - 1) * s + 1, pixels, strides)
     seen = [_every(x[:, i : i + height, j : j + width], strides) for i, j in np.ndindex(size)]
     return jnp.concatenate(seen, axis=-1)
@@ -136,6 +136,6 @@ def _every(x: Array, strides: Pair) -> Array:
 
 
 def _padded(x: Array, padding: Padding, apart: Pair = (1, 1)) -> Array:
-    """Zeros around an image and between its pixels; less than none cuts off."""
+    """Put zeros around an image and between its pixels; negative padding crops it."""
     inner = [(*pads, stride - 1) for pads, stride in zip(padding, apart, strict=True)]
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *inner, (0, 0, 0)])

@@ -1,4 +1,4 @@
-"""Networks without shortcuts: a perceptron and a stack of convolutions."""
+"""Networks without shortcuts: a multilayer perceptron and a plain convolutional network."""
 
 import flax.linen as nn
 
@@ -22,14 +22,14 @@ class MLP(nn.Module):
     """A multilayer perceptron: dense-norm-act for each width, then the linear head.
 
     Attributes:
-        norm: what stands in every normaliser slot.
-        classes: the number of logits.
-        kernel: what every kernel but the head's passes through, or None.
+        norm: the normaliser of every slot.
+        classes: number of logits.
+        kernel: the transform of every kernel but the head's, or None.
         widths: units of each hidden layer.
-        activation: the activation slot.
-        dtype: the precision of activations.
+        activation: the activation function.
+        dtype: the dtype of activations.
         dropout: the share of units that is dropped in training, 0 for none.
-        dropout_at: where: `head`, before the linear head; `blocks`, before each
+        dropout_at: where units are dropped: `head`, before the linear head; `blocks`, before each
             hidden layer but the first.
     """
 
@@ -49,7 +49,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """Logits `(N, classes)` of images or vectors `(N, ...)`, which are flattened."""
+        """Compute logits `(N, classes)` from images or vectors `(N, ...)`, which are flattened."""
         require_channels_last("images", x.shape)
         x = x.reshape(x.shape[0], -1).astype(self.dtype)
         for number, width in enumerate(self.widths):
@@ -64,15 +64,15 @@ class Convnet(nn.Module):
     """A plain convolutional network: stages of conv-norm-act, a 2x2 max pool between them.
 
     Attributes:
-        norm: what stands in every normaliser slot.
-        classes: the number of logits.
-        kernel: what every kernel but the head's passes through, or None.
+        norm: the normaliser of every slot.
+        classes: number of logits.
+        kernel: the transform of every kernel but the head's, or None.
         widths: channels of each stage.
         layers: convolutions in each stage.
-        activation: the activation slot.
-        dtype: the precision of activations.
+        activation: the activation function.
+        dtype: the dtype of activations.
         dropout: the share of units that is dropped in training, 0 for none.
-        dropout_at: where: `head`, before the linear head; `blocks`, before each
+        dropout_at: where units are dropped: `head`, before the linear head; `blocks`, before each
             convolution but the first.
     """
 
@@ -94,7 +94,7 @@ class Convnet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """Logits `(N, classes)` of images `(N, H, W, C)`."""
+        """Compute logits `(N, classes)` from images `(N, H, W, C)`."""
         require_channels_last("images", x.shape)
         x = x.astype(self.dtype)
         for stage, width in enumerate(self.widths):

@@ -1,4 +1,4 @@
-"""Residual networks for small images, in the two orders of He et al."""
+"""Residual networks for small images, post-activation and pre-activation (He et al.)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ BLOCK_LAYERS = 2
 
 
 class _ResidualNetwork(nn.Module):
-    """What both orders share: fields, stem, stages and head. Fields are described in `Resnet`."""
+    """The shared fields, stem, stages and head. The fields are described in `Resnet`."""
 
     norm: Normaliser
     classes: int
@@ -71,25 +71,25 @@ class _ResidualNetwork(nn.Module):
 class Resnet(_ResidualNetwork):
     """The CIFAR ResNet: three stages of blocks conv-norm-act-conv-norm, added, then act.
 
-    Shortcuts have no parameters (the paper's option A): where the shape changes they take every
+    Shortcuts have no parameters (the paper's option A). Where the shape changes, they take every
     second pixel and fill the new channels with zeros.
 
     Attributes:
-        norm: what stands in every normaliser slot.
-        classes: the number of logits.
-        kernel: what every kernel but the head's passes through, or None.
-        depth: layers with weights, 6n + 2.
+        norm: the normaliser of every slot.
+        classes: number of logits.
+        kernel: the transform of every kernel but the head's, or None.
+        depth: number of layers with weights, 6n + 2.
         width: channels of the first stage; the others have two and four times as many.
-        activation: the activation slot.
-        dtype: the precision of activations.
+        activation: the activation function.
+        dtype: the dtype of activations.
         dropout: the share of units that is dropped in training, 0 for none.
-        dropout_at: where: `head`, before the linear head; `blocks`, before the last
-            convolution of each block, as in Wide ResNets (arXiv:1605.07146).
+        dropout_at: where units are dropped: `head`, before the linear head; `blocks`, before the
+            last convolution of each block, as in Wide ResNets (arXiv:1605.07146).
     """
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """Logits `(N, classes)` of images `(N, H, W, C)`."""
+        """Compute logits `(N, classes)` from images `(N, H, W, C)`."""
         x = NormAct(self.norm, self.activation)(self._stem(x, train), train=train)
         return self._head(self._stages(x, train), train)
 
@@ -106,15 +106,15 @@ class Resnet(_ResidualNetwork):
 
 @model(paper="arXiv:1603.05027")
 class ResnetV2(_ResidualNetwork):
-    """The pre-activation ResNet: blocks norm-act-conv-norm-act-conv, a last norm-act at the end.
+    """The pre-activation ResNet: blocks norm-act-conv-norm-act-conv, then a last norm-act.
 
-    Where the shape changes the shortcut is a 1x1 convolution of the activated input. The fields
+    Where the shape changes, the shortcut is a 1x1 convolution of the activated input. The fields
     are those of `Resnet`.
     """
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """Logits `(N, classes)` of images `(N, H, W, C)`."""
+        """Compute logits `(N, classes)` from images `(N, H, W, C)`."""
         x = self._stages(self._stem(x, train), train)
         return self._head(NormAct(self.norm, self.activation)(x, train=train), train)
 

@@ -1,4 +1,4 @@
-"""One learnt number: what recipes without a normaliser put where its bias and scale would be."""
+"""Learnt scalars, which networks without a normaliser have in place of its bias and scale."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,36 +10,36 @@ from normlab.norms.controls import Identity
 
 
 class Shift(nn.Module):
-    """`x + bias` with one number for all channels, which starts at 0; its role is "bias"."""
+    """Adds one learnt number for all channels, which starts at 0 and has the role "bias"."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """`x` moved, in its own dtype."""
+        """Add the number to `x`, in the dtype of `x`."""
         bias = self.param("bias", nn.initializers.zeros, (), jnp.float32)
         return x + bias.astype(x.dtype)
 
 
 class Multiplier(nn.Module):
-    """`scale * x` with one number for all channels.
+    """Multiplies by one learnt number for all channels.
 
-    It lies where a normaliser's own parameters do and so has their role, "norm": weight decay,
-    which would pull a branch shut, leaves it alone unless asked for that role.
+    The number is stored where a normaliser's parameters are and so has their role, "norm". Weight
+    decay, which would close a branch, therefore leaves it alone unless that role is requested.
 
     Attributes:
-        start: the number at first.
+        start: the initial value.
     """
 
     start: float
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """`x` multiplied, in its own dtype."""
+        """Multiply `x` by the number, in the dtype of `x`."""
         params = self.param(NORM, lambda key: {"scale": jnp.asarray(self.start, jnp.float32)})
         return params["scale"].astype(x.dtype) * x
 
 
 def require_no_normaliser(normaliser: Normaliser, model: str) -> None:
-    """Raise unless the normaliser is `identity`, in a model that has no place for any other.
+    """Raise `UserError` unless the normaliser is `identity`, the only one that `model` allows.
 
     >>> from normlab.norms import ScaleNorm
     >>> require_no_normaliser(ScaleNorm(), "fixup")
@@ -55,7 +55,7 @@ found ScaleNorm(eps=1e-05)
 
 
 def require_no_transform(transform: KernelTransform | None, model: str) -> None:
-    """Raise unless the kernel slot is empty, in a model whose kernels must be what they are."""
+    """Raise `KernelError` if there is a kernel transform, which `model` does not allow."""
     if transform is not None:
         raise KernelError(
             f"model {model} sets the scale of its kernels itself: kernel must be null, "

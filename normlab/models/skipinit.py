@@ -13,13 +13,13 @@ from normlab.models.slots import NormAct, model
 class Skipinit(_ResidualNetwork):
     """The pre-activation ResNet with SkipInit: `x + alpha * branch(x)`, alpha learnt from 0.
 
-    De & Smith 2020: what a normaliser does for a deep residual network at the start of training is
-    to make its branches small beside their shortcuts, and one number a branch does it too. The
-    paper has no normaliser beside it (`identity`; convolutions then have biases, as there), but
-    any may stand in the slots, which are those of `ResnetV2`; so do the fields.
+    At the start of training, a normaliser makes the branches of a deep residual network small
+    relative to the shortcuts. One learnt number per branch does the same (De & Smith 2020). The
+    paper uses no normaliser beside it (`identity`; convolutions then have biases, as there), but
+    the slots accept any. Slots and fields are those of `ResnetV2`.
 
-    Where the shape changes the shortcut is a 1x1 convolution of the activated input; up to those
-    the network starts as the identity function of its stem.
+    Where the shape changes, the shortcut is a 1x1 convolution of the activated input. Apart from
+    these convolutions, the network starts as the identity function of its stem.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -32,7 +32,7 @@ class Skipinit(_ResidualNetwork):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """Logits `(N, classes)` of images `(N, H, W, C)`."""
+        """Compute logits `(N, classes)` from images `(N, H, W, C)`."""
         x = self._stages(self._stem(x, train), train)
         return self._head(NormAct(self.norm, self.activation)(x, train=train), train)
 

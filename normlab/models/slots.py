@@ -1,5 +1,4 @@
-"""What every model is made of: the slots for normaliser, activation and kernel transform, and the
-weights' start."""
+"""The parts of every model: slots for normaliser, activation and kernel transform, and layers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +14,16 @@ from normlab.core import Array, KernelTransform, Normaliser, Params, State, pool
 from normlab.models.convolution import convolve
 
 NORM = "norm"
-"""The key under which a slot keeps its normaliser's params and state, wherever it sits."""
+"""The key of a normaliser's params and state in every slot."""
 
 TRANSFORM = "transform"
-"""The key under which a layer keeps its kernel transform's params and state."""
+"""The key of a kernel transform's params and state in every layer."""
 
 NORM_STATE = "norm_state"
 """The variable collection that holds the state of every normaliser and every kernel transform."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-"""The precision of activations; parameters, statistics and logits are float32 in any case."""
+"""The dtype of activations; parameters, statistics and logits are always float32."""
 
 ActivationName = Literal["relu", "gelu", "silu", "tanh", "sigmoid", "identity"]
 
@@ -38,12 +37,12 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-"""He et al. 2015 (arXiv:1502.01852): keeps the scale of ReLU activations without a normaliser."""
+"""Keeps the scale of ReLU activations without a normaliser (He et al. 2015, arXiv:1502.01852)."""
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model without running it."""
+    """Facts about a model that are known without running it."""
 
     paper: str
 
@@ -54,10 +53,10 @@ Described = TypeVar("Described", bound=type)
 def model(*, paper: str) -> Callable[[Described], Described]:
     """Mark a Flax module as an entry of the catalogue.
 
-    Its fields are the schema of a config's `model:`, but for the slots that the config fills from
-    elsewhere: `norm`, a `Normaliser`; `classes`, from the data; and `kernel`, a `KernelTransform`
-    or None, which a model without that slot does not have. It is called as
-    `model.apply(variables, images, train=...)` and returns float32 logits.
+    Its fields are the schema of a config's `model:`, except for three that the config fills from
+    elsewhere: `norm`, a `Normaliser`; `classes`, from the data; and the optional `kernel`, a
+    `KernelTransform` or None. The model is called as `model.apply(variables, images, train=...)`
+    and returns float32 logits.
     """
 
     def mark(cls: Described) -> Described:
@@ -69,16 +68,16 @@ def model(*, paper: str) -> Callable[[Described], Described]:
 
 
 class Norm(nn.Module):
-    """A normaliser's place in a network: its params among the params, its state in `norm_state`.
+    """A normaliser's slot, with its params in `params` and its state in `norm_state`.
 
-    The state moves only when `train` is True and the collection is mutable, never in `init`.
+    The state changes only when `train` is True and the collection is mutable, never in `init`.
     """
 
     normaliser: Normaliser
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """`x` normalised, in its own shape and dtype."""
+        """Normalise `x`; the result has its shape and dtype."""
         params, state = self.normaliser.init(x.shape[-1])
         if params:
             params = self.param(NORM, lambda key: params)
@@ -92,41 +91,40 @@ class Norm(nn.Module):
 
 
 class NormAct(nn.Module):
-    """A normaliser and then the activation, unless the normaliser contains one."""
+    """A normaliser followed by the activation, unless the normaliser contains one."""
 
     normaliser: Normaliser
     activation: ActivationName
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """`activation(normaliser(x))`."""
+        """Compute `activation(normaliser(x))`."""
         y = Norm(self.normaliser)(x, train=train)
         return y if self.normaliser.facts.fuses_activation else ACTIVATIONS[self.activation](y)
 
 
 def needs_bias(normaliser: Normaliser, features: int) -> bool:
-    """Whether a layer before this normaliser must bring a bias of its own.
+    """Return whether a layer before this normaliser needs its own bias.
 
-    So every arm of a comparison has one bias a channel, and none has two.
+    Every arm of a comparison then has exactly one bias per channel.
     """
     return "bias" not in normaliser.init(features)[0]
 
 
 class Kernel(nn.Module):
-    """A kernel transform's place in a layer: between the kernel that is learnt and its use.
+    """A kernel transform's slot, between the learnt kernel and its use in a layer.
 
-    As of a normaliser, its state moves only when `train` is True and the collection is mutable,
-    never in `init`.
+    The state changes only when `train` is True and the collection is mutable, never in `init`.
     """
 
     transform: KernelTransform
 
     @nn.compact
     def __call__(self, kernel: Array, *, train: bool) -> Array:
-        """The kernel that the layer uses, in its shape and dtype."""
+        """Transform the kernel; the result has its shape and dtype."""
         key = self.make_rng("params") if self.is_initializing() else jax.random.key(0)
         start = partial(self.transform.init, key, kernel)
-        params, state = jax.eval_shape(start)  # which there are; they are made in `init` alone
+        params, state = jax.eval_shape(start)  # only their structure; `init` makes the arrays
         if params:
             params = self.param(TRANSFORM, lambda _: start()[0])
         if not state:
@@ -151,11 +149,11 @@ def conv(
     padding: int | None = None,
     start: nn.initializers.Initializer = he_normal,
 ) -> nn.Conv:
-    """A convolution that `normaliser` follows: padded to keep the size unless `padding` is given.
+    """Make a convolution followed by `normaliser`, padded to keep the size unless `padding` is set.
 
-    Its kernel is learnt under `kernel`, from `start`, and passes through `transform`, if there is
-    one, each time it is used. With `bias=False` it has no bias in any case: its output is added to
-    that of one which may.
+    The learnt `kernel` is initialised by `start` and passes through `transform`, if there is one,
+    each time it is used. `bias=False` is for a convolution whose output is added to that of another
+    which may have a bias.
     """
     return nn.Conv(
         features,
@@ -179,7 +177,7 @@ def dense(
     train: bool,
     start: nn.initializers.Initializer = he_normal,
 ) -> nn.Dense:
-    """A linear layer that `normaliser` follows; its kernel is as that of `conv`, from `start`."""
+    """Make a linear layer followed by `normaliser`; `start` and `transform` are as in `conv`."""
     return nn.Dense(
         features,
         use_bias=needs_bias(normaliser, features),
@@ -190,10 +188,10 @@ def dense(
 
 
 def _transformed(transform: KernelTransform | None, train: bool) -> Callable[..., Any]:
-    """What a flax layer calls on its input, kernel and bias before it uses them.
+    """Return the function that a flax layer applies to its input, kernel and bias before use.
 
-    The kernel is transformed there as it is learnt, in float32, before it is rounded to the
-    precision of the activations.
+    The function transforms the learnt kernel in float32, before the kernel is rounded to the dtype
+    of the activations.
     """
     if transform is None:
         return promote_dtype
@@ -205,11 +203,10 @@ def _transformed(transform: KernelTransform | None, train: bool) -> Callable[...
 
 
 def halve(x: Array) -> Array:
-    """The largest of each 2x2 square; an odd last row or column is left out.
+    """Take the maximum of each 2x2 square; an odd last row or column is left out.
 
-    As the maximum of four strided views, because XLA's gradient of a pooling window is slow: on
-    CPU forward and backward together take 20 times as long at `(256, 31, 31, 16)`. Where a
-    square's largest value stands twice, both share the gradient.
+    It is computed as the maximum of four strided views, because XLA's gradient of a pooling window
+    is slow on CPUs. If a square's largest value occurs twice, both share the gradient.
 
     >>> halve(jnp.arange(15.0).reshape(1, 3, 5, 1))[0, :, :, 0].tolist()
     [[6.0, 8.0]]
@@ -220,21 +217,21 @@ def halve(x: Array) -> Array:
 
 
 def classify(features: Array, classes: int) -> Array:
-    """The linear head, in float32 whatever the precision of the network.
+    """Apply the linear head, in float32 whatever the dtype of the network.
 
-    No kernel transform touches it, as is usual: a standardised or bounded kernel would fix the
-    scale of the logits, and with it how sure the network can be.
+    As is usual, no kernel transform applies to the head: a standardised or bounded kernel would fix
+    the scale of the logits and so limit the network's confidence.
     """
     return nn.Dense(classes, dtype=jnp.float32)(features.astype(jnp.float32))
 
 
 def parameter_role(path: tuple[Any, ...]) -> Literal["weight", "bias", "norm"]:
-    """What a parameter is for, from its path in the tree: weight decay treats the three apart.
+    """Return a parameter's role from its path in the tree; weight decay depends on the role.
 
-    A kernel transform's own (a gain) has the role of a normaliser's: it is no weight. The kernel
-    that it transforms stays one. Where the transform takes the kernel's scale away, as weight
-    normalisation and standardisation do, decay of it changes no output; it keeps the kernel from
-    growing and so the effective learning rate from falling (van Laarhoven 2017, arXiv:1706.05350).
+    The parameters of a kernel transform (a gain) have the role of a normaliser's, and the kernel
+    remains a weight. If the transform removes the kernel's scale, as weight normalisation and
+    standardisation do, decaying the kernel changes no output. It only keeps the kernel from growing
+    and so the effective learning rate from falling (van Laarhoven 2017, arXiv:1706.05350).
 
     >>> from jax.tree_util import DictKey
     >>> parameter_role((DictKey("Norm_0"), DictKey("norm"), DictKey("bias")))
@@ -251,10 +248,10 @@ def parameter_role(path: tuple[Any, ...]) -> Literal["weight", "bias", "norm"]:
 
 
 def pool_norm_states(normaliser: Normaliser, states: dict[str, Any]) -> dict[str, Any]:
-    """`pool_states` at every slot of a model's `norm_state`; leaves have a leading axis.
+    """Apply `pool_states` to every slot of a model's `norm_state`; leaves have a leading axis.
 
-    A kernel transform sees no data, so its microbatches, which all started from one kernel and one
-    state, all ended in one: the first is taken.
+    A kernel transform sees no data, so its state is the same after every microbatch, and the first
+    one is taken.
     """
 
     def at(tree: dict[str, Any]) -> State | Params | dict[str, Any]:
@@ -271,9 +268,9 @@ def pool_norm_states(normaliser: Normaliser, states: dict[str, Any]) -> dict[str
 def with_backward_state(
     normaliser: Normaliser, state: dict[str, Any], gradient: dict[str, Any]
 ) -> dict[str, Any]:
-    """A model's `norm_state` with what the backward pass left (`Facts.backward_state`).
+    """Put the state that the backward pass made (`Facts.backward_state`) into `norm_state`.
 
-    `gradient` is that of the loss with respect to the `norm_state` before the step. Kernel
+    `gradient` is the gradient of the loss with respect to the `norm_state` before the step. Kernel
     transforms have no such state.
     """
     moved = normaliser.facts.backward_state

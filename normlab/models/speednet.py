@@ -1,4 +1,4 @@
-"""The network of the CIFAR-10 speed runs, and the patch whitening that it begins with."""
+"""The network of the CIFAR-10 speed runs, and its initial patch whitening."""
 
 from typing import Any
 
@@ -14,23 +14,23 @@ WHITENING = "Conv_0"
 """The first layer's name among the params."""
 
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""Torch's start of a layer, uniform up to `1 / sqrt(fan_in)`, which the recipe's authors kept."""
+"""Torch's default initialisation, uniform up to `1 / sqrt(fan_in)`, which the authors kept."""
 
 
 def both_signs(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """An orthonormal basis of all patches and its negative: the whitening of patches already white.
+    """Make an orthonormal basis of all patches and its negative: it whitens already white patches.
 
     Args:
         key: a JAX key.
         shape: `(p, p, C, 2 * p * p * C)`.
-        dtype: of the kernel.
+        dtype: the dtype of the kernel.
     """
     half = nn.initializers.orthogonal()(key, (*shape[:-1], shape[-1] // 2), dtype)
     return jnp.concatenate([half, -half], axis=-1)
 
 
 def partial_identity(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """A kernel whose first outputs are its inputs; outputs beyond these start as torch's do.
+    """Make a kernel whose first outputs equal its inputs; further outputs start as in torch.
 
     >>> import jax
     >>> kernel = partial_identity(jax.random.key(0), (3, 3, 2, 4))
@@ -48,16 +48,16 @@ def partial_identity(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float3
 
 
 def whitening_kernel(images: Array, patch: int = 2, eps: float = 5e-4) -> Array:
-    """The filters that make patches of such images white, and their negatives.
+    """Compute the filters that whiten patches of these images, and their negatives.
 
-    Filter i is the i-th principal axis of all `patch x patch x C` patches, the largest first, over
-    the root of its eigenvalue, so that its outputs have second moment 1 and no two of them are
-    correlated. As in Jordan's code the moments are about zero, of images standardised beforehand.
+    Filter i is the i-th principal axis of all `patch x patch x C` patches, the largest first,
+    divided by the square root of its eigenvalue. The outputs therefore have second moment 1 and are
+    uncorrelated. As in Jordan's code, the moments are about zero, for images that are standardised.
 
     Args:
         images: `(N, H, W, C)`, as the network will see them. Some thousands are enough.
         patch: the side of a patch.
-        eps: added to each eigenvalue, so that directions in which nothing varies stay small.
+        eps: a number added to each eigenvalue, so that directions without variance stay small.
 
     Returns:
         `(patch, patch, C, 2 * patch * patch * C)` float32.
@@ -83,27 +83,27 @@ def whitening_kernel(images: Array, patch: int = 2, eps: float = 5e-4) -> Array:
 class Speednet(nn.Module):
     """The eight-layer network that learns CIFAR-10 to 94% in seconds (Jordan 2024, airbench94).
 
-    A convolution of 2x2 patches and the activation; three stages of conv-pool-norm-act and
-    conv-norm-act, at 64, 256 and 256 channels; the largest value of each channel; a linear head
-    without bias, whose logits are divided by nine. Convolutions in the stages start as the
-    identity where they can (`partial_identity`), so that shortcuts are not needed.
+    It consists of a convolution of 2x2 patches and the activation, three stages of
+    conv-pool-norm-act and conv-norm-act with 64, 256 and 256 channels, the maximum of each channel,
+    and a linear head without bias, whose logits are divided by nine. Convolutions in the stages
+    start as the identity where they can (`partial_identity`), so that shortcuts are not needed.
 
-    The first layer is meant to be frozen at `whitening_kernel(images)`, put in place of
-    `params["Conv_0"]["kernel"]`: `experiments/speed/cifar10_94.py` does so. As a model starts from
-    no data, it has an orthonormal basis there at first, and its negative; and as a model freezes
-    nothing, training moves it unless the recipe forbids.
+    The first layer is meant to be frozen at `whitening_kernel(images)`, in place of
+    `params["Conv_0"]["kernel"]`; `experiments/speed/cifar10_94.py` does so. A model is initialised
+    without data, so that kernel starts as an orthonormal basis and its negative. A model freezes
+    nothing, so training changes the kernel unless the recipe prevents it.
 
-    `gelu` is the approximation by tanh, as in the other models; the authors have the exact one.
+    `gelu` is the approximation by tanh, as in the other models; the authors use the exact function.
 
     Attributes:
-        norm: what stands in every normaliser slot.
-        classes: the number of logits.
-        kernel: what every kernel but the head's passes through, the first layer's too, or None.
+        norm: the normaliser of every slot.
+        classes: number of logits.
+        kernel: the transform of every kernel but the head's, or None.
         widths: channels of each stage.
         patch: the side of the first layer's patches.
-        logit_scale: what the head's output is multiplied by.
-        activation: the activation slot.
-        dtype: the precision of activations.
+        logit_scale: the factor of the head's output.
+        activation: the activation function.
+        dtype: the dtype of activations.
     """
 
     norm: Normaliser
@@ -124,7 +124,7 @@ class Speednet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """Logits `(N, classes)` of images `(N, H, W, C)`.
+        """Compute logits `(N, classes)` from images `(N, H, W, C)`.
 
         Raises:
             FieldError: the image is too small for the patches, or for a halving in each stage.

@@ -36,36 +36,35 @@ xavier = nn.initializers.xavier_uniform()
 class Vit(nn.Module):
     """A pre-norm vision transformer: `x + attention(norm(x))`, `x + mlp(norm(x))`, a last norm.
 
-    Dosovitskiy et al. 2021, small enough for images of 16x16 to 32x32. The head reads a class
-    token, as there, and not the mean over tokens: behind a normaliser that takes the mean over
-    tokens away, as instance normalisation does, that would be the same for every image. The class
-    token is nothing but the learnt vector of its place.
+    It follows Dosovitskiy et al. 2021 and is small enough for images of 16x16 to 32x32. The head
+    reads a class token, as there, and not the mean over tokens. After a normaliser that removes the
+    mean over tokens, such as instance normalisation, that mean would be the same for every image.
+    The class token is only the learnt vector of its position.
 
-    Normalisers see tokens `(N, T, C)`, T the patches and the class token. No activation follows
-    them: one that contains its non-linearity brings it to where there was none, before the
-    attention, the MLP and the head, and the MLP keeps its own.
+    Normalisers see tokens `(N, T, C)`, where T counts the patches and the class token. No
+    activation follows them. A normaliser that contains a non-linearity therefore adds one before
+    the attention, the MLP and the head, and the MLP keeps its own.
 
-    `qk_norm` says what is done to the queries and keys of each head before their products:
+    `qk_norm` chooses how the queries and keys of each head are normalised before their products:
 
-    * `none`: nothing; the logits are `q . k / sqrt(d)`, d the features of a head.
-    * `layer_norm`, `rms_norm`: that over the d features, with a learnt scale `(d,)` which heads
-      share (Dehghani et al. 2023, of a layer normalisation). So at the start no logit is beyond
-      `sqrt(d)`.
-    * `unit_length`: both are divided by their length and the logits are `g * q . k`, with one
+    * `none`: not at all; the logits are `q . k / sqrt(d)`, where d is the features per head.
+    * `layer_norm`, `rms_norm`: over the d features, with a learnt scale `(d,)` that heads share
+      (Dehghani et al. 2023, for layer normalisation). At the start no logit exceeds `sqrt(d)`.
+    * `unit_length`: both are divided by their length, and the logits are `g * q . k` with one
       learnt g that starts at `log2(T^2 - T)` (Henry et al. 2020, arXiv:2010.04245).
 
     Attributes:
-        norm: what stands in every normaliser slot.
-        classes: the number of logits.
-        kernel: what every kernel but the head's passes through, or None.
-        patch: the side of a patch in pixels; it divides the image's.
+        norm: the normaliser of every slot.
+        classes: number of logits.
+        kernel: the transform of every kernel but the head's, or None.
+        patch: the side of a patch in pixels, a divisor of the image's sides.
         width: features of a token.
-        depth: blocks.
-        heads: of each attention; they divide `width`.
-        mlp_ratio: hidden units of an MLP over `width`.
-        qk_norm: see above.
-        activation: the activation in the MLP.
-        dtype: the precision of activations; the softmax is in float32 in any case.
+        depth: number of blocks.
+        heads: number of heads of each attention, a divisor of `width`.
+        mlp_ratio: hidden units of an MLP divided by `width`.
+        qk_norm: the normalisation of queries and keys, see above.
+        activation: the activation of the MLP.
+        dtype: the dtype of activations; the softmax is always in float32.
 
     >>> from normlab.norms import LayerNorm
     >>> vit, x = Vit(norm=LayerNorm(), classes=10, width=8, depth=1), jnp.ones((2, 16, 16, 3))
@@ -95,7 +94,7 @@ class Vit(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """Logits `(N, classes)` of images `(N, H, W, C)`.
+        """Compute logits `(N, classes)` from images `(N, H, W, C)`.
 
         Raises:
             FieldError: the patches do not fill the image.
@@ -107,7 +106,7 @@ class Vit(nn.Module):
         return classify(Norm(self.norm)(x, train=train)[:, 0], self.classes)
 
     def _embed(self, x: Array, train: bool) -> Array:
-        """The class token and the patches row by row, a learnt vector for each place added."""
+        """Embed the class token and the patches, and add a learnt vector for each position."""
         require_channels_last("images", x.shape)
         n, height, width, channels = x.shape
         p = self.patch
@@ -141,7 +140,7 @@ class Vit(nn.Module):
         return self._linear(self.width, train)(ACTIVATIONS[self.activation](y))
 
     def _linear(self, features: int, train: bool) -> nn.Dense:
-        # All have a bias, as in the paper: none stands right before a normaliser.
+        # All have a bias, as in the paper, because no normaliser follows directly.
         return dense(
             Identity(), features, self.dtype, transform=self.kernel, train=train, start=xavier
         )

@@ -1,9 +1,9 @@
-"""Options of XLA's compiler that are worth having, where they are known to be.
+"""Chooses options of XLA's compiler that are known to make runs faster.
 
-They are handed over with each program, so nothing of the process is changed by them: they work in a
-notebook that has long begun, and other people's programs in it are compiled as they were.
+The options are passed with each program and change nothing else in the process. They work in a
+notebook that is already running, and other programs in it are compiled as before.
 
-JAX is imported inside, because `tuned` is asked before it is.
+JAX is imported inside the functions, because `tuned` is called before JAX is imported.
 """
 
 import os
@@ -11,28 +11,28 @@ from functools import cache
 from typing import Any
 
 OFF = "NORMLAB_TUNING"
-"""An environment variable: as "off" it leaves compiler, allocator and caches as they are."""
+"""Environment variable; "off" leaves compiler, allocator and caches unchanged."""
 
 YNN_FUSIONS = "xla_cpu_experimental_ynn_fusion_type"
 
 KNOWN: dict[tuple[str, str], dict[str, str]] = {
-    # All of the default's but the convolutions, which YNNPACK takes much longer for than XLA's own
-    # from 64 channels on. The reductions must stay: batch norm takes four times as long without.
+    # The defaults without convolutions, for which YNNPACK is much slower than XLA's own kernels
+    # from 64 channels on. The reductions must stay: batch norm is four times slower without them.
     ("cpu", "0.10.2"): {
         YNN_FUSIONS: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
     },
 }
-"""By backend and version of jaxlib, what was measured to be faster: `experiments/speed/loop.py`.
-The names are XLA's own and change from version to version, so no other gets them."""
+"""Options by backend and version of jaxlib, measured to be faster by `experiments/speed/loop.py`.
+XLA changes their names between versions, so other versions get none."""
 
 
 def tuned() -> bool:
-    """Whether normlab may set what makes runs faster."""
+    """Return whether normlab may change settings that make runs faster."""
     return os.environ.get(OFF, "").lower() not in ("off", "0", "false", "no")
 
 
 def compiler_options() -> dict[str, str]:
-    """What a program of a run is compiled with, less what the user's own `XLA_FLAGS` name."""
+    """Return the compiler options of a run, without those that the user set in `XLA_FLAGS`."""
     import jax
     import jaxlib
 
@@ -44,7 +44,7 @@ def compiler_options() -> dict[str, str]:
 
 
 def read_from_cache() -> int:
-    """How many programs were read from a persistent cache, and so not compiled, since first asked.
+    """Count the programs that were read from a persistent cache since the first call.
 
     >>> before = read_from_cache()
     >>> read_from_cache() - before

@@ -1,4 +1,4 @@
-"""What a training tells while it goes on: a value an event."""
+"""Defines the events that training emits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from normlab.training.state import Clock, TrainState
 
 @dataclass(frozen=True)
 class Progress:
-    """Now and then: where the run is, and the loss of one of the last batches."""
+    """The current step and the loss of a recent batch, emitted now and then."""
 
     step: int
     steps: int
@@ -18,14 +18,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of metrics: name to number."""
+    """A row of metrics, from name to number."""
 
     metrics: dict[str, float | int]
 
 
 @dataclass(frozen=True)
 class Saveable:
-    """The state at a moment when it may be saved; donated to the next step, so save it now."""
+    """A state that may be saved. It is donated to the next step, so it must be saved at once."""
 
     state: TrainState
     clock: Clock
@@ -33,13 +33,13 @@ class Saveable:
 
 @dataclass(frozen=True)
 class Lookable:
-    """The state before a step that somebody wants to look at, or after the last.
+    """The state before a requested step, or after the last step.
 
-    It is donated to the next step, so look at once.
+    It is donated to the next step, so it must be inspected at once.
 
     Attributes:
-        state: as it is then.
-        compiled: the program that it belongs to, on its data.
+        state: the state at that time.
+        compiled: the compiled program and its data.
     """
 
     state: TrainState

@@ -1,4 +1,4 @@
-"""The training loop: it takes built objects, tells what happens by events, and writes nothing."""
+"""The training loop: it takes built objects, reports by events, and writes nothing."""
 
 import math
 import time
@@ -17,14 +17,14 @@ from normlab.data.augment import Augmentation
 from normlab.data.dataset import Dataset
 from normlab.errors import UserError
 from normlab.training.events import Diverged, Emit, Lookable, Progress, Row, Saveable
-from normlab.training.optimizer import as_told
+from normlab.training.optimizer import with_recipe
 from normlab.training.program import Compiled, Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import Clock, DeviceData, Meter, TrainState
 
 STEPS_AHEAD = 4
-"""How many steps the host may dispatch before it waits: enough to keep the device busy, few enough
-that Ctrl-C is answered within a few steps."""
+"""Number of steps that the host may dispatch before it waits: enough to keep the device busy, few
+enough that Ctrl-C takes effect within a few steps."""
 
 SECONDS_BETWEEN_PROGRESS = 0.2
 
@@ -33,15 +33,15 @@ METRIC_PREFIX = {"test": "test", "validation": "val"}
 
 @dataclass(frozen=True)
 class Fitted:
-    """How a run ended.
+    """The result of a run.
 
     Attributes:
         status: "done", "diverged", or "interrupted" (by `should_stop`; it can be resumed).
         state: the last finite state.
-        history: the rows of metrics since the start, or since the state it was resumed from.
+        history: the rows of metrics since the start, or since the state from which it resumed.
         clock: seconds of training and of evaluation, without compilation.
         compile_seconds: seconds of tracing and compiling in this call; 0 if that was done before.
-        diverged: where and how, if it did.
+        diverged: where and how the run diverged, or None.
     """
 
     status: Literal["done", "diverged", "interrupted"]
@@ -68,15 +68,15 @@ def fit(
         model: from `normlab.models`, or any linen module that is called as
             `module(images, train=...)`, returns logits, and has a field `norm`.
         data: uint8 images and labels.
-        optimizer: any optax transformation. (What the recipe says of clips and rates is added.)
+        optimizer: any optax transformation. The recipe's clipping and rates are added to it.
         recipe: epochs, batch size, seed and the like.
         augmentations: functions of (key, float images in 0..255), applied in turn.
-        look_at: steps before which there is a `Lookable` event (the number of all steps: after
-            the last one); `normlab.Watch` can be given as it and as `emit`.
-        emit: called with every `Event`.
+        look_at: steps before which a `Lookable` event is emitted. The total number of steps means
+            after the last one. A `normlab.Watch` can be both `look_at` and `emit`.
+        emit: a function that is called with every `Event`.
 
     Raises:
-        UserError: an argument cannot work; nothing has been trained then.
+        UserError: an argument cannot work. Nothing has been trained then.
 
     >>> import numpy as np, optax
     >>> from normlab.data.dataset import Dataset, Split
@@ -93,7 +93,7 @@ def fit(
     """
     recipe = recipe or Recipe()
     _check_classes(model, data)
-    program = Program(model, as_told(optimizer, recipe), recipe, augmentations)
+    program = Program(model, with_recipe(optimizer, recipe), recipe, augmentations)
     compiled = Compiled(program, DeviceData.put(data))
     loop = Loop(compiled, recipe.seed, emit=emit, look_at=look_at)
     return loop.run(compiled.init(recipe.seed), Clock(), compile_seconds=compiled.seconds)
@@ -105,7 +105,7 @@ def _check_classes(model: nn.Module, data: Dataset) -> None:
         lambda x: model.init_with_output(jax.random.key(0), x, train=False), image
     )
     classes = len(data.classes)
-    # Otherwise the loss of a label without a logit is NaN, which looks like a divergence.
+    # Otherwise the loss of a label without a logit is NaN, which looks like divergence.
     if logits.shape[-1] < classes:
         raise UserError(
             f"the model returns {logits.shape[-1]} logits but dataset '{data.name}' has {classes} "
@@ -114,7 +114,7 @@ def _check_classes(model: nn.Module, data: Dataset) -> None:
 
 
 def never() -> bool:
-    """The run is never asked to stop or to save."""
+    """Return False: the default of `should_stop` and `should_save`."""
     return False
 
 
@@ -123,14 +123,15 @@ class Loop:
     """Steps, evaluations and events, from any state to the end.
 
     Attributes:
-        compiled: the program on its data.
-        seed: of order and augmentation.
-        emit: called with every event.
-        should_stop: asked before every step; True ends the run as "interrupted", resumable.
-        should_save: asked before every step; True makes a `Saveable` event there. There is one
-            at the end of the run and of an interrupted one in any case.
-        look_at: the steps before which there is a `Lookable` event; what is done with it is in
-            nobody's seconds. The number of all steps stands for the end.
+        compiled: the compiled program and its data.
+        seed: the seed of order and augmentation.
+        emit: a function that is called with every event.
+        should_stop: called before every step; True ends the run as "interrupted", and it can be
+            resumed.
+        should_save: called before every step; True emits a `Saveable` event. One is always emitted
+            when the run ends or is interrupted.
+        look_at: the steps before which a `Lookable` event is emitted. The clock does not count the
+            time spent on it. The total number of steps means the end.
     """
 
     compiled: Compiled
@@ -148,7 +149,7 @@ class Loop:
         self._every = recipe.eval_every or self._per_epoch
 
     def run(self, state: TrainState, clock: Clock, compile_seconds: float = 0.0) -> Fitted:
-        """Train from `state`, which is used up, to the last step."""
+        """Train from `state`, whose buffers are donated, to the last step."""
         while (step := int(state.step)) < self._steps and not bool(state.diverged):
             target = min((step // self._every + 1) * self._every, self._steps)
             state, clock = self._train_to(target, state, clock)
@@ -163,9 +164,9 @@ class Loop:
         return self._ended(status, state, clock, compile_seconds)
 
     def _train_to(self, target: int, state: TrainState, clock: Clock) -> tuple[TrainState, Clock]:
-        """Dispatch steps up to `target`, never more than a few ahead of the device.
+        """Dispatch steps up to `target`, at most a few ahead of the device.
 
-        Ends before it if asked to stop, or soon after a step that was not finite.
+        It returns early if it should stop, or soon after a step that was not finite.
         """
         step = int(state.step)
         pending: deque[Array] = deque()
@@ -191,7 +192,7 @@ class Loop:
                 order = self.compiled.order(self.seed, step // self._per_epoch)
             pending.append(loss)
             if len(pending) > STEPS_AHEAD:
-                ready = np.asarray(pending.popleft()).item()  # a fifth of what float() takes
+                ready = np.asarray(pending.popleft()).item()  # faster than float()
                 if math.isnan(ready):
                     break
                 if time.perf_counter() - told > SECONDS_BETWEEN_PROGRESS:
@@ -202,7 +203,7 @@ class Loop:
         return state, clock
 
     def _measure(self, state: TrainState, clock: Clock) -> tuple[TrainState, Clock]:
-        """One row of metrics, and the meter set back."""
+        """Evaluate, emit a row of metrics, and reset the meter."""
         train_loss, train_accuracy = state.meter.means()
         started = time.perf_counter()
         found = {part: self.compiled.evaluate(state, part) for part in self.compiled.parts}
@@ -242,13 +243,13 @@ class Loop:
 
 
 def largest_parameter(params: Any) -> tuple[str, float]:
-    """The path and the Euclidean norm of the parameter array whose norm is largest.
+    """Return the path and the Euclidean norm of the parameter array with the largest norm.
 
     >>> largest_parameter({"a": {"kernel": np.array([3.0, 4.0])}, "b": {"kernel": np.ones(1)}})
     ('a/kernel', 5.0)
     """
     norms = {
-        # In float64, because a norm that is asked for after a divergence may be a large one.
+        # In float64, because norms can be very large after a divergence.
         jax.tree_util.keystr(path, simple=True, separator="/"): float(
             np.linalg.norm(np.asarray(leaf, np.float64))
         )

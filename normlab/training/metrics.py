@@ -1,8 +1,8 @@
-"""What an evaluation can tell beyond loss and accuracy, from all logits of a split at once.
+"""Metrics beyond loss and accuracy, computed from all logits of a split at once.
 
-Both are for classes of unequal size, where accuracy rewards who always names the larger one; a
-guess has a balanced accuracy of 1 / classes and an area of 0.5, whatever the sizes. They are
-computed in float64 by the host, as neither is a mean over batches.
+Both are for classes of unequal size, where accuracy rewards always predicting the largest class. A
+random guess has a balanced accuracy of 1 / classes and an area of 0.5, whatever the sizes. Neither
+metric is a mean over batches, so the host computes them, in float64.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,10 +14,10 @@ Metric = Literal["auc", "balanced_accuracy"]
 
 
 def balanced_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The mean over the classes of the share of each that is recognised (Brodersen et al. 2010).
+    """Compute the mean over classes of the recall of each class (Brodersen et al. 2010).
 
-    A class without examples does not count; without any example there is no share: NaN. Of equal
-    logits the first is named, and where one is NaN none is.
+    A class without examples does not count. Without any example the result is NaN. The first of
+    equal logits is the prediction. An example with a NaN logit counts as wrong.
 
     Args:
         logits: `(N, K)`.
@@ -36,13 +36,13 @@ def balanced_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def auc(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The area under the ROC curve: how often an example of a class is rated above one of another.
+    """Compute the area under the ROC curve, the mean over classes (one versus rest, macro).
 
-    Each class against all others, and the mean over the classes (one versus rest, macro), as in
-    MedMNIST's own evaluation; of two classes both have the same. What decides is the log-odds of
-    the class, which order the examples as its probability does, but do not round to 1. A tie is
-    half a success, so the area is exact (Mann and Whitney 1947). A class without examples does not
-    count; with only one class there is no area: NaN, as where a logit is NaN.
+    It is the probability that an example of a class is ranked above one of another class, as in
+    MedMNIST's own evaluation. Two classes have the same area. Examples are ranked by the log-odds
+    of the class, which have the order of its probability but do not round to 1. A tie counts as one
+    half, so the area is exact (Mann and Whitney 1947). A class without examples does not count. The
+    result is NaN if there is only one class or any logit is NaN.
 
     Args:
         logits: `(N, K)`.
@@ -60,12 +60,12 @@ def auc(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _log_odds(logits: np.ndarray) -> np.ndarray:
-    """Of each class: its logit less the log of the sum of the exponentials of the others."""
+    """Compute each class's logit minus the log of the sum of the exponentials of the others."""
     found = np.empty_like(logits)
     for k in range(logits.shape[1]):
         others = np.delete(logits, k, axis=1)
         largest = others.max(axis=1)
-        # Exact for two classes, where the sum is one.
+        # This is exact for two classes, where the sum is one.
         spread = np.log(np.exp(others - largest[:, None]).sum(axis=1))
         found[:, k] = logits[:, k] - largest - spread
     return found
@@ -73,7 +73,7 @@ def _log_odds(logits: np.ndarray) -> np.ndarray:
 
 def _area(scores: np.ndarray, positive: np.ndarray) -> float:
     _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # of equal scores, their mean
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # equal scores share their mean rank
     n, m = int(positive.sum()), int((~positive).sum())
     return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
 
@@ -82,16 +82,16 @@ METRICS: dict[Metric, Callable[[np.ndarray, np.ndarray], float]] = {
     "auc": auc,
     "balanced_accuracy": balanced_accuracy,
 }
-"""By the name that a recipe's `metrics` gives them."""
+"""The metrics by their names in a recipe's `metrics`."""
 
 
 def of(asked: Iterable[Metric] | None, batches: Sequence[Any], labels: Any) -> dict[str, float]:
-    """The metrics that are asked for, by name.
+    """Compute the requested metrics, by name.
 
     Args:
-        asked: their names; None for none.
+        asked: the names of the metrics; None for none.
         batches: the logits in order, on any device, `(B, K)` each; padding may follow the last.
-        labels: `(N,)`, of all that counts.
+        labels: `(N,)`, without padding.
     """
     if not asked:
         return {}

@@ -1,4 +1,4 @@
-"""What stands around any optax optimiser: clips of the gradient, weight decay by role."""
+"""Wraps optax optimisers: gradient clipping, learning rates of scalars, weight decay by role."""
 
 import re
 from typing import Any, Literal
@@ -14,10 +14,10 @@ from normlab.training.recipe import Recipe
 Role = Literal["weight", "bias", "norm"]
 
 
-def as_told(
+def with_recipe(
     optimizer: optax.GradientTransformation, recipe: Recipe
 ) -> optax.GradientTransformation:
-    """The optimiser with what a recipe says of gradients and updates."""
+    """Add a recipe's gradient clipping and learning rate of scalars to an optimiser."""
     optimizer = with_scalar_rate(optimizer, recipe.scalar_rate)
     return adaptively_clipped(clipped(optimizer, recipe.clip), recipe.adaptive_clip)
 
@@ -25,19 +25,19 @@ def as_told(
 def clipped(
     optimizer: optax.GradientTransformation, clip: float | None
 ) -> optax.GradientTransformation:
-    """The optimiser behind a clip of the gradient's global norm, or as it is for None."""
+    """Clip the gradient's global norm before the optimiser, or return it unchanged for None."""
     return optimizer if clip is None else optax.chain(optax.clip_by_global_norm(clip), optimizer)
 
 
 def adaptively_clipped(
     optimizer: optax.GradientTransformation, share: float | None
 ) -> optax.GradientTransformation:
-    """The optimiser behind `optax.adaptive_grad_clip` of all but the head, or as it is for None.
+    """Apply `optax.adaptive_grad_clip` to all parameters but the head, before the optimiser.
 
-    A unit is what makes one output: a kernel's last axis tells them apart, and a vector or a
-    single number is one unit. (Optax takes a kernel with three axes for one of attention, whose
-    inputs are the first axis alone, as those of a convolution in one dimension are not. No model
-    here has a kernel with three axes.)
+    A `share` of None returns the optimiser unchanged. A unit makes one output: the last axis of a
+    kernel separates units, and a vector or a scalar is one unit. Optax assumes that a kernel with
+    three axes belongs to attention, where only the first axis is the input; this would be wrong for
+    one-dimensional convolutions, but no model here has a kernel with three axes.
     """
     if share is None:
         return optimizer
@@ -47,9 +47,9 @@ def adaptively_clipped(
 def with_scalar_rate(
     optimizer: optax.GradientTransformation, rate: float | None
 ) -> optax.GradientTransformation:
-    """The optimiser with its updates of single numbers times `rate`, or as it is for None.
+    """Multiply the updates of scalar parameters by `rate`, or return the optimiser unchanged.
 
-    So it is their learning rate over that of the others, whatever the optimiser.
+    `rate` is their learning rate relative to that of the others, whatever the optimiser.
     """
     if rate is None:
         return optimizer
@@ -57,10 +57,10 @@ def with_scalar_rate(
 
 
 def outside_head(params: dict[str, Any]) -> Any:
-    """Which parameters are not the head's: False for the last `Dense_` of the outermost level.
+    """Return a tree of booleans: False for the head, which is the last outermost `Dense_`.
 
     Raises:
-        UserError: there is none, so it cannot be told which layer is the head.
+        UserError: there is no outermost `Dense_`, so the head is unknown.
 
     >>> outside_head({"Dense_0": {"kernel": 1.0}, "Dense_1": {"kernel": 2.0, "bias": 3.0}})
     {'Dense_0': {'kernel': True}, 'Dense_1': {'bias': False, 'kernel': False}}
@@ -76,19 +76,19 @@ def outside_head(params: dict[str, Any]) -> Any:
 
 
 def is_scalar(params: Any) -> Any:
-    """Which parameters are single numbers, as a tree of booleans."""
+    """Return a tree of booleans: True for parameters that are scalars."""
     return jax.tree.map(lambda leaf: jnp.ndim(leaf) == 0, params)
 
 
 def decayed(
     optimizer: optax.GradientTransformation, rate: float, roles: tuple[Role, ...]
 ) -> optax.GradientTransformation:
-    """The optimiser behind `rate * parameter` added to the gradient (L2, as in torch's SGD).
+    """Add `rate * parameter` to the gradient before the optimiser (L2, as in torch's SGD).
 
     Args:
         optimizer: any optax transformation.
-        rate: the weight of the penalty; 0 leaves the optimiser as it is.
-        roles: which parameters it touches.
+        rate: the weight of the penalty; 0 returns the optimiser unchanged.
+        roles: the roles of the parameters that decay.
     """
     if rate == 0:
         return optimizer
@@ -96,7 +96,7 @@ def decayed(
 
 
 class RoleMask:
-    """Which parameters have one of `roles`: a tree of booleans, as optax's `mask` arguments take.
+    """Marks the parameters that have one of `roles`, for optax's `mask` arguments.
 
     >>> RoleMask(("weight",))({"Dense_0": {"kernel": 1.0, "bias": 2.0}})
     {'Dense_0': {'bias': False, 'kernel': True}}
@@ -106,7 +106,7 @@ class RoleMask:
         self.roles = roles
 
     def __call__(self, params: Any) -> Any:
-        """True where a parameter's role is one of them."""
+        """Return a tree of booleans: True for parameters with one of the roles."""
         return jax.tree_util.tree_map_with_path(
             lambda path, leaf: parameter_role(path) in self.roles, params
         )

@@ -1,7 +1,7 @@
-"""A run as pure functions, compiled once and shared by every seed (and rate: `rates.py`).
+"""A run as pure functions, compiled once for all seeds (and all learning rates, see `rates.py`).
 
-Randomness is indexed by the step, `fold_in(fold_in(root, stream), step)`, so that a run resumed
-from any step goes on as if it had never stopped, and no iterator has a state to save.
+Randomness is indexed by the step, `fold_in(fold_in(root, stream), step)`. A run that is resumed
+from any step therefore continues as if it had never stopped, and no iterator has a state to save.
 """
 
 import time
@@ -36,9 +36,9 @@ class Program:
     """The functions of a run, without data and without a seed.
 
     Attributes:
-        model: a module from `normlab.models`, or one called alike, with a `norm` field.
+        model: a module from `normlab.models`, or one with the same call and a `norm` field.
         optimizer: any optax transformation.
-        recipe: batch size, length and loss; its seed plays no part here.
+        recipe: batch size, length and loss; its seed is not used here.
         augmentations: applied in turn to the float images (0..255) of every training batch.
     """
 
@@ -48,7 +48,7 @@ class Program:
     augmentations: tuple[Augmentation, ...] = ()
 
     def init(self, seed: Array | int, image_shape: tuple[int, ...]) -> TrainState:
-        """The state before the first step; `image_shape` is `(H, W, C)`."""
+        """Make the state before the first step; `image_shape` is `(H, W, C)`."""
         example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
         variables = self.model.lazy_init(stream_key(seed, "init"), example, train=False)
         params = variables["params"]
@@ -62,14 +62,14 @@ class Program:
         )
 
     def order(self, seed: Array | int, epoch: Array | int, examples: int) -> Array:
-        """A permutation of the training examples for one epoch."""
+        """Draw a permutation of the training examples for one epoch."""
         key = jax.random.fold_in(stream_key(seed, "order"), epoch)
         return jax.random.permutation(key, examples)
 
     def step(
         self, state: TrainState, data: DeviceData, order: Array, seed: Array
     ) -> tuple[TrainState, Array]:
-        """One optimiser step; also the batch's loss, NaN from the first non-finite step on."""
+        """Take one step; also return the batch's loss, NaN from the first non-finite step on."""
         images, labels = self._batch(state.step, data, order, seed)
         key = jax.random.fold_in(stream_key(seed, "dropout"), state.step)
         (loss, (norm_state, correct)), grads = self._gradients(state, images, labels, key)
@@ -108,11 +108,11 @@ class Program:
         return data.standardised(images), data.train.labels[chosen]
 
     def _gradients(self, state: TrainState, images: Array, labels: Array, key: Array) -> Any:
-        """Loss, normaliser state, correct predictions and gradients of a batch.
+        """Compute loss, normaliser state, correct predictions and gradients of a batch.
 
-        With accumulation the batch is taken in equal microbatches, one after the other: each is
-        normalised by its own statistics and starts from the same normaliser state, and the state
-        that a step leaves is that of all of them together (`core.pool_states`).
+        With accumulation, equal microbatches are processed one after the other. Each is normalised
+        by its own statistics and starts from the same normaliser state. The state after the step
+        pools all of them (`core.pool_states`).
         """
         gradients = self._value_and_grad
         parts = self.recipe.accumulate
@@ -124,8 +124,8 @@ class Program:
         for part in zip(*pieces, strict=True):
             found, grads = gradients(params, state.norm_state, *part)
             total = grads if total is None else jax.tree.map(jnp.add, total, grads)
-            # A false dependency: without it the compiler may run the microbatches side by side,
-            # and the memory that accumulation is there to save would not be saved.
+            # A false dependency. Without it the compiler may run the microbatches in parallel, and
+            # accumulation would save no memory.
             params, total = lax.optimization_barrier((params, total))
             auxiliary.append(found)
         loss, (states, correct) = jax.tree.map(lambda *leaves: jnp.stack(leaves), *auxiliary)
@@ -142,9 +142,9 @@ class Program:
         return (loss, (moved, correct)), grads
 
     def loss(self, params: Any, norm_state: Any, images: Array, labels: Array) -> tuple[Array, Any]:
-        """The mean training loss of a batch taken whole, and the normalisers' state after it.
+        """Compute the mean training loss of a whole batch, and the normalisers' state after it.
 
-        Dropout drops the same units in every call, so that this is a function of its arguments.
+        Dropout drops the same units in every call, so this is a function of its arguments.
         """
         key = stream_key(0, "dropout")
         loss, (norm_state, _) = self._loss(params, norm_state, images, labels, key)
@@ -171,9 +171,9 @@ class Program:
         counts: Array,
         part: HeldOut = "test",
     ) -> tuple[Meter, Array | None]:
-        """Sums over a part's examples at `index`; `counts` is 1 for each, and 0 for padding.
+        """Sum over a part's examples at `index`; `counts` is 1 for each, and 0 for padding.
 
-        With them the logits, if the recipe has metrics that need them all.
+        The logits are returned too, if the recipe has metrics that need them.
         """
         split = getattr(data, part)
         images = data.standardised(split.images[index])
@@ -181,7 +181,7 @@ class Program:
         variables = {"params": params, NORM_STATE: norm_state}
         logits = cast(Array, self.model.apply(variables, images, train=False))
         losses = _cross_entropy(logits, labels, label_smoothing=0.0)
-        # The largest of numbers one of which is NaN would be that one, and name its class.
+        # argmax would return the position of a NaN.
         correct = (logits.argmax(axis=-1) == labels) & ~jnp.isnan(logits).any(axis=-1)
         meter = Meter(
             jnp.where(counts > 0, losses, 0).sum(),
@@ -195,13 +195,13 @@ class Compiled:
     """A `Program` compiled ahead of time for one dataset's shapes.
 
     Attributes:
-        data: what it was compiled for.
-        seconds: how long tracing and compiling took.
-        from_cache: how many of its programs were read from a persistent cache instead.
-        train_examples: how many there are.
-        parts: "test", and "validation" where the data have it.
-        parameters: numbers in the model's parameters.
-        peak_bytes: memory that one training step needs beyond its inputs, where XLA says so.
+        data: the data that it was compiled for.
+        seconds: the duration of tracing and compiling.
+        from_cache: number of programs that were read from a persistent cache instead.
+        train_examples: number of training examples.
+        parts: "test", and "validation" if the data have it.
+        parameters: number of scalars in the model's parameters.
+        peak_bytes: memory that a training step needs beyond its inputs, if XLA reports it.
     """
 
     def __init__(self, program: Program, data: DeviceData):
@@ -240,29 +240,29 @@ class Compiled:
         self.seconds = time.perf_counter() - started
 
     def init(self, seed: int, program: Program | None = None) -> TrainState:
-        """The state before the first step; of `program`, if one with other rates is given."""
+        """Make the state before the first step, by `program` if one with other rates is given."""
         program = program or self.program
-        # Not compiled as a whole: XLA would take seconds over it for every model, where the
-        # single operations are compiled once for all models.
+        # Not compiled as a whole, which would take seconds for every model. The single operations
+        # are compiled once for all models.
         state = program.init(_seed(seed), tuple(self._image_shape))
         # Some optimisers start with the parameters as state; no buffer can be donated twice.
         return jax.tree.map(jnp.copy, state)
 
     def order(self, seed: int, epoch: int) -> Array:
-        """The order of the training examples in one epoch."""
+        """Compute the order of the training examples in one epoch."""
         return self._order(_seed(seed), jnp.asarray(epoch, jnp.int32))
 
     def first_examples(self, count: int) -> tuple[Array, Array]:
-        """The first training images, unaugmented, as the model takes them; and their labels."""
+        """Return the first training images, standardised but not augmented, and their labels."""
         images, labels = self.data.train
         return self.data.standardised(images[:count]), labels[:count]
 
     def step(self, state: TrainState, order: Array, seed: int) -> tuple[TrainState, Array]:
-        """One step; `state` is used up."""
+        """Take one step; the buffers of `state` are donated."""
         return self._step(state, self.data, order, _seed(seed))
 
     def evaluate(self, state: TrainState, part: HeldOut = "test") -> dict[str, float]:
-        """Loss, accuracy and the recipe's metrics over a whole part, its partial batch included."""
+        """Compute loss, accuracy and the recipe's metrics over all examples of a part."""
         total, evaluate, seen = Meter.empty(), self._evaluate[part], []
         for index, counts in self._batches[part]:
             found, logits = evaluate(state.params, state.norm_state, self.data, index, counts)
@@ -275,7 +275,7 @@ class Compiled:
 
 @lru_cache(maxsize=1)
 def _seed(seed: int) -> Array:
-    # Kept, because a step of a small network takes no longer than making this array.
+    # Cached, because making this array takes as long as a step of a small network.
     return jnp.asarray(seed, jnp.uint32)
 
 
@@ -287,7 +287,7 @@ def _cross_entropy(logits: Array, labels: Array, label_smoothing: float) -> Arra
 
 
 def _padded_batches(examples: int, size: int) -> list[tuple[Array, Array]]:
-    """Indices in batches of one size; the last is filled up with one that does not count."""
+    """Make index batches of one size; the last is padded with an index that does not count."""
     size = min(size, examples)
     batches = []
     for start in range(0, examples, size):

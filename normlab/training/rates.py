@@ -1,8 +1,8 @@
-"""Learning rates as data of a run instead of constants of its program.
+"""Makes learning rates data of a run instead of constants of its program.
 
-An optimiser with its learning rate built in is another program for every rate, and a sweep or a
-tuning over rates would compile each. `rated` keeps them in the optimiser's state, where a compiled
-step finds them as it finds the momentum.
+A learning rate that is built into an optimiser makes a new program for every rate, and a sweep or a
+tuning over rates would compile each. `rated` keeps the rates in the optimiser's state, beside the
+momentum.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from normlab.core import Array
 
 
 class RatedState(NamedTuple):
-    """The state of an optimiser that finds its learning rates in it.
+    """The state of an optimiser, including its learning rates.
 
     Attributes:
-        rates: `()`, the rate of every step, or `(steps,)`, that of each.
-        step: int32, how many steps it has taken.
+        rates: `()`, one rate for all steps, or `(steps,)`, one for each.
+        step: int32, number of steps taken.
         inner: the optimiser's own state.
     """
 
@@ -34,12 +34,12 @@ def rated(
     rate: float | optax.Schedule,
     steps: int,
 ) -> optax.GradientTransformation:
-    """The optimiser `make(learning_rate=...)`, with its learning rates in its state.
+    """Build the optimiser `make(learning_rate=...)` with its learning rates in its state.
 
     Args:
-        make: builds the optimiser. It is given a traced number, so it must not ask what that is.
-        rate: of every step, or a function of the step.
-        steps: for how many a function is asked; after the last one the last rate stays.
+        make: builds the optimiser. It receives a traced number, so it must not branch on its value.
+        rate: the rate of every step, or a function of the step.
+        steps: number of steps for which a function is evaluated; the last rate stays afterwards.
 
     >>> descent = rated(optax.sgd, optax.linear_schedule(1.0, 0.0, 2), steps=2)
     >>> state = descent.init(jnp.ones(1))

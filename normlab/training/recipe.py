@@ -1,4 +1,4 @@
-"""How long to train, in what portions, and on what loss: the `train:` section of a config."""
+"""Defines length, batches and loss of training: the `train:` section of a config."""
 
 from dataclasses import dataclass
 
@@ -11,25 +11,25 @@ class Recipe:
     """The settings of a run that are neither model, normaliser, data nor optimiser.
 
     Attributes:
-        epochs: passes over the training examples. An epoch takes whole batches from a fresh
-            permutation; what does not fill a batch is left to other epochs.
+        epochs: number of passes over the training examples. An epoch takes whole batches from a
+            fresh permutation and omits the examples that do not fill a batch.
         batch_size: examples in one optimiser step (the SGD batch).
-        seed: of the initial weights, the order and the augmentation.
+        seed: the seed of the initial weights, the order, the augmentation and dropout.
         label_smoothing: the share of each target that is spread over all classes.
-        clip: scale the gradient down to this global norm where it is larger; null for never.
-        adaptive_clip: scale each unit's gradient down to this share of the length of its weights
-            where it is larger, but in the head (adaptive gradient clipping, Brock et al. 2021,
-            arXiv:2102.06171; 0.01 there); null for never.
-        scalar_rate: the learning rate of parameters that are single numbers, over that of the
-            others (Fixup's authors take 0.1); null for the same.
-        accumulate: take each batch in this many microbatches, one after the other. Each is
-            normalised by its own statistics, so for a normaliser that uses the batch the result
-            stays the same only where `norm_batch` divides the microbatch.
-        eval_every: steps between evaluations on the test split; null for once an epoch. There is
-            always one after the last step.
+        clip: the greatest global norm of the gradient, which is scaled down to it; null for none.
+        adaptive_clip: the greatest norm of a unit's gradient, relative to the norm of the unit's
+            weights; the gradient is scaled down to it, except in the head (adaptive gradient
+            clipping, Brock et al. 2021, arXiv:2102.06171, with 0.01); null for none.
+        scalar_rate: the learning rate of scalar parameters relative to that of the others (Fixup's
+            authors use 0.1); null for the same rate.
+        accumulate: number of microbatches that each batch is split into, processed one after the
+            other. Each is normalised by its own statistics. If a normaliser uses the batch, the
+            result stays the same only if `norm_batch` divides the microbatch.
+        eval_every: number of steps between evaluations on the test split; null for once per epoch.
+            There is always an evaluation after the last step.
         eval_batch_size: examples evaluated at once; the result does not depend on it.
-        metrics: what evaluations tell beyond loss and accuracy: `auc` (the area under the ROC
-            curve, the mean over classes) and `balanced_accuracy`, for classes of unequal size.
+        metrics: metrics beyond loss and accuracy, for classes of unequal size: `auc` (the area
+            under the ROC curve, the mean over classes) and `balanced_accuracy`.
     """
 
     epochs: int = 10
@@ -64,10 +64,10 @@ class Recipe:
         require_field(divides, "accumulate", self.accumulate, allowed)
 
     def steps_per_epoch(self, examples: int) -> int:
-        """Whole batches in one epoch of `examples` training examples.
+        """Return the number of whole batches in one epoch of `examples` training examples.
 
         Raises:
-            UserError: there is not one.
+            UserError: the examples do not fill a batch.
         """
         if examples < self.batch_size:
             raise UserError(

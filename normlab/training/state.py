@@ -1,4 +1,4 @@
-"""What a training run carries from step to step, and what it says on the way."""
+"""The state that a training run carries from step to step, and its data on the device."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,26 +20,26 @@ class Meter(NamedTuple):
 
     @classmethod
     def empty(cls) -> "Meter":
-        """Nothing seen yet."""
+        """Make a meter that has seen no examples."""
         return cls(*(jnp.zeros((), jnp.float32) for _ in cls._fields))
 
     def means(self) -> tuple[float, float]:
-        """Mean loss and accuracy; waits for the device."""
+        """Return the mean loss and the accuracy; waits for the device."""
         loss, correct, examples = jax.device_get(self)
         return float(loss / max(examples, 1)), float(correct / max(examples, 1))
 
 
 class TrainState(NamedTuple):
-    """Everything that the next step needs; the whole of what a checkpoint must hold.
+    """Everything that the next step needs and a checkpoint must hold.
 
     Attributes:
-        step: steps taken. It stands still once the run has diverged, at the number of the first
-            step (from 0) whose loss, gradient or new parameters were not finite.
-        params: the model's parameters, as the last finite step left them.
+        step: number of steps taken. If the run diverges, it stays at the number (from 0) of the
+            first step whose loss, gradient or new parameters were not finite.
+        params: the model's parameters after the last finite step.
         norm_state: the normalisers' state.
-        opt_state: the optimiser's.
+        opt_state: the optimiser's state.
         meter: sums for the next row of metrics.
-        diverged: whether there was such a step.
+        diverged: whether there was a step that was not finite.
     """
 
     step: Array
@@ -51,7 +51,7 @@ class TrainState(NamedTuple):
 
 
 class DeviceSplit(NamedTuple):
-    """A split on the device: images stay uint8 until a batch of them is used."""
+    """A split on the device; images stay uint8 until they are used in a batch."""
 
     images: Array
     labels: Array
@@ -80,13 +80,13 @@ class DeviceData(NamedTuple):
         )
 
     def standardised(self, images: Array) -> Array:
-        """Images in 0..255 units as a model takes them: float32, `(N, H, W, C)`."""
+        """Standardise images `(N, H, W, C)` in 0..255 units; the result is float32."""
         return standardised(images, self.mean, self.std)
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Seconds spent so far, each kind apart; a resumed run goes on from them."""
+    """Seconds of training and of evaluation so far; a resumed run continues from them."""
 
     train: float = 0.0
     evaluate: float = 0.0

@@ -9,12 +9,12 @@ import pytest
 from normlab.catalogue import MODELS
 from normlab.errors import FieldError, UserError
 from normlab.norms import Identity
-from normlab.training.optimizer import as_told, outside_head
+from normlab.training.optimizer import with_recipe, outside_head
 from normlab.training.recipe import Recipe
 
 
 def update(recipe, params, grads, optimizer=None):
-    made = as_told(optimizer or optax.sgd(1.0), recipe)
+    made = with_recipe(optimizer or optax.sgd(1.0), recipe)
     with jax.numpy_dtype_promotion("standard"):  # Adam mixes dtypes
         updates, _ = made.update(grads, made.init(params), params)
     return updates
