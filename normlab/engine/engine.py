@@ -73,6 +73,11 @@ class Outcome:
     states: list[str] = field(default_factory=list)
     interrupted: bool = False
 
+    @property
+    def failed(self) -> bool:
+        """Whether any run failed, is damaged, or was left to another process."""
+        return bool({"failed", "busy", DAMAGED} & {*self.states})
+
 
 @dataclass
 class Engine:

@@ -8,12 +8,14 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from normlab.engine.engine import GaveUp, RunEnded, RunStarted
+from normlab.configs.experiment import Experiment
+from normlab.engine.engine import GaveUp, Outcome, RunEnded, RunStarted
 from normlab.engine.plan import Planned
 from normlab.evidence.compare import Comparison
 from normlab.interface.watch import View, duration, live
 from normlab.reports.cells import table
 from normlab.reports.columns import visible
+from normlab.reports.comparison import compare
 from normlab.reports.markdown import aligned, remarks
 from normlab.store.layout import DAMAGED
 from normlab.training.events import Event
@@ -117,8 +119,22 @@ def describe_plan(plan: Planned) -> str:
     return f"{text}, {duration(plan.seconds)}" if plan.seconds else text
 
 
+def print_outcome(console: Console, experiment: Experiment, outcome: Outcome) -> None:
+    """Print what a finished or interrupted command made: question, arms, verdicts and folder."""
+    console.print()
+    if experiment.question:
+        console.print(experiment.question, style="bold", markup=False, soft_wrap=True)
+    if outcome.runs.entries:  # there are none until tuning is through
+        print_comparison(console, compare(outcome.runs))
+    folder = outcome.runs.path
+    closing = f"runs: {folder}; the whole report: normlab report {folder}"
+    console.print(closing, markup=False, highlight=False, soft_wrap=True)
+    if outcome.interrupted:
+        console.print("interrupted; the same command goes on from here")
+
+
 def print_comparison(console: Console, comparison: Comparison) -> None:
-    """An experiment's arms and verdicts; the table fitted to the terminal, if there is one."""
+    """Print an experiment's arms and verdicts. A terminal gets a table of its own width."""
     headings, rows = table(comparison)
     if console.is_terminal:
         fitted = Table(*headings)

@@ -4,23 +4,12 @@ import dataclasses
 import inspect
 from typing import Any
 
-from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES, snake_case
-from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
+from normlab.catalogue import NORMS, PROBES, snake_case
 from normlab.configs.probes import Probing
 from normlab.configs.schema import SETTINGS, describe_type, fields_model
 from normlab.configs.yaml_source import flow
 from normlab.errors import UserError, did_you_mean
-
-SHELVES = {
-    "norm": NORMS,
-    "kernel": KERNELS,
-    "model": MODELS,
-    "data": DATA,
-    "augmentation": AUGMENTATIONS,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "probe": PROBES,
-}
+from normlab.interface.shelves import SHELVES
 
 SECTIONS = {**SETTINGS, "probes": Probing}
 """What is told of whole."""

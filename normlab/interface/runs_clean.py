@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from normlab.errors import UserError
-from normlab.interface.runs_commands import last_run_by
 from normlab.interface.runs_disk import (
     experiments_below,
     in_words,
@@ -22,6 +21,7 @@ from normlab.interface.runs_disk import (
     runs_in,
     usage,
 )
+from normlab.interface.runs_show import last_run_by
 from normlab.store.layout import CHECKPOINTS, CONFIG, FINISHED, LOCK, STATUS
 from normlab.store.loading import load_runs
 from normlab.store.run import Run

@@ -7,7 +7,7 @@ from typing import Any
 
 from normlab.configs.yaml_source import flow
 from normlab.errors import UserError
-from normlab.interface.runs_commands import number
+from normlab.interface.runs_show import number
 from normlab.reports.columns import columns
 from normlab.store.loading import load
 from normlab.store.run import Entry, Run

@@ -1,13 +1,17 @@
 """The command line as a person meets it, in processes of its own."""
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS
+from normlab.cli import assemble
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
 from tests.shared.command_line import normlab
 
@@ -47,6 +51,23 @@ def test_help_and_list_answer_without_importing_jax(arguments, tmp_path):
     assert done.stdout.endswith("no jax\n") and len(done.stdout) > 100
 
 
+def test_a_new_file_is_a_command_and_a_folder_a_group(tmp_path, monkeypatch):
+    (tmp_path / "planted" / "deep").mkdir(parents=True)
+    for place, text in {
+        "planted/__init__.py": "",
+        "planted/greet.py": "def command() -> None:\n    'Say hello.'\n    print('hello')\n",
+        "planted/deep/__init__.py": "'A group.'\n",
+        "planted/deep/list.py": "def command() -> None:\n    'Say more.'\n    print('more')\n",
+    }.items():
+        (tmp_path / place).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    app = assemble(typer.Typer(), importlib.import_module("planted"))
+    for words, said in {
+        "greet": "hello", "deep list": "more", "--help": "A group.", "deep --help": "Say more."
+    }.items():  # fmt: skip
+        assert said in CliRunner().invoke(app, words.split()).output, words
+
+
 def test_run_ends_with_a_table_and_where_the_results_lie(config, tmp_path):
     done = normlab("run", config, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -74,7 +95,7 @@ def test_check_tells_every_mistake_of_every_file(config, tmp_path):
     done = normlab("check", ".", cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "tiny.yaml: fine, 2 runs" in done.stdout
-    for words in ("bad.yaml:3:61", "bad.yaml:6:9", "worse.yaml:1:8", "2 files of 3 must be mended"):
+    for words in ("bad.yaml:3:61", "bad.yaml:6:9", "worse.yaml:1:8", "2 of 3 files must be mended"):
         assert words in done.stderr, words
 
 

@@ -13,7 +13,7 @@ from normlab.errors import UserError
 from normlab.evidence.verdicts import judge
 from normlab.interface.reporting import render
 from normlab.interface.runs_clean import clean
-from normlab.interface.runs_commands import list_experiments, show
+from normlab.interface.runs_show import list_experiments, show
 from normlab.interface.watch import watch
 from normlab.measures.claims import Claim
 from normlab.reports.comparison import compare

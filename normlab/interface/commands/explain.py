@@ -1,4 +1,4 @@
-"""The command `explain`. Heavy imports stand inside it."""
+"""`normlab explain`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,29 +6,46 @@ from typing import Annotated
 import typer
 
 from normlab.errors import UserError
+from normlab.interface.commands import Panel
 
-app = typer.Typer()
+PANEL = Panel.LOOK_UP
 
 
-@app.command()
-def explain(
+def command(
     what: Annotated[
         str | None,
-        typer.Argument(help="A YAML experiment, or a normaliser's name.", show_default=False),
+        typer.Argument(
+            help="An experiment in YAML, or the name of a normaliser.",
+            metavar="FILE|NAME",
+            show_default=False,
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Changes: norm.groups=4; of a name, groups=4.", show_default=False),
+        typer.Argument(
+            help="Other values: norm.groups=4 for a file, groups=4 for a name.",
+            metavar="KEY=VALUE",
+            show_default=False,
+        ),
     ] = None,
     dialect: Annotated[
-        str | None, typer.Option(help="A library: what its layer of that name is.")
+        str | None,
+        typer.Option(
+            help="Explain this library's layer of that name.",
+            metavar="LIBRARY",
+            show_default="normlab's own",
+        ),
     ] = None,
     diff: Annotated[
         tuple[str, str] | None,
-        typer.Option(help="Two libraries: how their layers differ.", metavar="ONE OTHER"),
+        typer.Option(
+            help="Tell how the layers of two libraries differ.",
+            metavar="ONE OTHER",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
-    """Say what normalisation a config does, arm by arm; or how libraries' layers differ."""
+    """Explain what the normalisers of a config compute, or how two libraries' layers differ."""
     from rich.console import Console
 
     from normlab.interface.explain import explain_difference, explain_file, explain_norm, show
@@ -36,16 +53,17 @@ def explain(
     console = Console()
     if diff is not None:
         if overrides or dialect:
-            raise UserError("--diff takes two libraries and at most a normaliser's name")
+            raise UserError("--diff takes two libraries and at most the name of a normaliser")
         show(console, explain_difference(*diff, what), closing=None)
         return
     if what is None:
         raise UserError(
-            "say what: a config, a normaliser's name, or two libraries as in --diff torch flax"
+            "there is nothing to explain: give a config, the name of a normaliser, or two "
+            "libraries as in --diff torch flax"
         )
     if what.endswith((".yaml", ".yml")):
         if dialect is not None:
-            raise UserError("a config says its own dialect: norm.dialect=torch overrides it")
+            raise UserError("a config names its own dialect; norm.dialect=torch overrides it")
         show(console, explain_file(Path(what), overrides or ()))
     else:
         show(console, explain_norm(what, dialect, overrides or ()))

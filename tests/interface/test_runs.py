@@ -12,8 +12,8 @@ import pytest
 from normlab.errors import UserError
 from normlab.interface import runs_clean
 from normlab.interface.runs_clean import clean
-from normlab.interface.runs_commands import list_experiments, show
 from normlab.interface.runs_diff import diff
+from normlab.interface.runs_show import list_experiments, show
 from normlab.store.loading import load
 from normlab.store.run import Run
 from normlab.store.runs import write_experiment

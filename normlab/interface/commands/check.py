@@ -1,0 +1,51 @@
+"""`normlab check`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from normlab.errors import UserError
+from normlab.interface.commands import BAD_INPUT, Panel
+
+PANEL = Panel.MAKE
+
+
+def command(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Experiments in YAML, or folders of them.", metavar="PATH", show_default=False
+        ),
+    ],
+) -> None:
+    """Find every mistake in configs, with its file, line and column."""
+    from normlab.configs.experiment import load_experiment
+
+    files: list[Path] = []
+    for path in paths:
+        files += sorted(path.rglob("*.y*ml")) if path.is_dir() else [path]
+    if not files:
+        raise UserError(f"there is no .yaml file in {', '.join(map(str, paths))}")
+    wrong = 0
+    for file in files:
+        try:
+            experiment = load_experiment(file)
+        except UserError as error:
+            wrong += 1
+            print(error, file=sys.stderr)
+        else:
+            parts = [_count(len(experiment.runs), "run")]
+            if experiment.tuning is not None:
+                parts.append(_count(len(experiment.tuning.trials), "trial"))
+            if experiment.claims:
+                parts.append(_count(len(experiment.claims), "claim"))
+            print(f"{file}: fine, {', '.join(parts)}")
+    if wrong:
+        print(f"{wrong} of {_count(len(files), 'file')} must be mended", file=sys.stderr)
+        raise typer.Exit(BAD_INPUT)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,95 @@
+"""`normlab run`."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from normlab.interface.commands import INTERRUPTED, NEGATIVE, ConfigFile, Out, Panel
+
+PANEL = Panel.MAKE
+
+
+def command(
+    file: ConfigFile,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Values in place of the file's: norm.groups=4 train.epochs=5 seed=3.",
+            metavar="KEY=VALUE",
+            show_default=False,
+        ),
+    ] = None,
+    out: Out = Path("runs"),
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Make so many runs at once.",
+            metavar="N",
+            show_default="as pays on this machine",
+        ),
+    ] = None,
+    max_failures: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Begin no other run once so many have failed.",
+            metavar="N",
+            show_default="no limit",
+        ),
+    ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Log to tensorboard, wandb or mlflow as well.",
+            metavar="SERVICE",
+            show_default="nowhere",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be run, and run nothing.")
+    ] = False,
+) -> None:
+    """Make the runs of a config. Finished runs are kept, and a broken-off one goes on."""
+    if jobs is not None and jobs > 1:
+        # This process looks at shapes alone: a GPU's memory is for its workers, which share it.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    from normlab.engine.process import prepare
+
+    prepare()  # before anything imports jax
+    from normlab.configs.experiment import load_experiment
+    from normlab.engine.jobs import jobs_for
+
+    experiment = load_experiment(file, tuple(overrides or ()))
+    jobs = jobs or jobs_for(experiment, out)
+    console = Console()
+    if dry_run:
+        from normlab.interface.preview import print_preview
+
+        print_preview(console, experiment, out, jobs)
+        return
+
+    from normlab.engine.engine import Engine
+    from normlab.interface.console import Display, print_outcome
+
+    sinks = []
+    if log:
+        from normlab.interface.sinks import Sink
+
+        sinks = [Sink(name, out / experiment.name) for name in log]
+    with Display(console, jobs) as display:
+
+        def tell(event: Any) -> None:
+            for listener in (display, *sinks):
+                listener(event)
+
+        engine = Engine(experiment, out, tell, jobs=jobs, max_failures=max_failures)
+        outcome = engine.run_all()
+    print_outcome(console, experiment, outcome)
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if outcome.failed:
+        raise typer.Exit(NEGATIVE)

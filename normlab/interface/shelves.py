@@ -1,0 +1,19 @@
+"""The shelves of the catalogue under the names that a config and `normlab list` have for them."""
+
+from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES
+from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
+
+SHELVES = {
+    "norm": NORMS,
+    "kernel": KERNELS,
+    "model": MODELS,
+    "data": DATA,
+    "augmentation": AUGMENTATIONS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "probe": PROBES,
+}
+"""By the name of a config's section, or of a thing within one."""
+
+KINDS = {f"{name}s" if name != "data" else name: shelf for name, shelf in SHELVES.items()}
+"""By the word that `normlab list` takes."""
