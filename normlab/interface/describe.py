@@ -9,6 +9,7 @@ from normlab.configs.probes import Probing
 from normlab.configs.schema import SETTINGS, describe_type, fields_model
 from normlab.configs.yaml_source import flow
 from normlab.errors import UserError, did_you_mean
+from normlab.interface.costs import cost_of
 from normlab.interface.shelves import SHELVES
 
 SECTIONS = {**SETTINGS, "probes": Probing}
@@ -41,6 +42,9 @@ def describe_entry(name: str) -> str:
     facts = getattr(called, "facts", None)
     if facts is not None:
         parts.append("Facts:\n" + _indent("\n".join(_facts(facts))))
+    cost = cost_of(name) if section == "norm" else None
+    if cost is not None:
+        parts.append(f"Cost: {cost}")
     return "\n\n".join(parts)
 
 

@@ -25,8 +25,8 @@ class BatchInstanceNorm(Running):
     gradient passes as if it were not, so that one that was pushed out can come back; the paper
     clips the parameter after each update instead (Nam & Kim 2018).
 
-    On 2 CPU cores it takes 2.7 times as long as batch normalisation, forward and backward: two
-    sets of statistics and a gate between them.
+    It costs more than batch normalisation, because it takes two sets of statistics and a gate
+    between them.
 
     >>> import jax.numpy as jnp
     >>> norm = BatchInstanceNorm()

@@ -83,8 +83,8 @@ def _around(values: Array, window: int) -> Array:
 class DivisiveNorm:
     """Divisive normalisation over all channels of a window around each position.
 
-    On 2 CPU cores it takes 3.6 times as long as instance normalisation, forward and backward:
-    two sums over the window of every position, and theirs again in the gradient.
+    It costs more than instance normalisation, because it takes two sums over the window of every
+    position, and two more in the gradient.
 
     Attributes:
         sigma: what the learnt number that keeps weak signals weak begins at.

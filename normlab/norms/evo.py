@@ -30,8 +30,8 @@ class EvoNormB0(Running):
     variance is a channel's over the positions of the example; `v` is learnt, one a channel, and
     begins at 1 (Liu et al. 2020). No mean is taken away. timm's default `eps` is 1e-3.
 
-    On 2 CPU cores it takes 5 times as long as batch normalisation, forward and backward: two
-    variances, and a quotient whose larger denominator is chosen at every position.
+    It costs more than batch normalisation, because it takes two variances, and a quotient whose
+    larger denominator is chosen at every position.
 
     >>> import jax.numpy as jnp
     >>> norm = EvoNormB0()
@@ -70,8 +70,8 @@ class EvoNormS0(Standardiser):
     normalisation; `v` is learnt, one a channel, and begins at 1 (Liu et al. 2020). No mean is
     taken away. timm's default is 32 groups and an `eps` of 1e-5.
 
-    On 2 CPU cores it takes 4 times as long as group normalisation, forward and backward: it
-    holds the activation too, a sigmoid at every position and its gradient.
+    It costs more than group normalisation, because it holds the activation: a sigmoid at every
+    position, and its gradient.
 
     Attributes:
         groups: into how many equal parts the channels are divided.

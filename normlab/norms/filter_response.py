@@ -65,8 +65,8 @@ def filter_response_norm(
 class FilterResponseNorm(Standardiser):
     """Filter response normalisation and the thresholded linear unit (FRN + TLU).
 
-    On 2 CPU cores it takes 2.3 times as long as instance normalisation, forward and backward:
-    the activation is in it, a maximum with a learnt threshold, and its gradient.
+    It costs more than instance normalisation, because it holds the activation: a maximum with a
+    learnt threshold, and its gradient.
 
     >>> import jax.numpy as jnp
     >>> norm = FilterResponseNorm()

@@ -33,8 +33,8 @@ class ModeNorm(Running):
     The gate must not begin with its modes alike, or they would stay so: its `(C, modes)` weights
     are drawn normally over the root of C, from a key that is the same for every layer and run.
 
-    On 2 CPU cores it takes 3.3 times as long as batch normalisation, forward and backward:
-    every example is normalised by each of its modes, and the gate is trained.
+    It costs more than batch normalisation, because every example is normalised by each of its
+    modes, and because the gate is trained.
 
     Attributes:
         modes: how many there are.

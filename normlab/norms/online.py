@@ -72,8 +72,8 @@ class OnlineNorm(Standardiser):
     example's elements, which keeps activations from growing with depth (Chiley et al. 2019,
     algorithm 1 and layer scaling; the authors' code clamps activations to 5 unless told so).
 
-    On 2 CPU cores it takes 6 times as long as batch normalisation, forward and backward: both
-    go through the examples one after the other.
+    It costs more than batch normalisation, because forward and backward go through the examples
+    one after the other.
 
     Attributes:
         momentum: the weight of the OLD mean and variance, per example; the paper's 0.999.

@@ -27,8 +27,8 @@ class SwitchableNorm(Running):
     variances are biased, as in the paper; the authors' code divides the instance variance by one
     less. An input needs positions.
 
-    On 2 CPU cores it takes 2.5 times as long as batch normalisation, forward and backward:
-    three sets of statistics, and weights that are trained.
+    It costs more than batch normalisation, because it takes three sets of statistics and trains
+    their weights.
 
     >>> import jax.numpy as jnp
     >>> norm = SwitchableNorm()

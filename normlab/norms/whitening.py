@@ -156,8 +156,8 @@ class DecorrelatedBatchNorm(_Whitening):
     fewer values than a group has channels leaves directions that are `eps` alone: keep groups
     small. With a mask that differs between channels, a masked element counts as the mean.
 
-    On 2 CPU cores it takes 23 times as long as batch normalisation, forward and backward: six
-    products of every group's values with small matrices, which XLA lays out anew for each.
+    It costs far more than batch normalisation, because it multiplies every group's values by
+    small matrices six times, and XLA lays the values out anew for each product.
 
     Attributes:
         group_size: channels that are whitened together; a layer with fewer is one group.
@@ -182,8 +182,8 @@ class IterativeNorm(_Whitening):
     Within each group of channels `z = (x - mean) W`, W near `(covariance + eps I)^(-1/2)` (Huang
     et al. 2019). State, groups and masks are those of `DecorrelatedBatchNorm`.
 
-    On 2 CPU cores it takes 23 times as long as batch normalisation, as `DecorrelatedBatchNorm`
-    does: the products with the data cost that, not the iteration.
+    It costs as much as `DecorrelatedBatchNorm`: the products with the data are dear, and the
+    iteration is not.
 
     Attributes:
         group_size: channels that are whitened together; a layer with fewer is one group. The
