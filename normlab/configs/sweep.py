@@ -1,86 +1,248 @@
-"""From one document to all its runs: one at every point of the sweep."""
+"""The section `sweep`: axes in a grid, axes that go together, listed points, and what is left out.
 
-import copy
-import itertools
-import math
-from dataclasses import replace
+    sweep:
+      norm: [batch_norm, {name: group_norm, groups: 8}]  # or {label: value, ...}
+      seed: 0..4
+      zip: {batch_size: [32, 128], learning_rate: [0.05, 0.2]}
+      list: [{model.depth: 8, epochs: 9}, {model.depth: 20, epochs: 30}]  # or {label: point, ...}
+      exclude: [{norm: batch_norm, batch_size: 32}]
 
-from normlab.configs.axes import MOST_RUNS, Point, joined, read_axes
-from normlab.configs.config import RunConfig, resolve
-from normlab.configs.exclusions import leave_out
-from normlab.configs.learning_rate import RATE, rate_place, settle_rate
-from normlab.configs.source import full_path, spell_out_names
-from normlab.configs.yaml_source import Document, Problem
+Each of the first four is a factor, some alternatives, and the runs are the product of all factors.
+"""
+
+import functools
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from normlab.configs.labels import as_label, value_label
+from normlab.configs.learning_rate import RATE
+from normlab.configs.schema import CALLS, RANGE, show
+from normlab.configs.source import FORMS, Fixed, full_path, obstacle
+from normlab.configs.yaml_source import Document, Path, Problem
+from normlab.errors import did_you_mean
+from normlab.training.recipe import Recipe
+
+SWEPT = (*CALLS, "train", "decay")
+"""The sections that an axis can lie in."""
+
+MOST_RUNS = 10_000
+"""More than this is a slip of the finger in a range, and listing them would take minutes."""
 
 
-def expand(document: Document) -> tuple[list[RunConfig], list[Problem]]:
-    """All runs of a config, in the order in which they are made, and all that is wrong with it."""
-    points, problems = _points(document)
-    sweepless = copy.deepcopy(document)
-    sweepless.value.pop("sweep", None)
-    runs: list[RunConfig] = []
-    for point in points:
-        run, found = _run_at(point, copy.deepcopy(sweepless))
-        problems += found
-        runs += [run] if run is not None else []
-    return runs, problems + _repeated(runs, document)
+@dataclass(frozen=True)
+class Point:
+    """Values of some axes of the sweep.
 
-
-def is_tied(document: Document) -> bool:
-    """Whether some axes go together, so that none of them can be overridden alone."""
-    sweep = document.value.get("sweep")
-    return isinstance(sweep, dict) and any(sweep.get(form) for form in ("zip", "list"))
-
-
-def _points(document: Document) -> tuple[list[Point], list[Problem]]:
-    """The points of the sweep in order, the last factor varying fastest, and all its mistakes.
-
-    Without a sweep there is one point, which has no axes. If there are too many to list, there
-    are none.
+    Attributes:
+        values: by axis.
+        names: what the config calls a value, by axis, where it says so.
+        words: what stands in the arm's name for an axis, where the config says so.
     """
-    factors, axes, problems = read_axes(document)
-    if math.prod(map(len, factors)) > MOST_RUNS:
-        message = f"the sweep has more than {MOST_RUNS} runs; split it into several files"
-        return [], [*problems, Problem(document.mark(("sweep",)), message)]
-    points = [joined(parts) for parts in itertools.product(*factors)]
-    left, found = leave_out(points, document, axes, whole=not problems)
-    return left, problems + found
+
+    values: dict[str, Document] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
+
+    def __or__(self, other: "Point") -> "Point":
+        return Point(self.values | other.values, self.names | other.names, self.words | other.words)
+
+    def has(self, axis: str, wanted: Any) -> bool:
+        """Whether its value on an axis is this one, or is called so."""
+        value = spelt_out(axis, self.values[axis].value)
+        return self.names.get(axis) == as_label(wanted) or value == spelt_out(axis, wanted)
+
+    def label(self, axis: str) -> str:
+        """Its value on an axis, for people."""
+        value = spelt_out(axis, self.values[axis].value)
+        return self.names.get(axis) or as_label(value_label(value))
 
 
-def _run_at(point: Point, variant: Document) -> tuple[RunConfig | None, list[Problem]]:
-    """The run at one point of the sweep, or everything that is wrong with it."""
-    paths = {full_path(axis): axis for axis in point.values}
-    for path, axis in paths.items():
-        # A copy, because other points share it, and what is below it may be written to.
-        variant.replace(path, copy.deepcopy(point.values[axis]))
-    spell_out_names(variant)
-    axes = {axis: copy.deepcopy(variant.part(path).value) for path, axis in paths.items()}
-    place = rate_place(variant) if RATE[0] in variant.value else None
-    if place in paths:
-        message = f"the axis '{paths[place]}' and 'learning_rate' set the same; keep one"
-        return None, [Problem(variant.key_mark(RATE), message)]
-    if place is not None and isinstance(axes.get(place[0]), dict):
-        # It overwrites what a swept schedule or optimiser says, which labels must not repeat.
-        axes[place[0]].pop(place[1], None)
-    problems = settle_rate(variant)
-    run, found = resolve(variant, axes)
-    if run is None or problems:
-        return None, problems + found
-    return replace(run, names=point.names, words=point.words), []
+def spelt_out(axis: str, value: Any) -> Any:
+    """A value of an axis, with a call that is only named as the mapping it stands for.
+
+    >>> spelt_out("norm", "identity"), spelt_out("model.activation", "identity")
+    ({'name': 'identity'}, 'identity')
+    """
+    return {"name": value} if axis in CALLS and isinstance(value, str) else value
 
 
-def _repeated(runs: list[RunConfig], document: Document) -> list[Problem]:
-    hashes: set[str] = set()
-    called: set[tuple[str, int]] = set()
-    messages = []
-    for run in runs:
-        if run.hash in hashes:
-            messages.append(f"two runs of the sweep are the same: '{run.arm}' with seed {run.seed}")
-        elif (run.arm, run.seed) in called:
-            messages.append(
-                f"two different runs are called '{run.arm}' with seed {run.seed}; "
-                "give each a label of its own"
+def read_axes(document: Document) -> tuple[list[list[Point]], list[str], list[Problem]]:
+    """The factors of the sweep in order, all their axes, and every mistake in them."""
+    reader = _Reader(document)
+    return reader.factors(), list(reader.axes), reader.problems
+
+
+def joined(parts: Iterable[Point]) -> Point:
+    """One point of what several points of different axes say."""
+    return functools.reduce(operator.or_, parts, Point())
+
+
+class _Reader:
+    """Reads the section, noting the mistakes on the way."""
+
+    def __init__(self, document: Document):
+        self.document = document
+        self.problems: list[Problem] = []
+        self.axes: dict[str, Path] = {}  # each with the place of its key
+        sweep = document.value.get("sweep")
+        self.sweep: dict[Any, Any] = sweep if isinstance(sweep, dict) else {}
+        if sweep is not None and not isinstance(sweep, dict):
+            message = f"'sweep' must be a mapping of axes to lists of values, found {show(sweep)}"
+            self.problems.append(Problem(document.mark(("sweep",)), message))
+
+    def factors(self) -> list[list[Point]]:
+        found: list[list[Point]] = []
+        for key, given in self.sweep.items():
+            path = ("sweep", key)
+            if isinstance(given, Fixed) or (key in FORMS and given is None):
+                continue
+            if key == "zip":
+                groups = range(len(given)) if isinstance(given, list) else [None]
+                found += [self.zipped(path if i is None else (*path, i)) for i in groups]
+            elif key == "list":
+                found.append(self.listed(path))
+            elif key != "exclude" and self.claims(path):
+                axis = str(key)
+                found.append([self.point(axis, *value) for value in self.values(path)])
+        return [factor for factor in found if factor]
+
+    def claims(self, path: Path) -> bool:
+        """Whether the key at `path` is an axis, and no other axis sets what it sets."""
+        axis = str(path[-1])
+        meant = full_path(axis)
+        if meant != RATE and (meant[0] not in SWEPT or not all(meant)):
+            hint = did_you_mean(axis, [*SWEPT, *Recipe.__dataclass_fields__, *RATE, *FORMS])
+            message = f"nothing is called '{axis}' that could be swept; {hint}"
+        else:
+            message = obstacle(self.document, meant) or self.clash(axis)
+        if message is not None:
+            self.problems.append(Problem(self.document.key_mark(path), message))
+            return False
+        self.axes[axis] = path
+        return True
+
+    def clash(self, axis: str) -> str | None:
+        """What to say if an axis sets what another axis sets, or a part of it."""
+        if axis in self.axes:
+            first = self.document.key_mark(self.axes[axis])
+            return f"the axis '{axis}' is given twice in the sweep, first at {first}; keep one"
+        for other in self.axes:
+            shorter, longer = sorted((full_path(axis), full_path(other)), key=len)
+            if longer[: len(shorter)] == shorter:
+                return f"the axes '{other}' and '{axis}' would overwrite each other; keep one"
+        return None
+
+    def values(self, path: Path) -> list[tuple[str | None, Document]]:
+        """The values of the axis at `path`, each with its label, if it has one."""
+        axis, given = path[-1], self.at(path)
+        if isinstance(given, list) and given:
+            return [(None, self.value((*path, i), path)) for i in range(len(given))]
+        if isinstance(given, dict) and given and not (axis in CALLS and "name" in given):
+            return [(self.label((*path, key)), self.value((*path, key), path)) for key in given]
+        match = RANGE.fullmatch(given) if isinstance(given, str) else None
+        first, last = map(int, match.groups()) if match else (1, 0)
+        if first <= last:
+            last = min(last, first + MOST_RUNS)  # which is one too many, and is told so
+            marks = {(): self.document.mark(path)}
+            numbers = range(first, last + 1)
+            return [(None, Document(self.document.source, n, dict(marks))) for n in numbers]
+        message = (
+            f"the axis '{axis}' must be a list of values, or a range such as 0..4, "
+            f"found {show(given)}"
+        )
+        if isinstance(given, dict) and given:
+            message += "; one value needs brackets around it: [{...}]"
+        self.complain(path, message)
+        return []
+
+    def zipped(self, path: Path) -> list[Point]:
+        """The points of axes that go together, value by value."""
+        given = self.at(path)
+        if not isinstance(given, dict) or not given:
+            message = (
+                "'zip' must be a mapping of axes to lists of values, or a list of such mappings, "
+                f"found {show(given)}"
             )
-        hashes.add(run.hash)
-        called.add((run.arm, run.seed))
-    return [Problem(document.mark(("sweep",)), message) for message in messages]
+            self.complain(path, message)
+            return []
+        columns = {str(a): self.values((*path, a)) for a in given if self.claims((*path, a))}
+        columns = {axis: column for axis, column in columns.items() if column}
+        if len({len(column) for column in columns.values()}) > 1:
+            counts = ", ".join(f"'{axis}' has {len(column)}" for axis, column in columns.items())
+            message = (
+                "the axes of a 'zip' go together value by value, so each needs as many values as "
+                f"the others: {counts}"
+            )
+            self.complain(path, message)
+        return [
+            joined(self.point(axis, *value) for axis, value in zip(columns, row, strict=True))
+            for row in zip(*columns.values(), strict=False)
+        ]
+
+    def listed(self, path: Path) -> list[Point]:
+        """The points that are written out."""
+        given = self.at(path)
+        if not isinstance(given, list | dict) or not given:
+            message = (
+                "'list' must be a list of points, or a mapping of labels to points, "
+                f"found {show(given)}"
+            )
+            self.complain(path, message)
+            return []
+        points: list[Point] = []
+        first: list[Any] = []
+        for key in given if isinstance(given, dict) else range(len(given)):
+            here, point = (*path, key), given[key]
+            if not isinstance(point, dict) or not point:
+                message = (
+                    "a point of 'list' must be a mapping of axes to values, as in "
+                    f"{{norm: batch_norm, batch_size: 32}}, found {show(point)}"
+                )
+                self.complain(here, message)
+                continue
+            if not first:
+                first = list(point)
+                axes = [axis for axis in first if self.claims((*here, axis))]
+            elif point.keys() != set(first):
+                message = (
+                    "the points of 'list' must all have the same axes: the first has "
+                    f"{_words(first)}, this one {_words(point)}"
+                )
+                self.complain(here, message)
+                continue
+            words = {}
+            if isinstance(given, dict):  # one word for all of the point's axes
+                words = {**dict.fromkeys(axes, ""), axes[0]: self.label(here)} if axes else {}
+            points.append(Point({a: self.value((*here, a), (*here, a)) for a in axes}, {}, words))
+        return points
+
+    def at(self, path: Path) -> Any:
+        value = self.document.value
+        for key in path:
+            value = value[key]
+        return value
+
+    def value(self, path: Path, axis: Path) -> Document:
+        """The value at `path`, which keeps in mind where the key of its axis stands."""
+        value = self.document.part(path)
+        value.key_marks[()] = self.document.key_mark(axis)
+        return value
+
+    def point(self, axis: str, label: str | None, value: Document) -> Point:
+        named = {} if label is None else {axis: label}
+        return Point({axis: value}, named, named)
+
+    def label(self, path: Path) -> str:
+        label = as_label(path[-1])
+        if not label.strip():
+            self.problems.append(Problem(self.document.key_mark(path), "a label must not be empty"))
+        return label
+
+    def complain(self, path: Path, message: str) -> None:
+        self.problems.append(Problem(self.document.mark(path), message))
+
+
+def _words(axes: Iterable[Any]) -> str:
+    return " and ".join(f"'{axis}'" for axis in axes)
