@@ -29,8 +29,8 @@ import numpy as np
 import normlab
 from experiments.speed.harness import fresh_process, save, table
 from normlab.configs import build
-from normlab.configs.config import RunConfig
 from normlab.configs.experiment import load_experiment
+from normlab.configs.run_config import RunConfig
 from normlab.engine import pool
 from normlab.training.state import DeviceData
 

@@ -16,12 +16,13 @@ import optax
 from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES, snake_case
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
 from normlab.configs.own_code import loaded_code
-from normlab.configs.schema import COMMON_TO_DATA, as_argument
+from normlab.configs.sections import COMMON_TO_DATA
+from normlab.configs.signatures import as_argument
 from normlab.core import KernelTransform, Normaliser
 from normlab.data.dataset import Dataset, Outline
 from normlab.errors import UserError
 from normlab.probes.contract import Probe
-from normlab.training.optimizer import RoleMask, with_recipe, decayed
+from normlab.training.optimizer import RoleMask, decayed, with_recipe
 from normlab.training.program import Program
 from normlab.training.rates import rated
 from normlab.training.recipe import Recipe

@@ -3,8 +3,8 @@
 from typing import Any
 
 from normlab.configs import build
-from normlab.configs.schema import check_arguments, show
-from normlab.configs.yaml_source import Document, Path, Problem
+from normlab.configs.document import Document, Path, Problem
+from normlab.configs.signatures import check_arguments, show
 from normlab.errors import UserError
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from normlab.configs import probes
-from normlab.configs.schema import show
-from normlab.configs.yaml_source import Document, Problem
+from normlab.configs.document import Document, Problem
+from normlab.configs.signatures import show
 from normlab.errors import UserError, did_you_mean
 from normlab.measures.claims import Claim, Expectation, Point, parse_floor, select
 from normlab.measures.measures import Measure

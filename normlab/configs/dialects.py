@@ -8,8 +8,8 @@ default. A resolved config holds what that amounts to, so it has the hash of the
 
 import re
 
-from normlab.configs.schema import show
-from normlab.configs.yaml_source import Document, Mark, Path, Problem
+from normlab.configs.document import Document, Mark, Path, Problem
+from normlab.configs.signatures import show
 from normlab.dialects.library import dialect
 from normlab.errors import FieldError, UserError
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from normlab.configs.axes import Point, spelt_out
-from normlab.configs.labels import as_label
-from normlab.configs.schema import show
-from normlab.configs.source import Fixed, full_path
-from normlab.configs.yaml_source import Document, Path, Problem, flow
+from normlab.configs.document import Document, Path, Problem, flow
+from normlab.configs.overrides import Fixed, full_path
+from normlab.configs.run_config import as_label
+from normlab.configs.signatures import show
+from normlab.configs.sweep import Point, spelt_out
 from normlab.errors import did_you_mean
 
 EXAMPLE = "{norm: instance_norm, batch_size: 1}"

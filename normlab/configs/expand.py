@@ -5,12 +5,13 @@ import itertools
 import math
 from dataclasses import replace
 
-from normlab.configs.axes import MOST_RUNS, Point, joined, read_axes
-from normlab.configs.config import RunConfig, resolve
+from normlab.configs.document import Document, Problem
 from normlab.configs.exclusions import leave_out
 from normlab.configs.learning_rate import RATE, rate_place, settle_rate
-from normlab.configs.source import full_path, spell_out_names
-from normlab.configs.yaml_source import Document, Problem
+from normlab.configs.overrides import full_path, spell_out_names
+from normlab.configs.resolve import resolve
+from normlab.configs.run_config import RunConfig
+from normlab.configs.sweep import MOST_RUNS, Point, joined, read_axes
 
 
 def expand(document: Document) -> tuple[list[RunConfig], list[Problem]]:

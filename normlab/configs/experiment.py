@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from normlab.configs.claims_check import Planned, check_measure, read_claims
-from normlab.configs.config import RunConfig
+from normlab.configs.claims import Planned, check_measure, read_claims
+from normlab.configs.document import ConfigError, Document, Problem, flow
+from normlab.configs.expand import expand, is_tied
+from normlab.configs.overrides import COMMAND_LINE, full_path, read
 from normlab.configs.probes import planned
-from normlab.configs.schema import Target, show
-from normlab.configs.source import COMMAND_LINE, full_path, read
-from normlab.configs.sweep import expand, is_tied
-from normlab.configs.tuning import DEFAULT_MEASURE, Trial, Tuning
-from normlab.configs.yaml_source import ConfigError, Document, Problem, flow
+from normlab.configs.run_config import RunConfig
+from normlab.configs.sections import Target
+from normlab.configs.signatures import show
+from normlab.configs.tune import DEFAULT_MEASURE, Trial, Tuning
 from normlab.errors import UserError, did_you_mean
 from normlab.measures.claims import Claim
 from normlab.measures.measures import ASKED_FOR, METRICS, Measure

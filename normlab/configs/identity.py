@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-from normlab.configs.yaml_source import Path
+from normlab.configs.document import Path
 
 ABSENT_IF: dict[Path, Any] = {
     ("kernel",): None,

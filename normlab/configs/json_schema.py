@@ -3,20 +3,12 @@
 from typing import Any
 
 from normlab.catalogue import AUGMENTATIONS, PROBES
-from normlab.configs.claims_check import KEYS
+from normlab.configs.claims import KEYS
 from normlab.configs.dialects import KEY, SECTIONS
 from normlab.configs.probes import Probing
-from normlab.configs.schema import (
-    CALLS,
-    COMMON_TO_DATA,
-    OWN,
-    RANGE,
-    REQUIRED,
-    SETTINGS,
-    WORDS,
-    fields_model,
-)
-from normlab.configs.tuning import DEFAULT_MEASURE
+from normlab.configs.sections import CALLS, COMMON_TO_DATA, OWN, RANGE, REQUIRED, SETTINGS, WORDS
+from normlab.configs.signatures import fields_model
+from normlab.configs.tune import DEFAULT_MEASURE
 from normlab.dialects.library import Dialect, dialects_of
 from normlab.measures.measures import MEASURES
 

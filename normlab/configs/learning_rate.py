@@ -3,9 +3,9 @@
 import inspect
 from typing import Any
 
+from normlab.configs.document import Document, Problem
 from normlab.configs.optax_names import SCHEDULES
-from normlab.configs.schema import LENGTHS
-from normlab.configs.yaml_source import Document, Problem
+from normlab.configs.sections import LENGTHS
 from normlab.errors import UserError
 
 RATE = ("learning_rate",)

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from normlab.configs.learning_rate import RATE, rate_place
-from normlab.configs.schema import CALLS, SETTINGS, TOP_LEVEL, show
-from normlab.configs.yaml_source import (
+from normlab.configs.document import (
     ConfigError,
     Document,
     Mark,
@@ -15,6 +13,9 @@ from normlab.configs.yaml_source import (
     Problem,
     parse,
 )
+from normlab.configs.learning_rate import RATE, rate_place
+from normlab.configs.sections import CALLS, SETTINGS, TOP_LEVEL
+from normlab.configs.signatures import show
 from normlab.errors import UserError
 from normlab.training.recipe import Recipe
 

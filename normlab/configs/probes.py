@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from normlab.configs import build
-from normlab.configs.yaml_source import Document, Path, Problem
+from normlab.configs.document import Document, Path, Problem
 from normlab.data.dataset import Outline
 from normlab.errors import UserError, require_field
 from normlab.measures.probe_values import END

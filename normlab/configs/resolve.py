@@ -1,7 +1,6 @@
 """One run's config, resolved: checked, every default filled in, and identified by its hash."""
 
 import re
-from dataclasses import dataclass, field
 from typing import Any
 
 from normlab.catalogue import AUGMENTATIONS, PROBES
@@ -9,97 +8,15 @@ from normlab.configs import build, probes
 from normlab.configs.calls import check_list, check_named
 from normlab.configs.cross_checks import mismatches
 from normlab.configs.dialects import translate_dialect
-from normlab.configs.identity import ABSENT_IF, short_hash, without
-from normlab.configs.labels import is_call, value_label
+from normlab.configs.document import Document, Problem
+from normlab.configs.identity import ABSENT_IF, without
 from normlab.configs.own_code import own_code
-from normlab.configs.schema import (
-    CALLS,
-    LENGTHS,
-    OWN,
-    REQUIRED,
-    SETTINGS,
-    TOP_LEVEL,
-    WORDS,
-    check_arguments,
-    show,
-)
-from normlab.configs.yaml_source import Document, Path, Problem, flow
+from normlab.configs.run_config import SECTIONS, RunConfig
+from normlab.configs.sections import CALLS, LENGTHS, OWN, REQUIRED, SETTINGS, TOP_LEVEL, WORDS
+from normlab.configs.signatures import check_arguments, show
 from normlab.errors import FieldError, UserError, did_you_mean
 
 FOLDER_NAME = re.compile(r"\w[\w .=+-]{0,99}")
-SECTIONS = ("data", "model", "norm", "kernel", "optimizer", "schedule", "decay", "train", "probes")
-"""The sections of a resolved config, in the order in which they are shown."""
-
-
-@dataclass(frozen=True, eq=False)
-class RunConfig:
-    """What one run does, with nothing left open.
-
-    Attributes:
-        sections: section to keys to values; a valid config itself.
-        origins: where each value was given, by path; a path that is absent is a default.
-        axes: the values of the sweep's axes that make this run what it is.
-        names: what the config calls the value of an axis, where it says so.
-        words: what stands in the arm's name for an axis, where that is the config's choice.
-        own_code: the modules of the person's own that it names, with the hashes of their source.
-    """
-
-    sections: dict[str, Any]
-    origins: dict[Path, str] = field(default_factory=dict)
-    axes: dict[str, Any] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    words: dict[str, str] = field(default_factory=dict)
-    own_code: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def hash(self) -> str:
-        """Ten hex digits: the same for the same resolved config, whatever file it came from.
-
-        Where the config names code of the person's own, its source counts too.
-        """
-        return short_hash(self.sections, self.own_code)
-
-    @property
-    def program_hash(self) -> str:
-        """As `hash`, but the same for every seed and learning rate: runs with one program."""
-        return short_hash(build.of_one_program(self.sections), self.own_code)
-
-    @property
-    def seed(self) -> int:
-        """The run's seed."""
-        return self.sections["train"]["seed"]
-
-    @property
-    def arm(self) -> str:
-        """What sets this run's arm apart from the others, without the seed."""
-        words = [self.words.get(axis, self._word(axis)) for axis in self.axes]
-        return ", ".join(filter(None, words)) or self.sections["norm"]["name"]
-
-    def _word(self, axis: str) -> str:
-        if axis not in self.labels:  # a seed
-            return ""
-        label = self.labels[axis]
-        return label if is_call(self.axes[axis]) else f"{axis}={flow(label)}"
-
-    @property
-    def labels(self) -> dict[str, Any]:
-        """The axes but the seed: as the config calls the value, or else `value_label` of it."""
-        return {
-            axis: self.names.get(axis, value_label(value))
-            for axis, value in self.axes.items()
-            if not _is_seed(axis)
-        }
-
-    @property
-    def id(self) -> str:
-        """The name of the run's folder."""
-        words = "".join(c if c.isalnum() or c in "_.=-" else "-" for c in self.arm)
-        slug = "-".join(filter(None, words.split("-")))[:60]
-        return f"{slug}-s{self.seed}-{self.hash}"
-
-
-def _is_seed(axis: str) -> bool:
-    return axis in ("seed", "train.seed")
 
 
 def resolve(document: Document, axes: dict[str, Any]) -> tuple[RunConfig | None, list[Problem]]:

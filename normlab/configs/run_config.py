@@ -1,8 +1,85 @@
-"""What people and reports call the values of a sweep's axes."""
+"""One run's config, resolved: every default filled in, named for people, identified by its hash."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
-from normlab.configs.yaml_source import flow
+from normlab.configs import build
+from normlab.configs.document import Path, flow
+from normlab.configs.identity import short_hash
+
+SECTIONS = ("data", "model", "norm", "kernel", "optimizer", "schedule", "decay", "train", "probes")
+"""The sections of a resolved config, in the order in which they are shown."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunConfig:
+    """What one run does, with nothing left open.
+
+    Attributes:
+        sections: section to keys to values; a valid config itself.
+        origins: where each value was given, by path; a path that is absent is a default.
+        axes: the values of the sweep's axes that make this run what it is.
+        names: what the config calls the value of an axis, where it says so.
+        words: what stands in the arm's name for an axis, where that is the config's choice.
+        own_code: the modules of the person's own that it names, with the hashes of their source.
+    """
+
+    sections: dict[str, Any]
+    origins: dict[Path, str] = field(default_factory=dict)
+    axes: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
+    own_code: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """Ten hex digits: the same for the same resolved config, whatever file it came from.
+
+        Where the config names code of the person's own, its source counts too.
+        """
+        return short_hash(self.sections, self.own_code)
+
+    @property
+    def program_hash(self) -> str:
+        """As `hash`, but the same for every seed and learning rate: runs with one program."""
+        return short_hash(build.of_one_program(self.sections), self.own_code)
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.sections["train"]["seed"]
+
+    @property
+    def arm(self) -> str:
+        """What sets this run's arm apart from the others, without the seed."""
+        words = [self.words.get(axis, self._word(axis)) for axis in self.axes]
+        return ", ".join(filter(None, words)) or self.sections["norm"]["name"]
+
+    def _word(self, axis: str) -> str:
+        if axis not in self.labels:  # a seed
+            return ""
+        label = self.labels[axis]
+        return label if is_call(self.axes[axis]) else f"{axis}={flow(label)}"
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The axes but the seed: as the config calls the value, or else `value_label` of it."""
+        return {
+            axis: self.names.get(axis, value_label(value))
+            for axis, value in self.axes.items()
+            if not _is_seed(axis)
+        }
+
+    @property
+    def id(self) -> str:
+        """The name of the run's folder."""
+        words = "".join(c if c.isalnum() or c in "_.=-" else "-" for c in self.arm)
+        slug = "-".join(filter(None, words.split("-")))[:60]
+        return f"{slug}-s{self.seed}-{self.hash}"
+
+
+def _is_seed(axis: str) -> bool:
+    return axis in ("seed", "train.seed")
 
 
 def is_call(value: Any) -> bool:

@@ -6,111 +6,17 @@ key of the config, with its type and default. Pydantic checks the values and wri
 
 import inspect
 import json
-import re
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
 import pydantic
 
-from normlab.catalogue import DATA, KERNELS, MODELS, NORMS, Shelf
-from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES, OptaxShelf
-from normlab.configs.yaml_source import Document, Path, Problem
-from normlab.errors import FieldError, did_you_mean, require_field
+from normlab.configs.document import Document, Path, Problem
+from normlab.configs.sections import FILLED_IN, OPTIONAL, RANGE, STAND_INS
+from normlab.errors import FieldError, did_you_mean
 from normlab.models.slots import Dtype
-from normlab.training.optimizer import Role
-from normlab.training.recipe import Recipe
-
-CALLS: dict[str, Shelf | OptaxShelf] = {
-    "data": DATA,
-    "model": MODELS,
-    "norm": NORMS,
-    "kernel": KERNELS,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-}
-"""The sections that name something to call; their other keys are its arguments."""
-
-REQUIRED = {"data", "model", "norm", "optimizer"}
-"""Those that every experiment has; the others may be left out, or null."""
-
-COMMON_TO_DATA = {
-    "augment": "augmentations of every training batch, in turn",
-    "validation": "training examples to hold out, or own (of a dataset that has a validation split "
-    "itself); their metrics are val_loss and val_accuracy",
-}
-"""Keys of `data` that are not arguments of the dataset: every dataset has them."""
-
-OWN = "own"
-"""What `data.validation` is where it is no number."""
-
-FILLED_IN = {
-    "model": {"norm", "classes", "kernel", "parent", "name"},
-    "norm": {"axis_name"},
-    "optimizer": {"mask", "weight_decay_mask", "trust_ratio_mask", "key", "dtype_momentum"},
-}
-"""Arguments that a config does not give: they come from other sections or from the loop."""
-
-LENGTHS = ("decay_steps", "transition_steps")
-"""Arguments of schedules that are the length of the run where they are left out."""
-
-STAND_INS = {"model": {"norm": None, "classes": 1}}
-"""What is put for them where a section is checked by itself."""
-
-OPTIONAL = {"optimizer": {"learning_rate"}, "schedule": set(LENGTHS)}
-"""Arguments that their function requires but the config may leave out."""
-
-
-@dataclass(frozen=True)
-class Decay:
-    """Which parameters weight decay touches, and how much of it is added to the gradient.
-
-    Attributes:
-        rate: `rate * parameter` is added to the gradient (L2, torch's meaning for SGD).
-        roles: the parameters that any weight decay touches, this one and an optimiser's own
-            (`adamw`'s `weight_decay`): of "weight", "bias" and "norm" (a normaliser's own, and
-            what a kernel transform learns).
-    """
-
-    rate: float = 0.0
-    roles: tuple[Role, ...] = ("weight",)
-
-    def __post_init__(self) -> None:
-        require_field(self.rate >= 0, "rate", self.rate, "at least 0")
-
-
-@dataclass(frozen=True)
-class Target:
-    """The accuracy to which steps and seconds are counted in the table.
-
-    Attributes:
-        test_accuracy: between 0 and 1.
-    """
-
-    test_accuracy: float
-
-    def __post_init__(self) -> None:
-        inside = 0 < self.test_accuracy <= 1
-        require_field(inside, "test_accuracy", self.test_accuracy, "above 0 and at most 1")
-
-
-SETTINGS: dict[str, type] = {"train": Recipe, "decay": Decay, "target": Target}
-"""The sections that are plain settings."""
-
-WORDS = {
-    "name": "the experiment's name: its runs lie in a folder called so (default: the file's name)",
-    "question": "what the experiment asks, in a sentence",
-    "source": "the paper or thread that the question comes from",
-    "extends": "a config beside this one whose keys hold where this one has none",
-}
-"""The keys that are text."""
-
-TOP_LEVEL = (*WORDS, *CALLS, *SETTINGS, "probes", "sweep", "tune", "claims")
-
-RANGE = re.compile(r"([0-9]{1,10})\.\.([0-9]{1,10})")
-"""An axis in short: from the first number to the last, both included."""
 
 
 @cache

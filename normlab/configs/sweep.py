@@ -16,11 +16,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from normlab.configs.labels import as_label, value_label
+from normlab.configs.document import Document, Path, Problem
 from normlab.configs.learning_rate import RATE
-from normlab.configs.schema import CALLS, RANGE, show
-from normlab.configs.source import FORMS, Fixed, full_path, obstacle
-from normlab.configs.yaml_source import Document, Path, Problem
+from normlab.configs.overrides import FORMS, Fixed, full_path, obstacle
+from normlab.configs.run_config import as_label, value_label
+from normlab.configs.sections import CALLS, RANGE
+from normlab.configs.signatures import show
 from normlab.errors import did_you_mean
 from normlab.training.recipe import Recipe
 

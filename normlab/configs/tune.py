@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from normlab.configs.config import RunConfig
+from normlab.configs.run_config import RunConfig
 from normlab.errors import UserError
 from normlab.measures.measures import Measure
 from normlab.store.record import Record

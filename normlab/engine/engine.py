@@ -13,8 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from normlab.configs.config import RunConfig
 from normlab.configs.experiment import Experiment
+from normlab.configs.run_config import RunConfig
 from normlab.engine.maker import Maker, RunStarted, Task, was
 from normlab.engine.plan import Planned, entries_of, plan
 from normlab.engine.pool import Pool

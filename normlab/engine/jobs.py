@@ -5,8 +5,8 @@ from pathlib import Path
 import jax
 
 from normlab.configs import build
-from normlab.configs.config import RunConfig
 from normlab.configs.experiment import Experiment
+from normlab.configs.run_config import RunConfig
 from normlab.engine.process import usable_cores
 from normlab.measures.measures import Measure
 from normlab.store.layout import FINISHED

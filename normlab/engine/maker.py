@@ -8,9 +8,9 @@ from functools import cache
 from typing import Any
 
 from normlab.configs import build
-from normlab.configs.config import RunConfig
 from normlab.configs.own_code import check_same
 from normlab.configs.probes import look_at
+from normlab.configs.run_config import RunConfig
 from normlab.data.dataset import Dataset
 from normlab.engine import provenance, worker
 from normlab.engine.checkpoint import Checkpoints, check_rows

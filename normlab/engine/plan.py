@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from normlab.configs import build
-from normlab.configs.config import RunConfig
+from normlab.configs.run_config import RunConfig
 from normlab.engine.progress import Observer, finished_in, seconds_left
 from normlab.store.layout import FINISHED
 from normlab.store.run import Entry, Run

@@ -5,9 +5,10 @@ import inspect
 from typing import Any
 
 from normlab.catalogue import NORMS, PROBES, snake_case
+from normlab.configs.document import flow
 from normlab.configs.probes import Probing
-from normlab.configs.schema import SETTINGS, describe_type, fields_model
-from normlab.configs.yaml_source import flow
+from normlab.configs.sections import SETTINGS
+from normlab.configs.signatures import describe_type, fields_model
 from normlab.errors import UserError, did_you_mean
 from normlab.interface.costs import cost_of
 from normlab.interface.shelves import SHELVES

@@ -11,10 +11,10 @@ from rich.text import Text
 
 from normlab.catalogue import KERNELS, NORMS
 from normlab.configs import build
-from normlab.configs.config import RunConfig
 from normlab.configs.dialects import spoken_in
+from normlab.configs.document import flow, parse
 from normlab.configs.experiment import load_experiment
-from normlab.configs.yaml_source import flow, parse
+from normlab.configs.run_config import RunConfig
 from normlab.dialects.library import Dialect, Layer, dialect, entry_class
 from normlab.errors import UserError
 from normlab.interface.differences import DIFFERENCES, DOCS, of_field

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from normlab.configs.document import flow
 from normlab.configs.experiment import load_experiment
-from normlab.configs.yaml_source import flow
 from normlab.engine.engine import Engine
 from normlab.engine.jobs import jobs_for
 from normlab.engine.process import prepare

@@ -8,10 +8,10 @@ import jax
 from rich.console import Console
 
 from normlab.configs import build
-from normlab.configs.config import SECTIONS, RunConfig
+from normlab.configs.document import flow
 from normlab.configs.experiment import Experiment
-from normlab.configs.schema import LENGTHS
-from normlab.configs.yaml_source import flow
+from normlab.configs.run_config import SECTIONS, RunConfig
+from normlab.configs.sections import LENGTHS
 from normlab.engine.plan import plan
 from normlab.interface.console import describe_plan
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from normlab.configs.yaml_source import flow
+from normlab.configs.document import flow
 from normlab.errors import UserError
 from normlab.interface.runs_show import number
 from normlab.reports.columns import columns

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from normlab.configs.config import RunConfig
+from normlab.configs.run_config import RunConfig
 from normlab.engine.engine import RunEnded
 from normlab.engine.maker import RunStarted
 from normlab.errors import UserError, did_you_mean

@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib
 
-from normlab.configs.source import read
+from normlab.configs.overrides import read
 from normlab.errors import UserError
 from normlab.evidence.caveats import changes_of, made_with
 from normlab.evidence.compare import Comparison

@@ -3,8 +3,8 @@
 import pytest
 
 from normlab.catalogue import NORMS
+from normlab.configs.document import ConfigError
 from normlab.configs.experiment import load_experiment
-from normlab.configs.yaml_source import ConfigError
 
 EVERY_NORMALISER = ", ".join(NORMS.entries())
 

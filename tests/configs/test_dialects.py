@@ -2,9 +2,9 @@
 
 import pytest
 
+from normlab.configs.document import parse
 from normlab.configs.experiment import load_experiment
 from normlab.configs.json_schema import json_schema
-from normlab.configs.yaml_source import parse
 
 from .mistakes import problems_of, text
 

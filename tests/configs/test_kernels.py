@@ -9,9 +9,9 @@ import pytest
 
 from normlab.catalogue import KERNELS
 from normlab.configs import build
+from normlab.configs.document import parse
 from normlab.configs.experiment import load_experiment
 from normlab.configs.json_schema import json_schema
-from normlab.configs.yaml_source import parse
 from normlab.errors import UserError
 from normlab.interface.describe import describe_entry
 from normlab.weights import SpectralNorm, WeightNorm

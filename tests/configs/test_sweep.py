@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from normlab.configs.document import parse
 from normlab.configs.experiment import load_experiment
 from normlab.configs.json_schema import json_schema
-from normlab.configs.yaml_source import parse
 from normlab.errors import UserError
 
 from .mistakes import problems_of, text

@@ -10,7 +10,7 @@ from experiments import publish, which
 from experiments.questions import RESULTS, ROOT, notes, questions
 from normlab.configs.build import outline
 from normlab.configs.experiment import load_experiment
-from normlab.configs.source import read
+from normlab.configs.overrides import read
 from normlab.measures.claims import Claim
 from normlab.reports.publishing import PAGE
 from normlab.reports.publishing import page as results_page

@@ -2,7 +2,7 @@
 
 import pytest
 
-from normlab.configs.config import RunConfig
+from normlab.configs.run_config import RunConfig
 from normlab.engine.engine import RunEnded
 from normlab.engine.maker import RunStarted
 from normlab.errors import UserError
