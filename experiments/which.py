@@ -61,9 +61,7 @@ def section(situation: Situation, question: Question) -> list[str]:
     """What one question's results say of a situation: a row for each setting, then its claims."""
     measure, rows = Measure.parse(situation.measure), []
     judged = [
-        verdict
-        for verdict in question.verdicts
-        if str(Measure.parse(verdict.claim.measure)) == str(measure)
+        verdict for verdict in question.verdicts if str(verdict.claim.measured) == str(measure)
     ]
     stand = [verdict for verdict in judged if not verdict.retracted]
     beware = question.remarks.beware

@@ -7,7 +7,7 @@ from normlab.configs import probes
 from normlab.configs.document import Document, Problem
 from normlab.configs.signatures import show
 from normlab.errors import UserError, did_you_mean
-from normlab.measures.claims import Claim, Expectation, Point, parse_floor, select
+from normlab.measures.claims import Claim, Expectation, Floor, HasArm, select
 from normlab.measures.measures import Measure
 from normlab.measures.probe_values import END, check_reduction, find
 from normlab.measures.value import NoValueError
@@ -82,7 +82,7 @@ def _read_claim(part: Document) -> tuple[Claim | None, list[Problem]]:
         message = "claim: 'compare' is written as in {left: batch_norm, right: identity}"
         problems.append(Problem(part.mark(("compare",)), f"{message}, found {show(compare)}"))
     for key, parse in (("measure", Measure.parse), ("expect", Expectation.parse),
-                       ("floor", parse_floor)):  # fmt: skip
+                       ("floor", Floor.parse)):  # fmt: skip
         if isinstance(value.get(key), str):
             try:
                 parse(value[key])
@@ -91,20 +91,20 @@ def _read_claim(part: Document) -> tuple[Claim | None, list[Problem]]:
     if problems:
         return None, problems
     rest = {key: value[key] for key in value if key != "compare"}
-    claim = Claim(left=compare["left"], right=compare.get("right"), **rest)
-    alone = claim.expectation.quantity == "mean"
-    if alone != (claim.right is None):
-        message = "a mean is that of 'left' alone; a difference or ratio needs 'right' too"
-        return None, [Problem(part.mark(("compare",)), f"claim: {message}")]
+    try:
+        claim = Claim(left=compare["left"], right=compare.get("right"), **rest)
+        claim.check_arms()
+    except UserError as error:
+        return None, [Problem(part.mark(("compare",)), f"claim: {error}")]
     return claim, []
 
 
 def _check_against(
     claim: Claim, part: Document, points: list[Planned], metrics: Iterable[str]
 ) -> list[Problem]:
-    measures = {"measure": Measure.parse(claim.measure)}
-    if claim.floor is not None:
-        measures["floor"] = parse_floor(claim.floor)[0]
+    measures = {"measure": claim.measured}
+    if claim.threshold is not None:
+        measures["floor"] = claim.threshold.measure
     problems = []
     for key, measure in measures.items():
         try:
@@ -123,7 +123,7 @@ def _check_against(
     return problems
 
 
-def check_measure(measure: Measure, points: Iterable[Point], metrics: Iterable[str]) -> None:
+def check_measure(measure: Measure, points: Iterable[HasArm], metrics: Iterable[str]) -> None:
     """Whether runs like these can have a measure.
 
     Raises:
@@ -139,7 +139,7 @@ def check_measure(measure: Measure, points: Iterable[Point], metrics: Iterable[s
             )
         raise UserError(f"{measure}: there is no '{lacking[0]}'; add {name} to train.metrics")
     axis = measure.axis
-    if "quantity" in measure.kind.takes:
+    if "quantity" in measure.definition.takes:
         check_probe(measure, points)
     if axis is None:
         return
@@ -152,7 +152,7 @@ def check_measure(measure: Measure, points: Iterable[Point], metrics: Iterable[s
         )
 
 
-def check_probe(measure: Measure, points: Iterable[Point]) -> None:
+def check_probe(measure: Measure, points: Iterable[HasArm]) -> None:
     """Whether runs like these will record what a measure of probes names.
 
     Raises:

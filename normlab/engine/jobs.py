@@ -8,7 +8,6 @@ from normlab.configs import build
 from normlab.configs.experiment import Experiment
 from normlab.configs.run_config import RunConfig
 from normlab.engine.process import usable_cores
-from normlab.measures.measures import Measure
 from normlab.store.layout import FINISHED
 from normlab.store.run import Run
 
@@ -46,7 +45,7 @@ def _examples(run: RunConfig) -> int:
 
 
 def _is_about_seconds(experiment: Experiment) -> bool:
-    measures = [Measure.parse(claim.measure) for claim in experiment.claims]
+    measures = [claim.measured for claim in experiment.claims]
     if experiment.tuning is not None:
         measures.append(experiment.tuning.measure)
-    return any(measure.kind.unit == "s" for measure in measures)
+    return any(measure.definition.unit == "s" for measure in measures)

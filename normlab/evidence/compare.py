@@ -134,7 +134,7 @@ class Comparison:
         """The standard error that the choice of test examples leaves in the best arm's accuracy."""
         finished = [record for record in self.records if record.finished]
         name = "test_accuracy"
-        if self.measure.metrics != (name,) or self.measure.kind.unit or not finished:
+        if self.measure.metrics != (name,) or self.measure.definition.unit or not finished:
             return None
         top = max((arm.mean.estimate for arm in self.arms if arm.sample.complete), default=0.5)
         return sampling_error(min(max(top, 0.0), 1.0), finished[0].data["test_examples"])

@@ -77,7 +77,7 @@ def skewed(measure: Measure, one: Sample) -> bool:
         return False
     distances = [one.values]
     shares = bool(measure.metrics) and all(not m.endswith("loss") for m in measure.metrics)
-    if shares and not measure.kind.unit and measure.name in ("final", "best", "area"):
+    if shares and not measure.definition.unit and measure.name in ("final", "best", "area"):
         distances.append(1 - one.values)
     nearest = min(distances, key=np.mean)
     return bool(nearest.std(ddof=1) > SKEWED * nearest.mean())

@@ -91,7 +91,7 @@ def sample(name: str, records: Iterable[Record], measure: Measure) -> Sample:
         len(by_seed),
         tuple(troubles),
         binary=measure.name == "diverged",
-        exact=measure.kind.exact,
+        exact=measure.definition.exact,
         grain=1 / runs[0][0].data["test_examples"]
         if runs and counted
         else _grain(measure, numbers),
@@ -129,7 +129,7 @@ def _grain(measure: Measure, values: np.ndarray) -> float:
     They show a step where they lie whole steps apart, the least of which is the step.
     """
     accuracies = [name.endswith("accuracy") for name in measure.metrics]
-    if measure.kind.unit == "s" or (accuracies and not any(accuracies)):
+    if measure.definition.unit == "s" or (accuracies and not any(accuracies)):
         return 0.0
     gaps = np.diff(np.sort(values))
     gaps = gaps[gaps > 1e-6 * np.abs(values).max(initial=0)]

@@ -20,8 +20,7 @@ from normlab.evidence.intervals import LEVEL, Interval
 from normlab.evidence.power import MOST_SEEDS, between
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.samples import Sample, sample
-from normlab.measures.claims import Claim, name_of, parse_floor, read_claim, select
-from normlab.measures.measures import Measure
+from normlab.measures.claims import Claim, name_of, read_claim, select
 from normlab.store.layout import CLAIMS, EXPERIMENT, PUBLISHED
 from normlab.store.record import Record, read_records
 from normlab.store.runs import Runs
@@ -109,7 +108,7 @@ def _file(runs: Runs, name: str) -> Path:
 
 def _weigh(claim: Claim, records: list[Record], withdrawn: bool = False) -> Verdict:
     """Measure a claim; what the interval then says is for `_decide`."""
-    measure = Measure.parse(claim.measure)
+    measure = claim.measured
     try:
         arms = [select(records, selector, measure.axis) for selector in claim.selectors]
     except UserError as error:  # the config has changed since
@@ -148,14 +147,17 @@ def _stood(claim: Claim, records: list[Record]) -> bool:
 
 def _underfit(claim: Claim, arms: list[list[Record]]) -> str:
     """Why the claim cannot be decided by these arms, if they have not learned enough."""
-    if claim.floor is None:
+    floor = claim.threshold
+    if floor is None:
         return ""
-    measure, bound, at_least = parse_floor(claim.floor)
-    means = [float(sample("", arm, measure).values.mean()) for arm in arms]
-    best = max(means) if at_least else min(means)
-    if best >= bound if at_least else best <= bound:
+    means = [float(sample("", arm, floor.measure).values.mean()) for arm in arms]
+    best = max(means) if floor.at_least else min(means)
+    if best >= floor.bound if floor.at_least else best <= floor.bound:
         return ""
-    return f"the arms underfit: the best mean of {measure} is {best:.3g}, and the floor {bound:g}"
+    return (
+        f"the arms underfit: the best mean of {floor.measure} is {best:.3g}, "
+        f"and the floor {floor.bound:g}"
+    )
 
 
 def _decide(weighed: list[Verdict]) -> list[Verdict]:
@@ -183,7 +185,7 @@ def _conclude(verdict: Verdict, stopped: bool) -> Verdict:
     if outcome is not None:
         where = {"supported": "inside", "refuted": "outside"}[outcome]
         why = f"the interval lies wholly {where}"
-        caveats = doubts(Measure.parse(verdict.claim.measure), verdict.arms)
+        caveats = doubts(verdict.claim.measured, verdict.arms)
         return replace(verdict, outcome=outcome, why="; but ".join([why, *caveats]))
     if found.lacking:
         return replace(verdict, why=found.lacking)

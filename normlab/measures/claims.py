@@ -10,16 +10,18 @@
 hashes of the claims that stood when it began, which is how a later one is told.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from normlab.errors import UserError
+from normlab.errors import FieldError, UserError
 from normlab.measures.measures import Measure
 from normlab.store.files import DamagedError
 
@@ -105,7 +107,40 @@ def _beyond(end: float, bound: float, strict: bool) -> bool:
     return end > bound or (end == bound and not (strict and math.isfinite(bound)))
 
 
-class Point(Protocol):
+@dataclass(frozen=True)
+class Floor:
+    """The least that arms must have learned for a claim about them to be decided.
+
+    Attributes:
+        measure: what is measured of every run.
+        bound: what the mean of one of the arms must reach.
+        at_least: whether it must be at least the bound; at most the bound otherwise.
+
+    >>> floor = Floor.parse("final(test_accuracy) >= 0.3")
+    >>> str(floor.measure), floor.bound, floor.at_least
+    ('final(test_accuracy)', 0.3, True)
+    """
+
+    measure: Measure
+    bound: float
+    at_least: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "Floor":
+        """Read a floor.
+
+        Raises:
+            UserError: the text is no measure with `>=` or `<=` and a number.
+        """
+        match = re.fullmatch(r"(.*?)\s*(<=|>=)\s*([-+0-9.eE]+)", text.strip())
+        if match:
+            measure = Measure.parse(match[1])
+            with contextlib.suppress(ValueError):  # such as 1.2.3
+                return cls(measure, float(match[3]), match[2] == ">=")
+        raise UserError(f"a floor is written as in final(test_accuracy) >= 0.3, found '{text}'")
+
+
+class HasArm(Protocol):
     """A run of the sweep, planned or made."""
 
     @property
@@ -153,20 +188,48 @@ class Claim:
     paired: bool | None = None
     source: str | None = None
 
+    def __post_init__(self) -> None:
+        for field, parsed in (("measure", "measured"), ("expect", "expectation"),
+                              ("floor", "threshold")):  # fmt: skip
+            try:
+                getattr(self, parsed)
+            except UserError as error:
+                raise FieldError(field, str(error)) from None
+
+    def check_arms(self) -> None:
+        """Check that the claim names as many arms as its expectation is about.
+
+        Raises:
+            FieldError: it names one too few or one too many.
+        """
+        if (self.expectation.quantity == "mean") != (self.right is None):
+            message = "a mean is that of 'left' alone; a difference or ratio needs 'right' too"
+            raise FieldError("compare", message)
+
     @property
     def hash(self) -> str:
         """Ten hex digits that change with any word of it."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
-    @property
+    @cached_property
+    def measured(self) -> Measure:
+        """The measure that `measure` names."""
+        return Measure.parse(self.measure)
+
+    @cached_property
     def expectation(self) -> Expectation:
-        """`expect`, read."""
+        """The region that `expect` names."""
         return Expectation.parse(self.expect)
+
+    @cached_property
+    def threshold(self) -> Floor | None:
+        """The bound that `floor` names, if there is one."""
+        return None if self.floor is None else Floor.parse(self.floor)
 
     @property
     def selectors(self) -> list[Selector]:
-        """Those of `left` and `right` that there are."""
+        """The selectors of one arm or of two: `left`, and `right` where it is given."""
         return [self.left] if self.right is None else [self.left, self.right]
 
 
@@ -181,35 +244,11 @@ def read_claim(kept: dict[str, Any], file: Path) -> Claim:
         if unknown:
             raise UserError(f"it has no key '{min(unknown)}'")
         claim = Claim(**kept)
-        Measure.parse(claim.measure)
-        if (claim.expectation.quantity == "mean") != (claim.right is None):
-            raise UserError("a mean is that of one arm; a difference or a ratio needs two")
-        if claim.floor is not None:
-            parse_floor(claim.floor)
+        claim.check_arms()
     except UserError as error:
         mend = "restore it from a copy, or judge the claim with the normlab that wrote it"
         raise DamagedError(file, f"claim '{kept['says']}': {error}", mend) from None
     return claim
-
-
-def parse_floor(text: str) -> tuple[Measure, float, bool]:
-    """The measure, the bound, and whether values must be at least (not at most) the bound.
-
-    >>> measure, bound, at_least = parse_floor("final(test_accuracy) >= 0.3")
-    >>> str(measure), bound, at_least
-    ('final(test_accuracy)', 0.3, True)
-
-    Raises:
-        UserError: it is not written so.
-    """
-    match = re.fullmatch(r"(.*?)\s*(<=|>=)\s*([-+0-9.eE]+)", text.strip())
-    try:
-        if match:
-            return Measure.parse(match[1]), float(match[3]), match[2] == ">="
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-    raise UserError(f"a floor is written as in final(test_accuracy) >= 0.3, found '{text}'")
 
 
 def name_of(selector: Selector) -> str:
@@ -223,7 +262,7 @@ def name_of(selector: Selector) -> str:
     return ", ".join(v if isinstance(v, str) else f"{a}={v}" for a, v in selector.items())
 
 
-P = TypeVar("P", bound=Point)
+P = TypeVar("P", bound=HasArm)
 
 
 def select(points: Iterable[P], selector: Selector, axis: str | None = None) -> list[P]:

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from normlab.errors import UserError, did_you_mean
-from normlab.measures.prices import compile_seconds, parameters, peak_memory, seconds_per_step
 from normlab.measures.probe_values import as_quantity, as_step, drift, probe
 from normlab.measures.value import Value
 from normlab.store.record import Record
@@ -115,6 +114,32 @@ def diverged(record: Record) -> Value:
     return Value(float(record.state == "diverged"))
 
 
+def seconds_per_step(record: Record) -> Value | None:
+    """Seconds of training an optimiser step."""
+    step = record.status["step"]
+    return Value(record.status["train_seconds"] / step) if step else None
+
+
+def peak_memory(record: Record) -> Value | None:
+    """Megabytes (10^6) that a training step needs beyond its inputs, as the compiler tells."""
+    return _of_status(record, "peak_bytes", 1e6)
+
+
+def parameters(record: Record) -> Value | None:
+    """Numbers in the model's parameters."""
+    return _of_status(record, "parameters")
+
+
+def compile_seconds(record: Record) -> Value | None:
+    """Seconds of tracing and compiling the run's program, which runs of other seeds share."""
+    return _of_status(record, "compile_seconds")
+
+
+def _of_status(record: Record, key: str, unit: float = 1.0) -> Value | None:
+    found = record.status.get(key)
+    return None if found is None else Value(found / unit)
+
+
 def largest_stable(points: dict[Any, Record]) -> Value:
     """The largest value of the axis whose run learned; 0 if none did.
 
@@ -135,7 +160,7 @@ def slope(points: dict[Any, Record], metric: str) -> Value:
 
 
 @dataclass(frozen=True)
-class Kind:
+class Definition:
     """One measure of the language.
 
     Attributes:
@@ -159,21 +184,21 @@ class Kind:
 
 
 MEASURES = {
-    "final": Kind(("metric",), final, _higher),
-    "best": Kind(("metric",), best, _higher),
-    "steps_to": Kind(("metric", "number"), steps_to, False, "steps"),
-    "seconds_to": Kind(("metric", "number"), seconds_to, False, "s"),
-    "area": Kind(("metric",), area, _higher),
-    "gap": Kind(("metric", "metric"), gap, False),
-    "diverged": Kind((), diverged, False),
-    "seconds_per_step": Kind((), seconds_per_step, False, "s"),
-    "peak_memory": Kind((), peak_memory, False, "MB", exact=True),
-    "parameters": Kind((), parameters, False, exact=True),
-    "compile_seconds": Kind((), compile_seconds, False, "s"),
-    "largest_stable": Kind(("axis",), largest_stable, True),
-    "slope": Kind(("metric", "axis"), slope, True),
-    "probe": Kind(("quantity", "step"), probe, None, may_take=("how",)),
-    "drift": Kind(("quantity",), drift, None, may_take=("how",)),
+    "final": Definition(("metric",), final, _higher),
+    "best": Definition(("metric",), best, _higher),
+    "steps_to": Definition(("metric", "number"), steps_to, False, "steps"),
+    "seconds_to": Definition(("metric", "number"), seconds_to, False, "s"),
+    "area": Definition(("metric",), area, _higher),
+    "gap": Definition(("metric", "metric"), gap, False),
+    "diverged": Definition((), diverged, False),
+    "seconds_per_step": Definition((), seconds_per_step, False, "s"),
+    "peak_memory": Definition((), peak_memory, False, "MB", exact=True),
+    "parameters": Definition((), parameters, False, exact=True),
+    "compile_seconds": Definition((), compile_seconds, False, "s"),
+    "largest_stable": Definition(("axis",), largest_stable, True),
+    "slope": Definition(("metric", "axis"), slope, True),
+    "probe": Definition(("quantity", "step"), probe, None, may_take=("how",)),
+    "drift": Definition(("quantity",), drift, None, may_take=("how",)),
 }
 """Every measure, by name."""
 
@@ -246,26 +271,26 @@ class Measure:
         return f"{self.name}({inner})" if self.arguments else self.name
 
     @property
-    def kind(self) -> Kind:
-        """What the language says of it."""
+    def definition(self) -> Definition:
+        """The entry of `MEASURES` that it names."""
         return MEASURES[self.name]
 
     @property
     def axis(self) -> str | None:
         """The axis over which it is taken, which an arm's runs then differ in."""
-        takes = self.kind.takes
+        takes = self.definition.takes
         return self.arguments[takes.index("axis")] if "axis" in takes else None
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics it names."""
-        pairs = zip(self.kind.takes, self.arguments, strict=False)
+        pairs = zip(self.definition.takes, self.arguments, strict=False)
         return tuple(argument for kind, argument in pairs if kind == "metric")
 
     @property
     def higher_is_better(self) -> bool | None:
         """Whether more of it is better; None where neither is."""
-        higher = self.kind.higher_is_better
+        higher = self.definition.higher_is_better
         return higher(self.arguments) if callable(higher) else higher
 
     def of(self, record: Record) -> Value | None:
@@ -276,12 +301,12 @@ class Measure:
         """
         if record.rows and any(metric not in record.rows[-1] for metric in self.metrics):
             return None  # runs of one sweep may hold examples out or not
-        return self.kind.compute(record, *self.arguments)
+        return self.definition.compute(record, *self.arguments)
 
     def over(self, records: list[Record]) -> Value | None:
         """Its value for finished runs that differ on its axis alone."""
         points = {record.axes[str(self.axis)]: record for record in records}
-        return self.kind.compute(dict(sorted(points.items())), *self.metrics)
+        return self.definition.compute(dict(sorted(points.items())), *self.metrics)
 
 
 def _argument(kind: str, word: str) -> Any:

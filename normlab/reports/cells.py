@@ -38,7 +38,7 @@ def _cells(comparison: "Comparison", arm: "Arm") -> dict[str, str]:
         "P(better)": NONE if math.isnan(arm.better) else f"{arm.better:.2f}",
         "p (Holm)": NONE if math.isnan(arm.holm) else f"{arm.holm:.3f}",
     }  # fmt: skip
-    if comparison.measure.kind.unit and not is_base and arm.ratio:
+    if comparison.measure.definition.unit and not is_base and arm.ratio:
         cells["its 95% interval"] += (
             f"; x{number(arm.ratio.estimate)}, {interval(arm.ratio.interval)}"
         )

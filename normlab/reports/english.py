@@ -21,7 +21,7 @@ def short_name(measure: Measure) -> str:
     >>> short_name(Measure.parse("probe(updates.spread, end)"))
     'spread, end'
     """
-    if "quantity" not in measure.kind.takes:
+    if "quantity" not in measure.definition.takes:
         return str(measure)
     quantity, *more = measure.arguments
     return ", ".join([quantity.rpartition(".")[2].replace("_", " "), *map(str, more)])
@@ -144,11 +144,11 @@ def _by_numbers(verdict: Verdict) -> str:
     claim, found = verdict.claim, verdict.contrast
     left = verdict.arms[0].name if verdict.arms else "left"
     what = {
-        "difference": f"{Measure.parse(claim.measure)} of {left} less that of "
+        "difference": f"{claim.measured} of {left} less that of "
         + (verdict.arms[1].name if len(verdict.arms) > 1 else "right"),
-        "ratio": f"{Measure.parse(claim.measure)} of {left} over that of "
+        "ratio": f"{claim.measured} of {left} over that of "
         + (verdict.arms[1].name if len(verdict.arms) > 1 else "right"),
-        "mean": f"mean {Measure.parse(claim.measure)} of {left}",
+        "mean": f"mean {claim.measured} of {left}",
     }[claim.expectation.quantity]
     if found is None:
         return f"{verdict.outcome.capitalize()}: {verdict.why}."

@@ -55,4 +55,4 @@ class Kept:
 
 def looks_inside(measure: Measure) -> bool:
     """Whether a measure is of what probes saw."""
-    return "quantity" in measure.kind.takes
+    return "quantity" in measure.definition.takes

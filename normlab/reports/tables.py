@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 from normlab.evidence.caveats import differing, made_with
@@ -98,7 +99,7 @@ def to_json(comparison: "Comparison") -> str:
         "baseline": comparison.baseline,
         "claims": [
             {
-                **vars(verdict.claim),
+                **asdict(verdict.claim),
                 "outcome": verdict.outcome,
                 "registered": verdict.registered,
                 "withdrawn": verdict.withdrawn,

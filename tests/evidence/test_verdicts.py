@@ -1,7 +1,7 @@
 """Claims judged on experiments whose answer is known."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -133,9 +133,9 @@ def test_an_edited_claim_is_late_and_the_one_it_was_is_still_judged(tmp_path):
     first = claim("difference >= 0.3")
     runs = simulate(tmp_path / "e", {"a": HIGH, "b": LOW}, [first])
     (runs.path / CLAIMS).unlink()
-    note_claims(runs.path, [vars(first)])
+    note_claims(runs.path, [asdict(first)])
     edited = replace(first, expect="difference >= 0.1")
-    runs.about["claims"] = [vars(edited)]
+    runs.about["claims"] = [asdict(edited)]
     now, before = judge(runs)
     assert (now.outcome, now.standing) == ("supported", "written after the fact")
     assert (before.outcome, before.registered, before.withdrawn) == ("refuted", True, True)

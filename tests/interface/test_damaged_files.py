@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import random
+from dataclasses import asdict
 
 import pytest
 import yaml
@@ -40,7 +41,7 @@ def runs(tmp_path):
     found = simulate(tmp_path / "runs" / "tiny", {"a": [0.6, 0.61], "b": [0.5, 0.52]}, [CLAIM])
     for run in found:
         seal(run)
-    (found.path / "claims.json").write_text(json.dumps([vars(CLAIM)]))
+    (found.path / "claims.json").write_text(json.dumps([asdict(CLAIM)]))
     return found
 
 

@@ -1,5 +1,7 @@
 """Experiments written by hand: run directories with known answers."""
 
+from dataclasses import asdict
+
 import yaml
 
 from normlab.store.jsonl import write_atomically
@@ -86,7 +88,7 @@ def write_run(folder, arm, seed, last=None, state="done", axes=None, norm=None, 
 def write(folder, entries, claims=(), **about):
     """The experiment of these runs, read back."""
     known = {"name": folder.name, "question": "does it?", "target": None, "config": "e.yaml",
-             "overrides": [], "claims": [vars(claim) for claim in claims]}  # fmt: skip
+             "overrides": [], "claims": [asdict(claim) for claim in claims]}  # fmt: skip
     write_experiment(folder, {**known, **about}, entries)
     write_atomically(folder / CLAIMS, yaml.safe_dump([], default_flow_style=True))
     return load(folder)

@@ -9,7 +9,7 @@ import pytest
 from normlab.catalogue import MODELS
 from normlab.errors import FieldError, UserError
 from normlab.norms import Identity
-from normlab.training.optimizer import with_recipe, outside_head
+from normlab.training.optimizer import outside_head, with_recipe
 from normlab.training.recipe import Recipe
 
 
