@@ -1,4 +1,4 @@
-"""How Sphinx builds the documentation: `sphinx-build -W docs docs/_build`."""
+"""Configures Sphinx: `sphinx-build -W docs docs/_build` builds the documentation."""
 
 import importlib.metadata
 import shutil
@@ -19,9 +19,11 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build", "conf.py", "api/modules.rst"]
-suppress_warnings = ["myst-nb.lexer"]  # of notebooks that are shown without being executed
+suppress_warnings = ["myst-nb.lexer"]  # raised by notebooks that are shown without execution
 html_theme = "furo"
 html_title = "normlab"
+html_static_path = ["static"]
+html_css_files = ["normlab.css"]
 
 # The API reference: a page for every module, from its docstrings.
 apidoc_modules = [
@@ -30,7 +32,7 @@ apidoc_modules = [
         "destination": "api",
         "separate_modules": True,
         "module_first": True,
-        # What people import. How runs are made and shown is behind the command line.
+        # Only what people import: the other rooms are used through the command line.
         "exclude_patterns": [
             f"../normlab/{room}" for room in ("configs", "engine", "reports", "interface")
         ]
@@ -40,19 +42,21 @@ apidoc_modules = [
 autodoc_default_options = {
     "members": True,
     "member-order": "bysource",
-    "ignore-module-all": True,  # what a package offers is described in the file that it comes from
+    "ignore-module-all": True,  # an exported name is described in the module that defines it
 }
 autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"  # a class lists its fields once
+add_module_names = False  # the page says which module it is
 default_role = "literal"  # `x` in a docstring is code
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True  # an attribute is described once, with its class
 
-# Notebooks are text, in the percent format; they are executed as the pages are built.
+# Notebooks are text in the percent format, and the build executes them.
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 nb_execution_mode = "cache"
-nb_execution_in_temp = True  # what a notebook writes is not left here
+nb_execution_in_temp = True  # so that files written by a notebook are removed
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -60,7 +64,7 @@ myst_heading_anchors = 3
 
 
 def copy_results(app):
-    """The committed results lie beside docs/, and pages may only link to what is below it."""
+    """Copy the committed results into docs/, because pages can only link to files below it."""
     for file in (HERE.parent / "experiments").rglob("*"):
         if file.suffix in (".md", ".svg") and "speed" not in file.parts:
             target = HERE / "experiments" / file.relative_to(HERE.parent / "experiments")
@@ -69,14 +73,20 @@ def copy_results(app):
 
 
 def link_to_copies(app, page, source):
-    """Links out of docs/ lead to the copies, and links of the copies back into it."""
+    """Point links out of docs/ to the copies, and links of the copies back to docs/."""
     if page.startswith("experiments/"):
         source[0] = source[0].replace("](../docs/", "](../")
     else:
         source[0] = source[0].replace("](../experiments/", "](experiments/")
 
 
+def skip_aliases(app, what, name, member, skip, options):
+    """Leave out the fields of named tuples, which their class describes."""
+    return True if type(member).__name__ == "_tuplegetter" else None
+
+
 def setup(app):
-    """What Sphinx calls as it starts."""
+    """Connect the functions above to Sphinx's events."""
+    app.connect("autodoc-skip-member", skip_aliases)
     app.connect("builder-inited", copy_results)
     app.connect("source-read", link_to_copies)

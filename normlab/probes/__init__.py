@@ -1,9 +1,9 @@
-"""Probes: what a network does inside while it trains, each a pure function of one moment of it.
+"""Probes: pure functions that measure what happens inside a network at one moment of training.
 
-Every file has one question. Its functions take arrays, or a loss as a function of parameters, for
-a notebook; a frozen dataclass marked `@probe(...)` asks the question of a network in training (see
-`normlab.probes.contract`), and a new file with one is found by itself. `look` puts probes to any
-linen network.
+Every file answers one question. Its functions take arrays, or a loss as a function of parameters,
+for use in a notebook. A frozen dataclass marked `@probe(...)` answers the question for a network in
+training (see `normlab.probes.contract`); the catalogue finds a new file with one. `look` applies
+probes to any linen network.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What passes through the layers: how large, how skewed, how much dead, in how many directions."""
+"""Measures the activations of each layer: size, skewness, dead and saturated units, rank."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -12,14 +12,14 @@ from normlab.errors import require_field
 from normlab.models.slots import ActivationName
 from normlab.probes.contract import Moment, PerLayer, Readings, Subject, probe
 from normlab.probes.formulas import ratio
-from normlab.probes.layers import Place, seen
+from normlab.probes.layers import Place, activations
 
 FLAT = 0.05
-"""A value is saturated where the activation's slope is below this share of its greatest."""
+"""A value is saturated if the activation's slope is below this share of its maximum."""
 
 
 def skewness(values: Array) -> Array:
-    """The third standardised moment of all values; zero for a constant.
+    """Compute the third standardised moment of all values; zero for a constant.
 
     >>> f"{skewness(jnp.array([0.0, 0.0, 0.0, 1.0])):.3f}"
     '1.155'
@@ -29,9 +29,9 @@ def skewness(values: Array) -> Array:
 
 
 def not_finite(values: Array) -> Array:
-    """How many channels have a mean or a variance over the batch that is not finite, float32.
+    """Count the channels whose mean or variance over the batch is not finite, float32.
 
-    A normaliser leaves the running statistics of such a channel alone.
+    A normaliser does not update the running statistics of such a channel.
 
     Args:
         values: `(N, ..., C)`.
@@ -45,10 +45,10 @@ def not_finite(values: Array) -> Array:
 
 
 def dead_fraction(values: Array) -> Array:
-    """The share of the channels that are the same number wherever one looks.
+    """Compute the share of channels that have one value for all examples and positions.
 
-    A unit that never fires gives zero for every example and position, and learns nothing from any
-    of them; so does one whose value never changes.
+    A unit that never fires gives zero everywhere and learns nothing; neither does a unit with any
+    other constant value.
 
     Args:
         values: `(N, ..., C)`.
@@ -61,10 +61,10 @@ def dead_fraction(values: Array) -> Array:
 
 
 def saturated_fraction(values: Array, activation: ActivationName) -> Array | None:
-    """The share of an activation's values at which its slope is below 5% of the greatest.
+    """Compute the share of activations whose slope is below 5% of the maximum.
 
-    Of ReLU that is the share of zeros; of a sigmoid or tanh the values near either end. None
-    for GELU and SiLU, whose slope cannot be told from their value.
+    For ReLU these are the zeros, for a sigmoid or tanh the values near either end. The result is
+    None for GELU and SiLU, whose slope cannot be derived from the value.
 
     >>> saturated_fraction(jnp.array([0.001, 0.5, 0.999, 0.9]), "sigmoid").item()
     0.5
@@ -83,11 +83,11 @@ def saturated_fraction(values: Array, activation: ActivationName) -> Array | Non
 
 
 def effective_rank(matrix: Array) -> Array:
-    """How many directions a matrix has: the exponential of the entropy of its singular values.
+    """Compute the effective rank: the exponential of the entropy of a matrix's singular values.
 
-    `exp(-sum p log p)` with `p` the singular values over their sum (Roy & Vetterli 2007). `k` equal
-    singular values make it `k`; one alone makes it 1. The mean of the rows is not taken away, so
-    where all examples have become alike it is near 1.
+    It is `exp(-sum p log p)`, where `p` are the singular values divided by their sum (Roy &
+    Vetterli 2007). `k` equal singular values give `k`. The mean of the rows is not subtracted, so
+    the rank is near 1 if all examples are alike.
 
     Args:
         matrix: `(N, D)`, float32 or wider; one row for each example.
@@ -97,7 +97,7 @@ def effective_rank(matrix: Array) -> Array:
     """
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
     scale = jnp.abs(tall).max()
-    # Of the triangle alone: it has the same singular values, and is small where D is large.
+    # The triangular factor has the same singular values and is small if D is large.
     values = jnp.linalg.svd(jnp.linalg.qr(ratio(tall, scale), mode="r"), compute_uv=False)
     share = ratio(values, values.sum())
     return jnp.exp(-jnp.sum(share * jnp.log(jnp.where(share > 0, share, 1))))
@@ -106,21 +106,21 @@ def effective_rank(matrix: Array) -> Array:
 @probe(paper="Glorot & Bengio 2010; effective rank: Roy & Vetterli 2007")
 @dataclass(frozen=True, kw_only=True)
 class Activations:
-    """What the activations of each layer are like, over a batch in training mode.
+    """Measures the activations of each layer, over a batch in training mode.
 
-    mean, variance, skew: of all elements. not_finite: how many channels have a mean or a variance
-    that is not (with `at` norms, those whose running statistics a step leaves alone). dead: the
-    share of channels that never change.
-    effective_rank: across examples, each with all its positions as one row. saturated: the share
-    of values at which the activation function is flat, where that can be told (`at` inputs, of
-    ReLU, sigmoid, tanh or none).
+    - mean, variance, skew: moments over all elements.
+    - not_finite: number of channels whose mean or variance is not finite. With `at` norms, a step
+      does not update the running statistics of these channels.
+    - dead: the share of channels that have one value everywhere.
+    - effective_rank: the rank across examples, with all positions of an example as one row.
+    - saturated: the share of values where the activation function is flat, if that is known (`at`
+      inputs, for ReLU, sigmoid, tanh or none).
 
     Attributes:
-        at: "inputs" looks at what enters each layer but the first: the activations, after any
-            pooling or addition; "outputs" at what each layer gives: the pre-activations; "norms"
-            at what each normaliser gives.
-        activation: the function that the inputs have been through, for what is saturated; null
-            for the model's own.
+        at: "inputs" measures the input of each layer but the first: the activations, after any
+            pooling or addition. "outputs" measures the output of each layer: the pre-activations.
+            "norms" measures the output of each normaliser.
+        activation: the function that made the inputs, for `saturated`; null for the model's own.
 
     >>> import jax, optax
     >>> from normlab.models.plain import MLP
@@ -145,8 +145,8 @@ class Activations:
 
     @partial(jax.jit, static_argnums=(0, 1))
     def measure(self, subject: Subject, moment: Moment) -> Readings:
-        """Each quantity for each layer."""
-        values = seen(subject, moment, self.at)
+        """Measure each quantity for each layer."""
+        values = activations(subject, moment, self.at)
         activation = self.activation or getattr(subject.model, "activation", None)
 
         def each(figure) -> PerLayer:  # type: ignore[no-untyped-def]

@@ -1,12 +1,12 @@
-"""The contract that every probe keeps.
+"""Defines the contract of a probe.
 
-A probe looks at one moment of training: the parameters, the state, and a batch that stays the same
-from moment to moment, so that what changes is the network. It is pure and changes nothing; where it
-asks what a step would do, it takes that step on paper.
+A probe measures one moment of training: the parameters, the state, and a batch. The batch is the
+same at every moment, so that only the network changes. A probe is pure and changes nothing; a step
+that it takes is hypothetical.
 
-`measure` compiles what it needs by itself, once for each subject: call it as it is. Within `jit` it
-works too, but what it repeats (a gradient for each layer, a product for each Lanczos vector) is
-then a loop inside one program, where XLA's convolutions on a CPU are some thirty times slower.
+`measure` compiles what it needs, once for each subject, so it is called without `jit`. It also
+works within `jit`, but then its repetitions (a gradient for each layer, a product for each Lanczos
+vector) become a loop inside one program, where XLA's convolutions are much slower on a CPU.
 """
 
 from collections.abc import Callable
@@ -26,13 +26,13 @@ Loss = Callable[[Any, Any, Array, Array], tuple[Array, Any]]
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What stays the same over a run: the network, its loss and its optimiser.
+    """The network, loss and optimiser of a run, which do not change.
 
-    Each is itself and equal to no other, so keep one for a run: what is compiled hangs on it.
+    A subject equals only itself, and compiled functions are cached by subject. Keep one for a run.
 
     Attributes:
         model: any linen module that is called as `module(images, train=...)`.
-        loss: of a batch, in training mode; not jitted, for probes look into it as it is traced.
+        loss: the loss of a batch in training mode; not jitted, because probes intercept its trace.
         optimizer: any optax transformation.
     """
 
@@ -42,13 +42,13 @@ class Subject:
 
 
 class HeldOut(NamedTuple):
-    """The test split, for probes that ask what a network does on images it was not trained on.
+    """The test split, for probes that evaluate images that were not used in training.
 
     Attributes:
-        images: `(N, H, W, C)` uint8, as the dataset has them.
-        labels: `(N,)` whole numbers.
-        mean: `(C,)` of the training images, in 0..255 units; subtracted before the model.
-        std: `(C,)` likewise; divided by.
+        images: `(N, H, W, C)` uint8, as in the dataset.
+        labels: `(N,)` integers.
+        mean: `(C,)`, the mean of the training images in 0..255 units, subtracted before the model.
+        std: `(C,)`, their standard deviation, the divisor.
     """
 
     images: Array
@@ -58,15 +58,15 @@ class HeldOut(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """What changes from step to step, as it is before a step; and the batch to look at it with.
+    """The state of training before a step, and the batch that probes use.
 
     Attributes:
         params: the model's parameters.
         norm_state: the normalisers' state.
-        opt_state: the optimiser's.
-        images: `(N, H, W, C)`, standardised as the model takes them.
-        labels: `(N,)` whole numbers.
-        held_out: the test split, where there is one; it too stays the same.
+        opt_state: the optimiser's state.
+        images: `(N, H, W, C)`, standardised.
+        labels: `(N,)` integers.
+        held_out: the test split, if there is one; it is the same at every moment.
     """
 
     params: Any
@@ -80,11 +80,11 @@ class Moment(NamedTuple):
 @partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["layers"])
 @dataclass(frozen=True)
 class PerLayer:
-    """One number, or one vector, for each layer.
+    """One number or one vector for each layer.
 
     Attributes:
         values: `(L, ...)`, in the order of the layers.
-        layers: their paths in the network, as `Conv_0`, in the order in which they are called.
+        layers: the layers' paths in the network, such as `Conv_0`, in the order of the calls.
     """
 
     values: Array
@@ -92,13 +92,13 @@ class PerLayer:
 
 
 Readings = dict[str, Array | PerLayer]
-"""What a probe found: the name of each quantity, and its value (a number or a vector of the whole
-network, or one for each layer)."""
+"""The results of a probe: for each quantity a number or a vector for the whole network, or one for
+each layer."""
 
 
 @dataclass(frozen=True)
 class ProbeFacts:
-    """What is known of a probe without running it."""
+    """Facts about a probe that are known without running it."""
 
     paper: str
 
@@ -109,7 +109,7 @@ class Probe(Protocol):
     facts: ClassVar[ProbeFacts]
 
     def measure(self, subject: Subject, moment: Moment) -> Readings:
-        """What there is to see at this moment; see the module on `jit`."""
+        """Measure the quantities at this moment; the module's docstring explains `jit`."""
         ...
 
 

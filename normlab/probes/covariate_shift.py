@@ -1,4 +1,4 @@
-"""Internal covariate shift, in its two meanings: of a layer's input, and of its gradient."""
+"""Measures internal covariate shift in two senses: of a layer's input, and of its gradient."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ import optax
 from normlab.core import Array
 from normlab.probes.contract import Moment, PerLayer, Readings, Subject, probe
 from normlab.probes.formulas import cosine, norm, ratio, scan
-from normlab.probes.layers import gradient_at, kernels, layers, names, owners, seen
+from normlab.probes.layers import activations, gradient_at, kernels, layers, names, owners
 from normlab.probes.updates import one_step
 
 
 class Shift(NamedTuple):
-    """By how much a distribution has moved, in units of its deviation before.
+    """The change of a distribution, in units of its standard deviation before.
 
     Attributes:
-        mean: the root mean square over channels of the difference of their means.
-        deviation: the same of their deviations.
+        mean: the root mean square over channels of the change of the mean.
+        deviation: the root mean square over channels of the change of the standard deviation.
     """
 
     mean: Array
@@ -29,15 +29,15 @@ class Shift(NamedTuple):
 
     @property
     def distance(self) -> Array:
-        """The 2-Wasserstein distance, were each channel normally distributed."""
+        """The 2-Wasserstein distance if each channel were normally distributed."""
         return jnp.sqrt(self.mean**2 + self.deviation**2)
 
 
 def distribution_shift(before: Array, after: Array) -> Shift:
-    """How the mean and the deviation of each channel have changed, `(N, ..., C)` each.
+    """Measure the change of each channel's mean and deviation between two arrays `(N, ..., C)`.
 
-    In units of the root of the channels' mean variance before: a channel that is constant then
-    does not make a unit of zero.
+    The unit is the square root of the channels' mean variance before. A constant channel therefore
+    does not lead to a unit of zero.
 
     >>> x = jnp.array([[-1.0], [1.0]])
     >>> shift = distribution_shift(x, 3 * x + 2)
@@ -53,8 +53,12 @@ def distribution_shift(before: Array, after: Array) -> Shift:
 
 
 class GradientShift(NamedTuple):
-    """Of each layer's gradient, `(L,)`: the distance, and the cosine of the angle, between the one
-    that the step uses and the one after the layers before it have taken theirs."""
+    """The change of each layer's gradient when the earlier layers take their step.
+
+    Attributes:
+        distance: `(L,)`, the norm of the change.
+        cosine: `(L,)`, the cosine of the angle between the gradients before and after.
+    """
 
     distance: Array
     cosine: Array
@@ -67,18 +71,18 @@ def gradient_shift(
     owner: Any,
     weights: Callable[[Any], list[Array]],
 ) -> GradientShift:
-    """How far the updates of the layers before it move a layer's gradient.
+    """Measure how much the updates of earlier layers change each layer's gradient.
 
-    `|G - G'|` of layer i, where G is its gradient at the parameters before the step, and G' the
-    one with the layers before i as they are after it (Santurkar et al. 2018, definition 2.1). It
-    takes one gradient for each layer.
+    For layer i it is `|G - G'|`, where G is the layer's gradient before the step and G' its
+    gradient after the layers before i are updated (Santurkar et al. 2018, definition 2.1). One
+    gradient is computed for each layer.
 
     Args:
-        gradient: of the loss, as a function of the parameters.
+        gradient: the gradient of the loss as a function of the parameters.
         before: the parameters before the step.
-        after: those after it.
-        owner: which layer each parameter goes with, from 0: a tree of whole numbers like them.
-        weights: the layers' weights, in order, out of a tree like the parameters.
+        after: the parameters after the step.
+        owner: a tree like the parameters, with the number (from 0) of each parameter's layer.
+        weights: a function that extracts the layers' weights, in order, from such a tree.
     """
     now = weights(gradient(before))
 
@@ -95,31 +99,37 @@ def gradient_shift(
 
 @partial(jax.jit, static_argnums=0)
 def _inputs(subject: Subject, moment: Moment) -> dict[str, Array]:
-    return seen(subject, moment, "inputs")
+    return activations(subject, moment, "inputs")
 
 
 @probe(paper="input: arXiv:1502.03167; gradient: arXiv:1805.11604, definition 2.1")
 @dataclass(frozen=True)
 class CovariateShift:
-    """What the next step would change for each layer because the others have moved too.
+    """Measures how the next step changes each layer's input and gradient through other layers.
 
-    Of its input, on the same batch (Ioffe & Szegedy 2015), for each layer but the first: mean and
-    deviation, by how much those of its channels move, and distance, of both together; all in
-    units of the deviation before (`distribution_shift`).
+    The shift of the input on the same batch (Ioffe & Szegedy 2015), for each layer but the first,
+    in units of the deviation before (`distribution_shift`):
 
-    Of its gradient (Santurkar et al. 2018), for each layer: gradient_distance, between the one
-    that the step uses and the one after the layers before it have moved; gradient_change, that
-    over the gradient's norm; gradient_cosine, of the angle between the two. The first layer has
-    none before it. A parameter that is no kernel goes with the layer called last before it.
+    - mean, deviation: the change of the channels' means and standard deviations.
+    - distance: both together.
 
-    The normalisers' state stands still. It takes one gradient for each layer.
+    The shift of the gradient when earlier layers are updated (Santurkar et al. 2018), for each
+    layer:
+
+    - gradient_distance: the norm of the difference of the gradients before and after.
+    - gradient_change: that norm divided by the gradient's norm.
+    - gradient_cosine: the cosine of the angle between the two.
+
+    No layer comes before the first. A parameter that is not a kernel belongs to the last layer
+    called before it. The normalisers' state does not change. One gradient is computed for each
+    layer.
 
     >>> CovariateShift()
     CovariateShift()
     """
 
     def measure(self, subject: Subject, moment: Moment) -> Readings:
-        """Each quantity for each layer."""
+        """Measure each quantity for each layer."""
         gradient, update = one_step(subject, moment)
         after = optax.apply_updates(moment.params, update)
         before, later = (

@@ -1,4 +1,4 @@
-"""The few formulas that several probes share."""
+"""Formulas that several probes share."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,24 +13,24 @@ from normlab.core import Array
 Carry = TypeVar("Carry")
 
 SMALLEST = 1.1754944e-38
-"""The smallest normal float32: what stands for zero where a logarithm is taken."""
+"""The smallest normal float32; it replaces zero in logarithms."""
 
 
 def norm(tree: Any) -> Array:
-    """The Euclidean norm of all the numbers in a tree, float32.
+    """Compute the Euclidean norm of all numbers in a tree, float32.
 
     >>> norm({"a": jnp.array([3.0]), "b": jnp.array([[4.0]])}).item()
     5.0
     """
     leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
-    # Relative to the largest, so that squares neither overflow nor vanish.
+    # Relative to the largest, so that squares neither overflow nor underflow.
     top = jnp.stack([jnp.abs(leaf).max() for leaf in leaves]).max()
     top = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
     return top * jnp.sqrt(jnp.stack([jnp.sum((leaf / top) ** 2) for leaf in leaves]).sum())
 
 
 def dot(one: Any, other: Any) -> Array:
-    """The inner product of two trees of one structure, float32."""
+    """Compute the inner product of two trees of the same structure, float32."""
     products = jax.tree.map(
         lambda a, b: jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32)), one, other
     )
@@ -38,12 +38,12 @@ def dot(one: Any, other: Any) -> Array:
 
 
 def ratio(above: Array, below: Array) -> Array:
-    """`above / below`, and zero where below is."""
+    """Compute `above / below`, or zero where `below` is zero."""
     return jnp.where(below == 0, 0, above / jnp.where(below == 0, 1, below))
 
 
 def cosine(one: Any, other: Any) -> Array:
-    """The cosine of the angle between two trees; zero where one of them is zero.
+    """Compute the cosine of the angle between two trees, or zero if one of them is zero.
 
     >>> f"{cosine([jnp.array([1.0, 0.0])], [jnp.array([1.0, 1.0])]):.3f}"
     '0.707'
@@ -55,12 +55,12 @@ def cosine(one: Any, other: Any) -> Array:
 
 
 def spread(values: Array) -> Array:
-    """The standard deviation of log10: by how many powers of ten positive numbers differ.
+    """Compute the standard deviation of log10: the spread of positive numbers in powers of ten.
 
-    0 where they are all alike; 1 where they typically lie a factor of ten from their geometric
-    mean. Unlike the largest over the smallest it does not grow with how many there are, so
-    networks of different depth compare. A zero counts as the smallest float32 (1e-38), which no
-    other can hide: what stands still learns infinitely more slowly.
+    It is 0 if all numbers are equal, and 1 if they typically differ from their geometric mean by a
+    factor of ten. Unlike the ratio of the largest to the smallest, it does not grow with their
+    number, so networks of different depth can be compared. A zero counts as the smallest float32
+    (1e-38) and so always dominates: a layer that does not move learns infinitely more slowly.
 
     Args:
         values: `(L,)`, not negative.
@@ -74,10 +74,10 @@ def spread(values: Array) -> Array:
 def scan(
     one: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, rows: Any
 ) -> tuple[Carry, Any]:
-    """`lax.scan` within `jit`; outside of it a plain loop, so that `one` may call what is jitted.
+    """Run `lax.scan` within `jit`, and a Python loop outside, where `one` may call jitted code.
 
-    XLA compiles a loop's body once, but on a CPU convolutions inside a loop do not use its fast
-    ones. A gradient that is compiled by itself and called again costs what it costs in training.
+    XLA compiles a loop's body once, but on a CPU convolutions inside a loop miss its fast kernels.
+    A gradient that is compiled by itself and called repeatedly is as fast as in training.
 
     >>> total, squares = scan(lambda t, x: (t + x, x**2), jnp.zeros(()), jnp.arange(1.0, 4.0))
     >>> total.item(), squares.tolist()

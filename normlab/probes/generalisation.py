@@ -1,4 +1,4 @@
-"""How much better a network knows its training images than images that it was not trained on."""
+"""Measures how much better a network is on its training images than on test images."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -17,12 +17,12 @@ from normlab.models.slots import NORM_STATE
 from normlab.probes.contract import Moment, Readings, Subject, probe
 
 AT_ONCE = 500
-"""Images that go through the network together, at most."""
+"""The greatest number of images that go through the network together."""
 
 
 @partial(jax.jit, static_argnums=0)
 def sums(model: nn.Module, variables: Variables, images: Array, labels: Array) -> Array:
-    """The summed loss of images in evaluation, and how many are recognised: `(2,)` float32."""
+    """Sum the loss and the number of correct predictions in evaluation: `(2,)` float32."""
     logits: Any = model.apply(variables, images, train=False)
     logits = logits.astype(jnp.float32)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -33,24 +33,25 @@ def sums(model: nn.Module, variables: Variables, images: Array, labels: Array) -
 @probe(paper="arXiv:1611.03530")
 @dataclass(frozen=True)
 class Generalisation:
-    """Accuracy and loss on training images and on the test images, both in evaluation.
+    """Measures accuracy and loss on training images and on test images, both in evaluation.
 
-    train_accuracy, train_loss: on the first training images (a config's `probes.examples`), as
-    they are: without augmentation, with stored statistics, without dropout. test_accuracy,
-    test_loss: on all test images. accuracy_gap: train_accuracy less test_accuracy. loss_gap:
-    test_loss less train_loss. So both gaps are positive where the network knows its training
-    images better.
+    - train_accuracy, train_loss: on the first training images (a config's `probes.examples`),
+      without augmentation, with stored statistics, without dropout.
+    - test_accuracy, test_loss: on all test images.
+    - accuracy_gap: train_accuracy minus test_accuracy.
+    - loss_gap: test_loss minus train_loss.
 
-    A run's own `train_accuracy` is another thing: the mean over the steps since the last
-    evaluation, of augmented images, with statistics of the batch and with units dropped, by
-    parameters that moved meanwhile. What regularises makes that one low without any gain.
+    Both gaps are positive if the network is better on its training images. A run's own
+    `train_accuracy` differs: it is the mean over the steps since the last evaluation, on augmented
+    images, with batch statistics and dropout, while the parameters change. Regularisation lowers it
+    even if nothing is gained.
 
     >>> Generalisation()
     Generalisation()
     """
 
     def measure(self, subject: Subject, moment: Moment) -> Readings:
-        """Six numbers."""
+        """Measure six numbers for the whole network."""
         test = moment.held_out
         if test is None:
             raise UserError(

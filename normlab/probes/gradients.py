@@ -1,4 +1,4 @@
-"""How large the gradient is, layer by layer."""
+"""Measures the size of the gradient, layer by layer."""
 
 from dataclasses import dataclass
 
@@ -12,18 +12,19 @@ from normlab.probes.layers import kernels, layers, loss_and_gradient, per_layer
 @probe(paper="Glorot & Bengio 2010")
 @dataclass(frozen=True)
 class Gradients:
-    """The gradient of the training loss with respect to each layer's kernel.
+    """Measures the gradient of the training loss with respect to each layer's kernel.
 
-    norm: its Euclidean norm. rms: the root of its mean square, which a large layer does not
-    raise. total: the norm of the whole gradient, of all parameters. spread: by how many powers of
-    ten rms differs between layers (`formulas.spread`).
+    - norm: the Euclidean norm.
+    - rms: the root mean square, which does not depend on the size of the layer.
+    - total: the norm of the gradient of all parameters.
+    - spread: the spread of rms over layers in powers of ten (`formulas.spread`).
 
     >>> Gradients()
     Gradients()
     """
 
     def measure(self, subject: Subject, moment: Moment) -> Readings:
-        """Each quantity for each layer, and two numbers of the whole network."""
+        """Measure each quantity for each layer, and two numbers for the whole network."""
         paths = layers(subject, moment)
         _, gradient = loss_and_gradient(subject, moment)
         found = kernels(gradient, paths)

@@ -1,4 +1,4 @@
-"""The sharpest directions of the loss: extreme eigenvalues of its Hessian, without the Hessian."""
+"""Measures the sharpest directions of the loss: extreme eigenvalues of its Hessian, by Lanczos."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from normlab.probes.layers import loss_of, require_true_gradient
 
 
 class Spectrum(NamedTuple):
-    """Ritz values in descending order, `(k,)`; the largest and the smallest are known best.
+    """Ritz values in descending order; the largest and the smallest are the most accurate.
 
     Attributes:
-        values: each lies within `error` of an eigenvalue.
-        error: the norm of the residual of each.
+        values: `(k,)`, each within `error` of an eigenvalue.
+        error: `(k,)`, the norm of each residual.
     """
 
     values: Array
@@ -29,7 +29,7 @@ class Spectrum(NamedTuple):
 
 
 def hessian_vector_product(loss: Callable[[Any], Array], params: Any) -> Callable[[Any], Any]:
-    """The function `v -> H v` of the loss's Hessian at `params`: forward over reverse.
+    """Return the function `v -> H v` of the loss's Hessian at `params`, forward over reverse.
 
     >>> product = hessian_vector_product(lambda w: jnp.sum(w**4), jnp.array([1.0, 2.0]))
     >>> product(jnp.array([1.0, 0.0])).tolist()
@@ -39,21 +39,21 @@ def hessian_vector_product(loss: Callable[[Any], Array], params: Any) -> Callabl
 
 
 def lanczos(product: Callable[[Array], Array], start: Array, iterations: int) -> Spectrum:
-    """Eigenvalues of a symmetric map by Lanczos' method, every vector kept orthogonal to all.
+    """Compute eigenvalues of a symmetric map by Lanczos' method with full reorthogonalisation.
 
-    Without that, rounding makes copies of the eigenvalues found first. It needs a memory of
-    `iterations` vectors, and as many products. An eigenvalue that is there several times is found
-    at least once and never more often than it is there: a Krylov space holds one direction of
-    each eigenspace, until rounding brings in the next.
+    Without reorthogonalisation, rounding makes copies of the eigenvalues found first. The method
+    stores `iterations` vectors and computes as many products. A multiple eigenvalue is found at
+    least once and at most as often as its multiplicity, because a Krylov space holds one direction
+    of each eigenspace until rounding adds the next.
 
     Args:
-        product: `v -> A v` of vectors `(n,)`.
-        start: any vector that is not orthogonal to what is sought, `(n,)`; a random one.
-        iterations: the size of the Krylov space; what is beyond `n`, or beyond the number of
-            different eigenvalues, adds nothing.
+        product: the map `v -> A v` of vectors `(n,)`.
+        start: a start vector `(n,)` that is not orthogonal to the eigenvectors, usually random.
+        iterations: the size of the Krylov space. A size beyond `n`, or beyond the number of
+            distinct eigenvalues, adds nothing.
 
     Returns:
-        As many Ritz values as iterations. Where the space was used up sooner, the last ones repeat
+        As many Ritz values as iterations. If the space is exhausted earlier, the last values repeat
         the smallest.
 
     >>> diagonal = jnp.array([4.0, 1.0, -2.0])
@@ -68,7 +68,7 @@ def lanczos(product: Callable[[Array], Array], start: Array, iterations: int) ->
         w = product(v)
         alpha = jnp.vdot(v, w)
         size = jnp.linalg.norm(w)
-        for _ in range(2):  # twice is enough (Parlett): once leaves what rounding put back
+        for _ in range(2):  # once leaves rounding errors, and twice is enough (Parlett)
             w = w - basis.T @ (basis @ w)
         beta = jnp.linalg.norm(w)
         goes_on = alive & (beta > 10 * jnp.finfo(w.dtype).eps * jnp.maximum(size, SMALLEST))
@@ -79,7 +79,7 @@ def lanczos(product: Callable[[Array], Array], start: Array, iterations: int) ->
     basis = jnp.zeros((iterations, start.size), start.dtype)
     begin = (basis, v, jnp.ones((), bool))
     _, (alpha, beta, alive) = scan(one, begin, jnp.arange(iterations))
-    # What the space no longer had room for stands apart, below all others.
+    # Entries beyond an exhausted space become eigenvalues below all others.
     bound = jnp.abs(alpha).max() + 2 * beta.max() + 1
     diagonal = jnp.where(alive, alpha, -4 * bound)
     matrix = jnp.diag(diagonal) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
@@ -101,21 +101,24 @@ def _product(subject: Subject, moment: Moment, flat: Array) -> Array:
 @probe(paper="Lanczos 1950; arXiv:1901.10159")
 @dataclass(frozen=True, kw_only=True)
 class Hessian:
-    """The extreme eigenvalues of the Hessian of the training loss, by Lanczos' method.
+    """Measures the extreme eigenvalues of the Hessian of the training loss by Lanczos' method.
 
-    The loss is that of training: of this batch, with the batch's statistics where the normaliser
-    takes them. largest: the eigenvalues from above; one that is there several times comes at
-    least once, and with enough iterations as often as it is there. smallest: the most negative.
-    error: within which each of largest lies of an eigenvalue.
-    trace is not among them: these are the edges of the spectrum, not its bulk.
+    The loss is the training loss of this batch, with batch statistics if the normaliser uses them.
 
-    It costs about two training steps for each iteration and keeps as many copies of the
-    parameters. A normaliser whose backward pass has a memory has no Hessian: UserError.
+    - largest: the largest eigenvalues. A multiple eigenvalue appears at least once, and with enough
+      iterations as often as its multiplicity.
+    - smallest: the most negative eigenvalue.
+    - error: each of `largest` lies within this distance of an eigenvalue.
+
+    The probe measures the edges of the spectrum and not its bulk, so it does not give the trace. It
+    costs about two training steps per iteration and stores as many copies of the parameters. It
+    raises `UserError` for a normaliser whose backward pass has a memory, because then there is no
+    Hessian.
 
     Attributes:
-        count: how many of the largest.
-        iterations: the size of the Krylov space; more of them make the error smaller.
-        seed: of the vector that it starts from.
+        count: number of largest eigenvalues.
+        iterations: the size of the Krylov space; a larger one makes the error smaller.
+        seed: the seed of the start vector.
 
     >>> Hessian(count=1, iterations=10)
     Hessian(count=1, iterations=10, seed=0)
@@ -131,7 +134,7 @@ class Hessian:
         require_field(enough, "iterations", self.iterations, f"at least count={self.count}")
 
     def measure(self, subject: Subject, moment: Moment) -> Readings:
-        """A vector of `count` eigenvalues and one of their errors, and the smallest."""
+        """Measure a vector of `count` eigenvalues, a vector of errors, and the smallest."""
         require_true_gradient(subject, moment, "the Hessian")
         flat, _ = ravel_pytree(moment.params)
         if flat.dtype != jnp.float32:

@@ -1,4 +1,4 @@
-"""Whether the gradient still holds a little further on: the loss along it, and how it changes."""
+"""Measures the loss along the gradient, and how fast the gradient changes there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from normlab.probes.layers import gradient_at
 
 
 class Slice(NamedTuple):
-    """The loss along the gradient; arrays have one element for each step, `(S,)`.
+    """The loss along the gradient.
 
     Attributes:
-        loss: after the step.
-        gradient_change: the norm of the difference between the gradient there and here.
-        smoothness: that change over the distance moved.
-        start: the loss here.
-        gradient_norm: the gradient's norm here.
+        loss: `(S,)`, the loss after each step.
+        gradient_change: `(S,)`, the norm of the change of the gradient.
+        smoothness: `(S,)`, that change divided by the distance moved.
+        start: `()`, the loss before the steps.
+        gradient_norm: `()`, the gradient's norm before the steps.
     """
 
     loss: Array
@@ -35,12 +35,13 @@ class Slice(NamedTuple):
 def along_gradient(
     loss_and_gradient: Callable[[Any], tuple[Array, Any]], params: Any, steps: Array
 ) -> Slice:
-    """Loss and gradient at `params - step * gradient`, for each of `steps` (Santurkar et al. 2018).
+    """Measure the loss at `params - step * gradient` for each step (Santurkar et al. 2018).
 
     Args:
-        loss_and_gradient: of the parameters, as `jax.jit(jax.value_and_grad(loss))` makes it.
+        loss_and_gradient: a function of the parameters, such as
+            `jax.jit(jax.value_and_grad(loss))`.
         params: a tree of arrays.
-        steps: `(S,)`.
+        steps: `(S,)`, the multiples of the gradient.
 
     >>> def quadratic(w):
     ...     return jnp.sum(jnp.array([1.0, 3.0]) * w**2) / 2
@@ -64,18 +65,21 @@ def along_gradient(
 @probe(paper="arXiv:1805.11604, section 3.2 and figure 4")
 @dataclass(frozen=True, kw_only=True)
 class Landscape:
-    """The loss along the gradient, and how far the gradient can be trusted (Santurkar et al. 2018).
+    """Measures the loss and the change of the gradient along it (Santurkar et al. 2018).
 
-    step: the multiples of the gradient that are taken away from the parameters. loss: after each;
-    start: before; lowest, highest: of those after. gradient_change: how far the gradient there is
-    from the one here, in norm; the smaller, the more predictive is the gradient. smoothness: that
-    change over the distance moved. beta: the largest smoothness, the paper's effective
-    beta-smoothness. gradient_norm: here.
+    - step: the multiples of the gradient that are subtracted from the parameters.
+    - loss: the loss after each step; lowest, highest: its extremes.
+    - start, gradient_norm: the loss and the gradient's norm before the steps.
+    - gradient_change: the norm of the change of the gradient. The smaller it is, the more
+        predictive
+      is the gradient.
+    - smoothness: that change divided by the distance moved.
+    - beta: the largest smoothness, the paper's effective beta-smoothness.
 
-    The normalisers' state stands still, and the batch is the same at every step.
+    The normalisers' state does not change, and the batch is the same at every step.
 
     Attributes:
-        steps: the multiples of the gradient. Take a range around the learning rates in question.
+        steps: the multiples of the gradient. Choose a range around the learning rates of interest.
 
     >>> Landscape(steps=(0.1, 0.2)).steps
     (0.1, 0.2)
@@ -88,7 +92,7 @@ class Landscape:
         require_field(valid, "steps", self.steps, "a list of positive numbers")
 
     def measure(self, subject: Subject, moment: Moment) -> Readings:
-        """Vectors of one number for each step, and their extremes."""
+        """Measure vectors with one number for each step, and their extremes."""
         steps = jnp.asarray(self.steps, jnp.float32)
         found = along_gradient(gradient_at(subject, moment), moment.params, steps)
         return {

@@ -1,8 +1,8 @@
-"""Looking inside any linen network: what its layers take in and give out, in order of the calls.
+"""Finds the layers of any linen network, their inputs, outputs and gradients, in call order.
 
-A layer is a module with a parameter `kernel` of its own, whatever its type: a convolution, a dense
-layer, an attention's projections. What enters one is the activation, for every network alike; what
-it gives is the pre-activation. Layers are found by tracing the loss once, which computes nothing.
+A layer is any module with its own parameter `kernel`: a convolution, a dense layer, an attention's
+projections. Its input is an activation, and its output a pre-activation. Layers are found by
+tracing the loss once, which computes nothing.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,8 @@ from normlab.probes.contract import Moment, PerLayer, Subject
 KERNEL = "kernel"
 
 Place = Literal["inputs", "outputs", "norms"]
-"""Where to look: at what enters each layer but the first (whose input are the images), at what
-each layer gives, or at what each normaliser gives."""
+"""Where to measure: the input of each layer but the first (whose input is the images), the output
+of each layer, or the output of each normaliser."""
 
 NORMALISERS = (
     slots.Norm,
@@ -39,7 +39,7 @@ NORMALISERS = (
 
 
 class Call(NamedTuple):
-    """One call of a layer or a normaliser, while the loss is traced."""
+    """One call of a layer or a normaliser while the loss is traced."""
 
     path: tuple[str, ...]
     module: nn.Module
@@ -50,7 +50,7 @@ class Call(NamedTuple):
 
 @dataclass
 class _Watch:
-    """An interceptor that notes calls, and may put something on what passes (`touch`)."""
+    """An interceptor that records calls and may change their inputs and outputs."""
 
     wanted: Callable[[nn.Module], bool]
     before: Callable[[int, Array], Array] = lambda number, x: x
@@ -66,7 +66,7 @@ class _Watch:
         context: InterceptorContext,
     ) -> Any:
         module, path = context.module, tuple(context.module.path)
-        # A method that calls its parent class's comes by twice.
+        # A method that calls its parent class's method is intercepted twice.
         passing = context.method_name != "__call__" or path in self._within
         if passing or not self.wanted(module):
             return call(*args, **kwargs)
@@ -87,7 +87,7 @@ class _Watch:
 
 
 def _trace() -> Any:
-    """The innermost trace: another one inside of nn.remat and its like, whose values stay there."""
+    """Return the innermost trace; nn.remat and the like have one that values cannot leave."""
     return getattr(jnp.zeros(()), "_trace", None)
 
 
@@ -100,27 +100,27 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def loss_of(subject: Subject, moment: Moment) -> Callable[[Any], Array]:
-    """The training loss as a function of the parameters alone, at this moment's state and batch."""
+    """Return the loss as a function of the parameters, at this moment's state and batch."""
     state, images, labels = moment.norm_state, moment.images, moment.labels
     return lambda params: subject.loss(params, state, images, labels)[0]
 
 
 @partial(jax.jit, static_argnums=0)
 def loss_and_gradient(subject: Subject, moment: Moment) -> tuple[Array, Any]:
-    """The training loss and its gradient with respect to the parameters."""
+    """Compute the training loss and its gradient with respect to the parameters."""
     return jax.value_and_grad(loss_of(subject, moment))(moment.params)
 
 
 def gradient_at(subject: Subject, moment: Moment) -> Callable[[Any], tuple[Array, Any]]:
-    """`loss_and_gradient` as a function of the parameters; compiled once for each subject."""
+    """Return `loss_and_gradient` as a function of the parameters, compiled once per subject."""
     return lambda params: loss_and_gradient(subject, moment._replace(params=params))
 
 
 def layers(subject: Subject, moment: Moment) -> tuple[tuple[str, ...], ...]:
-    """The paths of the layers in the order of their first calls.
+    """Find the paths of the layers in the order of their first calls.
 
     Raises:
-        UserError: there are none.
+        UserError: the network has no layers.
     """
     watch = _Watch(_is_layer)
     with nn.intercept_methods(watch):
@@ -136,10 +136,11 @@ def layers(subject: Subject, moment: Moment) -> tuple[tuple[str, ...], ...]:
 
 
 def owners(subject: Subject, moment: Moment) -> Any:
-    """Which layer each parameter goes with: a tree of whole numbers, from 0, like the parameters.
+    """Assign each parameter to a layer: a tree like the parameters, of layer numbers from 0.
 
-    A layer's own with it; those of a module without layers (a normaliser) with the layer called
-    last before it; a module's that contains layers, and is none, with the first of them.
+    A layer owns its own parameters. The parameters of a module without layers (a normaliser) belong
+    to the last layer called before it. The own parameters of a module that contains layers belong
+    to the first of them.
     """
     watch = _Watch(lambda module: True)
     with nn.intercept_methods(watch):
@@ -167,7 +168,7 @@ def owners(subject: Subject, moment: Moment) -> Any:
 
 
 def names(paths: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
-    """What layers are called: their paths, and each further call of the same layer by number.
+    """Name the layers by their paths, and number repeated calls of the same layer.
 
     >>> names((("Conv_0",), ("Block_0", "Dense_0"), ("Conv_0",)))
     ('Conv_0', 'Block_0/Dense_0', 'Conv_0 (2)')
@@ -182,7 +183,7 @@ def names(paths: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
 
 
 def kernels(tree: Any, paths: tuple[tuple[str, ...], ...]) -> list[Array]:
-    """The layers' kernels, out of the parameters or anything shaped like them."""
+    """Extract the layers' kernels from a tree like the parameters."""
     found = []
     for path in paths:
         at = tree
@@ -193,16 +194,16 @@ def kernels(tree: Any, paths: tuple[tuple[str, ...], ...]) -> list[Array]:
 
 
 def per_layer(paths: tuple[tuple[str, ...], ...], values: list[Array]) -> PerLayer:
-    """One value for each layer, float32."""
+    """Stack one value for each layer, float32."""
     stacked = jnp.stack([jnp.asarray(value).astype(jnp.float32) for value in values])
     return PerLayer(stacked, names(paths))
 
 
-def seen(subject: Subject, moment: Moment, at: Place = "inputs") -> dict[str, Array]:
-    """What passes at a place of the network in training mode: each layer's `(N, ..., C)`, float32.
+def activations(subject: Subject, moment: Moment, at: Place = "inputs") -> dict[str, Array]:
+    """Record the activations at a place of the network in training mode: `(N, ..., C)`, float32.
 
     Raises:
-        UserError: there is nothing at that place, or it stands inside a transformation.
+        UserError: nothing is at that place, or a layer is inside a transformation.
     """
     watch = _Watch(_is_norm if at == "norms" else _is_layer)
     with nn.intercept_methods(watch):
@@ -213,22 +214,22 @@ def seen(subject: Subject, moment: Moment, at: Place = "inputs") -> dict[str, Ar
         raise UserError(
             f"there are no {at} to look at in this network: it has {len(watch.calls)} "
             f"{'normalisers' if at == 'norms' else 'layers with a kernel'} that its loss calls "
-            "(and the first layer's input are the images)"
+            "(and the first layer's input is the images)"
         )
     found = [call.x if at == "inputs" else call.y for call in calls]
     if any(call.trace is not _trace() for call in calls):
         raise UserError(
-            f"of the layers {', '.join(called)} some stand inside nn.remat, nn.scan, nn.vmap or "
-            "nn.jit, where their activations cannot be looked at; take the transformation away "
-            "for the probe (its gradients and updates can be seen)"
+            f"some of the layers {', '.join(called)} are inside nn.remat, nn.scan, nn.vmap or "
+            "nn.jit, where their activations cannot be recorded; remove the transformation for "
+            "this probe (gradients and updates can be measured with it)"
         )
     found = [value.astype(jnp.float32) for value in found]
     return dict(zip(called, found, strict=True))
 
 
-def seen_gradients(subject: Subject, moment: Moment) -> dict[str, tuple[Array, Array]]:
-    """What enters each layer but the first, and the gradient of the loss with respect to it."""
-    now = seen(subject, moment, "inputs")
+def inputs_and_gradients(subject: Subject, moment: Moment) -> dict[str, tuple[Array, Array]]:
+    """Record the input of each layer but the first, and the loss's gradient with respect to it."""
+    now = activations(subject, moment, "inputs")
 
     def loss(added: list[Array]) -> Array:
         def put(number: int, x: Array) -> Array:
@@ -242,10 +243,10 @@ def seen_gradients(subject: Subject, moment: Moment) -> dict[str, tuple[Array, A
 
 
 def require_true_gradient(subject: Subject, moment: Moment, who: str) -> None:
-    """Raise for a normaliser whose backward pass is not the derivative of its forward pass.
+    """Refuse a normaliser whose backward pass is not the derivative of its forward pass.
 
     Raises:
-        UserError: there is one in the network.
+        UserError: the network has such a normaliser.
     """
     watch = _Watch(_is_norm)
     with nn.intercept_methods(watch):
@@ -255,6 +256,6 @@ def require_true_gradient(subject: Subject, moment: Moment, who: str) -> None:
         if held is not None and held.facts.backward_state:
             raise UserError(
                 f"{who} needs the derivative of the gradient, but the backward pass of "
-                f"{type(held).__name__} has a memory and is no derivative of its forward pass, so "
-                "the loss has no Hessian that training would feel; leave this probe out for it"
+                f"{type(held).__name__} has a memory and is not the derivative of its forward "
+                "pass, so no Hessian describes its training; leave this probe out for it"
             )

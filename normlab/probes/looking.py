@@ -1,4 +1,4 @@
-"""Probes without a config: any linen network, looked at as it stands."""
+"""Applies probes to any linen network, without a config."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -15,13 +15,13 @@ from normlab.probes.contract import Moment, Probe, Readings, Subject
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
-    """The mean over the batch; `(N, K)` and whole numbers `(N,)`."""
+    """Compute the mean over the batch, from logits `(N, K)` and integer labels `(N,)`."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 def _no_optimizer(updates: Any, state: Any, params: Any = None) -> Any:
     raise UserError(
-        "this probe asks what a step would do and has no optimiser: give look(..., "
+        "this probe measures the effect of a step and needs an optimiser: give look(..., "
         "optimizer=optax.sgd(0.1)), and opt_state= if it has already been used"
     )
 
@@ -41,28 +41,28 @@ def look(
     loss: Callable[[Any, Array], Array] = cross_entropy,
     **call: Any,
 ) -> dict[str, Readings]:
-    """What probes find in a linen network, normlab's or your own, at one moment.
+    """Apply probes to a linen network, normlab's or your own, at one moment.
 
-    A second look with the same objects for model, optimiser and loss compiles nothing anew.
+    A second call with the same objects for model, optimiser and loss compiles nothing.
 
     Args:
         model: the network, called as `model(images, **call)`.
-        variables: as `model.init` made them or training left them: `params` and whatever other
-            collections there are (`batch_stats`). They are not changed.
+        variables: the variables from `model.init` or from training: `params` and any other
+            collections (`batch_stats`). They are not changed.
         images: `(N, ...)`, as the model takes them.
         labels: `(N, ...)`, as the loss takes them.
-        probes: which, as `[Activations(), Hessian(count=3)]`.
-        optimizer: for the probes that ask what a step would do.
-        opt_state: the optimiser's; left out, as it is before its first step.
-        loss: of the model's output and the labels; the mean over the batch.
-        call: further arguments of the model's call, as `train=True` or `rngs={"dropout": key}`:
-            those with which it is trained.
+        probes: the probes, such as `[Activations(), Hessian(count=3)]`.
+        optimizer: the optimiser, for probes that measure the effect of a step.
+        opt_state: the optimiser's state; its initial state by default.
+        loss: a function of the model's output and the labels; the mean over the batch.
+        call: further arguments of the model's call in training, such as `train=True` or
+            `rngs={"dropout": key}`.
 
     Returns:
         The readings of each probe, under its name in a config: `found["hessian"]["largest"]`.
 
     Raises:
-        UserError: a probe cannot see what it needs; the message says what.
+        UserError: a probe lacks something that it needs; the message says what.
 
     >>> import flax.linen as nn, jax, jax.numpy as jnp
     >>> from normlab.probes import Gradients, look
@@ -75,7 +75,7 @@ def look(
     """
     try:
         require_channels_last("images", images.shape)
-    except UserError as error:  # a network of one's own may take them so
+    except UserError as error:  # a person's own network may take channels first
         warnings.warn(str(error), stacklevel=2)
     params = variables["params"]
     rest = {name: value for name, value in variables.items() if name != "params"}
@@ -84,7 +84,7 @@ def look(
     key = (model, optimizer, loss, tuple(sorted(call.items())))
     try:
         subject = _kept_subject(*key)
-    except TypeError:  # an argument that cannot be hashed, as a key for dropout
+    except TypeError:  # an argument that cannot be hashed, such as a key for dropout
         subject = _subject(*key)
     moment = Moment(params, rest, opt_state, images, labels)
     chosen = {snake_case(type(probe).__name__): probe for probe in probes}
@@ -106,4 +106,4 @@ def _subject(
 
 
 _kept_subject = lru_cache(maxsize=8)(_subject)
-"""Compiled probes hang on their subject: a second look at the same network is to find them."""
+"""Compiled probes are cached by subject, so a second call for the same network must find it."""

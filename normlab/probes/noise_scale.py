@@ -1,4 +1,4 @@
-"""How much of a gradient is noise: the batch size at which noise and signal are equal."""
+"""Measures the gradient noise scale: the batch size at which noise and signal are equal."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from normlab.probes.layers import loss_and_gradient
 
 
 class Noise(NamedTuple):
-    """What two batch sizes tell of the gradient and of its noise.
+    """Estimates of the gradient and of its noise, from two batch sizes.
 
     Attributes:
-        trace: of the covariance of one example's gradient.
+        trace: the trace of the covariance of one example's gradient.
         square: the squared norm of the gradient without noise.
     """
 
@@ -32,19 +32,19 @@ class Noise(NamedTuple):
 
 
 def noise_scale(gradient: Callable[[Any], Any], batch: Any, parts: int) -> Noise:
-    """Both, each without bias, from a batch as a whole and in equal parts (McCandlish et al. 2018).
+    """Estimate gradient and noise from a whole batch and its equal parts (McCandlish et al. 2018).
 
-    The expected squared norm of the mean gradient of B examples is `square + trace / B`; two batch
-    sizes make two equations. Their ratio has a bias nevertheless: over several batches, average
-    each of the two, and divide at the end.
+    The expected squared norm of the mean gradient of B examples is `square + trace / B`, so two
+    batch sizes give two equations. Both estimates are unbiased, but their ratio is not: average
+    each over several batches before dividing.
 
     Args:
-        gradient: of the mean loss of a batch.
+        gradient: the gradient of the mean loss of a batch.
         batch: a tree of arrays `(N, ...)`.
-        parts: into how many equal parts it is taken; divides N, at least 2.
+        parts: number of equal parts, at least 2 and a divisor of N.
 
     Raises:
-        UserError: the batch cannot be taken in so many equal parts.
+        UserError: the batch cannot be divided into that many equal parts.
 
     >>> batch = jnp.array([1.0, 3.0, 1.0, 3.0])  # gradients of single examples: mean 2, variance 1
     >>> found = noise_scale(lambda examples: examples.mean(), batch, parts=4)
@@ -54,8 +54,8 @@ def noise_scale(gradient: Callable[[Any], Any], batch: Any, parts: int) -> Noise
     size = len(jax.tree.leaves(batch)[0])
     if parts < 2 or size % parts:
         raise UserError(
-            f"a batch of {size} examples cannot be taken in {parts} equal parts; set parts to a "
-            f"divisor of it that is at least 2, or look at a batch that it divides"
+            f"a batch of {size} examples cannot be divided into {parts} equal parts; set parts to "
+            "a divisor of at least 2, or change the number of examples"
         )
     split = jax.tree.map(lambda leaf: leaf.reshape(parts, size // parts, *leaf.shape[1:]), batch)
 
@@ -75,21 +75,23 @@ def noise_scale(gradient: Callable[[Any], Any], batch: Any, parts: int) -> Noise
 @probe(paper="arXiv:1812.06162, appendix A.1")
 @dataclass(frozen=True, kw_only=True)
 class NoiseScale:
-    """The gradient noise scale: the batch size at which noise and gradient are of one size.
+    """Measures the gradient noise scale: the batch size at which noise and gradient are equal.
 
-    noise_scale: trace over square, in examples (the paper's simple noise scale). trace: of the
-    covariance of an example's gradient. square: the squared norm of the gradient without noise.
-    Both are without bias and noisy themselves; average each over several moments before dividing.
-    A square that is negative, and the scale with it, says that this batch is too small to tell.
+    - noise_scale: trace divided by square, in examples (the paper's simple noise scale).
+    - trace: the trace of the covariance of an example's gradient.
+    - square: the squared norm of the gradient without noise.
 
-    Where a normaliser uses the batch, an example has no gradient of its own. Then each part is
-    normalised by its own statistics, as a microbatch is, and the noise is that of training with
-    such a norm batch: it contains that of the statistics, and what depends on the part's size is
-    taken for noise or gradient. Keep the parts as large as the norm batch.
+    Trace and square are unbiased but noisy; average each over several moments before dividing. If
+    square is negative, the batch is too small for an estimate.
+
+    If a normaliser uses the batch, an example has no gradient of its own. Each part is then
+    normalised by its own statistics, like a microbatch, and the noise includes that of the
+    statistics. Effects of the part's size are counted as noise or gradient, so keep the parts as
+    large as the norm batch.
 
     Attributes:
-        parts: into how many equal parts the batch is taken. It must divide the batch; many tell
-            more of the noise, few are nearer to the norm batch.
+        parts: number of equal parts, a divisor of the number of examples. Many parts estimate the
+            noise better; few parts are closer to the norm batch.
 
     >>> NoiseScale()
     NoiseScale(parts=8)
@@ -101,7 +103,7 @@ class NoiseScale:
         require_field(self.parts >= 2, "parts", self.parts, "a whole number of at least 2")
 
     def measure(self, subject: Subject, moment: Moment) -> Readings:
-        """Three numbers of the whole network."""
+        """Measure three numbers for the whole network."""
 
         def gradient(batch: tuple[Array, Array]) -> Any:
             part = moment._replace(images=batch[0], labels=batch[1])

@@ -1,4 +1,4 @@
-"""What becomes of a signal on its way through the network, and of the gradient on its way back."""
+"""Measures how the signal changes forward through the network, and the gradient backward."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from normlab.core import Array
 from normlab.probes.contract import Moment, PerLayer, Readings, Subject, probe
 from normlab.probes.formulas import norm, ratio
-from normlab.probes.layers import seen_gradients
+from normlab.probes.layers import inputs_and_gradients
 
 
 def similarity(values: Array) -> Array:
-    """The mean cosine of the angle between the vectors of two different examples, `(N, ..., C)`.
+    """Compute the mean cosine between the vectors of two different examples, `(N, ..., C)`.
 
-    1 where all examples have become alike, so that no layer behind can tell them apart.
+    It is 1 if all examples are alike, so that no later layer can distinguish them.
 
     >>> similarity(jnp.array([[1.0, 0.0], [0.0, 2.0]])).item()
     0.0
@@ -28,9 +28,9 @@ def similarity(values: Array) -> Array:
 
 
 def growth(squares: Array) -> Array:
-    """By what factor a positive quantity grows from each layer back to the one before it.
+    """Compute the factor by which a positive quantity grows from each layer to the previous one.
 
-    The geometric mean over the layers: `(first / last) ** (1 / (L - 1))`.
+    It is the geometric mean over the layers, `(first / last) ** (1 / (L - 1))`.
 
     >>> f"{growth(jnp.array([8.0, 4.0, 2.0])):.3f}"
     '2.000'
@@ -44,16 +44,24 @@ def growth(squares: Array) -> Array:
 @probe(paper="arXiv:1611.01232; gradients through batch normalisation: arXiv:1902.08129")
 @dataclass(frozen=True)
 class Propagation:
-    """Signal propagation by depth; at initialisation it says whether a network can be trained.
+    """Measures signal propagation by depth; at initialisation it predicts whether nets can train.
 
-    For what enters each layer but the first: square, its mean square; similarity, the mean cosine
-    between two examples (1 where all have become alike); gradient, the sum over the batch of the
-    squared gradient of the loss with respect to it. growth: by what factor that sum grows for each
-    layer on the way back, the geometric mean over the depth: 1 is neither vanishing nor exploding.
-    Batch normalisation alone makes it (B - 2)/(B - 3) in a wide and deep linear network and about
-    pi/(pi - 1) in one of ReLUs (Yang et al. 2019); the layer next to the head makes less, as batch
-    normalisation takes the mean over the batch out of the loss's gradient there, which in a
-    network of 20 layers lowers growth by 1 to 2 %. signal_growth: the same of square, forward.
+    For the input of each layer but the first:
+
+    - square: the mean square.
+    - similarity: the mean cosine between two examples, 1 if all are alike.
+    - gradient: the squared gradient of the loss with respect to the input, summed over the batch.
+
+    For the whole network:
+
+    - growth: the factor by which `gradient` grows per layer on the way back, the geometric mean
+        over
+      the depth. At 1 gradients neither vanish nor explode. Batch normalisation alone gives (B -
+      2)/(B - 3) in a wide and deep linear network and about pi/(pi - 1) with ReLUs (Yang et al.
+      2019). The layer next to the head contributes less, because batch normalisation removes the
+      batch mean of the loss's gradient there; in a network of 20 layers this lowers growth by 1 to
+      2 %.
+    - signal_growth: the factor by which `square` grows per layer forward.
 
     >>> Propagation()
     Propagation()
@@ -61,8 +69,8 @@ class Propagation:
 
     @partial(jax.jit, static_argnums=(0, 1))
     def measure(self, subject: Subject, moment: Moment) -> Readings:
-        """Each quantity for each layer, and two numbers of the whole network."""
-        found = seen_gradients(subject, moment)
+        """Measure each quantity for each layer, and two numbers for the whole network."""
+        found = inputs_and_gradients(subject, moment)
 
         def each(values: list[Array]) -> PerLayer:
             return PerLayer(jnp.stack(values), tuple(found))

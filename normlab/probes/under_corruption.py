@@ -1,4 +1,4 @@
-"""How well a network that was trained in daylight recognises the test images in bad light."""
+"""Measures the accuracy of a network on corrupted test images, in bad light or fog."""
 
 import math
 from dataclasses import dataclass
@@ -21,22 +21,22 @@ from normlab.probes.contract import HeldOut, Moment, Readings, Subject, probe
 from normlab.probes.formulas import scan
 
 AT_ONCE = 500
-"""Images that go through the network together, at most, unless one batch is larger."""
+"""The greatest number of images that go through the network together, unless a batch is larger."""
 
 
 @partial(jax.jit, static_argnums=(0, 4))
 def recognised(
     model: nn.Module, variables: Variables, images: Array, labels: Array, prior: float = math.inf
 ) -> Array:
-    """How many images a model of this library recognises, batch by batch.
+    """Count the correct predictions of a model of this library, batch by batch.
 
     Args:
-        model: from `normlab.models`.
-        variables: of the trained model.
+        model: a model from `normlab.models`.
+        variables: the variables of the trained model.
         images: `(B, n, H, W, C)`, standardised: B batches of n.
-        labels: `(B, n)` whole numbers.
-        prior: what the statistics of training weigh, in examples, against those of the batch (see
-            `normlab.adapt`); infinity to evaluate with those of training alone.
+        labels: `(B, n)` integers.
+        prior: the weight of the training statistics relative to those of the batch, in examples
+            (see `normlab.adapt`); infinity uses the training statistics alone.
     """
 
     def of_batch(x: Array, labels: Array) -> Array:
@@ -44,13 +44,13 @@ def recognised(
         logits: Any = model.apply(own, x, train=False)
         return (logits.argmax(axis=-1) == labels).sum()
 
-    # Kernels are shared between the batches, so this is one convolution over all of them.
+    # The batches share their kernels, so this is one convolution over all of them.
     return jax.vmap(of_batch)(images, labels).sum()
 
 
 @partial(jax.jit, static_argnums=0)
 def corrupted(corruption: Corruption, held_out: HeldOut, seed: Array, amount: Array) -> Array:
-    """Corrupted test images as the model takes them: `(N, H, W, C)` float32, standardised."""
+    """Corrupt and standardise the test images: `(N, H, W, C)` float32."""
     images = held_out.images.astype(jnp.float32)
     worse = corruption.corrupt(jax.random.key(seed), images, amount)
     return standardised(worse, held_out.mean, held_out.std)
@@ -59,28 +59,34 @@ def corrupted(corruption: Corruption, held_out: HeldOut, seed: Array, amount: Ar
 @probe(paper="arXiv:1903.12261; adapted to the test batch: arXiv:2006.16971, arXiv:2006.10963")
 @dataclass(frozen=True)
 class UnderCorruption:
-    """Accuracy on test images in bad light, with stored statistics and adapted to the test batch.
+    """Measures accuracy on corrupted test images, with stored statistics and adapted ones.
 
-    With the statistics that training left: clean, on the test images as they are; darkness, glare,
-    low_contrast, colour_cast, fog: a vector each, by severity (`normlab.data.light` says what they
-    are); corrupted: the mean over all corruptions and severities. With those of batches of N test
-    images in the same light, for each N of `batches`: clean_adapted_N; darkness_adapted_N,
-    glare_adapted_N, low_contrast_adapted_N, colour_cast_adapted_N, fog_adapted_N; adapted_N, the
-    mean; gain_N, adapted_N less corrupted; clean_gain_N, clean_adapted_N less clean.
+    With the statistics stored in training:
 
-    A network that keeps no statistics of batches has nothing to adapt: there adapted_N is
-    corrupted, and gain_N is 0. The test images are taken in a fixed random order, all of them but
-    the last few that fill no batch. Claims name the last one of a vector, severity 5, by
+    - clean: on the test images as they are.
+    - darkness, glare, low_contrast, colour_cast, fog: a vector over severities for each corruption
+      (see `normlab.data.light`).
+    - corrupted: the mean over all corruptions and severities.
+
+    With the statistics of batches of N test images in the same light, for each N of `batches`:
+
+    - clean_adapted_N, darkness_adapted_N, glare_adapted_N, low_contrast_adapted_N,
+      colour_cast_adapted_N, fog_adapted_N: the same as above.
+    - adapted_N: the mean over all corruptions and severities.
+    - gain_N: adapted_N minus corrupted.
+    - clean_gain_N: clean_adapted_N minus clean.
+
+    A network without batch statistics has nothing to adapt: adapted_N equals corrupted, and gain_N
+    is 0. The test images have a fixed random order, and the last ones that do not fill a batch are
+    left out. A claim names the last element of a vector (severity 5) by
     `probe(under_corruption.fog, end, last)`.
 
     Attributes:
-        corruptions: which.
-        batches: how many test images are adapted to at once; each a question of its own. The
-            largest must not be more than there are.
-        prior: what the statistics of training weigh, in examples, where they are mixed with those
-            of the test batch (Schneider et al. 2020); 0 for those of the batch alone (Nado et al.
-            2020).
-        seed: of the corruptions and of the order.
+        corruptions: the names of the corruptions.
+        batches: the batch sizes N for adaptation, at most the number of test images.
+        prior: the weight of the training statistics, in examples, when they are mixed with those of
+            the test batch (Schneider et al. 2020); 0 uses the batch alone (Nado et al. 2020).
+        seed: the seed of the corruptions and of the order.
 
     >>> UnderCorruption(batches=(8, 200), prior=16)
     UnderCorruption(corruptions=('darkness', 'glare', 'low_contrast', 'colour_cast', 'fog'),
@@ -105,10 +111,10 @@ class UnderCorruption:
         require_field(0 <= self.seed < 2**31, "seed", self.seed, "between 0 and 2^31 - 1")
 
     def measure(self, subject: Subject, moment: Moment) -> Readings:
-        """Accuracies between 0 and 1: numbers, and vectors by severity."""
+        """Measure accuracies between 0 and 1: numbers, and vectors over severities."""
         if moment.held_out is None:
             raise UserError(
-                "under_corruption judges the test images, and there are none here: put it into a "
+                "under_corruption needs the test images, and there are none here: put it into a "
                 "config's 'probes', or into normlab.Watch"
             )
         test = self._in_order(moment.held_out)
@@ -153,7 +159,7 @@ class UnderCorruption:
         return found
 
     def _in_order(self, held_out: HeldOut) -> HeldOut:
-        # A published order may go by class, and a batch of one class has other statistics.
+        # A published set may be sorted by class, and a batch of one class has other statistics.
         key = jax.random.key(self.seed)
         order = jax.random.permutation(key, len(held_out.labels))
         return held_out._replace(images=held_out.images[order], labels=held_out.labels[order])
@@ -181,7 +187,7 @@ def _accuracy(
     size: int | None,
     prior: float,
 ) -> Array:
-    """The share that is recognised, in batches of `size`; None where the size makes no difference.
+    """Compute the accuracy in batches of `size`; None if the size makes no difference.
 
     Several batches go through the network at a time.
     """
@@ -202,5 +208,5 @@ def _accuracy(
 
 
 def _divisor(number: int, most: int) -> int:
-    """The largest divisor of a number that is not larger than `most`."""
+    """Return the largest divisor of a number that is at most `most`."""
     return next(d for d in range(min(number, most), 0, -1) if number % d == 0)

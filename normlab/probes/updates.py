@@ -1,4 +1,4 @@
-"""How fast each layer learns: what one step of the optimiser would do to its weights."""
+"""Measures how fast each layer learns: the effect of one optimiser step on its weights."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +12,14 @@ from normlab.probes.layers import kernels, layers, loss_and_gradient, per_layer
 
 
 def one_step(subject: Subject, moment: Moment) -> tuple[Any, Any]:
-    """The gradient, and the update that the optimiser would add to the parameters; on paper."""
+    """Compute the gradient, and the update that the optimiser would add to the parameters."""
     _, gradient = loss_and_gradient(subject, moment)
     update, _ = subject.optimizer.update(gradient, moment.opt_state, moment.params)
     return gradient, update
 
 
 def across(weight: Array, update: Array) -> Array:
-    """The part of an update at right angles to the weight: what turns it.
+    """Compute the part of an update that is orthogonal to the weight and rotates it.
 
     >>> across(jnp.array([2.0, 0.0]), jnp.array([1.0, 3.0])).tolist()
     [0.0, 3.0]
@@ -30,10 +30,10 @@ def across(weight: Array, update: Array) -> Array:
 
 
 def angular_update(weight: Array, update: Array) -> Array:
-    """The angle between a weight and the weight after the update, in radians.
+    """Compute the angle between a weight before and after the update, in radians.
 
-    From the update's two components, so that an angle of 1e-6 keeps its digits, which the arc
-    cosine of float32 does not.
+    It is computed from the update's two components, so that an angle of 1e-6 is still accurate. The
+    arc cosine in float32 is not.
 
     >>> f"{angular_update(jnp.array([2.0, 0.0]), jnp.array([0.0, 2e-6])):.2e}"
     '1.00e-06'
@@ -44,15 +44,15 @@ def angular_update(weight: Array, update: Array) -> Array:
 
 
 def effective_learning_rate(weight: Array, gradient: Array, update: Array) -> Array:
-    """The rate at which a scale-invariant weight's direction moves: `|u| / (|g| |w|^2)`.
+    """Compute the learning rate of a scale-invariant weight's direction: `|u| / (|g| |w|^2)`.
 
-    `u` is the update's part at right angles to the weight `w`, which alone turns it. For SGD, with
-    weight decay or without, that is `rate / |w|^2` (van Laarhoven 2017, Hoffer et al. 2018); for
-    any other optimiser `|u| / |g|` stands in the place of the rate. A weight's direction `w/|w|`
-    takes the steps that it would take, were it of norm one, at this rate.
+    `u` is the part of the update that is orthogonal to the weight `w` and rotates it. For SGD, with
+    or without weight decay, the result is `rate / |w|^2` (van Laarhoven 2017, Hoffer et al. 2018).
+    For any other optimiser `|u| / |g|` replaces the rate. The direction `w/|w|` moves as a weight
+    of norm one would at this rate.
 
-    It means something only where a normaliser behind the layer takes the weight's scale away;
-    there the gradient is at right angles to the weight.
+    The result is meaningful only if a normaliser after the layer removes the weight's scale. The
+    gradient is then orthogonal to the weight.
 
     >>> w, g = jnp.array([2.0, 0.0]), jnp.array([0.0, 5.0])
     >>> f"{effective_learning_rate(w, g, -0.1 * g - 0.01 * w):.4f}"
@@ -64,21 +64,24 @@ def effective_learning_rate(weight: Array, gradient: Array, update: Array) -> Ar
 @probe(paper="arXiv:1706.05350; arXiv:1803.01814; angular update: arXiv:2006.08419")
 @dataclass(frozen=True)
 class Updates:
-    """What the next step would do to each layer's kernel.
+    """Measures the effect of the next step on each layer's kernel.
 
-    ratio: the update's norm over the weight's. angle: by how much the weight would turn, in
-    radians. effective_learning_rate: see the function of that name; it means something where
-    gradient_cosine, of the gradient and the weight, is zero but for rounding (1e-6): those weights
-    are scale-invariant. weight_norm: the kernel's. spread: by how many powers of ten ratio differs
-    between layers (`formulas.spread`): whether some layers learn faster than others, as a number.
-    angle_spread: the same of angle.
+    - ratio: the update's norm divided by the weight's norm.
+    - angle: the angle by which the weight rotates, in radians.
+    - effective_learning_rate: see the function of that name. It is meaningful for scale-invariant
+      weights, whose gradient_cosine is zero up to rounding (1e-6).
+    - gradient_cosine: the cosine of the angle between gradient and weight.
+    - weight_norm: the kernel's norm.
+    - spread: the spread of ratio over layers in powers of ten (`formulas.spread`): how unequally
+      fast the layers learn.
+    - angle_spread: the spread of angle over layers.
 
     >>> Updates()
     Updates()
     """
 
     def measure(self, subject: Subject, moment: Moment) -> Readings:
-        """Each quantity for each layer, and two numbers of the whole network."""
+        """Measure each quantity for each layer, and two numbers for the whole network."""
         paths = layers(subject, moment)
         gradient, update = one_step(subject, moment)
         found = [kernels(tree, paths) for tree in (moment.params, gradient, update)]

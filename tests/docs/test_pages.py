@@ -1,7 +1,8 @@
-"""Every example on the README and on the pages of docs/ does what it says.
+"""Every example and every link in the README and on the pages of docs/ works.
 
-The Python of a page runs from the top in a fresh process, in a folder of its own. YAML is a config,
-or sections of one. A command of normlab's exists, and so do its options.
+The Python of a page runs from the top in a fresh process, in its own folder. YAML is a config, or
+sections of one. Every command of normlab exists, and so do its options. Every relative link leads
+to a file and a heading.
 """
 
 import re
@@ -19,8 +20,13 @@ from normlab.cli import app
 from normlab.configs.experiment import load_experiment
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKED = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "experiments" / "README.md"]
+FENCE = re.compile(r"^ *```([^\n]*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`(normlab [^`]+)`")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+CHECKED = {"python", "yaml", "console"}
+DIRECTIVES = {"{toctree}", "{include} ../CONTRIBUTING.md", "{include} ../CHANGELOG.md"}
 
 WHOLE = {
     "data": {"name": "shapes", "validation": 100},
@@ -38,6 +44,13 @@ def fences(page: Path, language: str) -> list[str]:
 
 def pages_with(language: str) -> list:
     return [pytest.param(page, id=page.stem) for page in PAGES if fences(page, language)]
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.stem)
+def test_every_block_of_a_page_is_of_a_kind_that_is_checked(page):
+    text = page.read_text("utf-8")
+    assert {kind for kind, _ in FENCE.findall(text)} <= CHECKED | DIRECTIVES
+    assert len(re.findall(r"^ *(?:```|~~~)", text, re.MULTILINE)) == 2 * len(FENCE.findall(text))
 
 
 @pytest.mark.parametrize("page", pages_with("python"))
@@ -74,15 +87,30 @@ def test_the_yaml_of_a_page_is_a_config(page, tmp_path):
         load_experiment(file)
 
 
-def commands(page: Path):
+def lines(page: Path):
+    """The commands in a page's blocks, without comments."""
     for text in fences(page, "console"):
         for line in text.replace("\\\n", " ").splitlines():
             for command in line.partition("#")[0].split("&&"):
-                if command.split()[:1] == ["normlab"]:
-                    yield shlex.split(command)[1:]
+                yield shlex.split(command)
+
+
+def commands(page: Path):
+    """The arguments of every normlab command, in blocks and between backticks."""
+    inline = (" ".join(found.split()) for found in INLINE.findall(page.read_text("utf-8")))
+    for words in [*lines(page), *map(shlex.split, inline)]:
+        if words[:1] == ["normlab"]:
+            yield words[1:]
 
 
 @pytest.mark.parametrize("page", pages_with("console"))
+def test_the_modules_that_a_page_runs_exist(page):
+    for words in lines(page):
+        if words[:2] == ["python", "-m"]:
+            assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").is_file(), words[2]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_commands_of_a_page_exist(page):
     for words in commands(page):
         command, found = typer.main.get_command(app), []
@@ -93,3 +121,22 @@ def test_the_commands_of_a_page_exist(page):
         options = {name for option in command.params for name in option.opts}
         given = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert given <= options, f"normlab {' '.join(found)} has no {given - options}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that a link may give after `#`: of headings, as on GitHub, and of `<a id=...>`."""
+    text = FENCE.sub("", page.read_text("utf-8"))
+    headings = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
+    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return slugs | set(re.findall(r'<a id="([^"]+)">', text))
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.stem)
+def test_every_relative_link_of_a_page_leads_somewhere(page):
+    for link in LINK.findall(page.read_text("utf-8")):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name}: {link}"

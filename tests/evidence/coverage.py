@@ -154,7 +154,7 @@ def main(repeats: int = REPEATS) -> None:
         lambda n, rho=rho, paired=paired: of_equal_arms(n, rho, repeats, paired)
         for paired in (True, False) for rho in (0.0, 0.5, 0.95)
     })  # fmt: skip
-    table("100 images, of which so many differ", {
+    table("share of 100 images that differ", {
         f"{flips:.1%}": lambda n, flips=flips: of_few_flips(n, flips, repeats)
         for flips in (0.003, 0.01, 0.02)
     })  # fmt: skip

@@ -16,7 +16,7 @@ from normlab.probes.activations import (
     saturated_fraction,
     skewness,
 )
-from normlab.probes.layers import seen
+from normlab.probes.layers import activations
 
 from .conftest import moment, subject
 
@@ -141,7 +141,7 @@ def test_a_layer_called_twice_is_seen_twice():
             return nn.Dense(3)(dense(inputs=dense(x)))
 
     who = subject(Shared())
-    assert list(seen(who, moment(who, (4, 5)))) == ["Dense_0 (2)", "Dense_1"]
+    assert list(activations(who, moment(who, (4, 5)))) == ["Dense_0 (2)", "Dense_1"]
 
 
 class Within(nn.Module):
@@ -158,7 +158,7 @@ def test_layers_inside_a_transformation_are_refused_with_a_reason(jitted):
     who = subject(Within())
     measure = Activations().measure
     when = moment(who)
-    with pytest.raises(UserError, match=r"remat.*take the transformation away"):
+    with pytest.raises(UserError, match=r"remat.*remove the transformation"):
         jax.jit(lambda m: measure(who, m))(when) if jitted else measure(who, when)
 
 

@@ -138,7 +138,7 @@ def test_settings_that_cannot_work_are_refused(settings, said):
 
 def test_it_says_what_is_missing(seen):
     who, when, _, _ = seen
-    with pytest.raises(UserError, match="judges the test images"):
+    with pytest.raises(UserError, match="needs the test images"):
         UnderCorruption().measure(who, when._replace(held_out=None))
     with pytest.raises(UserError, match="only 24 test images, not 25"):
         UnderCorruption(batches=(8, 25)).measure(who, when)
