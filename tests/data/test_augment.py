@@ -1,4 +1,4 @@
-"""Every augmentation goes through one contract; then what each of them does."""
+"""Every augmentation keeps one contract, and each does what its docstring says."""
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ def test_the_catalogue_holds_them():
 
 
 def assert_same(augment, found, expected):
-    """But for rounding; what rounds to whole grey levels may go to the next, now and then."""
+    """Compare up to rounding; images in whole grey levels may rarely differ by one level."""
     level = 1.001 if isinstance(augment, Corruption) else 1e-4
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=level)
     assert (np.abs(np.asarray(found) - np.asarray(expected)) > 0.5).mean() < 1e-2

@@ -1,4 +1,4 @@
-"""CIFAR in both published layouts, from tiny files that the tests make."""
+"""CIFAR is read in both published layouts, from tiny files that the tests make."""
 
 import gzip
 import io
@@ -72,7 +72,7 @@ def write_parquet(folder, part, encoded, labels, label="label", shards=1, image=
 
 @pytest.fixture
 def small(tmp_path):
-    """A root with CIFAR-10 as an archive of 40 and 10 images, and what is in them."""
+    """Make a root with CIFAR-10 as an archive of 40 and 10 images, and return its contents."""
     train, test = examples(40, 10, 0), examples(10, 10, 1)
     path = write_archive(tmp_path / "cifar10" / CIFAR10.archive, members("cifar10", train, test))
     return tmp_path, path, train, test
@@ -80,7 +80,7 @@ def small(tmp_path):
 
 @pytest.fixture
 def tables(tmp_path):
-    """A root with CIFAR-10 as tables of 40 and 10 images, and what is in them."""
+    """Make a root with CIFAR-10 as tables of 40 and 10 images, and return its contents."""
     train, test = examples(40, 10, 0), examples(10, 10, 1)
     for part, (images, labels) in (("train", train), ("test", test)):
         write_parquet(tmp_path / "cifar10", part, [png(i) for i in images], labels)
@@ -88,7 +88,7 @@ def tables(tmp_path):
 
 
 def assert_damaged(load, file, *found):
-    """It is a `UserError` that names the file, what was found and the remedy."""
+    """Check that a `UserError` names the file, what was found and the remedy."""
     with pytest.raises(UserError) as raised:
         load()
     for text in (str(file), *found, "Delete it", "normlab data fetch cifar10"):

@@ -1,4 +1,4 @@
-"""Small files damaged by seed: read, or refused in one sentence that names them."""
+"""Randomly damaged small files are read correctly or refused with an error that names them."""
 
 import gzip
 import io
@@ -22,7 +22,7 @@ class One(SpokenDigits):
 
 
 def damaged(whole, seed):
-    """The bytes of a file with a few bits turned over, most of them near its ends, or cut short."""
+    """Flip a few bits of a file, most of them near its ends, or cut it short."""
     draw = np.random.default_rng(seed)
     found = np.frombuffer(whole, np.uint8).copy()
     reach = (300, 3000, len(whole))[draw.integers(3)]
@@ -34,7 +34,7 @@ def damaged(whole, seed):
 
 
 def refusals(path, load, seeds, change=damaged):
-    """How many of so many damaged copies are refused, all with the path and a mend."""
+    """Count the refused copies, and check that each error has the path and a fix."""
     whole, count = path.read_bytes(), 0
     for seed in range(seeds):
         path.write_bytes(change(whole, seed))
@@ -86,7 +86,7 @@ def test_an_array_that_claims_more_than_the_file_holds_takes_no_memory(tmp_path)
 
 
 def within(whole, seed):
-    """Damage inside a compressed archive, whose checksum is that of the damaged contents."""
+    """Damage the contents of a compressed archive, with a checksum that matches the damage."""
     return gzip.compress(damaged(gzip.decompress(whole), seed), 1)
 
 

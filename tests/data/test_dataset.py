@@ -1,4 +1,4 @@
-"""What holds for every dataset, and the helpers that they share."""
+"""Every dataset keeps its contract, and the shared helpers work."""
 
 import os
 import subprocess
@@ -123,7 +123,7 @@ def test_validation_images_of_another_shape_are_refused():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_with_their_channels_first_are_refused(channels):
-    """A square of more than four pixels behind an axis of one or three; nothing else is doubted."""
+    """Refuse only a square of more than four pixels after an axis of length one or three."""
     first = split(4, (channels, 8, 8))
     with pytest.raises(UserError, match=r"channels first.*transpose\(0, 2, 3, 1\)"):
         a_dataset(first, first)

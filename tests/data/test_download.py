@@ -1,4 +1,4 @@
-"""Downloads against a real server on this machine that can be told to misbehave."""
+"""Downloads succeed or fail cleanly against a local server that can misbehave."""
 
 import hashlib
 import os
@@ -26,11 +26,11 @@ class Server(ThreadingHTTPServer):
     """Serves `BODY`.
 
     Attributes:
-        ranges: whether it knows the Range header.
-        early: how many bytes too early its ranges start.
-        drops: for each request to come, after how many bytes to drop the connection.
-        statuses: for each request to come, a status to answer with and nothing else.
-        gate: when set, every answer stops half-way until the gate is opened.
+        ranges: whether it supports the Range header.
+        early: number of bytes by which its ranges start too early.
+        drops: for each coming request, the number of bytes after which the connection drops.
+        statuses: for each coming request, a status to respond with and nothing else.
+        gate: if set, every response stops half-way until the gate is opened.
         requested: the Range header of every request so far.
     """
 

@@ -1,4 +1,4 @@
-"""Bad light does to images what is said of it."""
+"""Each corruption changes images as its docstring says."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ KEY = jax.random.key(3)
 
 
 def scenes(n=32, size=16):
-    """Images with large and small things in them, of all greys and colours."""
+    """Make images with large and small objects, of all greys and colours."""
     rng = np.random.default_rng(0)
     coarse = rng.uniform(0, 255, (n, size // 4, size // 4, 3)).repeat(4, axis=1).repeat(4, axis=2)
     return jnp.asarray(np.clip(coarse + rng.normal(0, 10, (n, size, size, 3)), 0, 255).round(),

@@ -1,4 +1,4 @@
-"""What `normlab data list` is told."""
+"""`status` finds the datasets on this machine."""
 
 from pathlib import Path
 

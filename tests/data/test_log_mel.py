@@ -1,4 +1,4 @@
-"""Log-mel images of sounds whose spectrum is known."""
+"""Log-mel images are right for sounds whose spectrum is known."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ PICTURE = {"mels": 32, "frames": 40, "seconds": 0.8}
 
 
 def image(sound, rate, **settings):
-    """Grey levels from -95 to -15 decibels."""
+    """Make grey levels from -95 to -15 decibels."""
     return grey(log_mel(sound, rate, quietest=-95.0, **settings), -95.0, -15.0)
 
 
@@ -29,7 +29,7 @@ def sine(frequency, seconds=0.4, loudness=0.1):
 
 
 def brightest(image):
-    """The band, counted from the lowest, with the most light."""
+    """Return the brightest band, counted from the lowest."""
     return len(image) - 1 - int(image.astype(int).sum(axis=1).argmax())
 
 

@@ -1,4 +1,4 @@
-"""MedMNIST from tiny files that the tests make, and from the real one where it is."""
+"""MedMNIST is read from tiny files that the tests make, and from the real file if it exists."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from normlab.errors import FieldError, UserError
 
 
 def arrays(name, counts=(12, 5, 7)):
-    """Arrays as published, of a set with so many examples in each part."""
+    """Make arrays as published, of a set with these numbers of examples in each part."""
     rng, published = np.random.default_rng(0), SETS[name]
     colours = () if published.channels == 1 else (3,)
     found = {}

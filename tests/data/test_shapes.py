@@ -1,4 +1,4 @@
-"""The embedded set: the same everywhere, balanced, and no easier than it should be."""
+"""The drawn set is the same everywhere, balanced, and not too easy."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Spoken digits from small files that the tests make, and from the real ones where they are."""
+"""Spoken digits are read from small files that the tests make, and from the real ones if present."""
 
 import io
 import wave
@@ -32,7 +32,7 @@ def wav(sound, rate=8000, channels=1, width=2):
 
 
 def tone(digit, speaker, index):
-    """A sine whose pitch tells the digit and whose loudness tells the speaker."""
+    """Make a sine whose pitch encodes the digit and whose loudness encodes the speaker."""
     time = np.arange(800 + 10 * index) / 8000
     loudness = 0.1 / (1 + SPEAKERS.index(speaker))
     sound = loudness * np.sin(2 * np.pi * 300 * (digit + 1) * time)
@@ -111,7 +111,7 @@ def test_speed_and_pitch_change_the_test_part_alone(root):
     np.testing.assert_array_equal(plain.train.images, changed.train.images)
 
     def lit(data, axis):
-        """How far the image of a digit 'two' reaches, and where its brightest row is."""
+        """Return the extent of the image of a digit 'two', and its brightest row."""
         image = data.test.images[2 * Few.per_digit, :, :, 0].astype(int)
         return (image.sum(axis=0) > 0).sum() if axis else 31 - image.sum(axis=1).argmax()
 
@@ -120,7 +120,7 @@ def test_speed_and_pitch_change_the_test_part_alone(root):
 
 
 def by_hand(sound):
-    """A picture of 32 bands and times in decibels, from the definition: a loop over both."""
+    """Compute a picture of 32 bands and times in decibels by the definition, a loop over both."""
     sound = np.pad(sound, 4000)
     edges = 700 * np.expm1(np.linspace(*np.log1p(np.array([60, 4000]) / 700), 34))
     frequencies = np.arange(129) * 8000 / 256
@@ -137,7 +137,7 @@ def by_hand(sound):
 
 
 def noise(loudness, seed=0, seconds=0.3):
-    """Noise that fades, with quieter noise before and behind it."""
+    """Make noise that fades, with quieter noise before and after it."""
     draw = np.random.default_rng(seed)
     fades = np.exp(-np.linspace(0, 4, round(8000 * seconds)))
     sound = loudness * np.concatenate([draw.normal(0, 0.02, 800), draw.normal(0, fades)])

@@ -1,6 +1,6 @@
 """Runs a notebook in the percent format as Jupyter would: `python notebooks.py NOTEBOOK`.
 
-Of normlab and of the tests it needs nothing, so that a child process can run it as a user has it.
+It imports nothing of normlab or the tests, so that a child process runs it as a user would.
 """
 
 import ast
@@ -17,7 +17,7 @@ REPRESENTATIONS = ("html", "markdown", "svg", "png", "jpeg", "latex", "json", "j
 
 
 class Cell(NamedTuple):
-    """A cell: its number among all cells from one, the line of its marker, its kind and text."""
+    """A cell, with its number from one, the line of its marker, its kind and its text."""
 
     number: int
     line: int
@@ -30,7 +30,7 @@ class NotebookError(Exception):
 
 
 def parse(source: str) -> list[Cell]:
-    """The cells of a notebook; those of markdown without the `# ` before each line."""
+    """Split a notebook into cells, and remove the `# ` before each line of markdown."""
     cells: list[Cell] = []
     lines = source.splitlines()
     starts = [at for at, line in enumerate(lines) if MARKER.fullmatch(line)]
@@ -50,7 +50,7 @@ def parse(source: str) -> list[Cell]:
 
 
 def uncommented(cell: Cell) -> str:
-    """The text of a markdown cell."""
+    """Return the text of a markdown cell."""
     lines = cell.text.splitlines()
     for line in lines:
         if line.rstrip() != "#" and not line.startswith("# "):
@@ -61,15 +61,15 @@ def uncommented(cell: Cell) -> str:
 
 
 def told(cell: Cell, problem: str) -> str:
-    """What is wrong, and in which cell."""
+    """Say what is wrong, and in which cell."""
     return f"cell {cell.number} ({cell.kind}, line {cell.line}): {problem}\n\n{cell.text}\n"
 
 
 def run(path: Path) -> None:
-    """Execute the code cells in one namespace, and show what each of them ends with.
+    """Execute the code cells in one namespace, and show the last value of each.
 
     Raises:
-        NotebookError: a cell raises, or what it ends with cannot be shown.
+        NotebookError: a cell raises, or its last value cannot be shown.
     """
     import matplotlib
 
@@ -88,7 +88,7 @@ def run(path: Path) -> None:
 
 
 def execute(cell: Cell, path: Path, namespace: dict) -> None:
-    """One code cell; the figures that it leaves open are drawn and closed, as Jupyter does."""
+    """Execute one code cell, then draw and close its open figures, as Jupyter does."""
     from matplotlib import pyplot as plt
 
     tree = ast.parse(cell.text, str(path))
@@ -105,7 +105,7 @@ def execute(cell: Cell, path: Path, namespace: dict) -> None:
 
 
 def show() -> None:
-    """`plt.show` of a notebook: what is open is drawn, then closed."""
+    """Draw and close all open figures, as `plt.show` does in a notebook."""
     from matplotlib import pyplot as plt
 
     for number in plt.get_fignums():
@@ -114,7 +114,7 @@ def show() -> None:
 
 
 def display(value: object) -> None:
-    """Every representation that Jupyter would ask for."""
+    """Compute every representation that Jupyter would request."""
     from matplotlib.figure import Figure
 
     if isinstance(value, Figure):

@@ -9,7 +9,7 @@ PAGE = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
 
 
 def names_of_tests(file):
-    """The names of its tests, as far as it exists."""
+    """Return the names of the tests in a file, none if it does not exist."""
     path = ROOT / file
     tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}

@@ -1,4 +1,4 @@
-"""Every notebook runs from its first cell to its last, as a user has it."""
+"""Every notebook runs from its first cell to its last, as for a user."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ NOTEBOOKS = sorted((HERE.parents[1] / "docs" / "notebooks").glob("*.py"))
 
 
 def run(notebook: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """The notebook in a fresh process: no strict promotion, no virtual devices; warnings raise."""
+    """Run the notebook in a fresh process with a user's settings, but let warnings raise."""
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     return subprocess.run(
         # -P: the folder of the script, tests/docs, is not where a user's imports are found

@@ -1,4 +1,4 @@
-"""ResNet-20 against independent ones, in torch and in plain flax.linen, with the same weights."""
+"""ResNet-20 equals independent implementations in torch and in plain flax.linen."""
 
 import flax.linen as nn
 import jax
@@ -20,7 +20,7 @@ def x():
 
 @pytest.fixture(scope="module")
 def variables(x):
-    """With nothing at its start, so that no weight or statistic can be mixed up unseen."""
+    """Make variables that differ from their initial values, so that a mix-up is noticed."""
     shapes = jax.eval_shape(lambda: MODEL.init(jax.random.key(0), x, train=False))
     noise = np.random.default_rng(0)
 
@@ -36,7 +36,7 @@ def variables(x):
 
 @pytest.fixture(scope="module", params=[False, True], ids=["evaluation", "training"])
 def ours(request, x, variables):
-    """Mode, logits and state after it."""
+    """Return mode, logits and the new state."""
     train = request.param
     apply = jax.jit(lambda v: MODEL.apply(v, x, train=train, mutable=[NORM_STATE]))
     logits, moved = apply(variables)
@@ -44,7 +44,7 @@ def ours(request, x, variables):
 
 
 def slots(tree):
-    """The normalisers' entries in the order in which the network applies them."""
+    """List the normalisers' entries in the order in which the network applies them."""
     blocks = [("NormAct_0",)]
     for block in range(9):
         blocks += [(f"NormAct_{block + 1}",), (f"Norm_{block}",)]
@@ -56,7 +56,7 @@ def slots(tree):
 
 
 class Linen(nn.Module):
-    """ResNet-20 as one would write it in flax."""
+    """ResNet-20 written with flax alone."""
 
     @nn.compact
     def __call__(self, x, train):

@@ -1,4 +1,4 @@
-"""`convolve` against `lax.conv_general_dilated` and its autodiff: values, derivatives, mapping."""
+"""`convolve` equals `lax.conv_general_dilated` in values, derivatives and under `vmap`."""
 
 from functools import partial
 
@@ -43,7 +43,7 @@ def close(found, expected, dtype):
 
 
 def derivatives(conv, x, kernel, **where):
-    """The value, both gradients, a tangent, and a Hessian-vector product in two ways."""
+    """Compute the value, both gradients, a tangent, and a Hessian-vector product in two ways."""
     dx, dk = operands(x.shape, (*kernel.shape[:2], kernel.shape[3]), x.dtype, seed=1)
     act = partial(conv, **where)
 
@@ -113,7 +113,7 @@ def test_vmap_over_images_kernels_and_both_and_within_one_another():
 
 
 def gradient_of_layers(conv, wrap=lambda layer: layer):
-    """The gradient of two layers in a scan, with respect to images and both kernels."""
+    """Compute the gradient of two layers in a scan, with respect to images and both kernels."""
 
     def loss(x, kernels):
         def layer(x, kernel):
@@ -136,7 +136,7 @@ def test_within_scan_and_remat():
 
 
 def test_on_a_cpu_every_pass_is_in_the_layout_of_the_fast_kernels():
-    """Autodiff's gradients are not; within a loop they are then tens of times slower."""
+    """Autodiff's gradients are not, which makes them tens of times slower within a loop."""
     x, kernel = operands((2, 8, 8, 32), (3, 3, 32), jnp.float32)
     kernels = jnp.stack([kernel, kernel])
 

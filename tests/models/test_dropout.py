@@ -1,4 +1,4 @@
-"""Dropout: what is dropped, where and when, and what stays as it was without it."""
+"""Dropout drops the right units at the right place and time, and changes nothing else."""
 
 import flax.linen as nn
 import jax
@@ -34,7 +34,7 @@ def build(name, norm=None, **more):
 
 
 def moved(made):
-    """Variables away from their start, where branches and heads of some models are zero."""
+    """Make variables unlike their initial values, where some models have zero branches."""
     start = made.init(jax.random.key(1), IMAGES, train=False)
     return jax.tree.map(lambda leaf: leaf + 0.1, start)
 
@@ -50,7 +50,7 @@ def keyed(seed=0):
 
 
 class Drop(nn.Module):
-    """Nothing but the one place."""
+    """A model with one place for dropout and nothing else."""
 
     dropout: float
     dropout_at: str = "head"

@@ -1,4 +1,4 @@
-"""Every model of the catalogue with every normaliser that fits it goes through one contract."""
+"""Every model of the catalogue keeps one contract with every normaliser that fits it."""
 
 from functools import cache
 
@@ -48,7 +48,7 @@ def build(model, norm, **settings):
 
 
 def usual(model, **settings):
-    """With batch normalisation, which has parameters and a state, where it may be."""
+    """Make the model, with batch normalisation if it allows a normaliser."""
     return build(model, "identity" if model in NO_NORM else "batch_norm", **settings)
 
 
@@ -58,7 +58,7 @@ def images(seed=0, n=4):
 
 @cache
 def fits(norm, model):
-    """Some normalisers need more than one position, which the vectors of an MLP do not have."""
+    """Return whether they fit: some normalisers need several positions, and an MLP has one."""
     if model in NO_NORM and norm != "identity":
         return False
     if model in FEW and norm not in SOME_NORMS:
@@ -78,7 +78,7 @@ models = pytest.mark.parametrize("model", MODELS.entries())
 
 
 def initialised(made, seed=1, start=None):
-    """Variables with running statistics and affine parameters away from their start."""
+    """Make variables whose statistics and affine parameters differ from their initial values."""
     variables = start or made.init(jax.random.key(seed), images(), train=False)
     _, moved = made.apply(variables, images(seed + 1) * 2 + 1, train=True, mutable=[NORM_STATE])
     noise = np.random.default_rng(seed)
@@ -117,13 +117,13 @@ def variables(made, start):
 
 @pytest.fixture(scope="module")
 def logits(made, variables):
-    """Of the usual images, in evaluation."""
+    """Compute logits of the usual images in evaluation."""
     return made.apply(variables, images(), train=False)
 
 
 @pytest.fixture(scope="module")
 def trained_logits(made, variables):
-    """Of the same images, in training."""
+    """Compute logits of the usual images in training."""
     return made.apply(variables, images(), train=True)
 
 

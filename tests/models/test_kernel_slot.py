@@ -1,4 +1,4 @@
-"""The slot for a kernel transform, in every model: where its params and state lie."""
+"""Every model has a slot for a kernel transform, with its params and state in their place."""
 
 import re
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ WITHOUT_THE_SLOT = {"fixup"}
 @kernel_transform(paper="none: made here")
 @dataclass(frozen=True)
 class Counted:
-    """Doubles a kernel and counts how often, in evaluation too, which is a mistake of its own."""
+    """Doubles a kernel and counts its calls, even in evaluation, which is a deliberate mistake."""
 
     def init(self, key, kernel):
         return {"twos": jnp.full(kernel.shape[-1:], 2.0)}, {"steps": jnp.zeros((), jnp.float32)}
@@ -78,7 +78,7 @@ small_models = pytest.mark.parametrize("model", ["mlp", "convnet"])
 @models
 @pytest.mark.parametrize("name", KERNELS.entries())
 def test_a_transform_stands_beside_every_kernel_but_the_heads(model, name):
-    """And leaves everything else where it is without one."""
+    """Everything else stays as it is without one."""
 
     def variables(kernel):
         made = build(model, kernel)

@@ -1,4 +1,4 @@
-"""The slots that models are made of, one by one."""
+"""Each slot of a model keeps its contract."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ from normlab.norms import Affine, BatchNorm, Identity, LayerNorm, RMSNorm
 @normaliser(paper="none: made here", fuses_activation=True)
 @dataclass(frozen=True)
 class Clip:
-    """Fused: it clips at +-1, which no activation slot does."""
+    """A fused normaliser that clips at +-1, which no activation does."""
 
     def init(self, features):
         return {}, {}
@@ -38,7 +38,7 @@ class Clip:
 @normaliser(paper="none: made here")
 @dataclass(frozen=True)
 class Counter:
-    """A state that is not a statistic: how often it was applied, in evaluation too."""
+    """A normaliser whose state is not a statistic: it counts its calls, even in evaluation."""
 
     def init(self, features):
         return {}, {"steps": jnp.zeros((), jnp.float32)}
@@ -149,7 +149,7 @@ def test_any_state_moves_once_a_training_step_and_at_no_other_time():
 
 
 def test_states_of_microbatches_are_pooled_at_every_slot_in_the_normalisers_own_way():
-    """Means 1 and 3 of groups without spread, momentum 0.5 from mean 0 and variance 1."""
+    """The groups have means 1 and 3 without spread; momentum is 0.5 from mean 0 and variance 1."""
     states = {
         "NormAct_0": {"Norm_0": {"norm": {"mean": jnp.array([[0.5], [1.5]]), "variance": half()}}},
         "Norm_1": {"norm": {"mean": jnp.array([[0.0], [0.0]]), "variance": half()}},

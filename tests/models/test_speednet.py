@@ -1,4 +1,4 @@
-"""The speed network: what its layers start as, what whitening does, its pooling, its size."""
+"""The speed network has the published initialisation, whitening, pooling and size."""
 
 import flax.linen as nn
 import jax
@@ -28,7 +28,7 @@ def convolved(x, kernel, padding="VALID"):
 
 
 def correlated_images(n=64, size=12):
-    """Neighbouring pixels and channels are alike, and no mean is zero."""
+    """Make images whose neighbouring pixels and channels are correlated, with non-zero means."""
     noise = np.random.default_rng(0).standard_normal((n, size + 2, size + 2, 3))
     smooth = noise[:, :-2, 1:-1] + noise[:, 2:, 1:-1] + 2 * noise[:, 1:-1, :-2]
     mixed = smooth @ np.array([[1, 0.9, 0.5], [0, 0.3, 0.2], [0, 0, 1]]) + [0.5, -1, 2]
@@ -94,7 +94,7 @@ def test_halve_is_the_maximum_pooling_of_flax_in_value_and_gradient(shape):
 
 
 def test_the_number_of_parameters_is_the_published_one():
-    """By hand, torch's count, and the "2M parameters" of the authors' code."""
+    """It is checked by hand, by torch's count, and by the "2M parameters" of the authors' code."""
     made = Speednet(PUBLISHED_NORM, classes=10)
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     found = jax.eval_shape(lambda x: made.init(jax.random.key(0), x, train=False)["params"], x)

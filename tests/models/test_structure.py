@@ -1,4 +1,4 @@
-"""What each architecture is made of: layers, parameters, shapes, shortcuts, checked by hand."""
+"""Each architecture has the right layers, parameters, shapes and shortcuts, checked by hand."""
 
 from itertools import pairwise
 
@@ -18,7 +18,7 @@ IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
 
 
 def shapes(model, image=IMAGE):
-    """Path to shape of every parameter, without computing anything."""
+    """Map the path of every parameter to its shape, without computing anything."""
     variables = jax.eval_shape(
         lambda x: model.init(jax.random.key(0), x, train=False)["params"], image
     )
@@ -33,7 +33,7 @@ def total(model):
 
 
 def resnet_by_hand(depth, width=16, classes=10):
-    """Convolutions of 3x3 without bias, two numbers a channel for each norm, and the head."""
+    """Count 3x3 convolutions without bias, two numbers per channel for each norm, and the head."""
     n = (depth - 2) // 6
     channels = [3, width] + [width] * 2 * n + [2 * width] * 2 * n + [4 * width] * 2 * n
     convs = sum(9 * a * b for a, b in pairwise(channels))
@@ -64,7 +64,7 @@ def test_depth_counts_the_layers_with_weights(depth):
 
 
 def feature_maps(model, size):
-    """The output shape of every convolution, without the batch axis, in order."""
+    """List the output shapes of all convolutions in order, without the batch axis."""
     seen = []
 
     def watch(call, args, kwargs, context):
@@ -109,7 +109,7 @@ def test_sizes_halve_and_channels_grow_from_stage_to_stage(model, size, expected
 
 
 def variables_with(model, x, **values):
-    """The model's variables with every parameter of a given name filled with one number."""
+    """Fill every parameter of a given name with one number."""
     params = model.init(jax.random.key(0), x, train=False)["params"]
 
     def fill(path, leaf):
@@ -121,7 +121,7 @@ def variables_with(model, x, **values):
 
 
 def test_shortcut_takes_every_second_pixel_and_fills_new_channels_with_zeros():
-    """With all block convolutions at zero only the shortcuts are left; computed here by hand."""
+    """With all block convolutions at zero only the shortcuts remain, computed here by hand."""
     model = Resnet(norm=Identity(), classes=4, depth=8, width=1)
     x = jnp.arange(64.0).reshape(1, 8, 8, 1)
     variables = variables_with(model, x, kernel=0.0)
@@ -135,7 +135,7 @@ def test_shortcut_takes_every_second_pixel_and_fills_new_channels_with_zeros():
 
 
 def entering(model, variables, x):
-    """What goes into every layer, by the layer's name; what leaves the first one as "stem"."""
+    """Record the input of every layer by name, and the output of the first as "stem"."""
     seen = {}
 
     def watch(call, args, kwargs, context):
@@ -154,7 +154,7 @@ def entering(model, variables, x):
     ("cls", "after_block", "expected"), [(Resnet, "Conv_3", 0.0), (ResnetV2, "NormAct_2", -0.5)]
 )
 def test_resnet_activates_the_sum_and_v2_does_not(cls, after_block, expected):
-    """A stem of 0.5 and a first branch of -1."""
+    """The stem gives 0.5 and the first branch -1."""
     model = cls(norm=Identity(), classes=1, depth=8, width=1)
     x = jnp.zeros((1, 4, 4, 1))
     variables = variables_with(model, x, kernel=0.0, Conv_0_bias=0.5, Conv_2_bias=-1.0)

@@ -1,4 +1,4 @@
-"""The vision transformer against flax's and torch's attention, its QK-norm, and its numbers."""
+"""The vision transformer equals flax's and torch's attention; QK-norm and sizes are right."""
 
 import flax.linen as nn
 import jax
@@ -21,7 +21,7 @@ def images(n=2, size=16, seed=0):
 
 
 def stirred(made, x, seed=1, spread=0.2):
-    """Variables of which none is at its start."""
+    """Make variables that differ from their initial values."""
     params = jax.jit(lambda: made.init(jax.random.key(seed), x, train=False))()["params"]
     noise = np.random.default_rng(seed)
 
@@ -32,7 +32,7 @@ def stirred(made, x, seed=1, spread=0.2):
 
 
 class Linen(nn.Module):
-    """The same network as one would write it with flax's own modules."""
+    """The same network written with flax's own modules."""
 
     qk: bool
 
@@ -134,7 +134,7 @@ def test_a_block_of_attention_equals_torch():
 
 
 def largest_logit(qk_norm, factor):
-    """Of the attention, with query and key kernels `factor` times as large."""
+    """Compute the largest logit of the attention with query and key kernels times `factor`."""
     x = images()
     made = Vit(norm=LayerNorm(), qk_norm=qk_norm, **{**SMALL, "depth": 1})
     params = made.init(jax.random.key(0), x, train=False)["params"]
@@ -177,7 +177,7 @@ def test_qk_norm_adds_a_scale_of_the_heads_features_with_the_role_of_a_norm(qk_n
 
 
 def test_vit_base_has_the_published_size_less_the_vector_of_its_class_token():
-    """ViT-B/16 at 224x224 with 1000 classes has 86,567,656, 768 of them to be added to others."""
+    """ViT-B/16 at 224x224 with 1000 classes has 86,567,656 parameters; 768 are redundant here."""
     made = Vit(norm=LayerNorm(), classes=1000, patch=16, width=768, depth=12, heads=12)
     shapes = jax.eval_shape(lambda: made.init(jax.random.key(0), images(1, 224), train=False))
     found = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
@@ -188,7 +188,7 @@ def test_vit_base_has_the_published_size_less_the_vector_of_its_class_token():
 
 
 def test_a_patch_is_a_square_of_the_image_and_tokens_go_row_by_row():
-    """A kernel that takes the mean of a patch's red channel, seen through the place's own unit."""
+    """A kernel takes the mean of a patch's red channel, which each position's own unit shows."""
     made = Vit(norm=Identity(), classes=1, patch=2, width=1, depth=1, heads=1)
     x = jnp.arange(48.0).reshape(1, 4, 4, 3)
     params = made.init(jax.random.key(0), x, train=False)["params"]

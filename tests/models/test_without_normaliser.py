@@ -1,4 +1,4 @@
-"""Fixup, SkipInit and the NF-ResNet: what their papers promise at initialisation, measured."""
+"""Fixup, SkipInit and the NF-ResNet keep the promises of their papers at initialisation."""
 
 from functools import partial
 
@@ -74,9 +74,9 @@ def test_without_a_normaliser_or_fixup_the_gradient_explodes_with_depth():
 
 @pytest.fixture(scope="module")
 def slopes():
-    """Of log |f(after) - f(before)| on log L, of one small step that leaves the head alone.
+    """Fit log |f(after) - f(before)| to log L, for one small step that leaves the head alone.
 
-    With Fixup's kernels, and with the scaling of the first ones undone; the mean of three seeds.
+    Return the slopes with Fixup's kernels and without their scaling, the mean of three seeds.
     """
     x, rate, depths, changes = images(4), 1e-3, (8, 14, 26), []
     for depth in depths:
@@ -165,7 +165,7 @@ def test_fixup_equals_torch_in_the_authors_order():
 
 
 def sizes(made):
-    """How many numbers there are of each role, and of the single ones."""
+    """Count the parameters of each role, and the scalars."""
     shapes = jax.eval_shape(lambda: made.init(jax.random.key(0), images(1, 32), train=False))
     found = {"weight": 0, "bias": 0, "norm": 0, "single": 0}
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes["params"]):
@@ -176,7 +176,7 @@ def sizes(made):
 
 
 def test_counts_and_roles_of_fixups_numbers():
-    """ResNet-110's convolutions and head; four shifts and a multiplier a branch, and two shifts."""
+    """They are ResNet-110's convolutions and head, two shifts, and five scalars per branch."""
     convs = 9 * (3 * 16 + 36 * 16**2 + 16 * 32 + 35 * 32**2 + 32 * 64 + 35 * 64**2)
     assert sizes(Fixup(norm=Identity(), classes=10, depth=110)) == {
         "weight": convs + 640,
@@ -188,7 +188,7 @@ def test_counts_and_roles_of_fixups_numbers():
 
 @pytest.mark.parametrize("cls", [Skipinit, NormaliserFree])
 def test_counts_and_roles_of_the_multipliers(cls):
-    """Those of the pre-activation network without a normaliser, and one number a branch."""
+    """They are those of the pre-activation network without a normaliser, and one per branch."""
     plain = sizes(ResnetV2(norm=Identity(), classes=10, depth=20))
     found = sizes(cls(norm=Identity(), classes=10, depth=20))
     assert found == {**plain, "norm": 9, "single": 9}
@@ -196,7 +196,7 @@ def test_counts_and_roles_of_the_multipliers(cls):
 
 @pytest.mark.parametrize("norm", [Identity(), BatchNorm(), LayerNorm()], ids=repr)
 def test_skipinit_starts_as_the_identity_of_its_stem(norm):
-    """The stem, the two projections, and the head by hand; the branches must play no part."""
+    """The stem, the two projections and the head are computed by hand, without the branches."""
     x = images(size=9)
     made = Skipinit(norm=norm, classes=3, depth=14, width=4)
     variables = made.init(jax.random.key(0), x, train=False)
@@ -251,7 +251,7 @@ def test_an_activation_times_its_gain_has_variance_one(name):
 def test_variance_grows_by_alpha_squared_a_block_and_begins_again_where_the_shape_changes(
     activation,
 ):
-    """Channel by channel and away from the padding, as the mean over channels and seeds."""
+    """Measure it per channel and away from the padding, averaged over channels and seeds."""
     alpha, blocks = 0.5, 3
     made = NormaliserFree(
         norm=Identity(), classes=3, kernel=ScaledWeightStandardisation(), depth=6 * blocks + 2,

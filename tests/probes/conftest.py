@@ -1,4 +1,4 @@
-"""Small networks, as the tests of probes share them."""
+"""Small networks that the tests of probes share."""
 
 import flax.linen as nn
 import jax
@@ -33,7 +33,7 @@ def subject(model, optimizer=None):
 
 
 def moment(subject, images=(16, 8, 8, 3), seed=0):
-    """Before the first step, with images of noise."""
+    """Make a moment before the first step, with images of noise."""
     if isinstance(images, tuple):
         images = np.random.default_rng(seed).standard_normal(images).astype(np.float32)
     images = jnp.asarray(images)
@@ -45,7 +45,7 @@ def moment(subject, images=(16, 8, 8, 3), seed=0):
 
 
 def held_out(shape, count=24):
-    """Test images of noise for a moment of theirs, where they are images."""
+    """Add test images of noise to a moment, if its inputs are images."""
     if len(shape) != 3:
         return None
     pixels = np.random.default_rng(1).integers(0, 256, (count, *shape))
@@ -55,7 +55,7 @@ def held_out(shape, count=24):
 
 
 class Linear(nn.Module):
-    """Dense layers in a row and nothing else: `x W0 W1 ...`, whose gradients are easy by hand."""
+    """Dense layers in a row and nothing else, `x W0 W1 ...`, with simple gradients."""
 
     widths: tuple[int, ...]
 
@@ -67,12 +67,12 @@ class Linear(nn.Module):
 
 
 def half_squares(outputs, targets):
-    """The mean over examples of half the squared distance."""
+    """Compute the mean over examples of half the squared distance."""
     return 0.5 * jnp.sum((outputs - targets) ** 2, axis=-1).mean()
 
 
 def linear_look(probe, kernels, x, targets, loss=half_squares, **more):
-    """What a probe finds in a linear network of given kernels, on given examples."""
+    """Apply a probe to a linear network of given kernels, on given examples."""
     single = [jnp.asarray(value, jnp.float32) for value in (x, targets)]
     params = {f"Dense_{i}": {"kernel": jnp.asarray(w, jnp.float32)} for i, w in enumerate(kernels)}
     model = Linear(tuple(w.shape[1] for w in kernels))
@@ -81,7 +81,7 @@ def linear_look(probe, kernels, x, targets, loss=half_squares, **more):
 
 
 def with_singular_values(values, rows, seed=0):
-    """A matrix `(rows, len(values))`, float64."""
+    """Make a matrix `(rows, len(values))` with these singular values, float64."""
     rng = np.random.default_rng(seed)
     left, _ = np.linalg.qr(rng.standard_normal((rows, len(values))))
     right, _ = np.linalg.qr(rng.standard_normal((len(values), len(values))))

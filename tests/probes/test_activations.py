@@ -1,4 +1,4 @@
-"""What the layers take in, on cases whose answer is known."""
+"""`activations` is right in cases whose answer is known."""
 
 import jax
 import jax.numpy as jnp
@@ -145,7 +145,7 @@ def test_a_layer_called_twice_is_seen_twice():
 
 
 class Within(nn.Module):
-    """A network whose layers stand inside a transformation."""
+    """A network whose layers are inside a transformation."""
 
     @nn.compact
     def __call__(self, x, train):

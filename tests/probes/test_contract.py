@@ -1,4 +1,4 @@
-"""What every probe of the shelf keeps; a new file in normlab/probes is held to it by itself."""
+"""Every probe of the catalogue keeps the contract; a new file is tested automatically."""
 
 import dataclasses
 import re
@@ -30,7 +30,7 @@ def make(name):
 
 @cache
 def network(model, norm):
-    """One for all probes: they change nothing of it."""
+    """Make a network for all probes, which do not change it."""
     who = subject(MODELS[model](NORMS[norm]))
     return who, moment(who)
 

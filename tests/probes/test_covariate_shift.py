@@ -1,4 +1,4 @@
-"""Both meanings of internal covariate shift, on networks whose step is taken by hand."""
+"""Both kinds of covariate shift are right on networks whose step is computed by hand."""
 
 from itertools import pairwise
 
@@ -22,7 +22,7 @@ RATE = 0.2
 
 
 def gradients(x, targets, kernels):
-    """Of half the mean squared distance of `x W0 W1 ...`, with respect to each W, by hand."""
+    """Compute by hand the gradients of half the mean squared distance of `x W0 W1 ...`."""
     inputs = [x]
     for kernel in kernels:
         inputs.append(inputs[-1] @ kernel)
@@ -48,7 +48,7 @@ def three_layers():
 
 
 def test_the_gradients_shift_is_that_of_the_layers_before_alone(three_layers):
-    """Santurkar's definition 2.1: those before have moved, it and those behind have not."""
+    """In Santurkar's definition 2.1 only the layers before it have moved."""
     found, x, targets, kernels, after, g = three_layers
     mixed = [gradients(x, targets, after[:i] + kernels[i:])[i] for i in range(3)]
     distance = [np.linalg.norm(a - b) for a, b in zip(g, mixed, strict=True)]
@@ -98,7 +98,7 @@ def test_a_network_of_one_layer_has_no_gradient_shift():
 
 
 class Scaled(nn.Module):
-    """Dense layers with parameters beside them that are no kernel: biases and a normaliser's."""
+    """Dense layers with parameters that are not kernels: biases and a normaliser's."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -126,7 +126,7 @@ def test_at_a_rate_of_zero_nothing_shifts():
 @pytest.mark.parametrize("shape", [(50, 3), (6, 5, 5, 3)])
 @pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
 def test_a_distribution_that_is_moved_and_stretched_shifts_by_that(shape, scale):
-    """`2 x + 3 d` of channels with one deviation d moves by 3 deviations and stretches by one."""
+    """For channels of deviation d, `2 x + 3 d` moves by 3 deviations and stretches by one."""
     axes = tuple(range(len(shape) - 1))
     x = RNG.standard_normal(shape)
     x = scale * (x - x.mean(axis=axes)) / x.std(axis=axes)

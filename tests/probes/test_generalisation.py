@@ -1,4 +1,4 @@
-"""What a network knows of its training images and of others."""
+"""`generalisation` compares training images with test images."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def who(request):
 
 @pytest.fixture(scope="module")
 def when(who):
-    """With labels that the network gives to its training images, but for one in four."""
+    """Make labels that are the network's own predictions, except for one in four."""
     start = moment(who)
     variables = {"params": start.params, NORM_STATE: start.norm_state}
     says = who.model.apply(variables, start.images, train=False).argmax(axis=-1)

@@ -1,4 +1,4 @@
-"""Gradients' norms against gradients by hand."""
+"""`gradients` equals norms of gradients by hand."""
 
 import flax.linen as nn
 import jax

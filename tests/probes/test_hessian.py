@@ -1,4 +1,4 @@
-"""The edges of the Hessian's spectrum, where the spectrum is known."""
+"""`hessian` finds the edges of known spectra."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ WITH_MEMORY = [name for name, entry in NORMS.entries().items() if entry.load().f
 
 
 def symmetric(values, seed=0):
-    """A matrix of given eigenvalues, float64."""
+    """Make a matrix of given eigenvalues, float64."""
     rng = np.random.default_rng(seed)
     basis, _ = np.linalg.qr(rng.standard_normal((len(values), len(values))))
     return (basis * np.asarray(values)) @ basis.T
@@ -35,7 +35,7 @@ def spectrum(matrix, iterations):
 
 
 def times(values, found, tolerance):
-    """How often each different value was found; every one that was found must be one of them."""
+    """Count how often each distinct value was found; every found value must be one of them."""
     different = np.unique(values)
     near = np.abs(np.asarray(found)[:, None] - different) <= tolerance
     assert near.any(axis=1).all(), found
@@ -80,7 +80,7 @@ def test_each_value_lies_within_its_error_of_an_eigenvalue():
 
 
 def test_of_linear_regression_they_are_the_squared_singular_values_of_the_data():
-    """Of `factor * mean |xW - y|^2` they are `2 factor s^2 / N`, for each output once more."""
+    """For `factor * mean |xW - y|^2` they are `2 factor s^2 / N`, repeated for each output."""
     outputs, factor = 2, 0.75
     singular = np.array([6.0, 5.0, 3.0, 1.0, 0.5])
     x = with_singular_values(singular, rows=20)

@@ -1,4 +1,4 @@
-"""The loss along the gradient, where the loss is a parabola."""
+"""`landscape` is right if the loss is a parabola."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ ROWS = 20
 
 
 def regression(kernel):
-    """`|xW - y|^2 / 2` with a Hessian of the eigenvalues `s^2 / N`: what is found, and by hand."""
+    """Measure `|xW - y|^2 / 2`, whose Hessian has eigenvalues `s^2 / N`; compute it by hand."""
     x = with_singular_values(SINGULAR, rows=ROWS)
     targets = RNG.standard_normal((ROWS, kernel.shape[1]))
     hessian = x.T @ x / ROWS
@@ -44,7 +44,7 @@ def test_on_a_quadratic_the_loss_along_the_gradient_is_its_parabola(outputs):
 
 @pytest.mark.parametrize("which", [0, 3])
 def test_along_an_eigenvector_the_smoothness_is_its_eigenvalue(which):
-    """From the optimum, moved along one eigenvector, the gradient is along it too."""
+    """At a point moved from the optimum along an eigenvector, the gradient is along it too."""
     x = with_singular_values(SINGULAR, rows=ROWS)
     values, vectors = np.linalg.eigh(x.T @ x / ROWS)
     kernel = RNG.standard_normal((4, 1))

@@ -1,4 +1,4 @@
-"""The gradient noise scale, where the covariance of the examples' gradients is known."""
+"""`noise_scale` is right if the covariance of the examples' gradients is known."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ TRACE, SQUARE = (DEVIATIONS**2).sum(), (MEAN**2).sum()
 
 
 def examples(rng, *shape):
-    """Each is its own gradient: Gaussian, of known mean and covariance."""
+    """Make examples that are their own gradients: Gaussian, of known mean and covariance."""
     return MEAN + DEVIATIONS * rng.standard_normal((*shape, 4))
 
 
@@ -28,7 +28,7 @@ def mean_gradient(batch):
 
 
 def mean_output(outputs, labels):
-    """A loss whose gradient in the weights of a linear model is the mean of the inputs."""
+    """A loss whose gradient with respect to linear weights is the mean of the inputs."""
     return outputs.mean()
 
 

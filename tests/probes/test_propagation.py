@@ -1,4 +1,4 @@
-"""Signals and gradients by depth, where mean field theory or linear algebra knows the answer."""
+"""`propagation` is right where mean field theory or linear algebra gives the answer."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +15,7 @@ RNG = np.random.default_rng(0)
 
 
 def measured(norm, activation, batch, seeds, depth=12, width=256):
-    """The growth of gradient and signal between hidden layers of a deep network at initialisation,
+    """Measure the growth of gradient and signal between hidden layers at initialisation,
     the geometric mean over seeds."""
     model = MLP(norm=norm, classes=10, widths=(width,) * depth, activation=activation)
     who = subject(model)
@@ -30,14 +30,14 @@ def measured(norm, activation, batch, seeds, depth=12, width=256):
 
 @pytest.mark.parametrize("batch", [8, 16])
 def test_gradients_explode_through_linear_batch_norm_by_the_batch(batch):
-    """(B - 2)/(B - 3) for each layer (Yang et al. 2019, arXiv:1902.08129)."""
+    """They grow by (B - 2)/(B - 3) per layer (Yang et al. 2019, arXiv:1902.08129)."""
     back, forward = measured(BatchNorm(), "identity", batch, seeds=3)
     assert back == pytest.approx((batch - 2) / (batch - 3), rel=0.025)
     assert forward == pytest.approx(1, rel=1e-3)
 
 
 def test_gradients_explode_through_batch_norm_and_relu():
-    """pi/(pi - 1), about 1.467, for each layer and a large batch (Yang et al. 2019)."""
+    """They grow by pi/(pi - 1), about 1.467, per layer for a large batch (Yang et al. 2019)."""
     back, _ = measured(BatchNorm(), "relu", 256, seeds=1)
     assert back == pytest.approx(np.pi / (np.pi - 1), rel=0.02)
 

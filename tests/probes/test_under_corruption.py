@@ -1,4 +1,4 @@
-"""Accuracy in bad light: by hand, with what is stored and with what the test batch tells."""
+"""`under_corruption` equals accuracies by hand, with stored and with adapted statistics."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from .conftest import MODELS, moment, subject
 
 @pytest.fixture(scope="module")
 def seen():
-    """A network with batch normalisation whose statistics are those of its images, and a look."""
+    """Apply the probe to a network whose batch statistics are those of its images."""
     who = subject(MODELS["mlp"](BatchNorm(momentum=0.0)))
     when = moment(who)
     _, state = who.loss(when.params, when.norm_state, when.images, when.labels)
@@ -27,7 +27,7 @@ def seen():
 
 
 def by_hand(who, when, images, size=None, prior=None):
-    """The share recognised, batch after batch, in the fixed order."""
+    """Compute the accuracy by hand, batch after batch, in the fixed order."""
     order = np.asarray(jax.random.permutation(jax.random.key(0), len(when.held_out.labels)))
     labels = np.asarray(when.held_out.labels)[order]
     variables = {"params": when.params, NORM_STATE: when.norm_state}
@@ -79,7 +79,7 @@ def test_means_and_gains_are_of_what_is_shown(seen):
 
 def test_batch_statistics_undo_a_change_of_light_that_stored_ones_do_not(monkeypatch):
     class Dimmed(Corruption):
-        """A hundredth of the contrast around white, which any batch norm can undo."""
+        """Scales the contrast around white by 1/100, which any batch norm can undo."""
 
         amounts = (0.5, 0.01)
 

@@ -1,4 +1,4 @@
-"""What a step does to a layer, where its effect is known by hand."""
+"""`updates` is right where the effect of a step is known."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ RATE = 0.3
 
 
 def measured(norm, optimizer):
-    """The readings of an MLP of two layers, and the layers' kernels and gradients, float64."""
+    """Measure an MLP of two layers, and return its kernels and gradients too, float64."""
     who = subject(MLP(norm=norm, classes=3, widths=(6,), activation="tanh"), optimizer)
     when = moment(who, (12, 4))
     _, gradient = loss_and_gradient(who, when)
@@ -91,7 +91,7 @@ def test_a_rate_of_zero_moves_nothing():
 
 
 def test_the_optimisers_own_update_is_what_counts():
-    """Of the gradient's sign, say, whatever the gradient's size."""
+    """An optimiser may use only the gradient's sign, whatever its size."""
     x, w = np.array([[1.0, -2.0, 4.0]]), np.array([[3.0], [0.0], [4.0]])
     optimizer = optax.sign_sgd(0.01)
     found = linear_look(Updates(), [w], x, np.zeros((1, 1)), optimizer=optimizer)

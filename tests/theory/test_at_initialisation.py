@@ -1,10 +1,10 @@
-"""What papers prove of random networks, on random networks; each test names its paper.
+"""Random networks behave as papers prove; each test names its paper.
 
 Elsewhere: gradients by depth (Yang et al. 2019, Bjorck et al. 2018) in
 test_gradients_at_initialisation.py; Fixup and signal propagation plots (Zhang et al. 2019, Brock et
 al. 2021) in tests/models/test_without_normaliser.py; pooled statistics (Wu & Johnson 2021) in
 tests/adapters/test_statistics.py; weight standardisation (Qiao et al. 2019) in test_invariances.py
-and tests/weights/test_properties.py. docs/claims.md has all.
+and tests/weights/test_properties.py. docs/claims.md lists all.
 """
 
 from functools import cache, partial
@@ -36,17 +36,17 @@ PER_EXAMPLE = [name for name in NORMALISERS if name != "batch"]
 
 
 def he_normal(key, *shape):
-    """Kernels, `(number, inputs, outputs)` (He et al. 2015)."""
+    """Draw kernels, `(number, inputs, outputs)` (He et al. 2015)."""
     return jax.random.normal(key, shape) * np.sqrt(2 / shape[1])
 
 
 @cache
 def through(name):
-    """Plain networks of convolutions, normalisers and ReLUs, with images of noise, of two seeds.
+    """Measure plain networks of convolutions, normalisers and ReLUs on images of noise, two seeds.
 
     Returns:
-        The mean cosine between two examples' features behind the last layer, and by what factor
-        the squared gradient with respect to what enters a layer grows from each to the one before.
+        The mean cosine between two examples' features after the last layer, and the factor by which
+        the squared gradient with respect to a layer's input grows from each layer to the previous.
     """
     # Convolutions of 3x3 on a torus, without borders; as a product of matrices they are quick.
     moves = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
@@ -75,8 +75,8 @@ def through(name):
 
 
 def test_the_larger_the_groups_the_more_alike_features_become():
-    """Lubana et al. 2021 (arXiv:2106.05956): large groups lose what tells inputs apart. With batch
-    norm they are told apart as with groups of one channel."""
+    """Lubana et al. 2021 (arXiv:2106.05956): large groups lose the differences between inputs.
+    Batch norm keeps them like groups of one channel."""
     alike = [through(name)[0] for name in PER_EXAMPLE]
     assert alike == sorted(alike, reverse=True)
     assert alike[0] > 2 * alike[-1]

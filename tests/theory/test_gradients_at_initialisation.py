@@ -1,6 +1,6 @@
-"""Gradients and signals of deep random networks, as papers predict or measured them.
+"""Gradients and signals of deep random networks are as papers predict or measured.
 
-The same through the models and the probe of the library, of smaller networks, is in
+The same for smaller models, measured by the library's probe, is in
 tests/probes/test_propagation.py.
 """
 
@@ -21,7 +21,7 @@ SEEDS = range(3)
 
 @cache
 def gaussian_kernels(seed, depth, width):
-    """`(depth, width, width)`, of a variance of one over the width."""
+    """Draw kernels `(depth, width, width)` with variance 1 / width."""
     draw = np.random.default_rng(seed).standard_normal((depth, width, width), np.float32)
     return draw * np.float32(width**-0.5)
 
@@ -33,7 +33,7 @@ DEPTH = 40
 
 @partial(jax.jit, static_argnames="activation")
 def squared_gradients(kernels, x, towards, activation):
-    """Of what each layer's normaliser takes in, summed over the batch; the first layer first."""
+    """Sum the squared gradient of each normaliser's input over the batch, first layer first."""
 
     def layer(h, row):
         kernel, nudge = row
@@ -51,7 +51,7 @@ def identity(h):
 
 
 def growth(width, batch, activation):
-    """By what factor they grow for each layer, but for those next to the input and the end."""
+    """Compute their growth factor per layer, without those next to the input and the end."""
     rng, logs = np.random.default_rng(batch), []
     for seed in SEEDS:
         x, towards = rng.standard_normal((2, batch, width), np.float32)
@@ -66,19 +66,19 @@ LINEAR = {batch: (batch - 2) / (batch - 3) for batch in (8, 16, 32, 128)}
 
 @pytest.fixture(scope="module")
 def measured():
-    """Of linear networks, by width and batch."""
+    """Measure linear networks, by width and batch."""
     batches = {128: (8, 16), 512: LINEAR}
     return {w: {b: growth(w, b, identity) for b in batches[w]} for w in batches}
 
 
 @pytest.mark.parametrize("batch", LINEAR)
 def test_through_linear_batch_norm_gradients_grow_by_the_batch_alone(measured, batch):
-    """(B - 2) / (B - 3) a layer (Yang et al. 2019, arXiv:1902.08129), within 2%."""
+    """They grow by (B - 2) / (B - 3) per layer (Yang et al. 2019, arXiv:1902.08129), within 2%."""
     assert measured[512][batch] == pytest.approx(LINEAR[batch], rel=0.02)
 
 
 def test_the_wider_the_network_the_nearer_it_comes_to_that_theory(measured):
-    """Which is of infinite width: so it must be for the excess over 1, which is what explodes."""
+    """The theory is of infinite width. The test is on the excess over 1, which explodes."""
     short = [
         np.mean([1 - (measured[width][b] - 1) / (LINEAR[b] - 1) for b in (8, 16)])
         for width in (128, 512)
@@ -87,7 +87,7 @@ def test_the_wider_the_network_the_nearer_it_comes_to_that_theory(measured):
 
 
 def test_through_batch_norm_and_relu_gradients_grow_by_nearly_a_half_a_layer():
-    """pi / (pi - 1) = 1.467 for a large batch (Yang et al. 2019), within 1%."""
+    """They grow by pi / (pi - 1) = 1.467 for a large batch (Yang et al. 2019), within 1%."""
     assert growth(512, 256, nn.relu) == pytest.approx(np.pi / (np.pi - 1), rel=0.01)
 
 
@@ -96,12 +96,12 @@ def test_through_batch_norm_and_relu_gradients_grow_by_nearly_a_half_a_layer():
 
 @cache
 def random_network(normalised, residual, depth=30, width=256, batch=64):
-    """Seeds' means of what its layers give and of the gradient of its kernels, He's, by depth.
+    """Average over seeds the layers' outputs and the gradients of He-initialised kernels, by depth.
 
     Returns:
         The mean square over channels of a channel's mean over the batch, the mean of its variance,
         the mean of one over the other, and the kurtosis of the gradient of a layer's kernel. A
-        plain layer gives what its normaliser takes in, a residual block the sum.
+        plain layer's output is its normaliser's input, and a residual block's is the sum.
     """
 
     norm = batch_norm if normalised else identity
@@ -133,14 +133,14 @@ def random_network(normalised, residual, depth=30, width=256, batch=64):
 
 
 def slope_by_depth(values, begin=5):
-    """Of the logarithm, a layer; the first layers still forget the input."""
+    """Fit the slope of the logarithm per layer, without the first layers."""
     layers = np.arange(begin, len(values))
     return stats.linregress(layers, np.log(values[begin:])).slope
 
 
 def test_channel_means_outgrow_deviations_with_depth_unless_batch_norm_takes_them_away():
-    """All examples become alike. With batch norm there is of a mean just what ReLU makes anew,
-    whose square over the variance is 1 / (pi - 1) at any depth."""
+    """All examples become alike. With batch norm the mean is only what ReLU creates, whose
+    square over the variance is 1 / (pi - 1) at any depth."""
     *_, without, _ = random_network(normalised=False, residual=False)
     *_, with_norm, _ = random_network(normalised=True, residual=False)
     assert slope_by_depth(without) > 0.03 and without[-1] > 2 * without[5]
@@ -150,7 +150,7 @@ def test_channel_means_outgrow_deviations_with_depth_unless_batch_norm_takes_the
 
 
 def test_channel_means_and_variances_of_residual_networks_double_a_block_without_batch_norm():
-    """Figure 5, ResNet-110: almost exponential growth; with it, that of a sum."""
+    """Figure 5, ResNet-110: growth is almost exponential, and linear with batch norm."""
     square, variance, *_ = random_network(normalised=False, residual=True)
     for values in (square, variance):
         assert slope_by_depth(values) == pytest.approx(np.log(2), rel=0.15)
@@ -164,7 +164,7 @@ def test_channel_means_and_variances_of_residual_networks_double_a_block_without
 
 @pytest.mark.parametrize("residual", [False, True])
 def test_first_gradients_have_heavy_tails_without_batch_norm(residual):
-    """Figure 4, of a layer half way. A normal distribution has a kurtosis of 3."""
+    """Figure 4 shows a layer half way. A normal distribution has a kurtosis of 3."""
     *_, without = random_network(normalised=False, residual=residual)
     *_, with_norm = random_network(normalised=True, residual=residual)
     assert without[15] > 3 * with_norm[15]

@@ -1,4 +1,4 @@
-"""Where one normaliser becomes another: limits and identities that papers state of them."""
+"""One normaliser equals another in the limits and identities that papers state."""
 
 from functools import partial
 
@@ -28,7 +28,7 @@ SCALE, BIAS = np.linspace(0.5, 2, C, dtype=np.float32), np.linspace(-1, 1, C, dt
 
 
 def value_and_gradient(function):
-    """Of X, and the gradient of its product with DY."""
+    """Compute the value at X, and the gradient of its product with DY."""
 
     @jax.jit
     def both(x, dy):
@@ -108,7 +108,7 @@ def test_batch_renorm_without_room_is_batch_norm():
 
 def test_batch_renorm_without_limits_has_the_values_of_frozen_statistics_and_not_their_gradient():
     """Ioffe 2017, section 3: training then computes what inference will; r and d are constants to
-    the gradient, which so is batch norm's times r."""
+    the gradient, which is therefore batch norm's times r."""
     norm = BatchRenorm(r_max=1e6, d_max=1e6, warm_up=0, r_rise=0, d_rise=0)
     params, state = {"scale": SCALE, "bias": BIAS}, {"mean": BIAS, "deviation": SCALE}
     state = {**state, "steps": np.float32(0)}
@@ -124,7 +124,7 @@ def test_batch_renorm_without_limits_has_the_values_of_frozen_statistics_and_not
 
 
 def test_evonorm_s0_without_its_gate_divides_by_the_deviation_of_a_group():
-    """Liu et al. 2020 (arXiv:2004.02967), table 2: with v = 0 the gate is a half everywhere."""
+    """Liu et al. 2020 (arXiv:2004.02967), table 2: with v = 0 the gate is one half everywhere."""
     norm = EvoNormS0(groups=4, eps=1e-12)
     params, state = norm.init(C)
     y, _ = jax.jit(partial(norm.apply, train=True))({**params, "v": jnp.zeros(C)}, state, X)

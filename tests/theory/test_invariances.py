@@ -1,9 +1,8 @@
-"""To what changes of its weights and its data a normalised layer is blind.
+"""A normalised layer is invariant to certain changes of its weights and its data.
 
-Elsewhere: which changes of its input each normaliser of the catalogue is blind to, and no others,
-in tests/norms/test_contract.py; that in front of it f(c w) = f(w), <w, gradient> = 0 and
-gradient(c w) = gradient(w) / c, in tests/norms/test_properties.py, and for kernel transforms in
-tests/weights/test_properties.py.
+tests/norms/test_contract.py tests the invariances of each normaliser of the catalogue to changes of
+its input. tests/norms/test_properties.py tests f(c w) = f(w), <w, gradient> = 0 and gradient(c w) =
+gradient(w) / c for a layer before it, and tests/weights/test_properties.py for kernel transforms.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""One tiny dataset and one tiny network, as the tests of training share them."""
+"""A tiny dataset and a tiny network that the tests of training share."""
 
 import jax
 import numpy as np
@@ -17,9 +17,9 @@ TRAIN, TEST, CLASSES = 70, 22, 3
 
 @pytest.fixture(scope="session")
 def data():
-    """70 training examples, four batches of 16 and a remainder of 6; 22 test examples.
+    """Make 70 training examples (four batches of 16 and 6 more) and 22 test examples.
 
-    A training image's first two pixels hold its number, so that it can be told from the others.
+    A training image's first two pixels hold its number, so that each can be identified.
     """
     noise = np.random.default_rng(0)
 
@@ -39,7 +39,7 @@ def device_data(data):
 
 
 def lenient(optimizer):
-    """The optimiser, allowed to mix dtypes: optax's Adam and schedules do, our own code may not."""
+    """Let an optimiser mix dtypes, as optax's Adam and schedules do; our own code may not."""
 
     def update(grads, state, params=None):
         with jax.numpy_dtype_promotion("standard"):
@@ -50,7 +50,7 @@ def lenient(optimizer):
 
 @pytest.fixture(scope="session")
 def program():
-    """Builds a `Program` around a perceptron of one hidden layer."""
+    """Build a `Program` around a perceptron of one hidden layer."""
 
     def build(norm=None, optimizer=None, augmentations=(), dtype="float32", **recipe):
         norm = norm or BatchNorm()
@@ -67,5 +67,5 @@ def program():
 
 @pytest.fixture(scope="session")
 def compiled(program, device_data):
-    """Builds a `Compiled` of such a program on the tiny data."""
+    """Build a `Compiled` of such a program on the tiny data."""
     return lambda **settings: Compiled(program(**settings), device_data)

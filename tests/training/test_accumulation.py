@@ -1,4 +1,4 @@
-"""Accumulation changes how much memory a step takes, and nothing else where it says so."""
+"""Accumulation changes only the memory of a step if the norm batch divides the microbatch."""
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ SEED = 4
 
 
 def end(compiled, norm, accumulate, **settings):
-    """The rows and the state of two epochs with augmentation and momentum."""
+    """Train two epochs with augmentation and momentum; return the rows and the state."""
     augment = (Flip(), Crop(padding=1))
     made = compiled(norm=norm, accumulate=accumulate, augmentations=augment, **settings)
     fitted = Loop(made, SEED).run(made.init(SEED), Clock())
@@ -22,7 +22,7 @@ def end(compiled, norm, accumulate, **settings):
 
 
 def difference(one, other):
-    """The largest of any number of the run, relative to the largest such number."""
+    """Compute the largest difference of two runs, relative to the largest number."""
     gaps = jax.tree.map(
         lambda a, b: np.abs(np.subtract(a, b, dtype=np.float64)).max() / (1 + np.abs(b).max()),
         one,
@@ -45,7 +45,7 @@ def test_microbatches_that_hold_the_norm_batch_change_nothing(compiled, whole, a
 
 
 def test_without_a_norm_batch_each_microbatch_has_its_own_statistics(compiled):
-    """So that is another algorithm, the one that a norm batch of the microbatch's size names."""
+    """That is another algorithm, the same as a norm batch of the microbatch's size."""
     norm = BatchNorm()
     two = end(compiled, norm, 2)
     assert difference(two, end(compiled, norm, 1)) > 1e-3
@@ -53,7 +53,7 @@ def test_without_a_norm_batch_each_microbatch_has_its_own_statistics(compiled):
 
 
 def test_running_statistics_are_those_of_the_whole_batch(compiled):
-    """Of the first layer, whose input does not depend on the grouping; over one step."""
+    """It holds for one step of the first layer, whose input does not depend on the grouping."""
     states = []
     for accumulate in (1, 4):
         made = compiled(norm=BatchNorm(), accumulate=accumulate)

@@ -1,4 +1,4 @@
-"""The step puts what a normaliser's backward leaves where the next step finds it."""
+"""The step stores the state that a normaliser's backward pass makes."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Options of the compiler go only where they are known to gain, and never over a person's own."""
+"""Compiler options are set only for known versions, and never override a person's own."""
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ def test_it_can_be_switched_off(monkeypatch, word):
 
 
 def test_the_option_takes_convolutions_alone_from_ynnpack(monkeypatch):
-    """So that an option that XLA reads otherwise than is meant here does not pass for a gain."""
+    """Otherwise an option that XLA interprets differently could seem to help."""
     monkeypatch.undo()
     if jaxlib.__version__ != "0.10.2" or jax.default_backend() != "cpu":
         pytest.skip("it is for jaxlib 0.10.2 on CPUs")

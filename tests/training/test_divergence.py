@@ -1,4 +1,4 @@
-"""A run that leaves the finite numbers ends there, says where, and keeps what was finite."""
+"""A diverged run ends at once, says where, and keeps the last finite state."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ SEED = 5
 
 @jax.custom_vjp
 def with_gradient(x, factor):
-    """x, but its gradient comes back multiplied."""
+    """Return x, but multiply its gradient."""
     return x
 
 
@@ -32,7 +32,7 @@ with_gradient.defvjp(lambda x, factor: (x, factor), lambda factor, g: (g * facto
 @normaliser(paper="none: made here")
 @dataclass(frozen=True)
 class Poison:
-    """Lets everything through; from one step on, gradients come back multiplied."""
+    """Changes nothing, but multiplies gradients from one step on."""
 
     factor: float = float("inf")
     at: int = 0
@@ -50,7 +50,7 @@ def run(made, state=None, **loop):
 
 
 def after(made, steps):
-    """The state after some steps, one at a time, and the last loss."""
+    """Take some steps, one at a time; return the state and the last loss."""
     state, loss = made.init(SEED), None
     for step in range(steps):
         state, loss = made.step(state, made.order(SEED, step // 4), SEED)
@@ -95,7 +95,7 @@ def test_a_huge_learning_rate_diverges_where_a_plain_loop_does(compiled, data):
 @pytest.mark.parametrize("factor", [float("inf"), float("nan")])
 @pytest.mark.parametrize("at", [0, 1, 3, 4, 6, 7])
 def test_a_gradient_alone_is_caught_at_its_step(compiled, at, factor):
-    """The loss stays finite. Eight steps, a row every four; step 7 is the last."""
+    """The loss stays finite. There are eight steps and a row every four; step 7 is the last."""
     made = compiled(norm=Poison(factor, at))
     fitted = run(made)
     assert (fitted.status, fitted.diverged.step) == ("diverged", at)
@@ -117,7 +117,7 @@ def test_steps_after_the_failed_one_change_nothing(compiled):
 
 @pytest.mark.parametrize("at", [2, 7])
 def test_an_update_alone_is_caught_too(compiled, at):
-    """Finite loss and gradient, but parameters that are not: also in the last step of all."""
+    """Loss and gradient are finite but the parameters are not, even in the very last step."""
     rate = optax.scale_by_schedule(lambda count: jnp.where(count >= at, jnp.inf, -0.1))
     fitted = run(compiled(optimizer=rate))
     assert (fitted.status, fitted.diverged.step) == ("diverged", at)
@@ -148,7 +148,7 @@ def test_a_diverged_state_is_not_trained_further(compiled):
 
 
 def test_a_state_marked_as_diverged_stands_still_even_where_the_next_step_would_be_finite(compiled):
-    """Steps dispatched ahead may see another order, in which the same step would not fail."""
+    """A step that was dispatched ahead may see another order, in which it would not fail."""
     made = compiled()
     state = made.init(SEED)._replace(diverged=jnp.ones((), bool))
     before = jax.device_get(state)

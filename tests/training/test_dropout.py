@@ -1,4 +1,4 @@
-"""Dropout in training: its keys, and that a run with it is as reproducible as any."""
+"""Dropout in training has the right keys and is reproducible."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ SEED, STEPS = 5, 8
 
 
 class Own(nn.Module):
-    """A person's own network, with flax's dropout; it tells the keys that it is given."""
+    """A person's own network with flax's dropout, which reports the keys that it gets."""
 
     norm: Normaliser
     tell: object = None
@@ -34,7 +34,7 @@ class Own(nn.Module):
 
 
 class Told:
-    """Hashable, as fields of modules are."""
+    """A hashable callback, because fields of modules must be hashable."""
 
     def __init__(self):
         self.keys = []

@@ -1,4 +1,4 @@
-"""Evaluation covers every test example once; rows of metrics are means over what they say."""
+"""Evaluation covers every test example once, and rows of metrics are the right means."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ SEED = 2
 
 
 def by_numpy(model, state, images, labels, data):
-    """Mean loss and accuracy of all examples at once, in float64 from the logits on."""
+    """Compute mean loss and accuracy of all examples at once, in float64 from the logits on."""
     pixels = data.train.images.astype(np.float64)
     inputs = jnp.asarray((images - pixels.mean()) / pixels.std(), jnp.float32)
     variables = {"params": state.params, NORM_STATE: state.norm_state}
@@ -60,7 +60,7 @@ def test_a_row_is_the_mean_over_the_batches_since_the_last_row(compiled):
 
 
 def test_evaluation_changes_nothing(compiled):
-    """As often as one likes, the run is bitwise the same."""
+    """However often it happens, the run is bitwise the same."""
     ends = []
     for every in (1, 100):
         made = compiled(epochs=2, eval_every=every)

@@ -1,4 +1,4 @@
-"""What a run says on its way, in which order, and that it says it by events alone."""
+"""A run reports by events alone, in the right order."""
 
 import time
 
@@ -117,7 +117,7 @@ def test_a_step_uses_its_state_up(made):
 
 
 def test_an_optimiser_may_start_from_the_parameters_themselves(compiled):
-    """As an average of the weights does: one buffer must not be donated twice."""
+    """An average of the weights does so, and one buffer must not be donated twice."""
     decay = optax.GradientTransformation(
         init=lambda params: params,
         update=lambda grads, average, params: (
@@ -138,7 +138,7 @@ def test_fit_prints_nothing_and_writes_nothing(data, tmp_path, monkeypatch, capf
 
 
 def test_seconds_are_told_apart(data):
-    """Compiling takes far longer than training here, and is in neither of the other two."""
+    """Compilation takes far longer than training here, and counts in neither of the others."""
     model = MLP(norm=BatchNorm(), classes=3, widths=(8,))
     slept = 0.3
 

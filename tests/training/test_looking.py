@@ -1,4 +1,4 @@
-"""States offered to be looked at: which, when, and that nothing of the training changes by it."""
+"""`Lookable` events come at the right steps and do not change the training."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Area under the curve and balanced accuracy: by hand, by definition, and by scipy's test."""
+"""Area under the curve and balanced accuracy equal values by hand, definition and scipy."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,13 +16,13 @@ from normlab.training.state import Clock
 
 
 def of_two(margins):
-    """Logits of two classes whose difference is given."""
+    """Make logits of two classes with a given difference."""
     margins = np.asarray(margins, float)
     return np.stack([np.zeros_like(margins), margins], axis=1)
 
 
 def by_pairs(scores, positive):
-    """The definition: over all pairs, how often the positive is rated higher; a tie is half."""
+    """Compute the share of pairs in which the positive is ranked higher; a tie counts half."""
     ahead = scores[positive][:, None] - scores[~positive][None, :]
     return ((ahead > 0) + 0.5 * (ahead == 0)).mean()
 

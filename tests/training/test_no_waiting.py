@@ -1,4 +1,4 @@
-"""Between two evaluations the host only hands over steps: it reads losses of steps long done."""
+"""Between evaluations the host only dispatches steps and reads losses of finished ones."""
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ READING = ("__array__", "__float__", "__int__", "__bool__", "item", "tolist", "b
 
 
 class Watched:
-    """A `Compiled` that notes which steps were handed over, and of which arrays the host read."""
+    """A `Compiled` that records which steps were dispatched, and which arrays the host read."""
 
     def __init__(self, compiled, monkeypatch):
         self._compiled, self.events, self.losses = compiled, [], []
@@ -54,7 +54,7 @@ class Watched:
 
 
 def within(events):
-    """What happened between the first step of a stretch and its last."""
+    """List what happened between the first and the last step of a stretch."""
     first, last = events.index("step"), len(events) - events[::-1].index("step")
     return events[first:last]
 
@@ -92,7 +92,7 @@ def test_reading_anything_else_would_be_seen(made, monkeypatch, how):
 
 
 def test_a_step_writes_its_state_where_the_old_one_lay(made):
-    """Donation that XLA took up, for all of the state but numbers that it may keep elsewhere."""
+    """XLA uses the donated buffers for the state, except for scalars that it may put elsewhere."""
     state = made.init(SEED)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     assert made._step.memory_analysis().alias_size_in_bytes == size

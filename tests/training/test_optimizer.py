@@ -1,4 +1,4 @@
-"""Clip and weight decay before any optimiser, and the mask by role."""
+"""Clipping and weight decay come before any optimiser, and the mask follows roles."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ SUBSETS = [(), ("weight",), ("bias",), ("norm",), ("weight", "bias"), ROLES]
 
 @pytest.fixture(scope="module")
 def params():
-    """Kernels, convolution biases, norm scales and the head's bias, none of them zero."""
+    """Make kernels, convolution biases, norm scales and the head's bias, none of them zero."""
     model = Resnet(norm=RMSNorm(), classes=3, depth=8, width=4)
     shapes = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)["params"]
@@ -25,7 +25,7 @@ def params():
 
 
 def touched(updates):
-    """The roles, as their names in a path say them, of what an update changes and does not."""
+    """Return the roles of the parameters that an update changes, and of those that it does not."""
     moved, still = set(), set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(updates):
         names = [part.key for part in path]
@@ -57,7 +57,7 @@ def test_the_mask_serves_an_optimisers_own_decay(params, roles):
 
 
 def test_decay_is_added_to_the_gradient_before_the_optimiser():
-    """L2, as torch's SGD has it: momentum accumulates it. Two steps by hand."""
+    """It is L2 as in torch's SGD, so momentum accumulates it. Two steps are computed by hand."""
     optimizer = decayed(optax.sgd(0.1, momentum=0.5), 0.01, ("weight",))
     params = {"kernel": jnp.array(10.0)}
     state = optimizer.init(params)

@@ -1,4 +1,4 @@
-"""Learning rates are data of a run: one program serves all of them, and each finds its own."""
+"""Learning rates are data of a run, and one program serves all of them."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""The settings of a run: what is allowed, and what is said of the rest."""
+"""A recipe accepts valid settings and refuses others with a clear error."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Adaptive clipping and the rate of single numbers: what is asked of optax, and of what."""
+"""Adaptive clipping and the learning rate of scalars apply to the right parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ GRADS = jax.tree.map(lambda leaf: jnp.full_like(leaf, 10.0), PARAMS)
 
 
 def test_adaptive_clip_holds_each_unit_to_its_share_of_the_weights_and_not_the_head():
-    """Units of length 2, a bias of length 5, a number of length 0 that counts as 1e-3."""
+    """Units have length 2, a bias has length 5, and a scalar of length 0 counts as 1e-3."""
     found = update(Recipe(adaptive_clip=0.01), PARAMS, GRADS)
     kernel, bias = found["Conv_0"]["kernel"], found["Conv_0"]["bias"]
     np.testing.assert_allclose(jnp.linalg.norm(kernel[0, 0], axis=0), [0.02, 0.02], rtol=1e-5)

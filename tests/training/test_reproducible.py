@@ -1,4 +1,4 @@
-"""The same seed is bitwise the same run: here, in another process, and in another precision."""
+"""The same seed gives bitwise the same run, here and in another process."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ print(hashlib.sha256(leaves + repr(fitted.history).encode()).hexdigest())
 
 @pytest.fixture
 def compiled_anew(monkeypatch):
-    """Nothing is taken from the session's folder of programs, here or in child processes."""
+    """Disable the session's cache of programs, here and in child processes."""
     monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()

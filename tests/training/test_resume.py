@@ -1,4 +1,4 @@
-"""A run that goes on from any state of another is bitwise the run that never stopped."""
+"""A run resumed from any state is bitwise the uninterrupted run."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def unbroken(made):
 
 @pytest.fixture(scope="module")
 def saved(made):
-    """Every state that a run offers for saving, by its step, on the host."""
+    """Collect every state that a run offers for saving, by step, on the host."""
     states = {}
 
     def emit(event):
@@ -70,7 +70,7 @@ def test_resumed_from_any_step_it_is_bitwise_the_unbroken_run(made, unbroken, sa
 
 @pytest.mark.parametrize("asked", [1, 2, 4, 6, 12])
 def test_interrupted_and_resumed_it_is_bitwise_the_unbroken_run(made, unbroken, asked):
-    """Stopped before every `asked`th step, again and again."""
+    """It is stopped again before every `asked`th step."""
     state, rows, clock, starts = made.init(SEED), [], Clock(), 0
     while True:
         starts += 1

@@ -1,4 +1,4 @@
-"""One step: the batch it takes, what it computes, and what it reports."""
+"""One step takes the right batch, computes the right update and reports the right loss."""
 
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,7 +21,7 @@ IMAGE = (4, 4, 1)
 
 @dataclass(eq=False)
 class Recorder:
-    """An augmentation that leaves images alone and remembers, outside of jit, what it was given."""
+    """An augmentation that changes nothing and records its inputs outside of jit."""
 
     keys: list = field(default_factory=list)
     batches: list = field(default_factory=list)
@@ -33,7 +33,7 @@ class Recorder:
 
 
 def train(program, device_data, steps, seed=SEED):
-    """State and losses after some eager steps, every epoch in its own order."""
+    """Take some eager steps, every epoch in its own order; return state and losses."""
     state, losses = program.init(seed, IMAGE), []
     for step in range(steps):
         order = program.order(seed, step // 4, 70)
@@ -110,7 +110,7 @@ def log_softmax(logits):
 
 
 def batches(program, data, steps):
-    """Standardised images and labels of the first steps, without augmentation, by numpy."""
+    """Compute images and labels of the first steps by numpy, without augmentation."""
     train_images = data.train.images.astype(np.float64)
     for step in range(steps):
         order = np.asarray(program.order(SEED, step // 4, 70))
@@ -142,7 +142,7 @@ def no_change(grads, params):
 
 
 def decay_kernels(grads, params):
-    """0.1 times each parameter that is a kernel, added by hand."""
+    """Add 0.1 times each kernel by hand."""
 
     def add(path, grad, param):
         return grad + 0.1 * param if path[-1].key == "kernel" else grad
@@ -216,7 +216,7 @@ def test_init_does_not_depend_on_the_data_or_the_recipe(program):
 
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_a_compiled_step_grows_no_faster_than_the_network(program, device_data, clip):
-    """What is one number of all layers, as whether all are finite, is not made anew for each."""
+    """One number of all layers (whether all are finite) is not recomputed for each."""
 
     def instructions(layers):
         made = program(norm=Identity(), optimizer=clipped(optax.sgd(0.1), clip))
