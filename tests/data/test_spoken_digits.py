@@ -1,4 +1,4 @@
-"""Spoken digits are read from small files that the tests make, and from the real ones if present."""
+"""Spoken digits are read from small files that the tests make, and from real ones if present."""
 
 import io
 import wave
