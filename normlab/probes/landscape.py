@@ -71,8 +71,7 @@ class Landscape:
     - loss: the loss after each step; lowest, highest: its extremes.
     - start, gradient_norm: the loss and the gradient's norm before the steps.
     - gradient_change: the norm of the change of the gradient. The smaller it is, the more
-        predictive
-      is the gradient.
+      predictive is the gradient.
     - smoothness: that change divided by the distance moved.
     - beta: the largest smoothness, the paper's effective beta-smoothness.
 

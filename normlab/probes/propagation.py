@@ -55,9 +55,8 @@ class Propagation:
     For the whole network:
 
     - growth: the factor by which `gradient` grows per layer on the way back, the geometric mean
-        over
-      the depth. At 1 gradients neither vanish nor explode. Batch normalisation alone gives (B -
-      2)/(B - 3) in a wide and deep linear network and about pi/(pi - 1) with ReLUs (Yang et al.
+      over the depth. At 1 gradients neither vanish nor explode. Batch normalisation alone gives (B
+      - 2)/(B - 3) in a wide and deep linear network and about pi/(pi - 1) with ReLUs (Yang et al.
       2019). The layer next to the head contributes less, because batch normalisation removes the
       batch mean of the loss's gradient there; in a network of 20 layers this lowers growth by 1 to
       2 %.
