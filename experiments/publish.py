@@ -67,7 +67,7 @@ def row(question: Question) -> list[str]:
         f"[{question.runs.about['question'] or question.name}](results/{question.name}/results.md)"
     )
     took = f"{spent(question.runs)} on {question.devices}"
-    return [page, answer(question), question.n, took, f"`{question.command}`"]
+    return [page, answer(question), question.n, took, f"`{question.runs.command}`"]
 
 
 def programs() -> list[list[str]]:

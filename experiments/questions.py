@@ -12,7 +12,6 @@ from normlab.evidence.verdicts import Verdict, judge
 from normlab.store.layout import PUBLISHED
 from normlab.store.loading import load_runs
 from normlab.store.record import Record
-from normlab.store.run import Entry
 from normlab.store.runs import Runs
 
 HERE = Path(__file__).parent
@@ -55,15 +54,15 @@ class Question:
     def n(self) -> str:
         """Runs an arm: "5", or "3 to 5"."""
         arms: dict[str, int] = {}
-        for entry in self.entries:
-            arms[entry.arm] = arms.get(entry.arm, 0) + 1
+        for run in self.runs:
+            arms[run.arm] = arms.get(run.arm, 0) + 1
         low, high = min(arms.values()), max(arms.values())
         return str(low) if low == high else f"{low} to {high}"
 
     @property
     def devices(self) -> str:
         """What it was measured on, in words."""
-        proofs = [proof for entry in self.entries for proof in entry.run.provenance]
+        proofs = [proof for run in self.runs for proof in run.provenance]
         words = (
             f"{proof.get('cores', '?')} CPU cores" if device.startswith("cpu") else device
             for proof in proofs
@@ -71,15 +70,10 @@ class Question:
         )
         return ", ".join(sorted(set(words)))
 
-    @property
-    def entries(self) -> list[Entry]:
-        """Its runs."""
-        return self.runs.entries
-
     @cached_property
     def records(self) -> list[Record]:
-        """What they left."""
-        return [Record.read(entry) for entry in self.entries]
+        """What its runs came to."""
+        return self.runs.records()
 
     @property
     def setting(self) -> str:
@@ -107,12 +101,6 @@ class Question:
         grid = ", ".join(f"{axis} in {values}" for axis, values in tuning["grid"].items())
         seeds = len(tuning["seeds"])
         return f"{words}, {grid} chosen by {seeds} other seed{'s' if seeds > 1 else ''}"
-
-    @property
-    def command(self) -> str:
-        """That makes its runs."""
-        about = self.runs.about
-        return " ".join(["normlab", "run", about["config"], *about["overrides"]])
 
 
 def standing_of(verdict: Verdict) -> str:

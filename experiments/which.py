@@ -156,9 +156,7 @@ def prices(question: Question | None) -> list[str]:
 
 def _side_by_side(question: Question) -> str:
     """That seconds are no timings, where runs were made at once."""
-    most = max(
-        proof.get("at_once", 1) for entry in question.entries for proof in entry.run.provenance
-    )
+    most = max(proof.get("at_once", 1) for run in question.runs for proof in run.provenance)
     return f" {most} runs were made at once, so the seconds are rough." if most > 1 else ""
 
 

@@ -18,7 +18,7 @@ from normlab.configs.run_config import RunConfig
 from normlab.errors import UserError
 from normlab.measures.measures import Measure
 from normlab.store.record import Record
-from normlab.store.run import Entry
+from normlab.store.run import Run
 
 DEFAULT_MEASURE = "final(val_accuracy)"
 
@@ -55,11 +55,11 @@ class Tuning:
     trials: list[Trial]
     candidates: list[Trial]
 
-    def choose(self, entries: Iterable[Entry]) -> dict[str, Any]:
+    def choose(self, runs: Iterable[Run]) -> dict[str, Any]:
         """The best point of every arm, as the experiment's folder keeps it.
 
         Args:
-            entries: the trials' runs, in the order of `trials`.
+            runs: the trials' runs, in the order of `trials`.
 
         Raises:
             UserError: a trial has no result, so that its arm would be judged by less than others.
@@ -67,12 +67,12 @@ class Tuning:
         scores: dict[str, dict[int, list[float]]] = {}
         steps: dict[str, int] = {}
         points = list({str(trial.point): trial.point for trial in self.trials}.values())
-        for trial, entry in zip(self.trials, entries, strict=True):
-            record = Record.read(entry)
+        for trial, run in zip(self.trials, runs, strict=True):
+            record = Record.read(run)
             value = self.measure.of(record) if record.finished else None
             if value is None:
                 raise UserError(
-                    f"{entry.run.path}: this trial has no result "
+                    f"{run.path}: this trial has no result "
                     f"({record.damage or record.state}), and arms must be tuned alike: mend it, "
                     "and give the same command again"
                 )

@@ -16,13 +16,13 @@ from typing import Any
 from normlab.configs.experiment import Experiment
 from normlab.configs.run_config import RunConfig
 from normlab.engine.maker import Maker, RunStarted, Task, was
-from normlab.engine.plan import Planned, entries_of, plan
+from normlab.engine.plan import Planned, plan, runs_of
 from normlab.engine.pool import Pool
 from normlab.engine.progress import Observer, seconds_left
 from normlab.errors import UserError
 from normlab.store.layout import DAMAGED, EXPERIMENT, FINISHED
 from normlab.store.loading import load_runs
-from normlab.store.run import Entry, Run
+from normlab.store.run import Run
 from normlab.store.runs import Runs, write_experiment
 from normlab.store.shared import alone, note_claims
 from normlab.training.events import Event, Progress
@@ -118,9 +118,9 @@ class Engine:
         """Where the runs lie."""
         return self.out / self.experiment.name
 
-    def entries(self, configs: Sequence[RunConfig]) -> list[Entry]:
-        """Runs of this experiment, as its folder lists them."""
-        return entries_of(configs, self.folder)
+    def runs_of(self, configs: Sequence[RunConfig]) -> list[Run]:
+        """Give each config its folder below the experiment's."""
+        return runs_of(configs, self.folder)
 
     def run_all(self) -> Outcome:
         """Make every run that is not finished, unless Ctrl-C or SIGTERM comes first."""
@@ -141,14 +141,14 @@ class Engine:
             self._note(self.experiment.runs)
             return self.make(self.experiment.runs)
         trials = [trial.config for trial in tuning.trials]
-        entries = self.entries(trials)
+        made = self.runs_of(trials)
         states = ["skipped"] * len(trials)
-        if not _finished(entries):
+        if not _finished(made):
             self._note([], trials)
             states = self.make(trials)
-        if not _finished(entries):  # which has been told
+        if not _finished(made):  # which has been told
             return states
-        chosen = tuning.choose(entries)
+        chosen = tuning.choose(made)
         runs = tuning.chosen_runs(chosen["chosen"])
         self._note(runs, trials, chosen)
         return states + self.make(runs)
@@ -160,13 +160,13 @@ class Engine:
         chosen: dict[str, Any] | None = None,
     ) -> None:
         """Write which runs the experiment has, unless this command makes a part of them only."""
-        entries = self.entries(runs)
+        made = self.runs_of(runs)
         with alone(self.folder):
             is_known = self.experiment.overrides and (self.folder / EXPERIMENT).exists()
-            if is_known and {entry.run for entry in entries} < set(load_runs(self.folder).runs):
+            if is_known and set(made) < set(load_runs(self.folder).runs):
                 return
             about = self._about() | ({} if chosen is None else {"tuning": chosen})
-            write_experiment(self.folder, about, entries, self.entries(trials))
+            write_experiment(self.folder, about, made, self.runs_of(trials))
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -237,7 +237,7 @@ class Engine:
         """Tell how long it will take, if that was not known and is now."""
         if self._plan is None or self._plan.seconds is not None:
             return
-        seconds = seconds_left(Observer().look(self._plan.entries), self.jobs)
+        seconds = seconds_left(Observer().look(self._plan.runs), self.jobs)
         if seconds is not None:
             self._plan = replace(self._plan, seconds=seconds)
             self.tell(self._plan)
@@ -255,8 +255,8 @@ class Engine:
         }
 
 
-def _finished(entries: list[Entry]) -> bool:
-    return all(entry.run.state in FINISHED for entry in entries)
+def _finished(runs: list[Run]) -> bool:
+    return all(run.state in FINISHED for run in runs)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from normlab.configs import build
 from normlab.configs.run_config import RunConfig
 from normlab.engine.progress import Observer, finished_in, seconds_left
 from normlab.store.layout import FINISHED
-from normlab.store.run import Entry, Run
+from normlab.store.run import Run
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,13 @@ class Planned:
     """What is going to be made; told before it, and again once the time it takes is known.
 
     Attributes:
-        entries: the runs.
+        runs: the runs.
         finished: how many of them are finished already.
         epochs: the fewest and the most of a run.
         seconds: how long the others will take, or None if that is not known.
     """
 
-    entries: list[Entry]
+    runs: list[Run]
     finished: int
     epochs: tuple[int, int]
     seconds: float | None
@@ -30,21 +30,21 @@ class Planned:
 
 def plan(configs: list[RunConfig], folder: Path, jobs: int) -> Planned:
     """What making some runs comes to, as far as the runs in the experiment's folder tell."""
-    entries = entries_of(configs, folder)
+    runs = runs_of(configs, folder)
     snapshots = [
         # A failed run is going to be made again.
         replace(s, steps=build.total_steps(config.sections), state=s.state.replace("failed", "new"))
-        for config, s in zip(configs, Observer().look(entries), strict=True)
+        for config, s in zip(configs, Observer().look(runs), strict=True)
     ]
     epochs = [config.sections["train"]["epochs"] for config in configs]
     return Planned(
-        entries=entries,
+        runs=runs,
         finished=sum(s.state in FINISHED for s in snapshots),
         epochs=(min(epochs), max(epochs)),
         seconds=seconds_left(snapshots, jobs, known=finished_in(folder)),
     )
 
 
-def entries_of(configs: Sequence[RunConfig], folder: Path) -> list[Entry]:
-    """Runs as the experiment's folder lists them."""
-    return [Entry(Run(folder / c.id), c.arm, c.seed, c.labels) for c in configs]
+def runs_of(configs: Sequence[RunConfig], folder: Path) -> list[Run]:
+    """Give each config its folder below the experiment's."""
+    return [Run(folder / c.id, c.arm, c.seed, c.labels) for c in configs]

@@ -11,7 +11,8 @@ from typing import Any
 
 from normlab.store.files import DamagedError
 from normlab.store.layout import DAMAGED, FINISHED, METRICS, STATUS
-from normlab.store.run import Entry, Run
+from normlab.store.record import Record
+from normlab.store.run import Run
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,15 @@ class Observer:
 
     _seen: dict[Path, tuple[tuple[int, int], Snapshot]] = field(default_factory=dict)
 
-    def look(self, entries: Iterable[Entry]) -> list[Snapshot]:
+    def look(self, runs: Iterable[Run | Record]) -> list[Snapshot]:
         """The runs as they are now."""
-        return [self._look(entry) for entry in entries]
+        return [self._look(run) for run in runs]
 
-    def _look(self, entry: Entry) -> Snapshot:
-        path = entry.run.path
+    def _look(self, run: Run | Record) -> Snapshot:
+        path = run.path
         stamp = _changed(path / STATUS), _changed(path / METRICS)
         if path not in self._seen or self._seen[path][0] != stamp:
-            self._seen[path] = stamp, _read(entry, stamp[0] / 1e9)
+            self._seen[path] = stamp, _read(run, stamp[0] / 1e9)
         snapshot = self._seen[path][1]
         if snapshot.state == "running" and not _is_alive(snapshot.process):
             return replace(snapshot, state="stopped")
@@ -68,14 +69,14 @@ class Observer:
 
 def finished_in(folder: Path) -> list[Snapshot]:
     """Every finished run in an experiment's folder, those of former sweeps too."""
-    entries = []
+    runs = []
     for file in folder.glob(f"*/{STATUS}"):
         run = Run(file.parent)
         with contextlib.suppress(DamagedError):
             status = run.status
             if status["state"] in FINISHED and {"arm", "seed"} <= status.keys():
-                entries.append(Entry(run, status["arm"], status["seed"], {}))
-    return [snapshot for snapshot in Observer().look(entries) if not snapshot.damage]
+                runs.append(Run(file.parent, status["arm"], status["seed"]))
+    return [snapshot for snapshot in Observer().look(runs) if not snapshot.damage]
 
 
 def seconds_left(
@@ -128,19 +129,21 @@ def _pick(by_arm: dict[str, float], arm: str) -> float:
     return by_arm.get(arm, mean(by_arm.values()))
 
 
-def _read(entry: Entry, changed: float) -> Snapshot:
-    run = entry.run
+def _read(run: Run | Record, changed: float) -> Snapshot:
     try:
         status = run.status
-        rows = run.whole().metrics if status["state"] in FINISHED else run.metrics
+        if isinstance(run, Run) and status["state"] in FINISHED:
+            rows = run.whole().metrics
+        else:
+            rows = run.metrics
     except DamagedError as error:
-        return Snapshot(entry.arm, entry.seed, DAMAGED, changed=changed, damage=str(error))
+        return Snapshot(run.arm, run.seed, DAMAGED, changed=changed, damage=str(error))
     # A run's status may be up to a second older than its last row.
     step = max([status.get("step", 0), *(int(row["step"]) for row in rows[-1:])])
     pid = status.get("pid")
     return Snapshot(
-        arm=entry.arm,
-        seed=entry.seed,
+        arm=run.arm,
+        seed=run.seed,
         state=status["state"],
         step=step,
         steps=status.get("steps"),

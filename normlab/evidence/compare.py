@@ -25,7 +25,7 @@ from normlab.evidence.samples import Sample, sample
 from normlab.evidence.verdicts import Verdict, judge
 from normlab.measures.measures import PRICES, Measure
 from normlab.measures.value import NoValueError
-from normlab.store.record import Record, read_records
+from normlab.store.record import Record
 from normlab.store.runs import Runs
 
 
@@ -166,10 +166,10 @@ def compare(
     """
     if not isinstance(runs, Runs):
         raise UserError(f"an experiment's runs are needed, as from normlab.load; found {runs!r}")
-    if not runs.entries:
+    if not len(runs):
         raise UserError(f"{runs.path} has no runs to compare yet: its arms are being tuned")
     parsed = Measure.parse(measure)
-    records = read_records(runs.entries)
+    records = runs.records()
     _check_metrics(parsed, records)
     groups = _arms(records, parsed)
     words, bases = baselines({name: _place(own, parsed) for name, own in groups.items()}, baseline)
@@ -225,7 +225,7 @@ def _place(records: list[Record], measure: Measure) -> dict[str, Any]:
 
 
 def _check_metrics(measure: Measure, records: list[Record]) -> None:
-    rows = [record.rows[-1] for record in records if record.rows]
+    rows = [record.metrics[-1] for record in records if record.metrics]
     lacking = [m for m in measure.metrics if rows and not any(m in row for row in rows)]
     if lacking:
         raise UserError(f"{measure}: these runs have no '{lacking[0]}'")

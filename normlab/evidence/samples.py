@@ -113,7 +113,7 @@ def learned(record: Record) -> bool:
     """
     if record.state == "diverged":
         return False
-    accuracy = record.rows[-1].get("test_accuracy") if record.rows else None
+    accuracy = record.metrics[-1].get("test_accuracy") if record.metrics else None
     if accuracy is None:
         return True
     if not math.isfinite(accuracy):
@@ -145,7 +145,7 @@ def _origin(record: Record) -> str:
 def _curve(record: Record) -> list[dict[str, Any]]:
     return [
         {key: value for key, value in row.items() if not key.endswith("seconds")}
-        for row in record.rows
+        for row in record.metrics
     ]
 
 

@@ -22,7 +22,7 @@ from normlab.evidence.remarks import read_remarks
 from normlab.evidence.samples import Sample, sample
 from normlab.measures.claims import Claim, name_of, read_claim, select
 from normlab.store.layout import CLAIMS, EXPERIMENT, PUBLISHED
-from normlab.store.record import Record, read_records
+from normlab.store.record import Record
 from normlab.store.runs import Runs
 
 Outcome = Literal["supported", "refuted", "undecided"]
@@ -83,7 +83,7 @@ def judge(runs: Runs, records: list[Record] | None = None) -> list[Verdict]:
         runs: an experiment, from disk.
         records: its runs' records, where they have been read already.
     """
-    records = records or read_records(runs.entries)
+    records = records or runs.records()
     file = _file(runs, EXPERIMENT)
     present = [read_claim(claim, file) for claim in runs.about.get("claims", [])]
     hashes = {claim.hash for claim in present}

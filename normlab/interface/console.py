@@ -72,7 +72,7 @@ class Display(AbstractContextManager["Display"]):
 
     def _planned(self, plan: Planned) -> None:
         before, self._plan = self._plan, plan
-        if before is None or before.entries is not plan.entries:
+        if before is None or before.runs is not plan.runs:
             self._print(describe_plan(plan))
             self._show_live(plan)
         elif self._live is None and plan.seconds is not None and plan.seconds > WORTH_A_LINE:
@@ -82,7 +82,7 @@ class Display(AbstractContextManager["Display"]):
         if self._live is not None:
             self._live.stop()
         if self._console.is_terminal:
-            view = View(lambda: plan.entries, self._jobs)
+            view = View(lambda: plan.runs, self._jobs)
             self._live = live(view, self._console, transient=True)
             self._live.start()
 
@@ -90,7 +90,7 @@ class Display(AbstractContextManager["Display"]):
         # The live table shows the others.
         if self._live is not None and event.state in ("done", "skipped", "interrupted"):
             return
-        total = len(self._plan.entries) if self._plan else 0
+        total = len(self._plan.runs) if self._plan else 0
         first, _, rest = event.message.partition("\n")
         self._console.print(
             f"[dim]\\[{event.index + 1}/{total}][/] {escape(visible(event.run.arm))} "
@@ -111,7 +111,7 @@ def describe_plan(plan: Planned) -> str:
     >>> describe_plan(Planned([], 0, (6, 6), 0.0))
     '0 runs of 6 epochs'
     """
-    count, (least, most) = len(plan.entries), plan.epochs
+    count, (least, most) = len(plan.runs), plan.epochs
     epochs = f"{least}" if least == most else f"{least} to {most}"
     text = f"{count} run{'' if count == 1 else 's'} of {epochs} epoch{'' if epochs == '1' else 's'}"
     if plan.finished:
@@ -124,7 +124,7 @@ def print_outcome(console: Console, experiment: Experiment, outcome: Outcome) ->
     console.print()
     if experiment.question:
         console.print(experiment.question, style="bold", markup=False, soft_wrap=True)
-    if outcome.runs.entries:  # there are none until tuning is through
+    if outcome.runs.runs:  # there are none until tuning is through
         print_comparison(console, compare(outcome.runs))
     folder = outcome.runs.path
     closing = f"runs: {folder}; the whole report: normlab report {folder}"

@@ -21,7 +21,6 @@ from normlab.interface.runs_disk import (
     runs_in,
     usage,
 )
-from normlab.interface.runs_show import last_run_by
 from normlab.store.layout import CHECKPOINTS, CONFIG, FINISHED, LOCK, STATUS
 from normlab.store.loading import load_runs
 from normlab.store.run import Run
@@ -78,7 +77,7 @@ def clean(path: Path, checkpoints: bool = False, yes: bool = False) -> Iterator[
 
 
 def _heading(runs: Runs, found: list[Candidate]) -> Iterator[str]:
-    yield f"{runs.path}, last run by: {last_run_by(runs)}"
+    yield f"{runs.path}, last run by: {runs.command}"
     if not found:
         yield "  nothing to delete"
     if runs.about.get("overrides") and any(is_orphan(runs, one.run) for one in found):

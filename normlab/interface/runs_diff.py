@@ -10,7 +10,8 @@ from normlab.errors import UserError
 from normlab.interface.runs_show import number
 from normlab.reports.columns import columns
 from normlab.store.loading import load
-from normlab.store.run import Entry, Run
+from normlab.store.record import Record
+from normlab.store.run import Run
 from normlab.store.runs import Runs
 
 ABSENT = "(absent)"
@@ -139,7 +140,7 @@ def _diff_experiments(a: Runs, b: Runs) -> list[str]:
         ]
         lines += ["", f"only in {name}: {'; '.join(only) or 'nothing'}"]
     for arm in [arm for arm in _seeds(a) if arm in _seeds(b)]:
-        ours, theirs = (_config_of(runs.entries, arm) for runs in (a, b))
+        ours, theirs = (_config_of(runs.runs, arm) for runs in (a, b))
         if ours is None or theirs is None:
             where = [name for name, config in (("A", ours), ("B", theirs)) if config is None]
             lines += ["", f"{arm}: no run of it has been begun in {' and '.join(where)}"]
@@ -150,16 +151,16 @@ def _diff_experiments(a: Runs, b: Runs) -> list[str]:
 
 def _seeds(runs: Runs) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
-    for entry in runs.entries:
-        found.setdefault(entry.arm, []).append(entry.seed)
+    for run in runs.runs:
+        found.setdefault(run.arm, []).append(run.seed)
     return found
 
 
-def _config_of(entries: Iterable[Entry], arm: str) -> dict[str, Any] | None:
+def _config_of(runs: Iterable[Run | Record], arm: str) -> dict[str, Any] | None:
     """The resolved config of an arm, without the seed; None if no run of it has one."""
-    for entry in entries:
-        if entry.arm == arm and entry.run.begun:
-            flat = flatten(entry.run.config)
+    for run in runs:
+        if run.arm == arm and run.begun:
+            flat = flatten(run.config)
             flat.pop("train.seed", None)
             return flat
     return None

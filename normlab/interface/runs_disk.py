@@ -8,7 +8,7 @@ from pathlib import Path
 from normlab.errors import UserError
 from normlab.store.files import DamagedError
 from normlab.store.layout import CONFIG, EXPERIMENT, STATUS
-from normlab.store.run import Entry, Run
+from normlab.store.run import Run
 from normlab.store.runs import Runs
 
 WRITTEN_BY_NORMLAB = {"state", "pid", "host"}
@@ -87,23 +87,14 @@ def experiments_below(folder: Path) -> list[Path]:
 
 def is_orphan(runs: Runs, run: Run) -> bool:
     """Whether a run in an experiment's folder is none of the experiment as it was last run."""
-    if not runs.entries:  # while arms are tuned, the runs that the trials lead to are not known
+    if not runs.runs:  # while arms are tuned, the runs that the trials lead to are not known
         return False
-    return run.path.name not in {entry.run.path.name for entry in [*runs.entries, *runs.trials]}
+    return run.path.name not in {one.path.name for one in [*runs.runs, *runs.trials]}
 
 
 def orphans(runs: Runs) -> list[Run]:
     """The runs in an experiment's folder that do not belong to it any more."""
     return [run for run in runs_in(runs.path) if is_orphan(runs, run)]
-
-
-def as_entry(run: Run) -> Entry:
-    """A run by itself, as far as its status says what it is."""
-    try:
-        status = run.status
-    except DamagedError:
-        status = {}
-    return Entry(run, status.get("arm", run.path.name), status.get("seed", 0), {})
 
 
 def is_elsewhere(run: Run) -> bool:

@@ -12,7 +12,6 @@ import yaml
 from normlab.engine.progress import Observer, Snapshot
 from normlab.errors import UserError
 from normlab.interface.runs_disk import (
-    as_entry,
     experiments_below,
     in_words,
     orphans,
@@ -23,7 +22,8 @@ from normlab.store.files import DamagedError
 from normlab.store.flags import unusual
 from normlab.store.layout import CHECKPOINTS, ERROR
 from normlab.store.loading import load, load_runs
-from normlab.store.run import Entry, Run
+from normlab.store.record import Record
+from normlab.store.run import Run
 from normlab.store.runs import Runs
 
 QUESTION_WIDTH = 48
@@ -51,7 +51,7 @@ def _line(path: Path, damage: list[str]) -> list[str]:
     end = [in_words(used.size), changed, str(path)]
     try:
         runs = load_runs(path)
-        snapshots = Observer().look([*runs.trials, *runs.entries])
+        snapshots = Observer().look([*runs.trials, *runs.runs])
         damage += [snapshot.damage for snapshot in snapshots if snapshot.damage]
         about = [runs.about["name"], _cut(runs.about.get("question") or "")]
     except UserError as error:  # the others are shown all the same
@@ -80,23 +80,17 @@ def show(path: Path) -> str:
     return "\n".join(_show_run(found) if isinstance(found, Run) else _show_experiment(found))
 
 
-def last_run_by(runs: Runs) -> str:
-    """The command that made an experiment what it is."""
-    about = runs.about
-    return shlex.join(["normlab", "run", about.get("config", "?"), *about.get("overrides", [])])
-
-
 def _show_experiment(runs: Runs) -> list[str]:
     lines = [str(runs.path)]
     if runs.about.get("question"):
         lines += [" ".join(runs.about["question"].split())]
-    lines += [f"last run by: {last_run_by(runs)}"]
-    for heading, entries in (("tuned by", runs.trials), ("runs", runs.entries)):
-        if entries:
-            snapshots = Observer().look(entries)
+    lines += [f"last run by: {runs.command}"]
+    for heading, listed in (("tuned by", runs.trials), ("runs", runs.runs)):
+        if listed:
+            snapshots = Observer().look(listed)
             lines += ["", f"{heading}: {_counts(snapshots)}"]
             headings = ["arm", "seed", "state", "step", "test accuracy", "folder"]
-            rows = [_run_line(e, s) for e, s in zip(entries, snapshots, strict=True)]
+            rows = [_run_line(e, s) for e, s in zip(listed, snapshots, strict=True)]
             lines += columns([headings, *rows], indent="  ")
             if any(snapshot.state == "stopped" for snapshot in snapshots):
                 lines += [f"  ({STOPPED})"]
@@ -112,16 +106,16 @@ def _show_experiment(runs: Runs) -> list[str]:
     return [*lines, "", f"size: {in_words(usage(runs.path).size)}"]
 
 
-def _run_line(entry: Entry, now: Snapshot) -> list[str]:
+def _run_line(run: Run | Record, now: Snapshot) -> list[str]:
     accuracy = f"{now.accuracies[-1]:.3f}" if now.accuracies else ""
     step = "" if now.steps is None else f"{now.step}/{now.steps}"
-    return [entry.arm, str(entry.seed), now.state, step, accuracy, entry.run.path.name]
+    return [run.arm, str(run.seed), now.state, step, accuracy, run.path.name]
 
 
 def _show_run(run: Run) -> list[str]:
-    entry, rows, proofs = as_entry(run), run.metrics, run.provenance
+    rows, proofs = run.metrics, run.provenance
     config = yaml.safe_dump(run.config, sort_keys=False).splitlines()
-    lines = [str(run.path), f"arm: {entry.arm}, seed {entry.seed}", *_state(run, entry)]
+    lines = [str(run.path), f"arm: {run.arm}, seed {run.seed}", *_state(run)]
     lines += ["", "config:", *(f"  {line}" for line in config)]
     lines += ["", f"last metrics, of {len(rows)} evaluations:"]
     if rows:
@@ -133,8 +127,8 @@ def _show_run(run: Run) -> list[str]:
     return [*lines, "", f"size: {in_words(size)}, {in_words(saved)} of it checkpoints"]
 
 
-def _state(run: Run, entry: Entry) -> list[str]:
-    status, now = run.status, Observer().look([entry])[0]
+def _state(run: Run) -> list[str]:
+    status, now = run.status, Observer().look([run])[0]
     at = f"step {now.step}" + ("" if now.steps is None else f" of {now.steps}")
     who = f"pid {status.get('pid')} on {status.get('host')}"
     if now.state == "stopped":

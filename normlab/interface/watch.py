@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from normlab.engine.progress import Observer, Snapshot, seconds_left
-from normlab.interface.runs_disk import as_entry
 from normlab.reports.columns import visible
 from normlab.store.layout import DAMAGED, FINISHED
 from normlab.store.loading import load
-from normlab.store.run import Entry, Run
+from normlab.store.record import Record
+from normlab.store.run import Run
 from normlab.store.runs import Runs
 
 REFRESHES_PER_SECOND = 2
@@ -43,17 +43,17 @@ class View:
     """The table of a sweep's runs as they are whenever it is drawn.
 
     Args:
-        entries: asked at every drawing, so that runs may be added to the sweep.
+        runs: asked at every drawing, so that runs may be added to the sweep.
         jobs: how many runs are made at once; None for as many as are running.
     """
 
-    def __init__(self, entries: Callable[[], list[Entry]], jobs: int | None = None):
-        self._entries, self._jobs = entries, jobs
+    def __init__(self, runs: Callable[[], Sequence[Run | Record]], jobs: int | None = None):
+        self._runs, self._jobs = runs, jobs
         self._observer = Observer()
 
     def look(self) -> list[Snapshot]:
         """The runs as they are now."""
-        return self._observer.look(self._entries())
+        return self._observer.look(self._runs())
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         snapshots = self.look()
@@ -187,7 +187,7 @@ def watch(path: Path, console: Console, once: bool = False) -> None:
     Raises:
         UserError: the folder is neither.
     """
-    view = View(lambda: _entries(path))
+    view = View(lambda: _runs(path))
     view.look()  # a wrong path is told before anything is drawn
     if once or not console.is_terminal:
         width = None if console.is_terminal else PLAIN_WIDTH
@@ -198,15 +198,15 @@ def watch(path: Path, console: Console, once: bool = False) -> None:
             time.sleep(1 / REFRESHES_PER_SECOND)
 
 
-def _entries(path: Path) -> list[Entry]:
+def _runs(path: Path) -> Sequence[Run | Record]:
     found = load(path)
     if isinstance(found, Run):
-        return [as_entry(found)]
-    return [*found.trials, *found.entries]
+        return [found]
+    return [*found.trials, *found.runs]
 
 
 def _is_over(path: Path, view: View) -> bool:
     found = load(path)
     # While arms are tuned, the runs that the trials lead to are not known.
-    tuning = isinstance(found, Runs) and not found.entries
+    tuning = isinstance(found, Runs) and not found.runs
     return not tuning and all(s.state in (*FINISHED, DAMAGED) for s in view.look())

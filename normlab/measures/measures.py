@@ -46,7 +46,7 @@ def _higher(arguments: tuple[Any, ...]) -> bool:
 def _last(record: Record, metric: str) -> float:
     if record.state == "diverged":
         return _guess(record, metric)
-    return record.rows[-1][metric]
+    return record.metrics[-1][metric]
 
 
 def _guess(record: Record, metric: str) -> float:
@@ -65,12 +65,12 @@ def final(record: Record, metric: str) -> Value:
 def best(record: Record, metric: str) -> Value:
     """The best of all evaluations; of a test metric it is too good, being chosen on the test."""
     choose = max if higher_is_better(metric) else min
-    return Value(choose([row[metric] for row in record.rows], default=_guess(record, metric)))
+    return Value(choose([row[metric] for row in record.metrics], default=_guess(record, metric)))
 
 
 def _first(record: Record, metric: str, level: float) -> dict[str, Any] | None:
     higher = higher_is_better(metric)
-    reached = (r for r in record.rows if (r[metric] >= level if higher else r[metric] <= level))
+    reached = (r for r in record.metrics if (r[metric] >= level if higher else r[metric] <= level))
     return next(reached, None)
 
 
@@ -92,8 +92,8 @@ def seconds_to(record: Record, metric: str, level: float) -> Value:
 
 def area(record: Record, metric: str) -> Value:
     """The metric's mean over the steps, by trapezia; after a divergence that of a guess."""
-    steps = [row["step"] for row in record.rows]
-    values = [row[metric] for row in record.rows]
+    steps = [row["step"] for row in record.metrics]
+    values = [row[metric] for row in record.metrics]
     if record.state == "diverged":
         steps += [record.status["step"], record.status["steps"]]
         values += [_guess(record, metric)] * 2
@@ -149,7 +149,7 @@ def largest_stable(points: dict[Any, Record]) -> Value:
 
 
 def _learned(record: Record) -> bool:
-    loss = record.rows[-1]["train_loss"] if record.state == "done" else math.inf
+    loss = record.metrics[-1]["train_loss"] if record.state == "done" else math.inf
     return loss < 0.99 * _guess(record, "train_loss")
 
 
@@ -299,7 +299,7 @@ class Measure:
         Raises:
             NoValueError: it has none, and there is more to say of that.
         """
-        if record.rows and any(metric not in record.rows[-1] for metric in self.metrics):
+        if record.metrics and any(metric not in record.metrics[-1] for metric in self.metrics):
             return None  # runs of one sweep may hold examples out or not
         return self.definition.compute(record, *self.arguments)
 

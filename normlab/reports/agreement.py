@@ -107,11 +107,11 @@ def agreement(
 
 def _by_key(runs: Runs) -> dict[Key, Record]:
     found: dict[Key, Record] = {}
-    for entry in runs.entries:
-        key = entry.arm, entry.seed, json.dumps(entry.axes, sort_keys=True)
+    for record in map(Record.read, runs.runs):
+        key = record.arm, record.seed, json.dumps(record.axes, sort_keys=True)
         if key in found:
-            raise UserError(f"{runs.path}: {entry.arm} has seed {entry.seed} twice")
-        found[key] = Record.read(entry)
+            raise UserError(f"{runs.path}: {record.arm} has seed {record.seed} twice")
+        found[key] = record
     return found
 
 

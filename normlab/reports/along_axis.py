@@ -158,7 +158,7 @@ def _by_step(records: list[Record], metric: str, how: str) -> list[Point]:
 def _table(record: Record, metric: str, how: str) -> dict[int, float]:
     """Step to value: of a column of metrics, or of what a probe saw."""
     if metric in METRICS:
-        return {row["step"]: row[metric] for row in record.rows if metric in row}
+        return {row["step"]: row[metric] for row in record.metrics if metric in row}
     steps = dict.fromkeys(row["step"] for row in record.probes if "values" in row)
     seen = {step: Measure("probe", (metric, step, *([how] if how else []))) for step in steps}
     values = {step: measure.of(record) for step, measure in seen.items()}

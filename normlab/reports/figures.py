@@ -110,7 +110,7 @@ def curves(
     figure, axes = blank(3.6)
     for arm in comparison.arms:
         style = {"color": colour(comparison, arm), "linestyle": dash(comparison, arm)}
-        runs = [record for record in arm.records if record.rows]
+        runs = [record for record in arm.records if record.metrics]
         if every_seed:
             _every_run(axes, arm, runs, metric, x, style)
         else:
@@ -125,7 +125,7 @@ def _every_run(
     axes: Any, arm: "Arm", runs: list[Record], metric: str, x: str, style: dict[str, Any]
 ) -> None:
     for index, record in enumerate(runs):
-        across, up = ([row.get(key) for row in record.rows] for key in (x, metric))
+        across, up = ([row.get(key) for row in record.metrics] for key in (x, metric))
         label = plain(arm.name) if index == 0 else None
         axes.plot(across, up, label=label, linewidth=1, alpha=0.8, **style)
         if record.state == "diverged":
@@ -137,7 +137,7 @@ def _mean_curve(
 ) -> None:
     """Over the steps that every finished run has: a mean of a changing set would mislead."""
     whole = [record for record in runs if record.state == "done"]
-    tables = [{row["step"]: row for row in record.rows if metric in row} for record in whole]
+    tables = [{row["step"]: row for row in record.metrics if metric in row} for record in whole]
     steps = sorted(set.intersection(*map(set, tables))) if tables else []
     if not steps:
         return

@@ -165,7 +165,7 @@ def _insides(comparison: "Comparison") -> list[Shown]:
 
 
 def _has(comparison: "Comparison", metric: str) -> bool:
-    return any(metric in row for record in comparison.records for row in record.rows)
+    return any(metric in row for record in comparison.records for row in record.metrics)
 
 
 def _maps(comparison: "Comparison") -> list[tuple[str, str, Markup, None]]:
@@ -189,7 +189,7 @@ def _grid(comparison: "Comparison") -> list[tuple[str, list[tuple[str, str]]]]:
     seeds = sorted({record.seed for record in comparison.records})
     cells: dict[str, dict[int, tuple[str, str]]] = {}
     for record in comparison.records:
-        last = record.rows[-1].get("test_accuracy") if record.rows else None
+        last = record.metrics[-1].get("test_accuracy") if record.metrics else None
         shown = number(last) if last is not None and record.state == "done" else ""
         text = {"done": shown, "new": "missing"}.get(record.state, record.state)
         if record.state == "diverged":

@@ -7,7 +7,7 @@ import numpy as np
 
 from normlab.measures.measures import Measure
 from normlab.reports.probe_figures import LEADING
-from normlab.store.published import Rows
+from normlab.store.reading import Rows
 
 MOST_ROWS = 40
 """Of a run's metrics, unless a claim is about their area: evenly spaced, and those that claims ask

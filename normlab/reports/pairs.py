@@ -7,7 +7,7 @@ from typing import Any
 from normlab.evidence.caveats import flat
 from normlab.reports.kept_rows import evenly_spaced
 from normlab.store.flags import recorded
-from normlab.store.published import PublishedRun, rounded
+from normlab.store.published import rounded
 from normlab.store.record import Record
 
 ROUNDING = 1e-5
@@ -95,7 +95,7 @@ def _unlike(
 
 def _rows(old: Record, new: Record, tolerance: float) -> Found:
     """Metrics but seconds: for each the first step at which it differs, and at how many."""
-    before, now = ({row["step"]: row for row in record.rows} for record in (old, new))
+    before, now = ({row["step"]: row for row in record.metrics} for record in (old, new))
     yield from _steps(old, new)
     steps = [step for step in before if step in now]
     names = dict.fromkeys(name for row in (*before.values(), *now.values()) for name in row)
@@ -113,8 +113,8 @@ def _rows(old: Record, new: Record, tolerance: float) -> Found:
 
 def _steps(old: Record, new: Record) -> Found:
     """Evaluations that one of them lacks; of long curves not every one is published."""
-    before, now = ([row["step"] for row in record.rows] for record in (old, new))
-    expected = now if isinstance(new.entry.run, PublishedRun) else evenly_spaced(now)
+    before, now = ([row["step"] for row in record.metrics] for record in (old, new))
+    expected = now if new.published else evenly_spaced(now)
     for lacking, told in (
         ([step for step in before if step not in now], ("there", "missing")),
         ([step for step in expected if step not in before], ("missing", "there")),
@@ -128,7 +128,7 @@ def _probes(old: Record, new: Record, tolerance: float) -> Found:
         {f"{r['probe']}.{r.get('quantity', 'error')} at step {r['step']}": r for r in record.probes}
         for record in (old, new)
     )
-    whole = isinstance(new.entry.run, PublishedRun)  # a run's own folder has more of them
+    whole = new.published  # a run's own folder has more of them
     for place in dict.fromkeys([*before, *(now if whole else ())]):
         one, other = (rows.get(place, {}) for rows in (before, now))
         if one.get("layers") != other.get("layers"):

@@ -113,7 +113,6 @@ def page(published: Runs, former: list[dict[str, Any]]) -> str:
     """`results.md`, from the committed numbers and the verdicts that they superseded."""
     about, shown = published.about, published.about["shown"]
     comparison = compare(published, measure=shown["measure"], baseline=shown["baseline"])
-    command = " ".join(["normlab", "run", about["config"], *about["overrides"]])
     text = to_markdown(comparison, f"normlab report {_from_here(published.path)}")
     head, rest = text.split("\n## ", 1)
     lines = [head]
@@ -124,7 +123,7 @@ def page(published: Runs, former: list[dict[str, Any]]) -> str:
     lines += [f"Data: {data}" + (f". {copy}" if copy else ""), ""]
     n = Counter(len(arm.sample) for arm in comparison.arms).most_common(1)[0][0]
     lines += [
-        f"`{command}`: {len(published.entries)} runs, {n} an arm"
+        f"`{published.command}`: {len(published)} runs, {n} an arm"
         + (f", and {len(published.trials)} to tune" if published.trials else "")
         + f"; {spent(published)}.",
         "",
@@ -226,22 +225,22 @@ def _source(runs: Runs) -> str | None:
 
 
 def _check_finished(runs: Runs) -> None:
-    unfinished = [entry for entry in runs.entries if entry.run.state not in FINISHED]
-    if unfinished or not runs.entries:
-        first = f" ({unfinished[0].run.path.name}: {unfinished[0].run.state})" if unfinished else ""
+    unfinished = [run for run in runs if run.state not in FINISHED]
+    if unfinished or not len(runs):
+        first = f" ({unfinished[0].path.name}: {unfinished[0].state})" if unfinished else ""
         raise UserError(
-            f"{runs.path}: {len(unfinished)} of {len(runs.entries)} runs are not finished{first}; "
+            f"{runs.path}: {len(unfinished)} of {len(runs)} runs are not finished{first}; "
             "`normlab run` with the same config goes on with them"
         )
 
 
 def _check_clean(runs: Runs) -> None:
     """Refuse runs of code that is in no commit: nobody can say what it did."""
-    changed = [entry for entry in (*runs.entries, *runs.trials) if changes_of(entry.run.provenance)]
+    changed = [run for run in (*runs.runs, *runs.trials) if changes_of(run.provenance)]
     if changed:
-        first = changed[0].run
+        first = changed[0]
         raise UserError(
-            f"{runs.path}: {count_runs(len(changed))} of {len(runs.entries) + len(runs.trials)} "
+            f"{runs.path}: {count_runs(len(changed))} of {len(runs) + len(runs.trials)} "
             f"(trials counted) came from a changed tree, as {first.path.name} from "
             f"{changes_of(first.provenance)[0]}; commit the changes to normlab, and run the config "
             "again with another --out"

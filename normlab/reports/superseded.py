@@ -18,7 +18,6 @@ from normlab.store.git import last_commit
 from normlab.store.jsonl import write_atomically
 from normlab.store.layout import PUBLISHED
 from normlab.store.loading import load_runs
-from normlab.store.record import Record
 from normlab.store.runs import Runs
 from normlab.store.shapes import TEXT
 
@@ -51,7 +50,7 @@ def supersede(folder: Path, new: Runs) -> list[dict[str, Any]]:
     if not (folder / PUBLISHED).is_file():
         return kept
     former = load_runs(folder)
-    records = [Record.read(entry) for entry in former.entries]
+    records = former.records()
     now = {verdict.claim.hash: verdict.outcome for verdict in judge(new)}
     origin = {
         "commit": last_commit(folder / PUBLISHED),

@@ -59,7 +59,7 @@ def run_row(record: Record, measure: Measure) -> dict[str, Any]:
     if record.finished and measure.axis is None:
         with contextlib.suppress(NoValueError):
             value = measure.of(record)
-    last = record.rows[-1] if record.rows else {}
+    last = record.metrics[-1] if record.metrics else {}
     row = {
         "arm": record.arm,
         "seed": record.seed,
@@ -68,7 +68,7 @@ def run_row(record: Record, measure: Measure) -> dict[str, Any]:
         str(measure): None if value is None else value.number,
         "censored": None if value is None else value.censored,
         **last,
-        "folder": record.entry.run.path.name,
+        "folder": record.path.name,
     }
     for price in PRICES:
         found = Measure(price).of(record) if record.finished else None

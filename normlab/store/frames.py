@@ -7,7 +7,6 @@ from typing import Any
 
 from normlab.errors import UserError
 from normlab.store.record import Record
-from normlab.store.run import Entry
 
 WIDTH, HEIGHT = 90, 22
 """Of a sparkline, in pixels."""
@@ -26,34 +25,34 @@ def to_frame(rows: list[dict[str, Any]]) -> Any:
     return pandas.DataFrame(rows)
 
 
-def last_rows(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+def last_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
     """For every run: arm, seed, axes, state, its last metrics, and its folder."""
-    found = []
-    for entry in entries:
-        record = Record.read(entry)
-        rows = record.rows
-        place = {"arm": entry.arm, "seed": entry.seed, **entry.axes, "state": record.state}
-        found.append(place | (rows[-1] if rows else {}) | {"folder": entry.run.path.name})
-    return found
-
-
-def all_rows(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """Every row of metrics of every run, with the run's arm, seed and axes."""
     return [
-        {"arm": entry.arm, "seed": entry.seed, **entry.axes, **row}
-        for entry in entries
-        for row in Record.read(entry).rows
+        _place(record)
+        | {"state": record.state}
+        | (record.metrics[-1] if record.metrics else {})
+        | {"folder": record.path.name}
+        for record in records
     ]
 
 
-def probe_rows(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+def all_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """Every row of metrics of every run, with the run's arm, seed and axes."""
+    return [_place(record) | row for record in records for row in record.metrics]
+
+
+def probe_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
     """Every number that probes saw: arm, seed, axes, step, probe, quantity, layer, index, value."""
     return [
-        {"arm": entry.arm, "seed": entry.seed, **entry.axes, **number}
-        for entry in entries
-        for row in Record.read(entry).probes
+        _place(record) | number
+        for record in records
+        for row in record.probes
         for number in numbers(row)
     ]
+
+
+def _place(record: Record) -> dict[str, Any]:
+    return {"arm": record.arm, "seed": record.seed, **record.axes}
 
 
 def numbers(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -78,14 +77,13 @@ def numbers(row: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def to_html(path: Path, about: dict[str, Any], entries: Iterable[Entry]) -> str:
+def to_html(path: Path, about: dict[str, Any], records: Iterable[Record]) -> str:
     """One line a run: arm, seed, state, test accuracy as a curve and at last."""
     lines = []
-    for entry in entries:
-        record = Record.read(entry)
-        values = [row["test_accuracy"] for row in record.rows if "test_accuracy" in row]
+    for record in records:
+        values = [row["test_accuracy"] for row in record.metrics if "test_accuracy" in row]
         last = f"{values[-1]:.3f}" if values else ""
-        cells = (entry.arm, str(entry.seed), record.state, last)
+        cells = (record.arm, str(record.seed), record.state, last)
         texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         lines.append(f"<tr>{texts}<td>{sparkline(values)}</td></tr>")
     headings = ("arm", "seed", "state", "test accuracy", "by evaluation")

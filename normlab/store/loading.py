@@ -4,9 +4,9 @@ from pathlib import Path
 
 from normlab.errors import UserError
 from normlab.store import layout, written
-from normlab.store.files import read_json
+from normlab.store.files import DamagedError, read_json
 from normlab.store.published import read_published
-from normlab.store.run import Entry, Run
+from normlab.store.run import Run
 from normlab.store.runs import Runs
 
 
@@ -18,12 +18,12 @@ def load(path: str | Path) -> Run | Runs:
     """
     folder = Path(path)
     if (folder / layout.CONFIG).is_file():
-        return Run(folder)
+        return _by_itself(folder)
     if (folder / layout.EXPERIMENT).is_file():
         mend = "`normlab run` with its config writes it anew"
         about = read_json(folder / layout.EXPERIMENT, written.EXPERIMENT, mend)
         runs, trials = (
-            [Entry(Run(folder / e["run"]), e["arm"], e["seed"], e["axes"]) for e in listed]
+            [Run(folder / one["run"], one["arm"], one["seed"], one["axes"]) for one in listed]
             for listed in (about.pop("runs"), about.pop("trials", []))
         )
         return Runs(folder, about, runs, trials)
@@ -32,6 +32,15 @@ def load(path: str | Path) -> Run | Runs:
     near = sorted(str(file.parent) for file in folder.glob(f"*/{layout.EXPERIMENT}"))
     hint = f"; experiments below it: {', '.join(near)}" if near else ""
     raise UserError(f"{folder} is neither a run nor an experiment of normlab{hint}")
+
+
+def _by_itself(folder: Path) -> Run:
+    """A run of which only its status says what it is."""
+    try:
+        status = Run(folder).status
+    except DamagedError:
+        status = {}
+    return Run(folder, status.get("arm", folder.name), status.get("seed", 0))
 
 
 def load_runs(path: str | Path) -> Runs:

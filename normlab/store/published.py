@@ -9,18 +9,17 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from normlab.errors import UserError
 from normlab.store import written
 from normlab.store.files import DamagedError, read_json
 from normlab.store.flags import without_folders
 from normlab.store.jsonl import write_atomically
 from normlab.store.layout import FINISHED, PUBLISHED, PUBLISHED_PROVENANCE
-from normlab.store.reading import Whole, check_last_step
-from normlab.store.run import Entry, Run
+from normlab.store.reading import Rows, check_last_step
+from normlab.store.record import Record
+from normlab.store.run import Run
 from normlab.store.runs import Runs
 from normlab.store.shapes import fault
 
@@ -29,69 +28,15 @@ DIGITS = 6
 
 MEND = "restore it as it was committed, or publish the runs again"
 
-STATUS = ("state", "steps", "step", "parameters", "peak_bytes", "compile_seconds", "train_seconds",
-          "evaluate_seconds", "probe_seconds", "diverged")  # fmt: skip
-PROOF = (
+KEPT_OF_STATUS = (
+    "state", "steps", "step", "parameters", "peak_bytes", "compile_seconds", "train_seconds",
+    "evaluate_seconds", "probe_seconds", "diverged",
+)  # fmt: skip
+KEPT_OF_PROVENANCE = (
     "versions", "platform", "processor", "cpus", "cores", "machine_kind", "devices", "environment",
     "flags", "set_by_normlab", "claims", "at_once", "git", "own_code", "data",
 )  # fmt: skip
 """What is kept of a run's status, and of its provenance."""
-
-Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class PublishedRun(Run):
-    """A run of which only its numbers are there."""
-
-    kept: dict[str, Any] = field(compare=False, repr=False)
-
-    @property
-    def begun(self) -> bool:
-        """Always."""
-        return True
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """As of any run."""
-        return self.kept["config"]
-
-    @property
-    def status(self) -> dict[str, Any]:
-        """As of any run, less what names the process that made it."""
-        return self.kept["status"]
-
-    @property
-    def metrics(self) -> Rows:
-        """As of any run; of long curves not every row."""
-        columns = self.kept["metrics"]
-        lines = zip(*columns.values(), strict=True)
-        return [
-            {key: math.nan if v is None else v for key, v in zip(columns, line, strict=True)}
-            for line in lines
-        ]
-
-    @property
-    def probes(self) -> Rows:
-        """As of any run; of what the claims name and the pictures show."""
-        return self.kept["probes"]
-
-    @property
-    def provenance(self) -> Rows:
-        """As of any run, less what names the computer."""
-        return self.kept.get("provenance", [])  # of a trial there is none
-
-    def whole(self) -> Whole:
-        """As of any run."""
-        return Whole(self.status, self.metrics, self.provenance, self.probes)
-
-    def params(self) -> Any:
-        """Those are not published.
-
-        Raises:
-            UserError: always.
-        """
-        raise UserError(f"{self.path.name} is published without its parameters: make the run anew")
 
 
 def write_published(
@@ -116,10 +61,10 @@ def write_published(
     about = {**runs.about, **known, **more}
     if "tuning" in about:
         about["tuning"] = rounded(about["tuning"])
-    base = runs.entries[0].run.config
-    proofs: list[dict[str, Any]] = []
-    lines = [_run(entry, base, proofs, rows, probes) for entry in runs.entries]
-    trials = [_place(entry) | {"status": _status(entry.run)} for entry in runs.trials]
+    base = runs.runs[0].config
+    proofs: Rows = []
+    lines = [_line(run, base, proofs, rows, probes) for run in runs.runs]
+    trials = [_place(run) | {"status": _status(run)} for run in runs.trials]
     parts = {"about": about, "config": base, "runs": lines, "trials": trials}
     write_atomically(folder / PUBLISHED, _text(parts))
     whole = {"config": config, "overrides": runs.about.get("overrides") or [], **_summary(runs)}
@@ -138,24 +83,17 @@ def read_published(folder: Path) -> Runs:
     )
     if provenance is None:
         raise DamagedError(folder / PUBLISHED_PROVENANCE, "it is missing", MEND)
-    entries = []
+    records = []
     for line in parts["runs"]:
         _check(folder / PUBLISHED, line, len(provenance["made_with"]))
         config = {s: v for s, v in {**parts["config"], **line["config"]}.items() if v is not None}
         config["train"] = {**config["train"], "seed": line["seed"]}
-        kept = {
-            "config": config,
-            "status": line["status"] | {key: line[key] for key in ("arm", "seed")},
-            "metrics": line["metrics"],
-            "probes": line["probes"],
-            "provenance": [provenance["made_with"][index] for index in line["made_with"]],
-        }
-        entries.append(_entry(folder, line, kept))
+        made_with = [provenance["made_with"][index] for index in line["made_with"]]
+        records.append(_record(folder, line, config, made_with))
     trials = [
-        _entry(folder, line, {"status": line["status"], "metrics": {}, "probes": []})
-        for line in parts["trials"]
+        _record(folder, line | {"metrics": {}, "probes": []}, {}, []) for line in parts["trials"]
     ]
-    return Runs(folder, parts["about"], entries, trials)
+    return Runs(folder, parts["about"], records, trials)
 
 
 def _check(file: Path, line: dict[str, Any], proofs: int) -> None:
@@ -184,33 +122,50 @@ def _check(file: Path, line: dict[str, Any], proofs: int) -> None:
     check_last_step(file, [{"step": step} for step in steps[-1:]], status, MEND)
 
 
-def _entry(folder: Path, line: dict[str, Any], kept: dict[str, Any]) -> Entry:
-    run = PublishedRun(folder / line["run"], kept)
-    return Entry(run, line["arm"], line["seed"], line["axes"])
+def _record(folder: Path, line: dict[str, Any], config: dict[str, Any], made_with: Rows) -> Record:
+    place = {key: line[key] for key in ("arm", "seed")}
+    return Record(
+        path=folder / line["run"],
+        **place,
+        axes=line["axes"],
+        status=line["status"] | place,
+        metrics=_rows(line["metrics"]),
+        provenance=made_with,
+        probes=line["probes"],
+        read_config=lambda: config,
+        published=True,
+    )
 
 
-def _place(entry: Entry) -> dict[str, Any]:
-    return {"run": entry.run.path.name, "arm": entry.arm, "seed": entry.seed, "axes": entry.axes}
+def _rows(columns: dict[str, list[Any]]) -> Rows:
+    return [
+        {key: math.nan if v is None else v for key, v in zip(columns, line, strict=True)}
+        for line in zip(*columns.values(), strict=True)
+    ]
 
 
-def _run(
-    entry: Entry, base: dict[str, Any], proofs: Rows, rows: Callable, probes: Callable
+def _place(run: Run | Record) -> dict[str, Any]:
+    return {"run": run.path.name, "arm": run.arm, "seed": run.seed, "axes": run.axes}
+
+
+def _line(
+    run: Run | Record, base: dict[str, Any], proofs: Rows, rows: Callable, probes: Callable
 ) -> dict[str, Any]:
-    config = entry.run.config
-    config["train"] = {**config["train"], "seed": base["train"]["seed"]}
-    made_with = [_proof(record) for record in entry.run.provenance]
+    config = run.config
+    config = {**config, "train": {**config["train"], "seed": base["train"]["seed"]}}
+    made_with = [_proof(record) for record in run.provenance]
     for proof in made_with:
         if proof not in proofs:
             proofs.append(proof)
-    return _place(entry) | {
-        "status": _status(entry.run),
+    return _place(run) | {
+        "status": _status(run),
         "config": {
             section: config.get(section)
             for section in {**base, **config}
             if config.get(section) != base.get(section)
         },
-        "metrics": _columns(rows(entry.run.metrics)),
-        "probes": rounded(probes(entry.run.probes)),
+        "metrics": _columns(rows(run.metrics)),
+        "probes": rounded(probes(run.probes)),
         "made_with": [proofs.index(proof) for proof in made_with],
     }
 
@@ -220,13 +175,13 @@ def _columns(rows: Rows) -> dict[str, list[Any]]:
     return rounded({name: [row.get(name) for row in rows] for name in names})
 
 
-def _status(run: Run) -> dict[str, Any]:
+def _status(run: Run | Record) -> dict[str, Any]:
     status = run.status
-    return rounded({key: status[key] for key in STATUS if key in status})
+    return rounded({key: status[key] for key in KEPT_OF_STATUS if key in status})
 
 
 def _proof(record: dict[str, Any]) -> dict[str, Any]:
-    proof = {key: record[key] for key in PROOF if key in record}
+    proof = {key: record[key] for key in KEPT_OF_PROVENANCE if key in record}
     system, *rest = str(proof["platform"]).split("-")
     known = ("x86_64", "aarch64", "arm64", "AMD64")
     proof["platform"] = " ".join([system, *(word for word in rest if word in known)])
@@ -244,14 +199,14 @@ def _within(config: str) -> str:
 
 
 def _summary(runs: Runs) -> dict[str, Any]:
-    started = sorted(p["started"] for e in runs.entries for p in e.run.provenance if "started" in p)
-    names = sorted(entry.run.path.name for entry in (*runs.entries, *runs.trials))
+    started = sorted(p["started"] for run in runs for p in run.provenance if "started" in p)
+    names = sorted(run.path.name for run in (*runs.runs, *runs.trials))
     return {
         # It changes with any setting of any run: their names end in the hashes of their configs.
         "hash": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16],
-        "runs": len(runs.entries),
+        "runs": len(runs),
         "trials": len(runs.trials),
-        "seeds": sorted({entry.seed for entry in runs.entries}),
+        "seeds": sorted({run.seed for run in runs}),
         "first_started": started[0] if started else None,
         "last_started": started[-1] if started else None,
         "minutes": minutes(runs),
@@ -261,9 +216,9 @@ def _summary(runs: Runs) -> dict[str, Any]:
 def minutes(runs: Runs) -> float:
     """How long runs and trials took; of those made together each has its share."""
     total, compiled = 0.0, {}
-    for entry in (*runs.entries, *runs.trials):
-        status = entry.run.status
-        at_once = max([proof.get("at_once", 1) for proof in entry.run.provenance], default=1)
+    for run in (*runs.runs, *runs.trials):
+        status = run.status
+        at_once = max([proof.get("at_once", 1) for proof in run.provenance], default=1)
         keys = ("train_seconds", "evaluate_seconds", "probe_seconds")
         total += sum(status.get(key, 0.0) for key in keys) / at_once
         # Runs that differ in their seed share one program, and its time.

@@ -1,102 +1,126 @@
-"""What one run left on disk, read once."""
+"""What a run came to: read once from its folder, or from a published file."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from normlab.errors import UserError
 from normlab.store.files import DamagedError
 from normlab.store.layout import DAMAGED, FINISHED
-from normlab.store.run import Entry
+from normlab.store.reading import Rows
+from normlab.store.run import Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Record:
-    """A snapshot of a run's files; a run still being made may have moved on since.
+    """What a run came to when its files were read; a run that is still being made moves on.
 
     Attributes:
-        entry: the run, its arm, seed and axes.
-        state: new (not begun, or deleted), running, interrupted, failed, diverged or done; damaged
-            if a file is not as it was written, and then the record has nothing but `damage`.
+        path: the run's folder; the last part of it is the run's name. A published run has no
+            folder of its own any more.
+        arm: what sets the run apart from the others, without the seed.
+        seed: its seed.
+        axes: the axes of the sweep but the seed, and the run's value on each.
         status: what the last process said.
-        rows: of metrics, in order.
-        provenance: a record for each time it was worked on.
+        metrics: a row an evaluation, in order.
+        provenance: where, when and with what the run was made, each time it was worked on.
         probes: what probes saw, as `Run.probes`.
-        damage: which file is damaged, how, and the mend.
+        read_config: reads the resolved config, which takes longer than all the rest.
+        damage: which file is damaged, how, and the mend; a damaged record holds nothing else.
+        published: whether it was read from a published file, which keeps fewer rows.
     """
 
-    entry: Entry
-    state: str
+    path: Path
+    arm: str
+    seed: int
+    axes: dict[str, Any]
     status: dict[str, Any]
-    rows: list[dict[str, Any]]
-    provenance: list[dict[str, Any]]
-    probes: list[dict[str, Any]]
+    metrics: Rows
+    provenance: Rows
+    probes: Rows
+    read_config: Callable[[], dict[str, Any]]
     damage: str = ""
+    published: bool = False
 
     @classmethod
-    def read(cls, entry: Entry) -> "Record":
-        """Read a run's files."""
-        try:
-            status, rows, provenance, probes = entry.run.whole()
-        except DamagedError as error:
-            return cls.damaged(entry, error)
-        return cls(entry, status["state"], status, rows, provenance, probes)
+    def read(cls, run: "Run | Record") -> "Record":
+        """Read a run's files; a damaged run gives a record that says so.
 
-    @classmethod
-    def damaged(cls, entry: Entry, error: DamagedError) -> "Record":
-        """That of a run of which nothing is believed."""
-        return cls(entry, DAMAGED, {"state": DAMAGED}, [], [], [], str(error))
-
-    @property
-    def arm(self) -> str:
-        """The entry's arm."""
-        return self.entry.arm
-
-    @property
-    def seed(self) -> int:
-        """The entry's seed."""
-        return self.entry.seed
-
-    @property
-    def axes(self) -> dict[str, Any]:
-        """The entry's axes."""
-        return self.entry.axes
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """The resolved config; empty if the run was never begun, or is damaged.
-
-        Raises:
-            DamagedError: the config is, which `read_records` makes sure of only where it matters.
+        Args:
+            run: the run; a record stays as it is.
         """
-        run = self.entry.run
-        return run.config if run.begun and not self.damage else {}
+        if isinstance(run, Record):
+            return run
+        try:
+            status, metrics, provenance, probes = run.whole()
+        except DamagedError as error:
+            return cls.damaged(run, error)
+        place = run.path, run.arm, run.seed, run.axes
+
+        def config() -> dict[str, Any]:
+            return run.config if run.begun else {}
+
+        return cls(*place, status, metrics, provenance, probes, config)
+
+    @classmethod
+    def damaged(cls, run: "Run | Record", error: DamagedError) -> "Record":
+        """Make the record of a run whose files are not believed."""
+        place = run.path, run.arm, run.seed, run.axes
+        return cls(*place, {"state": DAMAGED}, [], [], [], dict, str(error))
+
+    @property
+    def state(self) -> str:
+        """new (not begun, or deleted), running, interrupted, failed, diverged, done or damaged."""
+        return self.status["state"]
+
+    @property
+    def begun(self) -> bool:
+        """Whether there was anything of the run."""
+        return self.state != "new"
 
     @property
     def finished(self) -> bool:
         """Whether the run has its result: done, or diverged."""
         return self.state in FINISHED
 
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved config; empty if the run was never begun, or is damaged.
+
+        Raises:
+            DamagedError: the config is damaged.
+        """
+        return self.read_config()
+
     @property
     def data(self) -> dict[str, Any]:
         """Name, fingerprint, classes and sizes of the data it was made on."""
         return self.provenance[-1]["data"]
 
+    def params(self) -> Any:
+        """The model's parameters at the last checkpoint, as `Run.params`.
 
-def read_records(entries: Iterable[Entry]) -> list[Record]:
-    """The records of runs; a damaged one is said to be, and the others are as they are.
+        Raises:
+            UserError: the run is published, and that keeps no parameters.
+        """
+        if self.published:
+            raise UserError(
+                f"{self.path.name} is published without its parameters: make the run anew"
+            )
+        return Run(self.path).params()
 
-    Reading a config takes longer than all the rest, and an arm's configs are alike but for the
-    seed: here the first of each arm is read.
+
+def axes_of(records: Iterable[Run | Record]) -> list[str]:
+    """List the axes of the sweep that the runs are of, without the seed."""
+    return list(dict.fromkeys(axis for record in records for axis in record.axes))
+
+
+def setting_words(axes: dict[str, Any]) -> str:
+    """Name a place in a sweep: text as it is, another value with its axis.
+
+    >>> setting_words({"norm": "batch_norm", "batch_size": 8})
+    'batch_norm, batch_size=8'
     """
-    records = [Record.read(entry) for entry in entries]
-    arms: set[str] = set()
-    for index, record in enumerate(records):
-        if record.arm in arms:
-            continue
-        try:
-            if record.config:
-                arms.add(record.arm)
-        except DamagedError as error:
-            records[index] = Record.damaged(record.entry, error)
-    return records
+    return ", ".join(v if isinstance(v, str) else f"{axis}={v}" for axis, v in axes.items())

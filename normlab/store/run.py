@@ -1,4 +1,4 @@
-"""A run on disk, and the folder of an experiment's runs.
+"""A run on disk.
 
 A run's folder holds `config.yaml` (resolved; itself a config), `metrics.jsonl` (a row an
 evaluation), `probes.jsonl` (a row for each quantity at each step looked at, if probes were on),
@@ -11,7 +11,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,20 @@ class RunBusyError(UserError):
 
 @dataclass(frozen=True)
 class Run:
-    """One run, as it lies on disk."""
+    """One run's folder, and its place in its experiment.
+
+    Attributes:
+        path: the folder, whether the run is made or not yet made; two runs of one folder are equal.
+        arm: what sets the run apart from the others, without the seed.
+        seed: its seed.
+        axes: the axes of the sweep but the seed, and the run's value on each: a number, text, a
+            truth value, or the label of a named call.
+    """
 
     path: Path
+    arm: str = field(default="", compare=False)
+    seed: int = field(default=0, compare=False)
+    axes: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def begun(self) -> bool:
@@ -157,21 +168,3 @@ class Run:
         if (self.path / layout.PROBES).exists():
             rows = [row for row in self.probes if row["step"] < step]
             write_rows(self.path / layout.PROBES, rows)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A run's place in its experiment.
-
-    Attributes:
-        run: the run, made or not yet made.
-        arm: what sets it apart from the others, without the seed.
-        seed: its seed.
-        axes: the axes of the sweep but the seed, and its value on each: a number, text, a
-            truth value, or the label of a named call.
-    """
-
-    run: Run
-    arm: str
-    seed: int
-    axes: dict[str, Any]

@@ -1,14 +1,17 @@
 """The folder of an experiment's runs."""
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from normlab.store import frames, layout
+from normlab.store.files import DamagedError
 from normlab.store.jsonl import write_atomically
-from normlab.store.run import Entry, Run
+from normlab.store.record import Record
+from normlab.store.run import Run
 from normlab.store.shared import known_claims
 
 
@@ -19,19 +22,39 @@ class Runs:
     Attributes:
         path: the experiment's folder.
         about: name, question, target, config file and overrides, as last run.
-        entries: the runs that the last command named, made or not yet made, in its order.
+        runs: the runs that the last command named, made or not yet made, in its order. Published
+            results have no folders of runs; there they are records, which are read alike.
         trials: those that the arms were tuned by.
     """
 
     path: Path
     about: dict[str, Any]
-    entries: list[Entry]
-    trials: list[Entry] = field(default_factory=list)
+    runs: Sequence[Run | Record]
+    trials: Sequence[Run | Record] = field(default_factory=list)
+
+    def records(self) -> list[Record]:
+        """Read what the runs came to; a damaged run has a record that says so.
+
+        Reading a config takes longer than all the rest, and an arm's configs are alike but for the
+        seed: here the first of each arm is read.
+        """
+        records = [Record.read(run) for run in self.runs]
+        arms: set[str] = set()
+        for index, record in enumerate(records):
+            if record.arm in arms:
+                continue
+            try:
+                if record.config:
+                    arms.add(record.arm)
+            except DamagedError as error:
+                records[index] = Record.damaged(record, error)
+        return records
 
     @property
-    def runs(self) -> list[Run]:
-        """The runs alone."""
-        return [entry.run for entry in self.entries]
+    def command(self) -> str:
+        """The command that made the experiment what it is."""
+        about = self.about
+        return shlex.join(["normlab", "run", about.get("config", "?"), *about.get("overrides", [])])
 
     @property
     def ever_claimed(self) -> list[dict[str, Any]]:
@@ -46,20 +69,20 @@ class Runs:
         Raises:
             UserError: pandas is not installed.
         """
-        return frames.to_frame(frames.last_rows(self.entries))
+        return frames.to_frame(frames.last_rows(self.records()))
 
     def curves(self) -> Any:
         """As `frame`, with a row for every evaluation of every run."""
-        return frames.to_frame(frames.all_rows(self.entries))
+        return frames.to_frame(frames.all_rows(self.records()))
 
     def probes(self) -> Any:
         """As `frame`, with a row for every number that probes saw in every run."""
-        return frames.to_frame(frames.probe_rows(self.entries))
+        return frames.to_frame(frames.probe_rows(self.records()))
 
     def _repr_html_(self) -> str:
-        return frames.to_html(self.path, self.about, self.entries)
+        return frames.to_html(self.path, self.about, self.records())
 
-    def __iter__(self) -> Iterator[Run]:
+    def __iter__(self) -> Iterator[Run | Record]:
         return iter(self.runs)
 
     def __len__(self) -> int:
@@ -72,13 +95,16 @@ class Runs:
 
 
 def write_experiment(
-    path: Path, about: dict[str, Any], entries: list[Entry], trials: Sequence[Entry] = ()
+    path: Path,
+    about: dict[str, Any],
+    runs: Sequence[Run | Record],
+    trials: Sequence[Run | Record] = (),
 ) -> None:
     """Note which runs of a folder belong to the experiment as it is now."""
     path.mkdir(parents=True, exist_ok=True)
-    lists = {"runs": _written(entries), "trials": _written(trials)}
+    lists = {"runs": _places(runs), "trials": _places(trials)}
     write_atomically(path / layout.EXPERIMENT, json.dumps({**about, **lists}, indent=1))
 
 
-def _written(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    return [{**asdict(e), "run": e.run.path.name} for e in entries]
+def _places(runs: Sequence[Run | Record]) -> list[dict[str, Any]]:
+    return [{"run": r.path.name, "arm": r.arm, "seed": r.seed, "axes": r.axes} for r in runs]

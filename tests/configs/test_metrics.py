@@ -38,8 +38,8 @@ def images(tmp_path, monkeypatch):
 
 def test_a_run_on_medical_images_is_judged_by_the_area(config, make, images):
     outcome = make(config(QUESTION))
-    (entry,) = outcome.runs.entries
-    record = Record.read(entry)
+    (run,) = outcome.runs.runs
+    record = Record.read(run)
     assert record.state == "done"
     for text in ("final(test_auc)", "best(val_auc)", "final(val_balanced_accuracy)"):
         assert 0 <= Measure.parse(text).of(record).number <= 1

@@ -71,16 +71,14 @@ def test_each_arm_runs_at_the_point_that_its_trials_chose(tuned, make):
     assert len(outcome.states) == 10 and set(outcome.states) <= {"done", "diverged"}
     assert len(runs) == 4 and len(runs.trials) == 6
     tuning = runs.about["tuning"]
-    for entry in runs.entries:
-        chosen = tuning["chosen"][entry.arm]
-        config = entry.run.config
+    for run in runs.runs:
+        chosen = tuning["chosen"][run.arm]
+        config = run.config
         assert config["optimizer"]["learning_rate"] == chosen["values"]["learning_rate"]
-        assert entry.seed in (0, 1) and set(entry.axes) == {"norm"}
+        assert run.seed in (0, 1) and set(run.axes) == {"norm"}
         # By the validation split alone, and a diverged trial is one that guesses.
         scores = {t["values"]["learning_rate"]: t["scores"] for t in chosen["tried"]}
-        trials = {
-            t.axes["learning_rate"]: t.run for t in runs.trials if t.axes["norm"] == entry.arm
-        }
+        trials = {t.axes["learning_rate"]: t for t in runs.trials if t.axes["norm"] == run.arm}
         for rate, run in trials.items():
             diverged = run.state == "diverged"
             assert scores[rate] == [0.1 if diverged else run.metrics[-1]["val_accuracy"]]

@@ -232,8 +232,8 @@ def test_lists_of_runs_are_made_one_after_the_other(tiny, tmp_path):
         assert engine.make(experiment.runs[:1]) == ["done"]
         assert engine.make(experiment.runs) == ["skipped", "done"]
     first, *_, last = [event for event in told if isinstance(event, Planned)]
-    assert len(first.entries) == 1 and first.finished == 0 and first.epochs == (3, 3)
-    assert len(last.entries) == 2 and last.finished == 1
+    assert len(first.runs) == 1 and first.finished == 0 and first.epochs == (3, 3)
+    assert len(last.runs) == 2 and last.finished == 1
     assert last.seconds is not None and last.seconds > 0
 
 

@@ -30,9 +30,9 @@ TEN_IMAGES = {"data": {"name": "shapes", "fingerprint": "0", "classes": 10,
 
 def experiment(folder, arms, *claims, proof=None):
     hashes = {"claims": [claim.hash for claim in claims], **(proof or {})}
-    entries = [write_run(folder, name, seed, last, proof=hashes)
+    made = [write_run(folder, name, seed, last, proof=hashes)
                for name, values in arms.items() for seed, last in enumerate(values)]  # fmt: skip
-    return write(folder, entries, claims)
+    return write(folder, made, claims)
 
 
 @pytest.mark.parametrize(
@@ -116,14 +116,14 @@ def test_the_same_runs_under_two_names_are_the_same(tmp_path):
 
 
 def test_equal_accuracies_of_different_runs_are_equal_but_for_part_of_an_image(tmp_path):
-    entries = [write_run(tmp_path / "e", name, seed, last, proof=TEN_IMAGES)
+    made = [write_run(tmp_path / "e", name, seed, last, proof=TEN_IMAGES)
                for name in "ab" for seed, last in enumerate((0.3, 0.5, 0.4, 0.6))]  # fmt: skip
-    for entry in entries[4:]:  # other losses: other runs
-        rows = [row | {"test_loss": row["test_loss"] + 0.01} for row in entry.run.metrics]
-        (entry.run.path / "metrics.jsonl").unlink()
+    for run in made[4:]:  # other losses: other runs
+        rows = [row | {"test_loss": row["test_loss"] + 0.01} for row in run.metrics]
+        (run.path / "metrics.jsonl").unlink()
         for row in rows:
-            entry.run.append_metrics(row)
-    found = compare(write(tmp_path / "e", entries)).arm("b").difference
+            run.append_metrics(row)
+    found = compare(write(tmp_path / "e", made)).arm("b").difference
     half = 0.1 * math.log(40) / 4
     assert found.interval == pytest.approx((-half, half))
 

@@ -5,6 +5,7 @@ import pytest
 from normlab.evidence.caveats import warnings
 from normlab.evidence.mixes import mixes
 from normlab.store.record import Record
+from normlab.store.run import Run
 from tests.shared.command_line import normlab
 from tests.shared.simulated import PROVENANCE, write, write_run
 
@@ -13,8 +14,8 @@ USUAL = {"NORMLAB_TUNING": "on", "jax_default_matmul_precision": "None"}
 
 def records(folder, proofs):
     """Runs whose records of provenance have these besides: (arm, seed) to them."""
-    entries = [write_run(folder, arm, seed, 0.5, proof=proof) for (arm, seed), proof in proofs]
-    return [Record.read(entry) for entry in write(folder, entries).entries]
+    made = [write_run(folder, arm, seed, 0.5, proof=proof) for (arm, seed), proof in proofs]
+    return [Record.read(run) for run in write(folder, made).runs]
 
 
 def by_seed(first, second, arms="ab"):
@@ -63,9 +64,9 @@ def test_arms_of_different_modules_are_no_mix(tmp_path):
 
 def test_a_run_gone_on_with_under_other_flags_is_on_both_sides(tmp_path):
     found = records(tmp_path / "e", [(("a", 0), {"flags": USUAL}), (("a", 1), {"flags": USUAL})])
-    run = found[1].entry.run
-    run.add_provenance({**PROVENANCE, "flags": USUAL | {"NORMLAB_TUNING": "off"}})
-    (text,) = mixes([Record.read(one.entry) for one in found])
+    one, two = (Run(record.path, record.arm, record.seed) for record in found)
+    two.add_provenance({**PROVENANCE, "flags": USUAL | {"NORMLAB_TUNING": "off"}})
+    (text,) = mixes([Record.read(one), Record.read(two)])
     assert "seeds 0 to 1 with NORMLAB_TUNING on; seed 1 with NORMLAB_TUNING off" in text
 
 

@@ -185,7 +185,7 @@ def test_committed_results_are_those_of_the_committed_config(question):
     used, here = question.records[0].data["train_examples"], outline(configs[0].sections)
     if here.train_examples != used:
         pytest.skip(f"the results are of a copy of the data with {used} training examples")
-    published = {entry.run.path.name for entry in question.entries}
+    published = {run.path.name for run in question.runs}
     assert published <= {config.id for config in configs}, f"{file} has changed: run it again"
     assert len(published) == len(experiment.runs)
     written = read(file, ()).value.get("claims") or []

@@ -155,29 +155,29 @@ def test_no_damage_ends_in_a_traceback(runs, seed):
 
 
 def test_a_finished_run_of_an_earlier_normlab_ends_at_the_step_of_its_status(tmp_path):
-    entry = write_run(tmp_path, "a", 0, 0.5)
-    file = entry.run.path / "metrics.jsonl"
+    run = write_run(tmp_path, "a", 0, 0.5)
+    file = run.path / "metrics.jsonl"
     lines = file.read_text().splitlines(keepends=True)
-    assert Record.read(entry).state == "done"
+    assert Record.read(run).state == "done"
     for damaged in (lines[:-1], [*lines[:-1], lines[-1][:20]], [lines[0], "}\n", *lines[2:]], []):
         file.write_text("".join(damaged))
-        assert Record.read(entry).state == "damaged"
+        assert Record.read(run).state == "damaged"
         with pytest.raises(DamagedError, match=r"metrics\.jsonl is damaged"):
-            entry.run.metrics  # noqa: B018 (reading it is the test)
+            run.metrics  # noqa: B018 (reading it is the test)
 
 
 def test_of_an_unfinished_run_the_last_line_alone_may_be_torn(tmp_path):
-    entry = write_run(tmp_path, "a", 0, 0.5, state="interrupted")
-    file = entry.run.path / "metrics.jsonl"
+    run = write_run(tmp_path, "a", 0, 0.5, state="interrupted")
+    file = run.path / "metrics.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join([*lines[:-1], lines[-1][:20]]))
-    assert [row["step"] for row in entry.run.metrics] == [10, 20, 30, 40, 50]
+    assert [row["step"] for row in run.metrics] == [10, 20, 30, 40, 50]
     for damaged in ([lines[0], lines[1][:20] + "\n", *lines[2:]],
                     [*lines[:-1], lines[-1][:20] + "\n"],
                     [lines[0], *lines]):  # fmt: skip
         file.write_text("".join(damaged))
         with pytest.raises(DamagedError, match=r"metrics\.jsonl is damaged: line"):
-            entry.run.metrics  # noqa: B018
+            run.metrics  # noqa: B018
 
 
 def test_a_changed_number_of_a_finished_run_is_told(runs):

@@ -30,18 +30,18 @@ def write_run(*where, **more):
 def runs(tmp_path):
     """Of arm a one run done and one not begun, of arm b one failed and one diverged; an orphan."""
     folder = tmp_path / "runs" / "tiny"
-    entries = [
+    made = [
         write_run(folder, "a", 0, 0.8),
         write_run(folder, "a", 1, state="new"),
         write_run(folder, "b", 0, 0.7, state="failed", error="memory was short"),
         write_run(folder, "b", 1, 0.6, state="diverged", step=40),
     ]
     write_run(folder, "old", 0, 0.5)
-    for entry in entries:
-        if entry.run.path.exists():
-            (entry.run.path / "checkpoints" / "60").mkdir(parents=True)
-            (entry.run.path / "checkpoints" / "60" / "weights").write_bytes(bytes(5000))
-    return write(folder, entries)
+    for run in made:
+        if run.path.exists():
+            (run.path / "checkpoints" / "60").mkdir(parents=True)
+            (run.path / "checkpoints" / "60" / "weights").write_bytes(bytes(5000))
+    return write(folder, made)
 
 
 def lying_in(folder):
@@ -82,7 +82,7 @@ def test_list_cuts_a_long_question_and_finds_experiments_deep_down(tmp_path):
 
 
 def test_while_arms_are_tuned_no_run_is_an_orphan(runs):
-    write_experiment(runs.path, runs.about, [], runs.entries[:1])
+    write_experiment(runs.path, runs.about, [], runs.runs[:1])
     assert "1 done  0 " in list_experiments(runs.path)
 
 
@@ -90,7 +90,7 @@ def test_while_arms_are_tuned_no_run_is_an_orphan(runs):
 
 
 def test_show_tells_of_a_run_what_its_folder_holds(runs):
-    text = show(runs.entries[0].run.path)
+    text = show(runs.runs[0].path)
     for words in ("arm: a, seed 0", "state: done, step 60 of 60", "learning_rate: 0.1",
                   "of 6 evaluations", "test_accuracy   0.8", "2026-01-01", "jax 0.10.2",
                   "1 x cpu: cpu", "fingerprint 0123456789abcdef",
@@ -99,7 +99,7 @@ def test_show_tells_of_a_run_what_its_folder_holds(runs):
 
 
 def test_show_says_where_and_why_a_run_failed_or_diverged(runs):
-    failed, diverged = (show(runs.entries[i].run.path) for i in (2, 3))
+    failed, diverged = (show(runs.runs[i].path) for i in (2, 3))
     assert "state: failed: memory was short" in failed and "error.txt" in failed
     assert "diverged at step 40" in diverged and "Dense_0/kernel, norm 1e+09" in diverged
 
@@ -107,7 +107,7 @@ def test_show_says_where_and_why_a_run_failed_or_diverged(runs):
 def test_show_says_that_the_process_of_a_run_is_dead(runs):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    run = runs.entries[0].run
+    run = runs.runs[0]
     edit(run, state="running", pid=process.pid, host=platform.node())
     assert f"its process (pid {process.pid} on {platform.node()}) is no more" in show(run.path)
     assert "(stopped: the process is no more" in show(runs.path)
@@ -122,7 +122,7 @@ def test_show_has_a_line_for_every_run_of_an_experiment(runs):
         ["a", "0", "done", "60/60", "0.800", "a-s0"],
         ["a", "1", "new", "a-s1"],
         ["b", "0", "failed", "60/60", "0.700", "b-s0"],
-        ["b", "1", "diverged", "40/60", lines_accuracy(runs.entries[3].run), "b-s1"],
+        ["b", "1", "diverged", "40/60", lines_accuracy(runs.runs[3]), "b-s1"],
     ]
     assert "last run by: normlab run e.yaml" in lines
     assert any("orphans: 1 more" in line for line in lines)
@@ -133,7 +133,7 @@ def lines_accuracy(run):
 
 
 def test_provenance_of_an_older_normlab_can_be_shown(tmp_path):
-    run = write_run(tmp_path, "a", 0, 0.5).run
+    run = write_run(tmp_path, "a", 0, 0.5)
     proofs = [{"started": "2025-01-01", "data": {"name": "cifar10"}}]
     (run.path / "provenance.json").write_text(json.dumps(proofs))
     assert "2025-01-01" in show(run.path) and "name cifar10" in show(run.path)
@@ -147,10 +147,8 @@ def test_provenance_of_an_older_normlab_can_be_shown(tmp_path):
 
 def test_diff_of_two_runs_names_every_key_that_differs(tmp_path):
     jax = {"normlab": "0.1.0", "jax": "0.11.0", "python": "3.11.7"}
-    a = write_run(tmp_path, "batch_norm", 0, 0.8).run
-    b = write_run(
-        tmp_path, "layer_norm", 1, 0.8, proof={"versions": jax, "git": {"commit": "abc"}}
-    ).run
+    a = write_run(tmp_path, "batch_norm", 0, 0.8)
+    b = write_run(tmp_path, "layer_norm", 1, 0.8, proof={"versions": jax, "git": {"commit": "abc"}})
     found = [line.split() for line in diff(a.path, b.path).splitlines()]
     assert ["norm.name", "batch_norm", "layer_norm"] in found
     assert ["train.seed", "0", "1"] in found
@@ -162,7 +160,7 @@ def test_diff_of_two_runs_names_every_key_that_differs(tmp_path):
 
 
 def test_diff_of_two_runs_finds_the_first_step_that_differs(tmp_path):
-    runs = [write_run(tmp_path, "a", seed, step=30).run for seed in (0, 1)]
+    runs = [write_run(tmp_path, "a", seed, step=30) for seed in (0, 1)]
     # The time it took is no difference; a NaN is what a NaN is.
     for run, last in zip(runs, (0.5, 0.5000000001), strict=True):
         seconds = 1.0 if last == 0.5 else 2.0
@@ -178,19 +176,19 @@ def test_diff_of_two_runs_finds_the_first_step_that_differs(tmp_path):
 
 
 def test_a_run_without_rows_can_be_compared(runs, tmp_path):
-    other = write_run(tmp_path / "other", "a", 0, state="interrupted").run
-    assert "no step was evaluated in both" in diff(runs.entries[0].run.path, other.path)
-    assert "config: the same" in diff(runs.entries[0].run.path, other.path)
+    other = write_run(tmp_path / "other", "a", 0, state="interrupted")
+    assert "no step was evaluated in both" in diff(runs.runs[0].path, other.path)
+    assert "config: the same" in diff(runs.runs[0].path, other.path)
 
 
 def test_diff_of_two_experiments_names_arms_seeds_and_keys(runs, tmp_path):
     folder = tmp_path / "other"
-    entries = [
+    made = [
         write_run(folder, "a", 0, 0.5, norm="c"),
         write_run(folder, "b", 0, state="new"),
         write_run(folder, "c", 5),
     ]
-    write(folder, entries)
+    write(folder, made)
     text = diff(runs.path, folder)
     assert "only in A: a (seed 1); b (seed 1)" in text and "only in B: c (seed 5)" in text
     assert ["norm.name", "a", "c"] in [line.split() for line in text.splitlines()]
@@ -199,7 +197,7 @@ def test_diff_of_two_experiments_names_arms_seeds_and_keys(runs, tmp_path):
 
 def test_a_run_and_an_experiment_are_not_compared(runs):
     with pytest.raises(UserError, match="two of a kind"):
-        diff(runs.entries[0].run.path, runs.path)
+        diff(runs.runs[0].path, runs.path)
 
 
 # clean
@@ -261,7 +259,7 @@ def test_a_run_that_changed_since_it_was_listed_is_kept(runs, monkeypatch):
 
 
 def test_links_are_not_followed(runs, tmp_path):
-    precious = write_run(tmp_path / "precious", "p", 0, 0.9).run.path
+    precious = write_run(tmp_path / "precious", "p", 0, 0.9).path
     (runs.path / "linked-s0").symlink_to(precious)  # an orphan, if it were a folder
     (runs.path / "old-s0" / "inner").symlink_to(precious)
     linked = runs.path / "a-s0" / "checkpoints"
@@ -279,7 +277,7 @@ def test_links_are_not_followed(runs, tmp_path):
 def test_a_deletion_broken_off_can_be_done_again(runs, monkeypatch):
     orphan = runs.path / "old-s0"
     (orphan / "checkpoints").mkdir()
-    edit(runs.entries[2].run, state="done")
+    edit(runs.runs[2], state="done")
 
     def fail(path):
         raise PermissionError(f"{path} is busy")
@@ -294,13 +292,13 @@ def test_a_deletion_broken_off_can_be_done_again(runs, monkeypatch):
 
 def test_orphans_of_a_command_with_overrides_come_with_a_warning(runs):
     about = {**runs.about, "overrides": ["train.epochs=1"]}
-    write_experiment(runs.path, about, runs.entries)
+    write_experiment(runs.path, about, runs.runs)
     assert "the runs of e.yaml itself are not made by that command either" in cleaned(runs.path)
 
 
 def test_bad_paths_are_told(runs, tmp_path):
     with pytest.raises(UserError, match="single run; give its experiment's folder"):
-        cleaned(runs.entries[0].run.path)
+        cleaned(runs.runs[0].path)
     with pytest.raises(UserError, match="no such folder"):
         cleaned(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()

@@ -14,7 +14,7 @@ from rich.console import Console
 from normlab.engine.progress import Observer, Snapshot, finished_in, seconds_left
 from normlab.errors import UserError
 from normlab.interface.watch import View, _is_over, sparkline, summary, watch
-from normlab.store.run import Entry, Run
+from normlab.store.run import Run
 from normlab.store.runs import write_experiment
 from tests.shared.simulated import PROVENANCE
 
@@ -26,10 +26,10 @@ def sweep(tmp_path):
     """A function that writes a sweep's folder: a status for each run, None for one not begun."""
 
     def write(*statuses, accuracies=()):
-        entries = []
+        made = []
         for seed, status in enumerate(statuses):
-            run = Run(tmp_path / f"run{seed}")
-            entries.append(Entry(run, "batch_norm", seed, {}))
+            run = Run(tmp_path / f"run{seed}", "batch_norm", seed)
+            made.append(run)
             if status is not None:
                 run.path.mkdir()
                 (run.path / "status.json").write_text(json.dumps(status))
@@ -39,8 +39,8 @@ def sweep(tmp_path):
                     (run.path / "config.yaml").write_text("norm: batch_norm\n")
                     run.add_provenance(PROVENANCE)
                 (run.path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-        write_experiment(tmp_path, {"name": "tiny"}, entries)
-        return entries
+        write_experiment(tmp_path, {"name": "tiny"}, made)
+        return made
 
     return write
 
@@ -77,26 +77,26 @@ def test_a_run_whose_process_is_dead_is_stopped(sweep, tmp_path):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     elsewhere = running(pid=process.pid) | {"host": "another"}
-    entries = sweep(running(pid=process.pid), elsewhere, running())
-    states = [snapshot.state for snapshot in Observer().look(entries)]
+    made = sweep(running(pid=process.pid), elsewhere, running())
+    states = [snapshot.state for snapshot in Observer().look(made)]
     assert states == ["stopped", "running", "running"]
     assert "1 stopped" in drawn(tmp_path)
 
 
 def test_what_has_changed_is_seen(sweep):
-    entries = sweep(running(step=1), None)
+    made = sweep(running(step=1), None)
     observer = Observer()
-    assert [s.step for s in observer.look(entries)] == [1, 0]
+    assert [s.step for s in observer.look(made)] == [1, 0]
     time.sleep(0.01)
-    entries[0].run.append_metrics({"step": 6, "test_accuracy": 0.5})
-    assert observer.look(entries)[0].accuracies == (0.5,)
-    assert observer.look(entries)[0].step == 6, "the last row is newer than the status"
+    made[0].append_metrics({"step": 6, "test_accuracy": 0.5})
+    assert observer.look(made)[0].accuracies == (0.5,)
+    assert observer.look(made)[0].step == 6, "the last row is newer than the status"
 
 
 def test_what_does_not_fit_is_counted(sweep, tmp_path):
-    entries = sweep(*[done() for _ in range(20)], running(step=3), *[None] * 19)
-    os.utime(entries[7].run.path / "status.json")  # the last to end
-    text = drawn(View(lambda: entries), height=8, terminal=True)
+    made = sweep(*[done() for _ in range(20)], running(step=3), *[None] * 19)
+    os.utime(made[7].path / "status.json")  # the last to end
+    text = drawn(View(lambda: made), height=8, terminal=True)
     lines = text.strip().splitlines()
     assert len(lines) == 6 and "seed 7" in text and "running" in text
     assert "not shown: 17 done, 19 waiting" in text
@@ -118,17 +118,17 @@ def test_watch_needs_no_jax_and_ends_when_all_is_done(sweep, tmp_path):
 def test_on_a_terminal_it_stays_until_the_end(sweep, tmp_path):
     import threading
 
-    entries = sweep(running(step=3))
+    made = sweep(running(step=3))
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=100, height=20)
     thread = threading.Thread(target=watch, args=(tmp_path, console))
     thread.start()
     time.sleep(0.7)
     assert thread.is_alive() and "3/60" in file.getvalue()
-    entries[0].run.append_metrics({"step": 60, "test_accuracy": 0.5})
-    (entries[0].run.path / "config.yaml").write_text("norm: batch_norm\n")
-    entries[0].run.add_provenance(PROVENANCE)
-    entries[0].run.write_status(**done())
+    made[0].append_metrics({"step": 60, "test_accuracy": 0.5})
+    (made[0].path / "config.yaml").write_text("norm: batch_norm\n")
+    made[0].add_provenance(PROVENANCE)
+    made[0].write_status(**done())
     thread.join(timeout=5)
     assert not thread.is_alive() and "1 run: 1 done" in file.getvalue()
 

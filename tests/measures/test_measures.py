@@ -17,8 +17,8 @@ from tests.shared.simulated import curve, write_run
 def record(tmp_path):
     def make(last=0.7, state="done", seed=0, axes=None, **more):
         name = f"a{len(list(tmp_path.glob('e/*')))}"
-        entry = write_run(tmp_path / "e", name, seed, last, state=state, axes=axes, **more)
-        return Record.read(entry)
+        run = write_run(tmp_path / "e", name, seed, last, state=state, axes=axes, **more)
+        return Record.read(run)
 
     return make
 
@@ -66,8 +66,8 @@ def test_a_diverged_run_knows_no_more_than_a_guess_and_reaches_nothing_after(rec
     broken = record(state="diverged", step=30)
     assert of("final(test_accuracy)", broken) == Value(0.1)
     assert of("final(train_loss)", broken).number == pytest.approx(math.log(10))
-    asked = [{**row, "test_auc": 0.6} for row in broken.rows]
-    assert of("final(test_auc)", dataclasses.replace(broken, rows=asked)) == Value(0.5)
+    asked = [{**row, "test_auc": 0.6} for row in broken.metrics]
+    assert of("final(test_auc)", dataclasses.replace(broken, metrics=asked)) == Value(0.5)
     assert of("best(test_accuracy)", broken).number == pytest.approx(0.625)
     assert of("steps_to(test_accuracy, 0.5)", broken) == Value(20)
     assert of("steps_to(test_accuracy, 0.65)", broken) == Value(60, censored=True)

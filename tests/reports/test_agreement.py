@@ -240,11 +240,11 @@ def test_a_published_run_that_lacks_its_last_row_is_refused_as_damaged(tampered)
 
 
 def test_a_diverged_run_agrees_with_itself_though_its_numbers_are_null_once_published(tmp_path):
-    entries = [write_run(tmp_path / "q", "a", seed, 0.5, state="diverged", step=35)
+    made = [write_run(tmp_path / "q", "a", seed, 0.5, state="diverged", step=35)
                for seed in range(2)]  # fmt: skip
     lost = {"step": 35, "test_loss": math.nan, "train_loss": math.inf}
-    entries[0].run.append_metrics(entries[0].run.metrics[-1] | lost)
-    live = write(tmp_path / "q", entries)
+    made[0].append_metrics(made[0].metrics[-1] | lost)
+    live = write(tmp_path / "q", made)
     folder = publish(live, tmp_path / "out")
     assert agreement(live, load(folder)).disagreements == []
 
@@ -258,14 +258,14 @@ def test_a_reversed_verdict_is_told(published, tmp_path):
 
 def nearly(folder, by, **proof):
     """The same accuracies, each higher by as much, made elsewhere."""
-    entries = [
+    made = [
         write_run(folder, arm, seed, last + by,
                   proof={"claims": [BETTER.hash, CLOSE.hash], **proof})
         for arm, values in ARMS.items() for seed, last in enumerate(values)
     ]  # fmt: skip
-    for entry in entries:
-        entry.run.append_probes([SEEN])
-    return write(folder, entries, [BETTER, CLOSE], tuning=TUNED, target={"test_accuracy": 0.6})
+    for run in made:
+        run.append_probes([SEEN])
+    return write(folder, made, [BETTER, CLOSE], tuning=TUNED, target={"test_accuracy": 0.6})
 
 
 @pytest.mark.parametrize(
@@ -288,9 +288,9 @@ def test_on_another_kind_of_machine_there_is_a_tolerance(published, tmp_path, el
 
 
 def test_only_what_both_have_is_compared_where_that_is_asked_for(runs, published, tmp_path):
-    entries = [write_run(tmp_path / "q", "a", 0, ARMS["a"][0])]
-    entries[0].run.append_probes([SEEN])
-    part = write(tmp_path / "q", entries)
+    made = [write_run(tmp_path / "q", "a", 0, ARMS["a"][0])]
+    made[0].append_probes([SEEN])
+    part = write(tmp_path / "q", made)
     assert agreement(part, load(published), common=True).disagreements == []
     found = agreement(part, load(published)).disagreements
     assert "b: this arm is only in what was published" in found

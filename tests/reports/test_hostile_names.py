@@ -31,10 +31,10 @@ def comparison(tmp_path_factory):
     (folder).mkdir()
     arms = {f"arm{i}": [0.5 + i / 50, 0.52 + i / 50] for i in range(len(NAMES))}
     runs = simulate(folder, arms)
-    for entry in runs.entries:
-        name = NAMES[int(entry.arm[3:])]
-        object.__setattr__(entry, "arm", name)
-        entry.axes.update(norm=name, size=entry.seed)
+    for run in runs.runs:
+        name = NAMES[int(run.arm[3:])]
+        object.__setattr__(run, "arm", name)
+        run.axes.update(norm=name, size=run.seed)
     return compare(runs)
 
 

@@ -37,14 +37,14 @@ def rows_of(scale):
 def looked(tmp_path):
     """Two arms of two seeds: batch_norm's numbers are 1 and 2, identity's 10 and 20."""
     runs = simulate(tmp_path / "e", {"identity": [0.4, 0.5], "batch_norm": [0.6, 0.7]})
-    for entry in runs.entries:
-        scale = (10 if entry.arm == "identity" else 1) * (entry.seed + 1)
-        entry.run.append_probes(list(rows_of(scale)))
+    for run in runs.runs:
+        scale = (10 if run.arm == "identity" else 1) * (run.seed + 1)
+        run.append_probes(list(rows_of(scale)))
     return runs
 
 
 def value(runs, measure, index=2):
-    found = Measure.parse(measure).of(Record.read(runs.entries[index]))
+    found = Measure.parse(measure).of(Record.read(runs.runs[index]))
     return None if found is None else found.number
 
 
@@ -102,25 +102,23 @@ def test_a_spread_between_values_of_both_signs_is_refused(looked):
 
 def test_a_claim_is_judged_by_it_and_a_run_without_leaves_it_undecided(looked, tmp_path):
     claim = Claim("smaller", "probe(updates.spread, 0)", "batch_norm", "identity", "ratio <= 0.5")
-    runs = write(looked.path, looked.entries, [claim])
+    runs = write(looked.path, looked.runs, [claim])
     (verdict,) = compare(runs).verdicts
     assert verdict.contrast is not None
     assert verdict.contrast.estimate == pytest.approx(0.1)
-    runs = write(
-        looked.path, [*looked.entries, write_run(looked.path, "identity", 2, 0.5)], [claim]
-    )
+    runs = write(looked.path, [*looked.runs, write_run(looked.path, "identity", 2, 0.5)], [claim])
     (verdict,) = compare(runs).verdicts
     assert verdict.outcome == "undecided"
     assert verdict.why == "identity: seed 2 was made without probes"
     lost = Claim("lost", "probe(updates.spread, 3)", "batch_norm", "identity", "ratio <= 0.5")
-    (verdict,) = compare(write(looked.path, looked.entries, [lost])).verdicts
+    (verdict,) = compare(write(looked.path, looked.runs, [lost])).verdicts
     assert "seed 0 has no 'updates.spread' of step 3" in verdict.why
 
 
 def test_a_diverged_run_has_what_was_seen_before_and_no_more(tmp_path):
-    entry = write_run(tmp_path / "e", "identity", 0, 0.4, state="diverged", step=5)
-    entry.run.append_probes([row for row in rows_of(1) if row["step"] == 0])
-    runs = write(tmp_path / "e", [entry])
+    run = write_run(tmp_path / "e", "identity", 0, 0.4, state="diverged", step=5)
+    run.append_probes([row for row in rows_of(1) if row["step"] == 0])
+    runs = write(tmp_path / "e", [run])
     assert value(runs, "probe(spread, 0)", 0) == 1
     assert value(runs, "probe(spread, end)", 0) is None
 
@@ -130,7 +128,7 @@ def test_neither_more_nor_less_of_it_is_called_better(looked):
     text = f"{comparison}{to_html(comparison, 'x')}"
     assert "better by" not in text and "is better)" not in text and "worse than" not in text
     assert '"probe(spread, 0)": 1.0' in to_json(comparison)
-    broken = write(looked.path, [*looked.entries, write_run(looked.path, "identity", 2, 0.5)])
+    broken = write(looked.path, [*looked.runs, write_run(looked.path, "identity", 2, 0.5)])
     assert to_csv(compare(broken, measure="probe(spread, 0)")).count("\n") == 6
 
 
@@ -177,8 +175,8 @@ def test_colours_are_the_arms_own(looked):
 
 def test_one_step_alone_is_drawn_too(tmp_path):
     runs = simulate(tmp_path / "e", {"identity": [0.4, 0.5]})
-    for entry in runs.entries:
-        entry.run.append_probes([row for row in rows_of(1) if row["step"] == 0])
+    for run in runs.runs:
+        run.append_probes([row for row in rows_of(1) if row["step"] == 0])
     for probe in ("updates", "landscape"):
         assert compare(runs).plot("probes", probe=probe).axes
 

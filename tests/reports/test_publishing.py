@@ -17,7 +17,7 @@ from normlab.reports.comparison import compare
 from normlab.reports.kept_rows import MOST_ROWS, Kept
 from normlab.reports.publishing import page, publish, render
 from normlab.store.loading import load
-from normlab.store.run import Entry, Run
+from normlab.store.run import Run
 from tests.shared.simulated import PROVENANCE, simulate, write, write_run
 
 FINAL = "final(test_accuracy)"
@@ -64,8 +64,8 @@ def test_nothing_published_names_a_computer_or_a_folder(tmp_path):
     proof = {"host": "secret-host", "command": ["/home/me/bin/normlab"],
              "platform": "Linux-6.1.2-secret-x86_64-with-glibc2.36",
              "environment": {"JAX_CACHE_DIR": "/home/me", "XLA_FLAGS": "--x=/a --on"}}  # fmt: skip
-    entries = [write_run(tmp_path / "q", "a", seed, 0.5, proof=proof) for seed in range(2)]
-    runs = write(tmp_path / "q", entries, config="/home/me/configs/q.yaml")
+    made = [write_run(tmp_path / "q", "a", seed, 0.5, proof=proof) for seed in range(2)]
+    runs = write(tmp_path / "q", made, config="/home/me/configs/q.yaml")
     folder = publish(runs, tmp_path / "out")
     texts = "".join(file.read_text("utf-8") for file in folder.iterdir())
     assert "secret" not in texts and "/home" not in texts and str(tmp_path) not in texts
@@ -74,31 +74,31 @@ def test_nothing_published_names_a_computer_or_a_folder(tmp_path):
 
 def test_diverged_runs_axes_and_trials_are_kept(tmp_path):
     folder = tmp_path / "q"
-    entries = [
+    made = [
         write_run(folder, f"{norm}, batch_size={size}", seed, 0.1 * size + 0.01 * seed,
                   state="diverged" if norm == "b" and size == 8 else "done", step=30,
                   axes={"norm": norm, "batch_size": size}, norm=norm)
         for norm in ("a", "b") for size in (2, 4, 8) for seed in range(2)
     ]  # fmt: skip
     trial = write_run(folder, "a, learning_rate=0.1", 100, 0.3)
-    runs = write(folder, entries)
+    runs = write(folder, made)
     runs.trials.append(trial)
     after = load(publish(runs, tmp_path / "out"))
-    assert [entry.axes for entry in after.entries] == [entry.axes for entry in entries]
+    assert [run.axes for run in after.runs] == [run.axes for run in made]
     arms = compare(after).arms
     assert arms[-1].sample.values.tolist() == [0.1, 0.1]  # what a guess has
     assert "diverged at step 30" in arms[-1].sample.troubles[0]
-    assert after.trials[0].run.status["train_seconds"] == 0.6
-    assert after.entries[3].run.config["norm"] == {"name": "a"}
-    assert after.entries[3].run.config["train"]["seed"] == after.entries[3].seed == 1
+    assert after.trials[0].status["train_seconds"] == 0.6
+    assert after.runs[3].config["norm"] == {"name": "a"}
+    assert after.runs[3].config["train"]["seed"] == after.runs[3].seed == 1
     with pytest.raises(UserError, match="published without its parameters"):
-        after.entries[0].run.params()
+        after.runs[0].params()
 
 
 def test_an_unfinished_experiment_is_not_published(tmp_path):
-    entries = [write_run(tmp_path / "q", "a", 0, 0.5), Entry(Run(tmp_path / "x"), "a", 1, {})]
+    made = [write_run(tmp_path / "q", "a", 0, 0.5), Run(tmp_path / "x", "a", 1, {})]
     with pytest.raises(UserError, match="1 of 2 runs are not finished"):
-        publish(write(tmp_path / "q", entries), tmp_path / "out")
+        publish(write(tmp_path / "q", made), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -132,14 +132,14 @@ def test_less_can_be_better():
 
 
 def test_a_curve_over_an_axis_has_a_panel_a_network_and_a_line_a_normaliser(tmp_path):
-    entries = [
+    made = [
         write_run(tmp_path / "q", f"{model}, {norm}, depth={depth}", seed, 0.5 + 0.01 * seed,
                   axes={"model": model, "norm": norm, "depth": depth}, norm=norm,
                   state="diverged" if depth == 56 else "done")
         for model in ("plain", "residual") for norm in ("a", "b") for depth in (8, 20, 56)
         for seed in range(2)
     ]  # fmt: skip
-    comparison = compare(write(tmp_path / "q", entries))
+    comparison = compare(write(tmp_path / "q", made))
     figure = comparison.plot("over")
     assert isinstance(figure, matplotlib.figure.Figure)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["plain", "residual"]
@@ -179,12 +179,12 @@ CLEAN, DIRTY = {"commit": "c" * 40}, {"commit": "c" * 40, "dirty": "0123456789"}
 def made_by(folder, git, arms=ARMS, **data):
     """The same runs, made by such a state of the code."""
     proof = {"git": git, "claims": [BETTER.hash], "data": PROVENANCE["data"] | data}
-    entries = [
+    made = [
         write_run(folder, arm, seed, last, proof=proof)
         for arm, values in arms.items()
         for seed, last in enumerate(values)
     ]
-    return write(folder, entries, [BETTER])
+    return write(folder, made, [BETTER])
 
 
 def contents(folder):
@@ -198,7 +198,7 @@ def test_runs_of_a_changed_tree_are_not_published_and_nothing_is_lost(tmp_path):
     with pytest.raises(UserError, match=r"10 runs of 10 .*with changes 0123456789; commit the"):
         publish(changed, folder)
     runs = load(tmp_path / "clean" / "q")
-    runs.trials.append(changed.entries[0])
+    runs.trials.append(changed.runs[0])
     with pytest.raises(UserError, match="1 run of 11"):
         publish(runs, folder)
     assert contents(folder) == before and list(tmp_path.glob(".*")) == []

@@ -36,15 +36,15 @@ def troubled(tmp_path):
     """An experiment with a diverged, a failed, a missing and a running run, and hostile words."""
     folder = tmp_path / "e"
     claims = [Claim(HOSTILE, "final(test_accuracy)", "batch_norm", "identity", "difference > 0")]
-    entries = [write_run(folder, "identity", i, 0.5 + 0.01 * i) for i in range(5)]
-    entries += [write_run(folder, "batch_norm", i, 0.7 + 0.01 * i) for i in range(3)]
-    entries += [
+    made = [write_run(folder, "identity", i, 0.5 + 0.01 * i) for i in range(5)]
+    made += [write_run(folder, "batch_norm", i, 0.7 + 0.01 * i) for i in range(3)]
+    made += [
         write_run(folder, "batch_norm", 3, 0.6, state="diverged", step=35),
         write_run(folder, "batch_norm", 4, 0.6, state="failed", error="out of memory"),
         write_run(folder, "rms_norm", 0, 0.6, state="running"),
         write_run(folder, "rms_norm", 1, state="new"),
     ]
-    return write(folder, entries, claims, question=HOSTILE, target={"test_accuracy": 0.6})
+    return write(folder, made, claims, question=HOSTILE, target={"test_accuracy": 0.6})
 
 
 def test_the_table_says_how_many_how_much_and_what_is_missing(troubled):
@@ -80,14 +80,14 @@ def two_networks(tmp_path):
     """Normalisers in two networks, of which the second is better whatever it has."""
     folder = tmp_path / "e"
     better = {"identity": 0.0, "batch_norm": 0.1, "small": 0.0, "big": 0.2}
-    entries = [
+    made = [
         write_run(folder, f"{model}, {norm}", seed,
                   0.5 + better[norm] + better[model] + noise / 100,
                   axes={"model": model, "norm": norm}, norm=norm)
         for norm in ("identity", "batch_norm") for model in ("small", "big")
         for seed, noise in enumerate([0, 1, 2] if norm == "identity" else [2, 0, 1])
     ]  # fmt: skip
-    return write(folder, entries)
+    return write(folder, made)
 
 
 def test_normalisers_are_compared_within_each_network(two_networks):
@@ -157,9 +157,9 @@ def test_what_differs_is_told_with_defaults_and_without_the_seed(troubled):
 def test_mixed_versions_and_unequal_budgets_are_flagged(tmp_path):
     folder = tmp_path / "e"
     newer = {"versions": {**PROVENANCE["versions"], "jax": "0.11"}, "at_once": 2}
-    entries = [write_run(folder, "a", i, 0.5) for i in range(2)]
-    entries += [write_run(folder, "b", 0, 0.5, proof=newer)]
-    runs = write(folder, entries)
+    made = [write_run(folder, "a", i, 0.5) for i in range(2)]
+    made += [write_run(folder, "b", 0, 0.5, proof=newer)]
+    runs = write(folder, made)
     file = runs.runs[0].path / "status.json"
     file.write_text(file.read_text().replace('"steps": 60', '"steps": 120'))
     found = "\n".join(warnings(compare(runs).records, "best", ("test_accuracy",)))
@@ -172,13 +172,13 @@ def test_mixed_versions_and_unequal_budgets_are_flagged(tmp_path):
 
 def test_a_sweep_of_two_axes_has_a_heat_map_and_one_over_data_sets_a_profile(tmp_path):
     folder = tmp_path / "e"
-    entries = [
+    made = [
         write_run(folder, f"{norm}, batch_size={size}", seed, 0.5 + size / 100,
                   axes={"norm": norm, "batch_size": size, "data": data},
                   state="new" if (norm, size) == ("b", 4) else "done", norm=norm)
         for data in ("x",) for norm in "ab" for size in (2, 4) for seed in range(2)
     ]  # fmt: skip
-    comparison = compare(write(folder, entries))
+    comparison = compare(write(folder, made))
     figure = comparison.plot("heat")
     words = [text.get_text() for text in figure.axes[0].texts]
     assert words == ["0.52", "0.54", "0.52", "missing"]

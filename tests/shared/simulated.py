@@ -7,7 +7,7 @@ import yaml
 from normlab.store.jsonl import write_atomically
 from normlab.store.layout import CLAIMS
 from normlab.store.loading import load
-from normlab.store.run import Entry, Run
+from normlab.store.run import Run
 from normlab.store.runs import write_experiment
 
 PROVENANCE = {
@@ -54,10 +54,9 @@ def curve(last, steps=STEPS):
 
 def write_run(folder, arm, seed, last=None, state="done", axes=None, norm=None, **more):
     """One run; `last` is its final test accuracy."""
-    entry = Entry(Run(folder / f"{arm}-s{seed}"), arm, seed, axes or {"norm": arm})
+    run = Run(folder / f"{arm}-s{seed}", arm, seed, axes or {"norm": arm})
     if state == "new":
-        return entry
-    run = entry.run
+        return run
     run.path.mkdir(parents=True)
     step = more.pop("step", STEPS)
     proof = {**PROVENANCE, **more.pop("proof", {})}
@@ -82,14 +81,14 @@ def write_run(folder, arm, seed, last=None, state="done", axes=None, norm=None, 
         for row in curve(last):
             if row["step"] <= step:
                 run.append_metrics(row)
-    return entry
+    return run
 
 
-def write(folder, entries, claims=(), **about):
+def write(folder, made, claims=(), **about):
     """The experiment of these runs, read back."""
     known = {"name": folder.name, "question": "does it?", "target": None, "config": "e.yaml",
              "overrides": [], "claims": [asdict(claim) for claim in claims]}  # fmt: skip
-    write_experiment(folder, {**known, **about}, entries)
+    write_experiment(folder, {**known, **about}, made)
     write_atomically(folder / CLAIMS, yaml.safe_dump([], default_flow_style=True))
     return load(folder)
 
@@ -97,9 +96,9 @@ def write(folder, entries, claims=(), **about):
 def simulate(folder, arms, claims=(), registered=True, **about):
     """An experiment with these final accuracies: arm to one a seed."""
     hashes = [claim.hash for claim in claims] if registered else []
-    entries = [
+    made = [
         write_run(folder, arm, seed, last, proof={"claims": hashes})
         for arm, values in arms.items()
         for seed, last in enumerate(values)
     ]
-    return write(folder, entries, claims, **about)
+    return write(folder, made, claims, **about)

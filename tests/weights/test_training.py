@@ -110,7 +110,7 @@ def test_a_config_sweeps_over_transforms_and_none(tmp_path):
     file.write_text(YAML + "sweep: {kernel: [null, weight_norm, {name: spectral_norm}]}\n")
     outcome = runs(file, tmp_path / "runs")
     assert outcome.states == ["done"] * 3
-    assert [entry.arm for entry in outcome.runs.entries] == [
+    assert [run.arm for run in outcome.runs.runs] == [
         "kernel=null", "weight_norm", "spectral_norm",
     ]  # fmt: skip
     losses = [run.metrics[-1]["train_loss"] for run in outcome.runs.runs]

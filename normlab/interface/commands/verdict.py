@@ -14,10 +14,9 @@ def command(path: ExperimentFolder) -> None:
     from normlab.evidence.verdicts import judge
     from normlab.reports.markdown import verdict_line
     from normlab.store.loading import load_runs
-    from normlab.store.record import Record
 
     runs = load_runs(path)
-    records = [Record.read(entry) for entry in runs.entries]
+    records = runs.records()
     verdicts, beware = judge(runs, records), read_remarks(path).beware
     if not verdicts:
         print(f"{path}: its config makes no claims")
