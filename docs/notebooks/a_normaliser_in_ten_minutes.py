@@ -1,9 +1,9 @@
 # %% [markdown]
 # # A normaliser in ten minutes
 #
-# What batch, layer, group, instance and root-mean-square normalisation do to numbers and to
-# gradients, where they bite, and how to swap one for another. It takes less than a minute on two
-# cores and downloads nothing.
+# This notebook shows what batch, layer, group, instance and root-mean-square normalisation do to
+# numbers and to gradients, where the pitfalls are, and how to swap one for another. It takes less
+# than a minute on two cores and downloads nothing.
 
 # %%
 from functools import partial
@@ -50,8 +50,9 @@ plt.rcParams.update(
 #
 #     y = (x - mean(x)) / sqrt(var(x) + eps)
 #
-# Normalisers differ in which numbers make up a set; `rms_norm`, besides, subtracts nothing and
-# divides by the root of the mean square. They are functions: arrays in, arrays out, channels last.
+# Normalisers differ in which numbers make up a set. `rms_norm` also differs in the formula: it
+# subtracts nothing and divides by the root of the mean square. All are functions from arrays to
+# arrays, with channels last.
 
 # %%
 x = jnp.array([[1.0, 2.0, 6.0], [3.0, 4.0, 5.0]])  # two examples, three channels
@@ -62,10 +63,9 @@ print("rms_norm: each row, and no mean subtracted\n", np.asarray(rms_norm(x)))
 # %% [markdown]
 # ## Who shares statistics with whom
 #
-# Images have one more axis: `N` examples, `H x W` positions, `C` channels. We need not take the
-# library's word for the sets: an output depends on just those inputs that it shares statistics
-# with, so its gradient is zero everywhere else. Each block shows where the gradient of the
-# vermilion cell's output is not zero.
+# Images have `N` examples, `H x W` positions and `C` channels. We can check the sets ourselves: an
+# output depends only on the inputs with which it shares statistics, so its gradient is zero
+# everywhere else. Each block shows where the gradient of the vermilion cell's output is not zero.
 
 # %%
 normalisers = {
@@ -137,15 +137,15 @@ figure.legend(
 plt.show()
 
 # %% [markdown]
-# Two functions have the name "layer normalisation" in the literature: over the channels of one
-# position (`layer_norm`) and over a whole example (`layer_norm_image`). Only `batch_norm` lets
-# examples see each other.
+# The literature uses the name "layer normalisation" for two functions: over the channels of one
+# position (`layer_norm`) and over a whole example (`layer_norm_image`). Only with `batch_norm`
+# does an example's output depend on other examples.
 
 # %% [markdown]
-# ## What they do to real activations
+# ## Real activations
 #
-# 64 of normlab's own `Shapes`, whose light differs from image to image, through a random
-# convolution with 8 channels.
+# We send 64 images of normlab's own `Shapes`, whose light differs from image to image, through a
+# random convolution with 8 channels.
 
 # %%
 shapes = Shapes(train_examples=2000, test_examples=10, size=16).load()
@@ -200,17 +200,17 @@ for name, y in outputs.items():
 # %% [markdown]
 # After `batch_norm` all channels have mean 0 and deviation 1 (blue), and examples still differ
 # (orange). After `layer_norm` and `group_norm` it is the other way round: every example has mean 0
-# and deviation 1, and channels differ. `instance_norm` makes both alike: the light of an image is
-# no longer in its means and deviations.
+# and deviation 1, and channels differ. After `instance_norm` neither differs: means and deviations
+# no longer show the light of an image.
 
 # %% [markdown]
 # ## Gradients
 #
-# What a normaliser removes, it also removes from the gradient. Shifting or stretching a set does
-# not change the output, so the gradient with respect to the input has no part in those two
-# directions: on each set it is orthogonal to the constant and to the normalised output. We pull a
-# random gradient back and measure the largest cosine. (With a tiny eps, because for the second
-# direction the statement is exact only as eps goes to 0.)
+# A normaliser removes the same directions from the gradient as from the input. Shifting or scaling
+# a set does not change the output, so the gradient with respect to the input has no component in
+# these two directions: on each set it is orthogonal to the constant and to the normalised output.
+# We pull a random gradient back and measure the largest cosine. (We use a tiny eps, because for the
+# second direction the statement is exact only as eps goes to 0.)
 
 # %%
 pushed = jax.random.normal(jax.random.key(2), activations.shape)
@@ -236,10 +236,10 @@ for norm, axes in (
     print(f"{norm.__name__:20}{to_constant:16.1e}{cosine(gradient, y, axes):16.1e}")
 
 # %% [markdown]
-# `rms_norm` does not remove the mean, and its gradient keeps the constant.
+# `rms_norm` does not remove the mean, so its gradient has a constant component.
 #
-# Why it matters, first: a bias before `batch_norm` is a constant for a channel, so its gradient is
-# nothing but rounding. normlab's networks leave such a bias out.
+# This matters for two reasons. First, a bias before `batch_norm` is a constant for a channel, so
+# its gradient is only rounding. normlab's networks omit such a bias.
 
 
 # %%
@@ -255,8 +255,8 @@ print(f"the gradient of the bias: {bias_gradient.max():.0e} at most, the sum ove
 print(f"gradients of activations whose sizes add up to {added.min():.0f} at least")
 
 # %% [markdown]
-# Second: the output does not change with the scale of the weights before the normaliser. So if the
-# weights are twice as large, the gradient is half as large.
+# Second, the output does not depend on the scale of the weights before the normaliser. If the
+# weights are twice as large, the gradient is therefore half as large.
 
 # %%
 scales = np.logspace(-4, 2, 25)
@@ -288,12 +288,12 @@ ax.set(xlabel="factor on the weights before the normaliser", ylabel="norm of the
 plt.show()
 
 # %% [markdown]
-# Without a normaliser the gradient of this loss stays as it is. With one, it falls as one over the
-# scale, until on the left the variance has sunk to the size of eps, which then takes over.
+# Without a normaliser the gradient of this loss does not change. With one, it falls as one over the
+# scale. On the left the variance is as small as eps, which then dominates.
 #
-# The gradient is also orthogonal to the weights (but for eps), for the same reason. So by
-# Pythagoras a plain step of gradient descent makes them longer; and the longer they are, the less a
-# step turns them.
+# For the same reason the gradient is orthogonal to the weights (apart from eps). By Pythagoras a
+# plain step of gradient descent therefore makes them longer, and the longer they are, the less a
+# step rotates them.
 
 # %%
 print("length   cosine with gradient   length after a step   turned by")
@@ -307,9 +307,9 @@ for scale in (1, 2, 4):
     print(f"{length:7.4f}{aligned:22.0e}{longer:22.4f}{jnp.degrees(turned):10.2f} degrees")
 
 # %% [markdown]
-# Twice the length is a quarter of the turn: the gradient is half as long, and so is the angle that
-# a step of a given length makes. Weights that grow act as a learning rate that falls by itself.
-# Weight decay holds against it.
+# Twice the length means a quarter of the rotation: the gradient is half as long, and a step of a
+# given length rotates the weights by half the angle. Growing weights therefore act like a falling
+# learning rate. Weight decay counteracts this.
 
 # %%
 slope = jax.jit(jax.grad(partial(loss, norm=batch_norm)))
@@ -320,12 +320,12 @@ for decay in (0.0, 0.01):
     print(f"decay {decay:4}: length after 200 steps {jnp.linalg.norm(trained.ravel()):.2f}")
 
 # %% [markdown]
-# ## Conventions that bite
+# ## Pitfalls of conventions
 #
-# Libraries differ silently in three of them. `eps` decides what happens to small inputs; dividing
-# by `n` or by `n - 1` decides what happens to small batches; and `momentum` is the weight of the
-# old value in some libraries, of the new one in others. In normlab: `eps` 1e-5, divided by `n`, the
-# weight of the old value.
+# Libraries silently differ in three conventions. `eps` matters for small inputs. Dividing by `n` or
+# by `n - 1` matters for small batches. `momentum` is the weight of the old value in some libraries,
+# and of the new value in others. In normlab `eps` is 1e-5, the divisor is `n`, and `momentum` is
+# the weight of the old value.
 
 # %%
 small = 1e-3 * jax.random.normal(jax.random.key(3), (16, 256))
@@ -346,11 +346,11 @@ for settings in (
     print(f"mean 0 -> {state['mean'][0]:.1f}, variance 1 -> {state['variance'][0]:.1f} {settings}")
 
 # %% [markdown]
-# torch writes the first as `momentum=0.1`, and keeps the unbiased running variance of the third.
+# torch writes the first as `momentum=0.1`, and stores the unbiased running variance of the third.
 #
-# And the formula itself bites. The mean of the squares less the square of the mean is the variance,
-# in one pass, on paper. In float32, at mean 1e4 and deviation 1e-2, the squares are near 1e8, where
-# neighbouring floats are 8 apart, and the variance is 1e-4.
+# The formula has a pitfall too. In exact arithmetic, the variance is the mean of the squares minus
+# the square of the mean, which needs only one pass. In float32, at mean 1e4 and deviation 1e-2, the
+# squares are near 1e8, where neighbouring floats are 8 apart, but the variance is 1e-4.
 
 # %%
 far = (1e4 + 1e-2 * np.random.default_rng(0).standard_normal((512, 6))).astype(np.float32)
@@ -377,10 +377,10 @@ for name, largest in errors.items():
 # %% [markdown]
 # ## Training and evaluation
 #
-# In training, `batch_norm` uses the statistics of the batch. An evaluation should not depend on who
-# else is in the batch, so it uses running ones. These are a state; `BatchNorm` is a description,
-# and its two functions are pure: `init` makes parameters and state, `apply` returns the output and
-# the next state. Every normaliser has the same two; most have an empty state.
+# In training, `batch_norm` uses the statistics of the batch. An evaluation should not depend on the
+# other examples in the batch, so it uses running statistics. These are a state. `BatchNorm` is a
+# description with two pure functions: `init` makes parameters and state, and `apply` returns the
+# output and the next state. Every normaliser has these two functions; most have an empty state.
 
 # %%
 population = convolve(images, kernel)
@@ -416,8 +416,8 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# The start is forgotten as `momentum ** steps`; then what remains is the noise of the batches.
-# A larger momentum averages over more of them: slower, and closer in the end.
+# The influence of the initial value decays as `momentum ** steps`, and then the noise of the
+# batches remains. A larger momentum averages over more batches: it is slower, and closer in the end.
 
 # %%
 batch = population[:32]
@@ -433,9 +433,9 @@ print(f"   evaluation {np.abs(apart[False]).max():.2f}")
 # %% [markdown]
 # ## A batch of two
 #
-# The smaller the batch, the more the output says about the company. On vectors, two examples are
-# the extreme: one is above the mean and one below, so only the sign is left, and next to no
-# gradient gets through. A single example is refused.
+# The smaller the batch, the more an output depends on the other examples. Two vectors are the
+# extreme case: one is above the mean and one below, so only the sign remains, and almost no
+# gradient passes. A single example is refused.
 
 # %%
 two = jnp.array([[0.3, 5.0, -2.0], [0.1, 9.0, 7.0]])
@@ -458,8 +458,8 @@ for size in (2, 4, 8, 16, 32, 64):
 # %% [markdown]
 # ## Masks
 #
-# Sequences of different lengths are padded, and the padding must not count. A mask is True where
-# an element does. What stands elsewhere is then of no consequence, be it NaN.
+# Sequences of different lengths are padded, and the padding must not count. A mask is True for
+# elements that count. Other elements have no influence, even if they are NaN.
 
 # %%
 lengths = np.array([3, 7, 5])
@@ -478,10 +478,10 @@ for padding in (0.0, 1e6, jnp.nan):
 # %% [markdown]
 # ## Swap one for another
 #
-# normlab's networks have a slot for a normaliser, and whatever sits there, the rest is the same.
-# These have 48 channels to normalise. The normalisers have a scale and a bias for each (without
-# one, the convolutions have a bias of their own instead), and batch normalisation has its running
-# mean and variance too.
+# normlab's networks have a slot for a normaliser, and the rest of the network does not depend on
+# it. These networks have 48 channels to normalise. The normalisers have a scale and a bias for each
+# channel (without a normaliser, the convolutions have a bias instead). Batch normalisation also
+# has its running mean and variance.
 
 # %%
 norms = {
@@ -521,6 +521,6 @@ panels[0].legend()
 plt.show()
 
 # %% [markdown]
-# One seed says nothing about which is better: with another seed the order may change, and all
-# four share a learning rate that was chosen for none of them. The other notebook,
-# `from_a_config_to_a_conclusion`, and the files in `configs/` are for such questions.
+# One seed cannot show which normaliser is better: with another seed the order may change, and all
+# four share a learning rate that was tuned for none of them. The other notebook,
+# `from_a_config_to_a_conclusion`, and the files in `configs/` answer such questions.

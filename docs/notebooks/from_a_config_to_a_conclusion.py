@@ -1,11 +1,11 @@
 # %% [markdown]
 # # From a config to a conclusion
 #
-# A question, an experiment written as YAML with its claims, the runs, and what may be concluded
-# from them. It takes about a minute on two cores and downloads nothing.
+# This notebook goes from a question to an experiment in YAML with its claims, to the runs and to a
+# conclusion. It takes about a minute on two cores and downloads nothing.
 #
-# The question: on a small convolutional network, does batch normalisation reach a higher test
-# accuracy than none, and does it differ from group normalisation?
+# The question is: does a small convolutional network reach a higher test accuracy with batch
+# normalisation than without, and does batch normalisation differ from group normalisation?
 
 # %%
 from pathlib import Path
@@ -15,10 +15,9 @@ import normlab
 # %% [markdown]
 # ## The config
 #
-# Each section names something to call; `sweep` says what varies. The claims stand in the same
-# file: each has a measure, two arms, and an expectation that an interval will decide. They are
-# written down before the first step, and every run notes their hashes, so that a claim made up
-# afterwards is shown as such.
+# Each section is a call, and `sweep` lists what varies. The claims are in the same file. Each has a
+# measure, two arms, and an expectation that an interval will decide. They are written before the
+# first step, and every run records their hashes, so that a later claim is shown as such.
 
 # %%
 config = Path("conclusion.yaml")
@@ -46,8 +45,8 @@ claims:
 # %% [markdown]
 # ## The runs
 #
-# Finished runs are kept: called again, this cell returns at once, and after an interruption it
-# goes on where it was.
+# Finished runs are kept. If this cell is executed again, it returns at once; after an interruption
+# it continues.
 
 # %%
 runs = normlab.run(config)
@@ -61,29 +60,29 @@ runs = normlab.load("runs/conclusion")
 len(runs), runs.runs[0].config["train"], runs.runs[0].metrics[-1]
 
 # %% [markdown]
-# ## What they amount to
+# ## The comparison
 #
-# Each arm against a baseline: the mean over seeds with its 95% interval, the difference to the
-# baseline with its own, the chance that one run beats the other, and the price. The verdicts on
-# the claims stand above.
+# The table compares each arm with a baseline: the mean over seeds with its 95% interval, the
+# difference to the baseline with its interval, the probability that one run beats the other, and
+# the cost. The verdicts on the claims are above it.
 
 # %%
 comparison = normlab.compare(runs, baseline="batch_norm")
 comparison
 
 # %% [markdown]
-# A verdict is *supported* if the interval lies wholly where the claim wants it, *refuted* if it
-# lies wholly outside, and *undecided* otherwise. An undecided claim is no failure: it says what
-# five seeds cannot tell, and how many could.
+# A verdict is *supported* if the interval lies wholly inside the expected range, *refuted* if it
+# lies wholly outside, and *undecided* otherwise. An undecided claim is not a failure: it says that
+# five seeds cannot decide, and how many could.
 
 # %%
 for verdict in comparison.verdicts:
     print(f"{verdict.outcome}: {verdict.claim.says} ({verdict.why})")
 
 # %% [markdown]
-# ## Pictures
+# ## Figures
 #
-# Plain matplotlib figures: restyle them as you like.
+# These are plain matplotlib figures, which you can restyle.
 
 # %%
 figure = comparison.plot("curves", metric="train_loss")
@@ -96,17 +95,17 @@ comparison.plot("price")
 # %% [markdown]
 # ## Another measure, another answer
 #
-# "Faster" is a measure of its own. A run that never reaches the target is not left out, and not
-# made up for with a number: it is known to need more steps than it had, and ranks use just that.
+# "Faster" is another measure. A run that never reaches the target is neither omitted nor replaced
+# by a number: it needs more steps than it had, and ranks use exactly that.
 
 # %%
 normlab.compare(runs, baseline="batch_norm", measure="steps_to(test_accuracy, 0.5)")
 
 # %% [markdown]
-# ## On to other tools
+# ## Other tools
 #
-# Where pandas is installed, `frame()` hands out tables. From the command line,
-# `normlab report runs/conclusion` writes the whole as one page.
+# If pandas is installed, `frame()` returns a table. On the command line,
+# `normlab report runs/conclusion` writes everything to one page.
 
 # %%
 try:

@@ -35,8 +35,8 @@ class Fixup(_ResidualNetwork):
     (fan-out). The stem's variance counts the inputs, while theirs has their library's default. They
     train the single numbers at a tenth of the learning rate: `train: {scalar_rate: 0.1}`.
 
-    A zero kernel has no scale, so a normaliser or kernel transform has nothing to do. `norm` must be
-    `identity` and `kernel` null. The other fields are those of `Resnet`.
+    A zero kernel has no scale, so a normaliser or kernel transform has nothing to do. `norm` must
+    be `identity` and `kernel` null. The other fields are those of `Resnet`.
 
     >>> import jax
     >>> from normlab.norms import Identity

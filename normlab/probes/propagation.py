@@ -55,11 +55,11 @@ class Propagation:
     For the whole network:
 
     - growth: the factor by which `gradient` grows per layer on the way back, the geometric mean
-      over the depth. At 1 gradients neither vanish nor explode. Batch normalisation alone gives (B
-      - 2)/(B - 3) in a wide and deep linear network and about pi/(pi - 1) with ReLUs (Yang et al.
-      2019). The layer next to the head contributes less, because batch normalisation removes the
-      batch mean of the loss's gradient there; in a network of 20 layers this lowers growth by 1 to
-      2 %.
+      over the depth. At 1 gradients neither vanish nor explode. Batch normalisation alone gives
+      `(B - 2)/(B - 3)` in a wide and deep linear network and about `pi/(pi - 1)` with ReLUs (Yang
+      et al. 2019). The layer next to the head contributes less, because batch normalisation removes
+      the batch mean of the loss's gradient there. In a network of 20 layers this lowers growth by
+      1 to 2 %.
     - signal_growth: the factor by which `square` grows per layer forward.
 
     >>> Propagation()
