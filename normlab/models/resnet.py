@@ -121,10 +121,12 @@ class ResnetV2(_ResidualNetwork):
     def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
         y = NormAct(self.norm, self.activation)(x, train=train)
         changes = stride > 1 or features != x.shape[-1]
-        shortcut = x
-        if changes:
-            shortcut = self._conv(features, 1, stride, train, bias=False)(y)
+        shortcut = self._conv(features, 1, stride, train, bias=False)(y) if changes else x
         y = self._conv(features, 3, stride, train)(y)
         y = NormAct(self.norm, self.activation)(y, train=train)
         y = drop(self, y, "blocks", train)
-        return shortcut + self._conv(features, 3, 1, train)(y)
+        return shortcut + self._scaled(self._conv(features, 3, 1, train)(y))
+
+    def _scaled(self, branch: Array) -> Array:
+        """Scale a branch before it is added; `Skipinit` does so."""
+        return branch

@@ -1,16 +1,13 @@
 """SkipInit: a learnt number that starts at zero closes every branch of a residual network."""
 
-import flax.linen as nn
-
 from normlab.core import Array
-from normlab.models.dropout import drop
-from normlab.models.resnet import _ResidualNetwork
+from normlab.models.resnet import ResnetV2
 from normlab.models.scalars import Multiplier
-from normlab.models.slots import NormAct, model
+from normlab.models.slots import model
 
 
 @model(paper="arXiv:2002.10444")
-class Skipinit(_ResidualNetwork):
+class Skipinit(ResnetV2):
     """The pre-activation ResNet with SkipInit: `x + alpha * branch(x)`, alpha learnt from 0.
 
     At the start of training, a normaliser makes the branches of a deep residual network small
@@ -30,17 +27,5 @@ class Skipinit(_ResidualNetwork):
     {'norm': {'scale': Array(0., dtype=float32)}}
     """
 
-    @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        """Compute logits `(N, classes)` from images `(N, H, W, C)`."""
-        x = self._stages(self._stem(x, train), train)
-        return self._head(NormAct(self.norm, self.activation)(x, train=train), train)
-
-    def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
-        y = NormAct(self.norm, self.activation)(x, train=train)
-        changes = stride > 1 or features != x.shape[-1]
-        shortcut = self._conv(features, 1, stride, train, bias=False)(y) if changes else x
-        y = self._conv(features, 3, stride, train)(y)
-        y = NormAct(self.norm, self.activation)(y, train=train)
-        y = drop(self, y, "blocks", train)
-        return shortcut + Multiplier(start=0.0)(self._conv(features, 3, 1, train)(y))
+    def _scaled(self, branch: Array) -> Array:
+        return Multiplier(start=0.0)(branch)
