@@ -50,7 +50,7 @@ WHITENED_IMAGES, BIAS_EPOCHS, TEST_BATCH = 5000, 3, 2000
 
 
 class Carry(NamedTuple):
-    """What goes from step to step. `slow` is the lookahead's pair of params and norm_state."""
+    """The state between steps. `slow` is the lookahead's pair of params and norm_state."""
 
     step: Array
     params: Any
@@ -60,7 +60,7 @@ class Carry(NamedTuple):
 
 
 def normaliser(name: str) -> Normaliser:
-    """A normaliser without a learnt scale where it can be; `batch_norm` has the published numbers.
+    """Make a normaliser, without a learnt scale if possible. `batch_norm` is as published.
 
     They are torch's arguments 0.4 for `momentum` and 1e-12 for `eps`.
     """
@@ -71,19 +71,19 @@ def normaliser(name: str) -> Normaliser:
 
 
 def triangle(step: Array | float, steps: int) -> Array:
-    """The learning rate's share of its peak at a step, counted from 0."""
+    """Compute the learning rate at a step (from 0), relative to its peak."""
     corners = np.array([0, max(1, int(PEAK * steps)), steps], np.float32)
     heights = np.array([START, 1, END], np.float32)
     return jnp.interp(jnp.asarray(step, jnp.float32), corners, heights)
 
 
 def lookahead_decay(done: Array | float, steps: int) -> Array:
-    """What the slow weights keep of themselves after so many steps."""
+    """Compute the decay of the slow weights after a number of steps."""
     return LOOKAHEAD_DECAY * (jnp.asarray(done, jnp.float32) / steps) ** LOOKAHEAD_POWER
 
 
 def groups(params: Any) -> Any:
-    """Which learning rate each parameter has: a bias's, none (the whitening), or the other."""
+    """Assign each parameter its learning rate: of biases, none (the whitening), or the other."""
 
     def group(path: tuple[Any, ...], _: Array) -> str:
         names = [part.key for part in path]
@@ -115,13 +115,13 @@ def optimizer(steps: int, batch: int) -> optax.GradientTransformation:
 
 
 def smoothed_loss(logits: Array, labels: Array) -> Array:
-    """The sum over the batch of cross-entropies with smoothed labels."""
+    """Sum the cross-entropies with smoothed labels over the batch."""
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, LABEL_SMOOTHING)).sum()
 
 
 def epoch_of(data: DeviceData, seed: Array, epoch: Array | int) -> tuple[Array, Array]:
-    """The training images as one epoch shows them, and their labels: mirrored, moved, shuffled."""
+    """Mirror, move and shuffle the training images for one epoch; return them with their labels."""
     images, labels = data.train
     mirrored = jax.random.bernoulli(stream_key(seed, "augment"), shape=(len(labels), 1, 1, 1))
     mirrored ^= jnp.asarray(epoch) % 2 == 1
@@ -133,7 +133,7 @@ def epoch_of(data: DeviceData, seed: Array, epoch: Array | int) -> tuple[Array, 
 
 
 def six_views(apply: Callable[[Array], Array], images: Array) -> Array:
-    """Mean logits of an image (half of it) and of two shifts by a pixel, each with its mirror."""
+    """Average the logits of an image (half) and of two shifts by a pixel, and their mirrors."""
     height, width = images.shape[1:3]
     padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     up, down = (padded[:, i : i + height, i : i + width] for i in (0, 2))
@@ -155,16 +155,16 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        """Of the whole run."""
+        """Return the number of steps of the whole run."""
         return ceil(self.per_epoch * self.epochs)
 
     def plan(self) -> list[tuple[int, bool]]:
-        """For each epoch its steps, and whether the bias of the first layer still learns."""
+        """List for each epoch its steps, and whether the bias of the first layer still learns."""
         lefts = range(self.steps, 0, -self.per_epoch)
         return [(min(left, self.per_epoch), i < BIAS_EPOCHS) for i, left in enumerate(lefts)]
 
     def start(self, data: DeviceData, seed: Array) -> Carry:
-        """The state before the first step."""
+        """Make the state before the first step."""
         images = data.standardised(data.train.images[:WHITENED_IMAGES])
         variables = self.model.init(stream_key(seed, "init"), images[:1], train=False)
         params, norm_state = variables["params"], variables.get(NORM_STATE, {})
@@ -177,7 +177,7 @@ class Recipe:
     def step(
         self, carry: Carry, data: DeviceData, images: Array, labels: Array, *, bias_learns: bool
     ) -> Carry:
-        """One step, on the batch of the epoch's images that is its turn."""
+        """Take one step on the next batch of the epoch's images."""
         at = carry.step % self.per_epoch * self.batch
         images, labels = (lax.dynamic_slice_in_dim(a, at, self.batch) for a in (images, labels))
 
@@ -211,13 +211,13 @@ class Recipe:
         self, carry: Carry, data: DeviceData, seed: Array, index: Array,
         *, steps: int, bias_learns: bool,
     ) -> Carry:  # fmt: skip
-        """A whole epoch as one program."""
+        """Run a whole epoch as one program."""
         shown = epoch_of(data, seed, index)
         step = partial(self.step, bias_learns=bias_learns)
         return lax.fori_loop(0, steps, lambda _, moved: step(moved, data, *shown), carry)
 
     def correct(self, slow: Any, data: DeviceData, at: Array, *, views: bool) -> Array:
-        """How many of the test images from `at` on are classified rightly by the slow weights."""
+        """Count the test images from `at` on that the slow weights classify correctly."""
         examples = len(data.test.labels)
         index = at + jnp.arange(min(TEST_BATCH, examples))
         images, labels = (a[index % examples] for a in data.test)

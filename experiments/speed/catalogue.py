@@ -35,7 +35,7 @@ GROUPED = {"evo_norm_s0", "group_norm"}
 
 
 def nearest(name: str) -> str:
-    """The basic normaliser to hold an entry to."""
+    """Return the basic normaliser to compare an entry with."""
     if name in OVER_A_POSITION:
         return "layer_norm"
     if NORMS.load(name).facts.uses_batch:
@@ -44,7 +44,7 @@ def nearest(name: str) -> str:
 
 
 def call(name: str, shape: tuple[int, ...]) -> Callable[[], Any]:
-    """Forward and backward of one entry, compiled, with its arguments.
+    """Compile forward and backward of one entry, and return it with its arguments.
 
     Raises:
         UserError: it cannot take an input of that shape.
@@ -86,7 +86,7 @@ def ship() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print a row an entry, dearest first."""
+    """Print a row per entry, the most expensive first."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", default=",".join(map(str, SHAPE)))
     parser.add_argument("--names", default=",".join(NORMS.entries()))

@@ -54,7 +54,7 @@ FIRST_LAYERS = get_args(FirstLayer)
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of the recipe to run."""
+    """The size of the run."""
 
     width: int = 64
     examples: int | None = None
@@ -95,7 +95,7 @@ class Compiled:
         self.seconds = time.perf_counter() - began
 
     def epoch(self, carry: Carry, seed: Array, index: int) -> Carry:
-        """The state after one more epoch."""
+        """Return the state after one more epoch."""
         kind = steps, learns = self.plan[index]
         number = jnp.asarray(index, jnp.int32)
         if self.shown is None:
@@ -106,13 +106,13 @@ class Compiled:
         return carry
 
     def accuracy(self, carry: Carry, views: bool) -> float:
-        """Over the test images, of the slow weights; waits for the device."""
+        """Compute the accuracy of the slow weights on the test images; waits for the device."""
         examples, correct = len(self.data.test.labels), self.correct[views]
         starts = (jnp.asarray(at, jnp.int32) for at in range(0, examples, TEST_BATCH))
         return float(sum(correct(carry.slow, self.data, at) for at in starts)) / examples
 
     def run(self, seed: int) -> dict[str, Any]:
-        """One training; its seconds leave the curve's evaluations out."""
+        """Train once; the seconds exclude the evaluations for the curve."""
         seconds, curve, key = 0.0, [], jnp.asarray(seed, jnp.uint32)
         began = time.perf_counter()
         carry = self.start(self.data, key)
@@ -127,7 +127,7 @@ class Compiled:
 
 
 def summary(first: str, compiled: Compiled, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A row of the table."""
+    """Make a row of the table."""
     scores, seconds = ([run[key] for run in runs] for key in ("accuracy", "seconds"))
     low, high = mean_interval(scores)
     return {
@@ -142,7 +142,7 @@ def summary(first: str, compiled: Compiled, runs: Sequence[dict[str, Any]]) -> d
 
 
 def draw(arms: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Accuracy by epoch: a thin line a run, a thick one for their mean."""
+    """Draw accuracy by epoch: a thin line per run, and a thick line for the mean."""
     figure = Figure(figsize=(6, 4))
     axes = figure.subplots()
     for colour, (first, runs) in zip(("#0b61a4", "#b5530b"), arms.items(), strict=False):
@@ -157,10 +157,10 @@ def draw(arms: dict[str, list[dict[str, Any]]]) -> Figure:
 
 
 def prepared(sizes: Sizes, norm: str, data: str) -> tuple[DeviceData, Recipe]:
-    """The data on the device, and the recipe on them.
+    """Put the data on the device, and make the recipe.
 
     Raises:
-        UserError: there is no such normaliser, no data, or a size cannot be.
+        UserError: there is no such normaliser, no data, or a size is impossible.
     """
     entry = Cifar10 if data == "cifar10" else Shapes
     counts = {"train_examples": sizes.examples, "test_examples": sizes.test_examples}
@@ -173,7 +173,7 @@ def prepared(sizes: Sizes, norm: str, data: str) -> tuple[DeviceData, Recipe]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run every seed with every first layer that is asked for, print the table, save."""
+    """Run every seed with every requested first layer, print the table and save it."""
     on_cpu = jax.default_backend() == "cpu"
     defaults = ON_CPU if on_cpu else Sizes()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])

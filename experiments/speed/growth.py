@@ -1,4 +1,4 @@
-"""How quantities grow along an axis: slopes in log-log coordinates, and their picture."""
+"""Computes and draws how quantities grow along an axis: slopes in log-log coordinates."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ Quantities = dict[str, float]
 
 
 def slope(values: Sequence[float], found: Sequence[float]) -> float:
-    """Of a line through the logarithms, least squares.
+    """Fit a line to the logarithms by least squares and return its slope.
 
     >>> round(slope([1, 2, 4], [3, 12, 48]), 3)
     2.0
@@ -22,13 +22,13 @@ def slope(values: Sequence[float], found: Sequence[float]) -> float:
 
 
 def slopes(points: Mapping[int, Quantities]) -> Quantities:
-    """The slope of every quantity of an axis."""
+    """Compute the slope of every quantity of an axis."""
     names = next(iter(points.values()))
     return {name: slope([*points], [q[name] for q in points.values()]) for name in names}
 
 
 def draw(results: Mapping[str, Mapping[int, Quantities]]) -> Figure:
-    """A panel an axis: every quantity over what it is at the first point."""
+    """Draw a panel per axis, with every quantity relative to its first point."""
     columns = 4
     rows = -(-len(results) // columns)
     with matplotlib.rc_context(SVG):

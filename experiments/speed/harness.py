@@ -1,4 +1,4 @@
-"""What the speed programs share: timing in turns, tables, and results with their provenance.
+"""Shared code of the speed programs: timing in turns, tables, and results with provenance.
 
 Machines are noisy and change speed while one measures, so candidates take turns in one process and
 are compared round by round: a ratio of neighbours holds where a ratio of means does not.
@@ -30,7 +30,7 @@ Times = dict[str, np.ndarray]
 def in_turns(
     candidates: Mapping[str, Callable[[], Any]], *, rounds: int = 15, least: float = 0.01
 ) -> Times:
-    """Seconds a call of each candidate, one figure a round.
+    """Measure the seconds per call of each candidate in every round.
 
     Args:
         candidates: functions without arguments; what they return is waited for. Each is called
@@ -63,7 +63,7 @@ def _turn(call: Callable[[], Any], repeats: int) -> float:
 
 
 def times_faster(times: Times, ours: str, theirs: str) -> float:
-    """How many times faster `ours` is: the median over rounds of the ratio of neighbours.
+    """Compute how many times faster `ours` is: the median over rounds of the ratio.
 
     >>> times_faster({"a": np.array([1.0, 2.0]), "b": np.array([2.0, 6.0])}, "a", "b")
     2.5
@@ -72,7 +72,7 @@ def times_faster(times: Times, ours: str, theirs: str) -> float:
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:
-    """The mean that treats twice as fast and twice as slow alike; NaN of nothing.
+    """Compute the geometric mean, or NaN without values.
 
     >>> geometric_mean([0.5, 2.0])
     1.0
@@ -81,7 +81,7 @@ def geometric_mean(ratios: Sequence[float]) -> float:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as Markdown, headed by the keys of the first.
+    """Format rows as Markdown, with the keys of the first as headings.
 
     >>> print(table([{"op": "batch", "ms": 1.25}]))
     | op | ms |
@@ -121,10 +121,10 @@ def save(name: str, results: Mapping[str, Any], figure: Figure | None = None) ->
 
 
 def fresh_process(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
-    """What a command prints in a process of its own: flags and allocators are read at its start.
+    """Run a command in a new process, where flags and allocators take effect, and return its output.
 
     Raises:
-        RuntimeError: it failed; with what it said.
+        RuntimeError: the command failed; the message has its output.
     """
     done = subprocess.run(arguments, env=dict(environment), capture_output=True, text=True)
     if done.returncode:

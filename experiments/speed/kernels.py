@@ -40,12 +40,12 @@ Op = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def groups(channels: int) -> int:
-    """As many as networks of that width have."""
+    """Return the usual number of groups for that width."""
     return GROUPS.get(channels, 32 if channels % 32 == 0 else 1)
 
 
 def ours(op: str) -> Op:
-    """Normlab's function of x, scale and bias."""
+    """Return normlab's function of x, scale and bias."""
 
     def call(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
         options = {"groups": groups(x.shape[-1])} if op == "group" else {}
@@ -56,7 +56,7 @@ def ours(op: str) -> Op:
 
 
 def flax_peer(op: str) -> Op:
-    """Flax linen's layer with the same numbers, its defaults otherwise."""
+    """Make flax linen's layer with the same numbers and its defaults otherwise."""
 
     def call(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
         common = {"epsilon": EPS, "dtype": x.dtype}
@@ -81,7 +81,7 @@ def flax_peer(op: str) -> Op:
 
 
 def torch_peer(op: str, x: np.ndarray, dtype: str, backward: bool) -> dict[str, Callable[[], Any]]:
-    """Torch's function, channels last and contiguous: calls without arguments."""
+    """Make calls of torch's function, channels last and contiguous."""
     torch = importlib.import_module("torch")
     functional, channels = torch.nn.functional, x.shape[-1]
     scale = torch.full((channels,), 1.1, requires_grad=backward)
@@ -120,7 +120,7 @@ def torch_peer(op: str, x: np.ndarray, dtype: str, backward: bool) -> dict[str, 
 
 
 def with_gradients(function: Op) -> Callable[..., Any]:
-    """Output, and gradients of input, scale and bias."""
+    """Compute output, and gradients of input, scale and bias."""
 
     def call(x: jax.Array, scale: jax.Array, bias: jax.Array, dy: jax.Array) -> Any:
         y, pull = jax.vjp(function, x, scale, bias)
@@ -130,7 +130,7 @@ def with_gradients(function: Op) -> Callable[..., Any]:
 
 
 def truth(op: str, x: np.ndarray, scale: np.ndarray, dy: np.ndarray) -> list[np.ndarray]:
-    """Output (bias zero) and gradients of input, scale and bias in float64."""
+    """Compute output (bias zero) and gradients of input, scale and bias in float64."""
     axes = {"batch": range(x.ndim - 1), "layer_image": range(1, x.ndim)}
     shape = x.shape
     x, dy, scale = (values.astype(np.float64) for values in (x, dy, scale))
@@ -152,7 +152,7 @@ def truth(op: str, x: np.ndarray, scale: np.ndarray, dy: np.ndarray) -> list[np.
 
 
 def errors(op: str, functions: dict[str, Op], shape: tuple[int, ...]) -> list[dict[str, Any]]:
-    """For each library and hostile input, the largest error of output and gradients."""
+    """Measure the largest error of output and gradients for each library and difficult input."""
     rng = np.random.default_rng(0)
     small = (min(shape[0], 16), *shape[1:])
     noise, dy = rng.standard_normal((2, *small)).astype(np.float32)
@@ -173,21 +173,21 @@ def errors(op: str, functions: dict[str, Op], shape: tuple[int, ...]) -> list[di
 
 
 def kept_bytes(function: Op, x: jax.Array, affine: jax.Array) -> int:
-    """Bytes that reverse mode keeps, arguments included, each array once."""
+    """Count the bytes that reverse mode keeps, including arguments, each array once."""
     _, pull = jax.vjp(function, x, affine, affine)
     return sum({id(leaf): leaf.nbytes for leaf in jax.tree.leaves(pull)}.values())
 
 
 @jax.jit
 def copy(x: jax.Array) -> jax.Array:
-    """One read and one write of every element: what memory allows is a few of these."""
+    """Read and write every element once, which measures the memory bandwidth."""
     return x + 1
 
 
 def cell(
     op: str, shape: tuple[int, ...], dtype: str, peers: list[str], rounds: int
 ) -> dict[str, Any]:
-    """Times and bytes of one normaliser at one shape and dtype."""
+    """Measure times and bytes of one normaliser at one shape and dtype."""
     rng = np.random.default_rng(0)
     wide = (1 + 2 * rng.standard_normal(shape)).astype(np.float32)
     x, dy = jnp.asarray(wide, dtype), jnp.asarray(rng.standard_normal(shape), dtype)
@@ -221,7 +221,7 @@ def cell(
 
 
 def picture(rows: list[dict[str, Any]]) -> Figure:
-    """Every cell's ratio to flax, a line a normaliser."""
+    """Draw every cell's ratio to flax, one line per normaliser."""
     figure = Figure(figsize=(7, 3.2))
     axes = figure.subplots(1, 2, sharey=True)
     names = list(dict.fromkeys(row["op"] for row in rows))

@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 def in_turns(net: str, rounds: int, seconds: float) -> list[dict[str, dict[str, Any]]]:
-    """For each round what each variant's process measured; they share a cache, empty at first."""
+    """Run each variant's process in every round; they share a cache that is empty at first."""
     with tempfile.TemporaryDirectory() as cache:
         return [
             {name: child(net, name, seconds, cache) for name in VARIANTS[:: (-1) ** index]}
@@ -84,7 +84,7 @@ def child(what: str, variant: str, seconds: float, cache: str | None = None) -> 
 
 
 def copies(seconds: float) -> list[dict[str, Any]]:
-    """A jitted x + 1 on 32 MB, not donated: gigabytes read and written a second."""
+    """Measure a jitted x + 1 on 32 MB without donation, in gigabytes per second."""
     rows = []
     for variant in ("plain", "allocator"):
         both = [child("copy", variant, seconds) for _ in range(2)]
@@ -94,7 +94,7 @@ def copies(seconds: float) -> list[dict[str, Any]]:
 
 
 def steps(rounds: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Per variant the median over rounds, and the median of each round's ratio to plain."""
+    """Compute per variant the median over rounds, and the median ratio to the plain variant."""
     rows = []
     for name in VARIANTS:
         times = np.array([found[name]["ms"] for found in rounds])
@@ -112,9 +112,9 @@ def steps(rounds: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def compilation(rounds: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Seconds until the first step can be taken: with the cache empty, and filled.
+    """Measure the seconds until the first step, with an empty and with a filled cache.
 
-    Of the first variant that compiles with the flag: a later one finds its programs in the cache.
+    Only the first variant with the flag compiles: later ones find its programs in the cache.
     """
     names = ("cache empty", "cache filled")
     return [
@@ -124,7 +124,7 @@ def compilation(rounds: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]
 
 
 def measure(what: str, variant: str, seconds: float) -> dict[str, Any]:
-    """What a child does, with the variant set before JAX is imported."""
+    """Measure in a child, where the variant is set before JAX is imported."""
     if variant in ("allocator", "both") and not keep_memory():
         print("this system's allocator cannot be told to keep memory", file=sys.stderr)
     keep_programs()
@@ -136,7 +136,7 @@ def measure(what: str, variant: str, seconds: float) -> dict[str, Any]:
 
 
 def measure_copy(seconds: float) -> dict[str, Any]:
-    """Bandwidth of the smallest program that makes a large array."""
+    """Measure the bandwidth of the smallest program that makes a large array."""
     import jax
     import jax.numpy as jnp
 
@@ -149,7 +149,7 @@ def measure_copy(seconds: float) -> dict[str, Any]:
 
 
 def measure_net(net: str, seconds: float) -> dict[str, Any]:
-    """Training steps of a network with batch normalisation, one after the other."""
+    """Measure training steps of a network with batch normalisation, one after the other."""
     import jax
 
     spent = seconds_by_phase()
@@ -188,7 +188,7 @@ def measure_net(net: str, seconds: float) -> dict[str, Any]:
 
 
 def measure_dispatch(seconds: float) -> dict[str, Any]:
-    """Host and device, of a network so small that the device hardly matters."""
+    """Measure host and device for a network so small that the device hardly matters."""
     import jax
 
     from normlab.training.fit import Loop
@@ -214,7 +214,7 @@ def measure_dispatch(seconds: float) -> dict[str, Any]:
 
 
 def compile_net(net: str, **recipe: Any) -> tuple[Any, int]:
-    """A network on noise, and its batch size."""
+    """Compile a network on noise; return it with its batch size."""
     import optax
 
     from normlab.data.dataset import Dataset, Split
@@ -238,7 +238,7 @@ def compile_net(net: str, **recipe: Any) -> tuple[Any, int]:
 
 
 def seconds_by_phase() -> dict[str, float]:
-    """Filled from now on with the seconds that JAX spends on tracing, lowering and compiling."""
+    """Return a dictionary that JAX's seconds of tracing, lowering and compiling will fill."""
     import jax
 
     spent: dict[str, float] = defaultdict(float)
@@ -251,7 +251,7 @@ def seconds_by_phase() -> dict[str, float]:
 
 
 def repeat(call: Any, seconds: float) -> tuple[float, int]:
-    """The median time of a call, and how many pages the system had to find for it."""
+    """Measure the median time of a call, and its page faults."""
     times, before, end = [], pages(), time.perf_counter() + seconds
     while time.perf_counter() < end or len(times) < 3:
         started = time.perf_counter()
@@ -261,12 +261,12 @@ def repeat(call: Any, seconds: float) -> tuple[float, int]:
 
 
 def pages() -> int:
-    """Pages that the system has found for this process so far."""
+    """Count the page faults of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def peak() -> int:
-    """The most memory that this process has held, in megabytes."""
+    """Return the peak memory of this process in megabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 

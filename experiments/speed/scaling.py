@@ -71,7 +71,7 @@ claims:
 
 
 def compiled_step(sizes: Mapping[str, Any], folder: Path) -> tuple[Compiled, DeviceData]:
-    """Normlab's own step for a network of some sizes."""
+    """Compile normlab's own step for a network of given sizes."""
     file = folder / "step.yaml"
     file.write_text(STEP.format(**sizes))
     sections = load_experiment(file).runs[0].sections
@@ -80,7 +80,7 @@ def compiled_step(sizes: Mapping[str, Any], folder: Path) -> tuple[Compiled, Dev
 
 
 def steps(compiled: Compiled) -> Callable[[], jax.Array]:
-    """A function that takes one step from wherever the last one led, for its time."""
+    """Return a function that takes the next step, for timing."""
     state, order = compiled.init(0), compiled.order(0, 0)
 
     def step() -> jax.Array:
@@ -92,7 +92,7 @@ def steps(compiled: Compiled) -> Callable[[], jax.Array]:
 
 
 def measure_step(sizes: Mapping[str, Any], folder: Path) -> Quantities:
-    """In a process of its own: what compilation takes and needs."""
+    """Measure time and memory of compilation, in a new process."""
     compiled, data = compiled_step(sizes, folder)
     step = steps(compiled)
     for _ in range(3):
@@ -109,7 +109,7 @@ def measure_step(sizes: Mapping[str, Any], folder: Path) -> Quantities:
 
 
 def measure_paces(point: tuple[int, Mapping[str, Any]], folder: Path) -> Quantities:
-    """Milliseconds a step of some networks, in turns."""
+    """Measure milliseconds per step of some networks, in turns."""
     rounds, networks = point
     calls = {key: steps(compiled_step(sizes, folder)[0]) for key, sizes in networks.items()}
     times = in_turns(calls, rounds=rounds)
@@ -117,7 +117,7 @@ def measure_paces(point: tuple[int, Mapping[str, Any]], folder: Path) -> Quantit
 
 
 def most_resident() -> float:
-    """The most memory that this process has had resident, in MB; NaN where Linux does not tell."""
+    """Return the peak resident memory of this process in MB, or NaN if unknown."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -127,18 +127,18 @@ def most_resident() -> float:
 
 
 def measure_seeds(count: int, folder: Path) -> Quantities:
-    """In a process of its own: a sweep of so many seeds of one program."""
+    """Measure a sweep of several seeds of one program, in a new process."""
     return make_sweep(folder, ["batch_norm"], count)
 
 
 def measure_programs(count: int, folder: Path) -> Quantities:
-    """In a process of its own: a sweep of so many programs, two seeds each."""
+    """Measure a sweep of several programs with two seeds each, in a new process."""
     norms = [f"{{name: batch_norm, momentum: {0.5 + i / 100}}}" for i in range(count)]
     return make_sweep(folder, norms, 2)
 
 
 def make_sweep(folder: Path, norms: Sequence[str], seeds: int) -> Quantities:
-    """Make a sweep of tiny runs; seconds without those of compilation."""
+    """Make a sweep of tiny runs; return the seconds without compilation."""
     engine = sweep(folder, norms, seeds)
     started = time.perf_counter()
     outcome = engine.run_all()
@@ -148,14 +148,14 @@ def make_sweep(folder: Path, norms: Sequence[str], seeds: int) -> Quantities:
 
 
 def sweep(folder: Path, norms: Sequence[str], seeds: int, claims: str = "") -> Engine:
-    """What makes a sweep of tiny runs in a folder."""
+    """Return a function that makes a sweep of tiny runs in a folder."""
     file = folder / "sweep.yaml"
     file.write_text(SWEEP.format(norms=", ".join(norms), last=seeds - 1) + claims)
     return Engine(load_experiment(file), folder / "runs")
 
 
 def measure_finished(count: int, folder: Path) -> Quantities:
-    """In a process of its own: what is done with so many finished runs, copies of two."""
+    """Measure commands on many finished runs (copies of two), in a new process."""
     norms = ["identity", "batch_norm"]
     sweep(folder, norms, 1).run_all()
     seconds: Quantities = {}
@@ -189,7 +189,7 @@ POINTS: dict[str, Callable[[Any, Path], Quantities]] = {
 
 
 def in_fresh_process(kind: str, point: Any, cache: str) -> Quantities:
-    """What `POINTS[kind]` finds in a process of its own."""
+    """Run `POINTS[kind]` in a new process and return its result."""
     command = ["-m", "experiments.speed.scaling", "--point", kind, json.dumps(point)]
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}
     return json.loads(fresh_process([sys.executable, *command], environment).splitlines()[-1])
@@ -222,7 +222,7 @@ def sweep_axes(axes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
 
 
 def surprises(axis: str, found: Quantities) -> list[str]:
-    """What grows faster than the arithmetic, or than the runs, in words."""
+    """List in words what grows faster than the arithmetic, or than the runs."""
     due = max(1.0, found.get("GFLOP", 1.0))
     return [
         f"{name} grows by {axis} to the power of {own:.2f}, expected at most {due:.2f}"
@@ -263,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def show(axis: str, points: Mapping[int, Quantities]) -> None:
-    """An axis as a table, its slopes in the last line."""
+    """Print an axis as a table, with its slopes in the last line."""
     found = slopes(points)
     rows: list[dict[str, Any]] = [{axis: value, **q} for value, q in points.items()]
     print(f"\n{table([*rows, {axis: 'slope', **found}])}")

@@ -44,7 +44,7 @@ AGREE = 1e-3
 
 
 class Worker:
-    """A step in a process of its own, which waits for its turn."""
+    """A step in its own process, which waits for its turn."""
 
     def __init__(self, peer: str, model: str, batch: int, environment: Mapping[str, str]):
         command = [sys.executable, "-m", "experiments.speed.step_nets", peer, model, str(batch)]
@@ -74,7 +74,7 @@ class Worker:
 
 
 def compare(model: str, peers: list[str], batch: int, rounds: int) -> list[dict[str, Any]]:
-    """A row a candidate, once all have been shown to train alike."""
+    """Make a row per candidate, after checking that all train alike."""
     chosen = [one for library in ["normlab", *peers] for one in CANDIDATES[library].items()]
     workers = {name: Worker(peer, model, batch, env) for name, (peer, env) in chosen}
     for name, worker in workers.items():
@@ -101,7 +101,7 @@ def compare(model: str, peers: list[str], batch: int, rounds: int) -> list[dict[
 
 
 def figure(rows: list[dict[str, Any]]) -> Figure:
-    """Images a second, a group of bars a model."""
+    """Draw images per second, one group of bars per model."""
     models = list(dict.fromkeys(row["model"] for row in rows))
     picture = Figure(figsize=(7, 1 + 0.35 * len(rows)))
     for place, name in enumerate(models):

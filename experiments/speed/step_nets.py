@@ -40,7 +40,7 @@ Step = Callable[[int], float]
 
 
 def data(batch: int, size: int = 32) -> Dataset:
-    """Noise with labels, a few batches of it: what is in an image does not change what it costs."""
+    """Make a few batches of noise with labels: the content of an image does not change its cost."""
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (BATCHES * batch, size, size, 3), dtype=np.uint8)
     labels = draw.integers(0, CLASSES, len(images), dtype=np.int32)
@@ -49,7 +49,7 @@ def data(batch: int, size: int = 32) -> Dataset:
 
 
 def batches(batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The same data as normlab's step makes of them, ready made: a peer need not cut them out."""
+    """Make the batches of normlab's step in advance, so that a peer need not cut them out."""
     given = data(batch)
     images = np.asarray(DeviceData.put(given).standardised(jnp.asarray(given.train.images)))
     parts = np.split(images, BATCHES), np.split(given.train.labels, BATCHES)
@@ -57,7 +57,7 @@ def batches(batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def model(name: str) -> nn.Module:
-    """ResNet-20 or the plain convnet of normlab, with batch normalisation."""
+    """Make normlab's ResNet-20 or plain convnet, with batch normalisation."""
     if name == "convnet":
         return Convnet(norm=BatchNorm(), classes=CLASSES, widths=WIDTHS)
     return Resnet(norm=BatchNorm(), classes=CLASSES)
@@ -69,7 +69,7 @@ def optimizer() -> optax.GradientTransformation:
 
 
 def normlab(name: str, batch: int) -> Step:
-    """The step of `normlab.training`, compiled as `fit` does it; the state is donated."""
+    """Make the step of `normlab.training`, compiled as in `fit`; the state is donated."""
     program = Program(model(name), optimizer(), Recipe(batch_size=batch))
     given = data(batch)
     compiled = Compiled(program, DeviceData.put(given))
@@ -86,7 +86,7 @@ def normlab(name: str, batch: int) -> Step:
 
 
 class FlaxNet(nn.Module):
-    """Both networks as one writes them in linen."""
+    """Both networks, written in linen."""
 
     name_of: str
 
@@ -120,7 +120,7 @@ class FlaxNet(nn.Module):
 
 
 def start(name: str) -> dict[str, Any]:
-    """Kernels and the head's bias, with which every step starts; nothing is compiled for them."""
+    """Make kernels and the head's bias, with which every step starts, without compilation."""
     shapes = jax.eval_shape(partial(model(name).init, train=False), jax.random.key(0), IMAGE)
     draw = np.random.default_rng(0)
 
@@ -136,7 +136,7 @@ def start(name: str) -> dict[str, Any]:
 
 
 def flax(name: str, batch: int) -> Step:
-    """A plain jitted step of a linen network."""
+    """Make a plain jitted step of a linen network."""
     net, sgd = FlaxNet(name), optimizer()
     given = [(jnp.asarray(images), jnp.asarray(labels)) for images, labels in batches(batch)]
     shapes = jax.eval_shape(partial(net.init, train=True), jax.random.key(0), IMAGE)
@@ -170,7 +170,7 @@ def flax(name: str, batch: int) -> Step:
 
 
 def torch(name: str, batch: int, *, channels_last: bool) -> Step:
-    """A plain eager step of a torch network, in either memory format."""
+    """Make a plain eager step of a torch network, in either memory format."""
     torch = importlib.import_module("torch")
     layers, functional = torch.nn, torch.nn.functional
 

@@ -109,7 +109,7 @@ def sums(name: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def layers(model: nn.Module, batch: int) -> tuple[Counter[Any], Counter[Any]]:
-    """How often a step meets each convolution and each normaliser of some shape."""
+    """Count each convolution and each normaliser by shape in a step."""
     convolutions, norms = Counter(), Counter()
 
     def meet(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -130,7 +130,7 @@ def layers(model: nn.Module, batch: int) -> tuple[Counter[Any], Counter[Any]]:
 
 
 def passes(shape: Any, kernel: Any, strides: Any, padding: Any) -> dict[str, Candidates]:
-    """The three passes of a convolution, ours and as autodiff has them."""
+    """Time the three passes of a convolution, ours and autodiff's."""
     keys = jax.random.split(jax.random.key(0), 3)
     x, w = jax.random.normal(keys[0], shape), jax.random.normal(keys[1], kernel)
     where = {"strides": strides, "padding": padding}
@@ -185,7 +185,7 @@ def optimiser(params: Any) -> Callable[[], Any]:
 
 
 def pipeline(program: Program, given: DeviceData, order: Any, augment: Any) -> Callable[[], Any]:
-    """A batch cut out of the data, as the step does it."""
+    """Time the assembly of a batch, as in the step."""
     size = program.recipe.batch_size
 
     @jax.jit

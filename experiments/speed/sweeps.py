@@ -54,7 +54,7 @@ STEPS_AN_EPOCH = 16
 
 @dataclass(frozen=True)
 class Made:
-    """What came of a sweep, or a part of it, made in one way.
+    """The result of a sweep, or a part of it, made in one way.
 
     Attributes:
         seconds: from the start of the first process to the end of the last.
@@ -71,23 +71,23 @@ class Made:
 
 
 def one_process(file: Path, out: Path) -> None:
-    """All runs in one process, which compiles one program for each normaliser."""
+    """Make all runs in one process, which compiles one program for each normaliser."""
     normlab.run(file, out=out, jobs=1)
 
 
 def workers_with_a_core(file: Path, out: Path) -> None:
-    """Two workers on a core each, with as many threads as one process would have."""
+    """Use two workers on a core each, with as many threads as one process would have."""
     normlab.run(file, out=out, jobs=2)
 
 
 def workers_with_all_cores(file: Path, out: Path) -> None:
-    """Two workers that share the cores as the system sees fit."""
+    """Use two workers that share the cores as the system decides."""
     pool.shares = lambda workers: [set() for _ in range(workers)]
     normlab.run(file, out=out, jobs=2)
 
 
 class NarrowWorker(pool.Worker):
-    """A worker that is born on its cores, so that XLA makes as many threads as these are."""
+    """A worker that starts on its cores, so that XLA makes that many threads."""
 
     def __init__(self, cores: set[int]):
         everywhere = os.sched_getaffinity(0)
@@ -97,7 +97,7 @@ class NarrowWorker(pool.Worker):
 
 
 def workers_with_a_thread(file: Path, out: Path) -> None:
-    """Two workers on a core each, with one thread."""
+    """Use two workers on a core each, with one thread."""
     pool.Worker = NarrowWorker
     normlab.run(file, out=out, jobs=2)
 
@@ -120,7 +120,7 @@ def seeds_as_one(several: Callable[..., Any], file: Path, out: Path) -> None:
 def train_as_one(
     several: Callable[..., Any], runs: Sequence[RunConfig], data: DeviceData
 ) -> tuple[np.ndarray, float]:
-    """The losses of runs that differ in their seed, and seconds a step of one of them."""
+    """Train runs with several seeds together; return losses and seconds per step of a run."""
     program = build.program(runs[0].sections)
     examples, *shape = data.train.images.shape
     seeds = jnp.array([run.seed for run in runs], jnp.uint32)
@@ -146,7 +146,7 @@ def train_as_one(
 
 
 def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As `jax.vmap`, but one after the other."""
+    """Map a function like `jax.vmap`, but one after the other."""
     return lambda *arguments: jax.lax.map(lambda each: function(*each), arguments)
 
 
@@ -202,7 +202,7 @@ def measure(model: str, way: str, arms: int, seeds: int, steps: int) -> Made:
 
 
 def read(out: Path, seconds: float, workers: int) -> Made:
-    """What the processes left in a folder."""
+    """Read what the processes left in a folder."""
     if (out / TOGETHER).exists():
         return Made(seconds, **json.loads((out / TOGETHER).read_text()))
     paces, losses = [], {}
@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def compare(model: str, ways: list[str], seeds: int, steps: int) -> dict[str, Any]:
-    """All ways for one model; prints their table."""
+    """Compare all ways for one model and print their table."""
     made: dict[str, Made] = {}
     parts, lengths = {}, {}
     for way in ways:
@@ -270,7 +270,7 @@ def compare(model: str, ways: list[str], seeds: int, steps: int) -> dict[str, An
 
 
 def furthest(found: Made, plain: Made) -> float:
-    """The largest relative difference of a loss."""
+    """Compute the largest relative difference of a loss."""
     return max(abs(x / plain.losses[run] - 1) for run, x in found.losses.items())
 
 
