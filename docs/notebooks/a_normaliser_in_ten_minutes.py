@@ -417,7 +417,8 @@ plt.show()
 
 # %% [markdown]
 # The influence of the initial value decays as `momentum ** steps`, and then the noise of the
-# batches remains. A larger momentum averages over more batches: it is slower, and closer in the end.
+# batches remains. A larger momentum averages over more batches: it is slower, but closer in the
+# end.
 
 # %%
 batch = population[:32]

@@ -121,7 +121,7 @@ def save(name: str, results: Mapping[str, Any], figure: Figure | None = None) ->
 
 
 def fresh_process(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
-    """Run a command in a new process, where flags and allocators take effect, and return its output.
+    """Run a command in a new process, where flags and allocators take effect; return its output.
 
     Raises:
         RuntimeError: the command failed; the message has its output.
