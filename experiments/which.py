@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.questions import ROOT, Question, questions
 from experiments.situations import ELSEWHERE, PRICED, SITUATIONS, WORDS, Situation
-from normlab.evidence.best import may_be_best
+from normlab.evidence.contrasts import may_be_best
 from normlab.evidence.samples import Sample, sample
 from normlab.measures.measures import Measure
 from normlab.reports.english import number

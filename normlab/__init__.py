@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from normlab.norms.rms import rms_norm as rms_norm
     from normlab.norms.scale import scale_norm as scale_norm
     from normlab.probes.looking import look as look
-    from normlab.reports.comparison import compare as compare
+    from normlab.reports.shown_comparison import compare as compare
     from normlab.store.loading import load as load
     from normlab.training.fit import fit as fit
     from normlab.training.recipe import Recipe as Recipe
@@ -64,7 +64,7 @@ __getattr__, __dir__ = lazily(
     batch_norm="normlab.norms.batch",
     batch_renorm="normlab.norms.batch_renorm",
     centred_weight_norm="normlab.weights.centred_weight_norm",
-    compare="normlab.reports.comparison",
+    compare="normlab.reports.shown_comparison",
     dialect="normlab.dialects.library",
     divisive_norm="normlab.norms.divisive",
     dynamic_erf="normlab.norms.dynamic",

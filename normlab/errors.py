@@ -41,6 +41,20 @@ class MaskError(UserError, TypeError):
     """A mask holds values that do not say which elements count."""
 
 
+def in_one_line(error: BaseException, longest: int | None = None) -> str:
+    """Return an error's type and the first line of its message.
+
+    Args:
+        error: the error; other libraries' messages may be long or empty.
+        longest: where the line is cut, in characters; None for the whole line.
+
+    >>> in_one_line(ValueError("bad magic number\\nat byte 0")), in_one_line(EOFError())
+    ('ValueError: bad magic number', 'EOFError')
+    """
+    first = str(error).strip().partition("\n")[0].rstrip()[:longest]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
 def require_field(condition: bool, field: str, value: object, allowed: str) -> None:
     """Raise `FieldError` unless `condition` holds; `allowed` completes "`field` must be ...".
 

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from normlab.reports.style import COLOURS, DASHES, FAINT, MARKERS, SVG, framed, legend
+from normlab.reports.figures.style import COLOURS, DASHES, FAINT, MARKERS, SVG, framed, legend
 
 Quantities = dict[str, float]
 

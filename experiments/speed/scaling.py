@@ -29,8 +29,8 @@ from experiments.speed.harness import fresh_process, in_turns, save, table
 from normlab.configs import build
 from normlab.configs.experiment import load_experiment
 from normlab.engine.engine import Engine
-from normlab.reports.comparison import compare
 from normlab.reports.html import to_html
+from normlab.reports.shown_comparison import compare
 from normlab.store.loading import load_runs
 from normlab.store.run import Run
 from normlab.training.program import Compiled

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from normlab.errors import UserError
+from normlab.errors import UserError, in_one_line
 
 TORCHS = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 """How the names of files end that `torch.save` wrote; Lightning's, and older checkpoints, too."""
@@ -56,8 +56,9 @@ def load_state_dict(path: str | Path) -> dict[str, Any]:
         try:
             as_array(values)
         except Exception as error:  # sparse, quantised, on no device: torch raises a class for each
+            said = in_one_line(error, longest=160)
             raise UserError(
-                f"{path}: {name} is no plain tensor of numbers ({_said(error)}); save it as one, "
+                f"{path}: {name} is no plain tensor of numbers ({said}); save it as one, "
                 "or leave it out"
             ) from error
     if not found:
@@ -150,14 +151,8 @@ def _unreadable(path: Path, error: Exception, kind: str) -> UserError:
         return UserError(f"{path}: a pointer of git-lfs in the place of the file: git lfs pull")
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         return UserError(f"{path}: a web page in the place of the file: fetch it again")
-    return UserError(f"{path}: this is no {kind} that can be read ({_said(error)}). {AGAIN}")
-
-
-def _said(error: Exception) -> str:
-    """The first line of what a library says, or its kind."""
-    text = str(error).strip()
-    first = text.splitlines()[0] if text else ""
-    return f"{type(error).__name__}: {first[:160]}" if first else type(error).__name__
+    said = in_one_line(error, longest=160)
+    return UserError(f"{path}: this is no {kind} that can be read ({said}). {AGAIN}")
 
 
 def _safetensors() -> Any:

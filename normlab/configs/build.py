@@ -20,7 +20,7 @@ from normlab.configs.sections import COMMON_TO_DATA
 from normlab.configs.signatures import as_argument
 from normlab.core import KernelTransform, Normaliser
 from normlab.data.dataset import Dataset, Outline
-from normlab.errors import UserError
+from normlab.errors import UserError, in_one_line
 from normlab.probes.contract import Probe
 from normlab.training.optimizer import RoleMask, decayed, with_recipe
 from normlab.training.program import Program
@@ -214,17 +214,12 @@ def failure_outside(name: str, error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == file_of(name)]
     place = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
-    return f"{name} fails: {short(error)}{place}"
+    return f"{name} fails: {in_one_line(error)}{place}"
 
 
 def file_of(name: str) -> str | None:
     """The file of `package.module:Class`, if it has been imported from one."""
     return getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
-
-
-def short(error: BaseException) -> str:
-    """Its kind and the first line of what it says."""
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def image_shapes(sections: dict[str, Any], count: int) -> jax.ShapeDtypeStruct:

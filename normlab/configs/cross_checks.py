@@ -21,11 +21,10 @@ from normlab.configs.build import (
     parameter_shapes,
     recipe,
     schedule,
-    short,
     total_steps,
     variable_shapes,
 )
-from normlab.errors import FieldError, KernelError, UserError
+from normlab.errors import FieldError, KernelError, UserError, in_one_line
 from normlab.models.slots import NORM_STATE
 
 MOST_STEPS = 2**31 - 1
@@ -115,11 +114,13 @@ def _check_optimizer(sections: dict[str, Any]) -> None:
         if sections["schedule"] is not None:
             jax.eval_shape(schedule(sections), jax.ShapeDtypeStruct((), jnp.int32))
     except Exception as error:
-        raise SectionError("schedule", None, f"optax cannot use it: {short(error)}") from None
+        raise SectionError("schedule", None, f"optax cannot use it: {in_one_line(error)}") from None
     try:
         _trace_update(Keyed.by_program(sections))
     except Exception as error:
-        raise SectionError("optimizer", None, f"optax cannot use it: {short(error)}") from None
+        raise SectionError(
+            "optimizer", None, f"optax cannot use it: {in_one_line(error)}"
+        ) from None
 
 
 @lru_cache(maxsize=256)

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from normlab.errors import UserError
+from normlab.errors import UserError, in_one_line
 
 MOST = 1100
 """Greatest ratio that deflate can compress by (1032 in zlib's manual, rounded up). A greater one
@@ -34,8 +34,7 @@ def whole(
     except UserError:
         raise
     except Exception as error:
-        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise refuse(path, expected, f"damage ({said.splitlines()[0][:200]})") from error
+        raise refuse(path, expected, f"damage ({in_one_line(error, longest=200)})") from error
 
 
 def require_possible(claimed: int, path: Path) -> None:

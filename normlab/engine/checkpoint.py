@@ -19,10 +19,10 @@ from normlab.store.checkpoint_files import (
     restore_newest,
 )
 from normlab.store.files import DamagedError
-from normlab.store.jsonl import write_atomically
 from normlab.store.layout import METRICS
 from normlab.store.reading import mend_of
 from normlab.store.run import Run
+from normlab.store.writing import write_atomically
 from normlab.training.program import Compiled
 from normlab.training.state import Clock, TrainState
 

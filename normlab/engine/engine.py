@@ -23,8 +23,7 @@ from normlab.errors import UserError
 from normlab.store.layout import DAMAGED, EXPERIMENT, FINISHED
 from normlab.store.loading import load_runs
 from normlab.store.run import Run
-from normlab.store.runs import Runs, write_experiment
-from normlab.store.shared import alone, note_claims
+from normlab.store.runs import Runs, alone, note_claims, write_experiment
 from normlab.training.events import Event, Progress
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0

@@ -15,11 +15,11 @@ from normlab.data.dataset import Dataset
 from normlab.engine import provenance, worker
 from normlab.engine.checkpoint import Checkpoints, check_rows
 from normlab.engine.probe_rows import Prober
-from normlab.errors import UserError
+from normlab.errors import UserError, in_one_line
 from normlab.store.files import DamagedError
-from normlab.store.jsonl import write_atomically
 from normlab.store.layout import CHECKPOINTS, DAMAGED, ERROR, FINISHED
 from normlab.store.run import Run, RunBusyError
+from normlab.store.writing import write_atomically
 from normlab.training.events import Event, Lookable, Progress, Row, Saveable
 from normlab.training.fit import Fitted, Loop
 from normlab.training.program import Compiled
@@ -94,8 +94,7 @@ class Maker:
                 except UserError as error:
                     return write_failure(task, str(error), str(error))
                 except Exception as error:
-                    summary = f"{type(error).__name__}: {error}".partition("\n")[0]
-                    return write_failure(task, summary, traceback.format_exc())
+                    return write_failure(task, in_one_line(error), traceback.format_exc())
         except RunBusyError as error:
             return "busy", str(error)
 

@@ -11,7 +11,7 @@ from normlab.evidence import caveats
 from normlab.evidence.baselines import baselines
 from normlab.evidence.contrasts import contrast, mean_of
 from normlab.evidence.doubts import warnings
-from normlab.evidence.estimates import Contrast
+from normlab.evidence.estimates import IntervalEstimate
 from normlab.evidence.inference import holm, permutation_p, probability_better, sampling_error
 from normlab.evidence.intervals import (
     EVERYTHING,
@@ -25,7 +25,7 @@ from normlab.evidence.samples import Sample, sample
 from normlab.evidence.verdicts import Verdict, judge
 from normlab.measures.measures import PRICES, Measure
 from normlab.measures.value import NoValueError
-from normlab.store.record import Record
+from normlab.store.record import Record, axes_of, setting_words
 from normlab.store.runs import Runs
 
 
@@ -52,9 +52,9 @@ class Arm:
     records: list[Record]
     baseline: str
     sample: Sample
-    mean: Contrast
-    difference: Contrast | None
-    ratio: Contrast | None
+    mean: IntervalEstimate
+    difference: IntervalEstimate | None
+    ratio: IntervalEstimate | None
     better: float
     p: float
     holm: float
@@ -207,14 +207,13 @@ def compare(
 def _arms(records: list[Record], measure: Measure) -> dict[str, list[Record]]:
     """The runs by arm; where the measure is taken over an axis, arms do not differ in it."""
     if measure.axis is not None and not all(measure.axis in record.axes for record in records):
-        axes = list(dict.fromkeys(axis for record in records for axis in record.axes))
-        raise UserError(f"{measure}: the sweep's axes are {', '.join(axes) or 'none'}")
+        axes = ", ".join(axes_of(records)) or "none"
+        raise UserError(f"{measure}: the sweep's axes are {axes}")
     found: dict[str, list[Record]] = {}
     for record in records:
         name = record.arm
         if measure.axis is not None:
-            rest = _place([record], measure)
-            name = ", ".join(v if isinstance(v, str) else f"{a}={v}" for a, v in rest.items())
+            name = setting_words(_place([record], measure))
         found.setdefault(name or "all", []).append(record)
     return found
 

@@ -1,16 +1,17 @@
 """How two arms differ, or what the mean of one is: by the method that suits their values."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 
 from normlab.evidence import power
-from normlab.evidence.estimates import Contrast
+from normlab.evidence.estimates import IntervalEstimate
 from normlab.evidence.intervals import (
-    DIGITS,
     EVERYTHING,
+    LEVEL,
+    ROUNDING,
     Interval,
     equal,
     fieller,
@@ -32,7 +33,7 @@ one of four hundred."""
 
 def contrast(
     left: Sample, right: Sample, quantity: Quantity = "difference", paired: bool | None = None
-) -> Contrast:
+) -> IntervalEstimate:
     """Compare two arms by the method that suits their values.
 
     Args:
@@ -87,7 +88,7 @@ def contrast(
         return _ratio(a, b, paired, how, grain)
     if paired:
         differences = a - b
-        return Contrast(
+        return IntervalEstimate(
             "difference",
             float(differences.mean()),
             f"Student's t of the seeds' differences{how}",
@@ -99,7 +100,7 @@ def contrast(
             else _from(float(differences.mean()), float(differences.std(ddof=1))),
         )
     *variances, degrees = spreads(a, b)
-    return Contrast(
+    return IntervalEstimate(
         "difference",
         _of_means(a, b, "difference"),
         f"Welch's t{how}",
@@ -111,7 +112,7 @@ def contrast(
     )
 
 
-def mean_of(one: Sample) -> Contrast:
+def mean_of(one: Sample) -> IntervalEstimate:
     """The mean of one arm, as a contrast with nothing."""
     values, n = one.values, (len(one),)
     if one.censored.any():
@@ -123,13 +124,13 @@ def mean_of(one: Sample) -> Contrast:
         return _none("mean", estimate, n, "one run an arm gives no interval: sweep over seeds")
     if one.binary:
         successes = int(values.sum())
-        return Contrast(
+        return IntervalEstimate(
             "mean", estimate, "Wilson's interval of a share", False, n,
             lambda level: proportion_interval(successes, len(values), level),
         )  # fmt: skip
     if equal(values):
         return _none("mean", estimate, n, _without_spread(one.name or "the arm"))
-    return Contrast(
+    return IntervalEstimate(
         "mean",
         estimate,
         "Student's t",
@@ -138,6 +139,42 @@ def mean_of(one: Sample) -> Contrast:
         lambda level: mean_interval(values, level, one.grain if one.counted else 0.0),
         _from(estimate, float(values.std(ddof=1))),
     )
+
+
+def may_be_best(samples: Sequence[Sample], higher_is_better: bool) -> list[Sample]:
+    """The arms among which the best one is, at 95% (Hsu 1984, with Bonferroni's correction).
+
+    An arm is left out if the interval of its difference to some other arm lies wholly on the worse
+    side, at a level raised for the number of others. So the arm that is truly the best is left out
+    in at most 5% of cases, however many arms there are; many arms of few seeds leave none out.
+
+    Args:
+        samples: the arms' values; none without a value.
+        higher_is_better: whether more is better.
+
+    Returns:
+        Those, in order of their means, the best first.
+
+    >>> import numpy as np
+    >>> def arm(name, *values):
+    ...     values = np.array(values)
+    ...     return Sample(name, (0, 1, 2), values, np.zeros(3, bool), 3)
+    >>> arms = arm("a", 0.5, 0.52, 0.51), arm("b", 0.9, 0.91, 0.89), arm("c", 0.9, 0.88, 0.89)
+    >>> [one.name for one in may_be_best(arms, True)]
+    ['b', 'c']
+    """
+    level = 1 - (1 - LEVEL) / max(1, len(samples) - 1)
+
+    def is_worse(one: Sample, other: Sample) -> bool:
+        low, high = contrast(one, other).at(level)
+        return high < 0 if higher_is_better else low > 0
+
+    left = [
+        one for one in samples
+        if not any(is_worse(one, other) for other in samples if other is not one)
+    ]  # fmt: skip
+    sign = -1 if higher_is_better else 1
+    return sorted(left, key=lambda one: sign * one.values.mean())
 
 
 def _of_means(left: np.ndarray, right: np.ndarray, quantity: str) -> float:
@@ -157,8 +194,8 @@ def _from(estimate: float, spread: float) -> Callable[[float], power.Distances]:
 
 def _none(
     quantity: Literal["difference", "ratio", "mean"], estimate: float, n: tuple[int, ...], why: str
-) -> Contrast:
-    return Contrast(quantity, estimate, "no interval", False, n, lambda level: EVERYTHING,
+) -> IntervalEstimate:
+    return IntervalEstimate(quantity, estimate, "no interval", False, n, lambda level: EVERYTHING,
                     lacking=why)  # fmt: skip
 
 
@@ -170,8 +207,8 @@ def _without_spread(*names: str) -> str:
 
 def _exactly(
     quantity: Literal["difference", "ratio", "mean"], value: float, n: tuple[int, ...], method: str
-) -> Contrast:
-    return Contrast(quantity, value, method, False, n, lambda level: Interval(value, value))
+) -> IntervalEstimate:
+    return IntervalEstimate(quantity, value, method, False, n, lambda level: Interval(value, value))
 
 
 def _same_runs(left: Sample, right: Sample) -> bool:
@@ -189,10 +226,10 @@ def _constant(left: np.ndarray, right: np.ndarray, quantity: Quantity) -> bool:
     if quantity == "ratio":
         return bool(right.all() and equal(left / right))
     largest = max(np.abs(left).max(), np.abs(right).max())
-    return bool(np.ptp(left - right) <= DIGITS * largest)
+    return bool(np.ptp(left - right) <= ROUNDING * largest)
 
 
-def _ratio(a: np.ndarray, b: np.ndarray, paired: bool, how: str, grain: float) -> Contrast:
+def _ratio(a: np.ndarray, b: np.ndarray, paired: bool, how: str, grain: float) -> IntervalEstimate:
     ratio = _of_means(a, b, "ratio")
     left, right, degrees = spreads(a, b, ratio if ratio and math.isfinite(ratio) else 1.0)
 
@@ -202,7 +239,7 @@ def _ratio(a: np.ndarray, b: np.ndarray, paired: bool, how: str, grain: float) -
         # The ratio has bounds only where its denominator is told from zero, too.
         return (float(a.mean() - bound * b.mean()), spread), (float(b.mean()), math.sqrt(right))
 
-    return Contrast(
+    return IntervalEstimate(
         "ratio",
         ratio,
         f"Fieller's, of the seeds' pairs{how}" if paired else f"Fieller's{how}",
@@ -214,10 +251,10 @@ def _ratio(a: np.ndarray, b: np.ndarray, paired: bool, how: str, grain: float) -
     )
 
 
-def _of_shares(left: Sample, right: Sample) -> Contrast:
+def _of_shares(left: Sample, right: Sample) -> IntervalEstimate:
     successes = (int(left.values.sum()), int(right.values.sum()))
     n = (len(left), len(right))
-    return Contrast(
+    return IntervalEstimate(
         "difference",
         successes[0] / n[0] - successes[1] / n[1],
         "Newcombe's interval of two shares",
@@ -227,7 +264,7 @@ def _of_shares(left: Sample, right: Sample) -> Contrast:
     )
 
 
-def _by_ranks(left: Sample, right: Sample, quantity: Quantity) -> Contrast:
+def _by_ranks(left: Sample, right: Sample, quantity: Quantity) -> IntervalEstimate:
     """By the differences (or ratios) of all pairs; a censored value may be anything above."""
     operation = np.subtract if quantity == "difference" else np.divide
     top_left = np.where(left.censored, math.inf, left.values)[:, None]
@@ -240,7 +277,7 @@ def _by_ranks(left: Sample, right: Sample, quantity: Quantity) -> Contrast:
                           posinf=math.inf, neginf=-math.inf)  # fmt: skip
     n = (len(left), len(right))
     low, high = np.median(pairs[0]), np.median(pairs[1])
-    return Contrast(
+    return IntervalEstimate(
         quantity,
         float(low) if low == high else math.nan,
         "ranks (Hodges-Lehmann)",

@@ -9,7 +9,7 @@ from normlab.evidence.intervals import LEVEL, Interval
 
 
 @dataclass(frozen=True, eq=False)
-class Contrast:
+class IntervalEstimate:
     """A difference or ratio of two arms, or the mean of one.
 
     Attributes:

@@ -37,7 +37,7 @@ class Interval(NamedTuple):
 
 
 EVERYTHING = Interval(-math.inf, math.inf)
-DIGITS = 1e-5
+ROUNDING = 1e-5
 """Values that differ by less than this part of the largest are equal: results keep six digits."""
 
 
@@ -48,7 +48,7 @@ def equal(values: Sequence[float] | np.ndarray) -> bool:
     (True, False)
     """
     low, high = np.min(values), np.max(values)
-    return bool(high - low <= DIGITS * max(high, -low))
+    return bool(high - low <= ROUNDING * max(high, -low))
 
 
 def mean_interval(

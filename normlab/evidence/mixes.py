@@ -7,7 +7,7 @@ from normlab.store.flags import recorded
 from normlab.store.record import Record
 
 Proof = dict[str, Any]
-State = tuple[tuple[str, str], ...]
+Values = tuple[tuple[str, str], ...]
 
 MOST_NAMES = 6
 """Of arms in one sentence."""
@@ -64,7 +64,7 @@ def _mix(kind: str, records: list[Record]) -> str:
         for name, value in own.items():
             values.setdefault(name, set()).add(value)
     mixed = [name for name in values if len(values[name]) > 1]
-    groups: dict[State, list[Record]] = {}
+    groups: dict[Values, list[Record]] = {}
     for record, own in facts:
         state = tuple((name, own[name]) for name in mixed if name in own)
         if state and not any(record is known for known in groups.setdefault(state, [])):
@@ -74,7 +74,7 @@ def _mix(kind: str, records: list[Record]) -> str:
     return f"{text} {consequence}".rstrip() if mixed else ""
 
 
-def _what(state: State) -> str:
+def _what(state: Values) -> str:
     return ", ".join(f"{name} {value}".strip() for name, value in state)
 
 

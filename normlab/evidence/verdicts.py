@@ -15,7 +15,7 @@ from typing import Literal
 from normlab.errors import UserError
 from normlab.evidence.contrasts import contrast, mean_of
 from normlab.evidence.doubts import doubts
-from normlab.evidence.estimates import Contrast
+from normlab.evidence.estimates import IntervalEstimate
 from normlab.evidence.intervals import LEVEL, Interval
 from normlab.evidence.power import MOST_SEEDS, between
 from normlab.evidence.remarks import read_remarks
@@ -55,7 +55,7 @@ class Verdict:
     why: str
     registered: bool
     withdrawn: bool = False
-    contrast: Contrast | None = None
+    contrast: IntervalEstimate | None = None
     level: float = LEVEL
     p: float = 1.0
     seeds: int | None = None

@@ -11,12 +11,12 @@ from rich.table import Table
 from normlab.configs.experiment import Experiment
 from normlab.engine.engine import GaveUp, Outcome, RunEnded, RunStarted
 from normlab.engine.plan import Planned
-from normlab.evidence.compare import Comparison
+from normlab.evidence.comparison import Comparison
 from normlab.interface.watch import View, duration, live
-from normlab.reports.cells import table
-from normlab.reports.columns import visible
-from normlab.reports.comparison import compare
+from normlab.reports.arm_table import table
 from normlab.reports.markdown import aligned, remarks
+from normlab.reports.shown_comparison import compare
+from normlab.reports.text_columns import visible
 from normlab.store.layout import DAMAGED
 from normlab.training.events import Event
 

@@ -19,7 +19,7 @@ from normlab.dialects.library import Dialect, Layer, dialect, entry_class
 from normlab.errors import UserError
 from normlab.interface.differences import DIFFERENCES, DOCS, of_field
 from normlab.interface.semantics import FOR_ALL, semantics
-from normlab.reports.columns import columns
+from normlab.reports.text_columns import columns
 
 NOTHING_SAID = "-"
 

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from normlab.errors import UserError
-from normlab.reports.comparison import compare
+from normlab.reports.shown_comparison import compare
 from normlab.store.loading import load_runs
 
 
@@ -18,7 +18,7 @@ def draw(
     """
     import matplotlib
 
-    from normlab.reports.style import SVG
+    from normlab.reports.figures.style import SVG
 
     comparison = compare(load_runs(path), baseline=baseline, measure=measure)
     figure = comparison.plot(kind, **options)
@@ -48,6 +48,6 @@ def render(path: Path, baseline: str | None, measure: str, form: str) -> str:
         from normlab.reports.markdown import to_markdown
 
         return to_markdown(comparison, command)
-    from normlab.reports.tables import to_csv, to_json
+    from normlab.reports.export import to_csv, to_json
 
     return to_json(comparison) if form == "json" else to_csv(comparison)

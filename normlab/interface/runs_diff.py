@@ -8,7 +8,7 @@ from typing import Any
 from normlab.configs.document import flow
 from normlab.errors import UserError
 from normlab.interface.runs_show import number
-from normlab.reports.columns import columns
+from normlab.reports.text_columns import columns
 from normlab.store.loading import load
 from normlab.store.record import Record
 from normlab.store.run import Run

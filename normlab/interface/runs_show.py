@@ -17,7 +17,7 @@ from normlab.interface.runs_disk import (
     orphans,
     usage,
 )
-from normlab.reports.columns import columns
+from normlab.reports.text_columns import columns
 from normlab.store.files import DamagedError
 from normlab.store.flags import unusual
 from normlab.store.layout import CHECKPOINTS, ERROR

@@ -20,7 +20,7 @@ import yaml
 from normlab.configs.run_config import RunConfig
 from normlab.engine.engine import RunEnded
 from normlab.engine.maker import RunStarted
-from normlab.errors import UserError, did_you_mean
+from normlab.errors import UserError, did_you_mean, in_one_line
 from normlab.interface.runs_diff import flatten
 from normlab.store.run import Run
 from normlab.training.events import Row
@@ -224,8 +224,9 @@ class Sink:
             action()
         except Exception as error:  # a log must never end a run
             self._broken = True
-            cause = f"{type(error).__name__}: {error}".partition("\n")[0]
-            print(f"{self._name}: nothing more is logged there: {cause}", file=sys.stderr)
+            print(
+                f"{self._name}: nothing more is logged there: {in_one_line(error)}", file=sys.stderr
+            )
 
     def _pass_on(self, event: Any) -> None:
         if isinstance(event, RunStarted) and event.phase == "training":

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from normlab.engine.progress import Observer, Snapshot, seconds_left
-from normlab.reports.columns import visible
+from normlab.reports.text_columns import visible
 from normlab.store.layout import DAMAGED, FINISHED
 from normlab.store.loading import load
 from normlab.store.record import Record

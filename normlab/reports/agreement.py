@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from normlab.errors import UserError
-from normlab.evidence.compare import Arm
+from normlab.evidence.comparison import Arm
 from normlab.evidence.verdicts import Verdict, judge
-from normlab.reports.columns import columns
-from normlab.reports.comparison import compare
 from normlab.reports.english import NONE, count_runs, interval, number
-from normlab.reports.pairs import ROUNDING, TOLERANCE, Difference, pair, values_agree
+from normlab.reports.run_agreement import ROUNDING, TOLERANCE, Difference, pair, values_agree
+from normlab.reports.shown_comparison import compare
+from normlab.reports.text_columns import columns
 from normlab.store.record import Record
 from normlab.store.runs import Runs
 

@@ -4,19 +4,19 @@ import math
 
 import numpy as np
 
-from normlab.evidence.compare import Arm, Comparison
+from normlab.evidence.comparison import Arm, Comparison
 from normlab.evidence.doubts import mixed
 from normlab.evidence.samples import Sample
 from normlab.reports.english import NONE, interval, number
 
 
-def table(comparison: "Comparison") -> tuple[list[str], list[list[str]]]:
+def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Headings, and a row of cells an arm."""
     rows = [_cells(comparison, arm) for arm in comparison.arms]
     return list(rows[0]), [list(row.values()) for row in rows]
 
 
-def _cells(comparison: "Comparison", arm: "Arm") -> dict[str, str]:
+def _cells(comparison: Comparison, arm: Arm) -> dict[str, str]:
     is_base = arm.difference is None
     own = arm.sample
     doubtful = " (covers less)" if mixed(own) else ""
@@ -65,7 +65,7 @@ def _estimate(value: float) -> str:
     return number(value) if math.isnan(value) else f"{'+' if value > 0 else ''}{number(value)}"
 
 
-def _difference_interval(arm: "Arm") -> str:
+def _difference_interval(arm: Arm) -> str:
     found = arm.difference
     assert found is not None
     if min(found.n) < 2:

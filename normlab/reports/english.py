@@ -2,9 +2,9 @@
 
 import math
 
-from normlab.evidence.compare import Arm, Comparison
+from normlab.evidence.comparison import Arm, Comparison
 from normlab.evidence.doubts import mixed, share
-from normlab.evidence.estimates import Contrast
+from normlab.evidence.estimates import IntervalEstimate
 from normlab.evidence.intervals import Interval, interquartile_mean
 from normlab.evidence.power import MOST_SEEDS, between
 from normlab.evidence.samples import Sample
@@ -75,7 +75,7 @@ def learning(one: Sample) -> str:
     return f"{share(one)} (interquartile mean {number(interquartile_mean(one.values))})"
 
 
-def about_arm(comparison: "Comparison", arm: "Arm") -> str:
+def about_arm(comparison: Comparison, arm: Arm) -> str:
     """What is known of an arm against the baseline, with how much, how many and how sure.
 
     Where seeds did not learn, it begins with how many.
@@ -87,7 +87,7 @@ def about_arm(comparison: "Comparison", arm: "Arm") -> str:
         comparison, arm)  # fmt: skip
 
 
-def _against(comparison: "Comparison", arm: "Arm") -> str:
+def _against(comparison: Comparison, arm: Arm) -> str:
     found, base, measure = arm.difference, arm.baseline, comparison.measure
     assert found is not None
     if min(found.n) == 0:
@@ -115,7 +115,7 @@ def _against(comparison: "Comparison", arm: "Arm") -> str:
     return f"{arm.name} is {word} than {base} by {size} ({means}; {sure}).{of_runs}"
 
 
-def _so_far(found: Contrast, counts: str) -> str:
+def _so_far(found: IntervalEstimate, counts: str) -> str:
     bounds = interval(found.interval)
     if bounds == UNBOUNDED:
         reason = found.lacking or "too few runs, or a target that they never reached"

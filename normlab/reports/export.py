@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from normlab.evidence.caveats import differing, made_with
-from normlab.evidence.compare import Arm, Comparison
+from normlab.evidence.comparison import Arm, Comparison
 from normlab.evidence.remarks import read_remarks
 from normlab.measures.measures import PRICES, Measure
 from normlab.measures.value import NoValueError
@@ -17,7 +17,7 @@ from normlab.reports.english import about_verdict
 from normlab.store.record import Record
 
 
-def arm_row(comparison: "Comparison", arm: "Arm") -> dict[str, Any]:
+def arm_row(comparison: Comparison, arm: Arm) -> dict[str, Any]:
     """One arm: what the report's table shows, as numbers."""
     found, ratio = arm.difference, arm.ratio
     low, high = arm.mean.interval
@@ -76,7 +76,7 @@ def run_row(record: Record, measure: Measure) -> dict[str, Any]:
     return row
 
 
-def to_csv(comparison: "Comparison") -> str:
+def to_csv(comparison: Comparison) -> str:
     """One line a run."""
     rows = [run_row(record, comparison.measure) for record in comparison.records]
     headings = list(dict.fromkeys(key for row in rows for key in row))
@@ -87,7 +87,7 @@ def to_csv(comparison: "Comparison") -> str:
     return text.getvalue()
 
 
-def to_json(comparison: "Comparison") -> str:
+def to_json(comparison: Comparison) -> str:
     """Everything, for programs."""
     keys, settings = differing(comparison.records)
     measure = comparison.measure

@@ -13,17 +13,17 @@ from matplotlib.figure import Figure
 
 from normlab.errors import UserError
 from normlab.evidence.caveats import differing, made_with, tuning_lines
-from normlab.evidence.compare import Comparison
+from normlab.evidence.comparison import Comparison
 from normlab.evidence.remarks import read_remarks
-from normlab.reports import figures
-from normlab.reports import probe_figures as insides
-from normlab.reports.cells import table
+from normlab.reports.arm_table import table
 from normlab.reports.english import about_arm, about_verdict, count_runs, number
+from normlab.reports.figures import arms, maps
+from normlab.reports.figures import probes as probe_figures
+from normlab.reports.figures.style import COLOURS, FAINT, INK, SVG
 from normlab.reports.markdown import limits
-from normlab.reports.style import COLOURS, FAINT, INK, SVG
 
 
-def to_html(comparison: "Comparison", command: str) -> str:
+def to_html(comparison: Comparison, command: str) -> str:
     """The whole report; the same runs and command give the same bytes.
 
     Args:
@@ -59,7 +59,7 @@ def to_html(comparison: "Comparison", command: str) -> str:
     )
 
 
-def to_fragment(comparison: "Comparison") -> str:
+def to_fragment(comparison: Comparison) -> str:
     """The verdicts, the table and the differences, for a notebook."""
     headings, rows = table(comparison)
     comparable = any(arm.difference is not None for arm in comparison.arms)
@@ -67,13 +67,13 @@ def to_fragment(comparison: "Comparison") -> str:
         verdicts=[(verdict, about_verdict(verdict)) for verdict in comparison.verdicts],
         headings=headings,
         rows=rows,
-        picture=_svg(figures.differences(comparison)) if comparable else None,
+        picture=_svg(arms.differences(comparison)) if comparable else None,
         warnings=_warnings(comparison),
         colours=COLOURS,
     )
 
 
-def _warnings(comparison: "Comparison") -> list[str]:
+def _warnings(comparison: Comparison) -> list[str]:
     """What a person remarked first."""
     return [*filter(None, [read_remarks(comparison.runs.path).beware]), *comparison.warnings]
 
@@ -89,7 +89,7 @@ def _template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _counts(comparison: "Comparison") -> str:
+def _counts(comparison: Comparison) -> str:
     states = [record.state for record in comparison.records]
     words = {"new": "missing"}
     each = ", ".join(f"{states.count(s)} {words.get(s, s)}" for s in dict.fromkeys(states))
@@ -109,7 +109,7 @@ Shown = tuple[str, str, Markup, tuple[str, str, Markup] | None]
 EVERY_SEED = ("every seed", "One line a run; a cross is where one diverged.")
 
 
-def _pictures(comparison: "Comparison") -> list[Shown]:
+def _pictures(comparison: Comparison) -> list[Shown]:
     """All pictures but those of probes."""
     found: list[Shown] = []
     base, measure = comparison.against, comparison.measure
@@ -122,33 +122,33 @@ def _pictures(comparison: "Comparison") -> list[Shown]:
             f"The difference of each arm's mean {measure} to that of {base}, with its 95% "
             f"interval; below it a tick for every run, less the mean of {base}."
         )
-        add(f"Differences to {base}", says, figures.differences(comparison))
+        add(f"Differences to {base}", says, arms.differences(comparison))
     if any(len(arm.sample) for arm in comparison.arms):
         says = "A mark for every run; the line is the 95% interval of the mean."
-        add("Every run", says, figures.values(comparison))
+        add("Every run", says, arms.values(comparison))
     present = [m for m in ("test_accuracy", "train_loss") if _has(comparison, m)]
     for metric in present:
         says = "The mean over seeds; the band is the 95% interval of the mean."
-        every = figures.curves(comparison, metric, every_seed=True)
+        every = arms.curves(comparison, metric, every_seed=True)
         name = metric.replace("_", " ").capitalize()
-        add(f"{name} by step", says, figures.curves(comparison, metric), every)
+        add(f"{name} by step", says, arms.curves(comparison, metric), every)
     if "test_accuracy" in present:
         says = "The same against seconds of training, without compilation and evaluation."
-        timed = figures.curves(comparison, "test_accuracy", x="train_seconds")
+        timed = arms.curves(comparison, "test_accuracy", x="train_seconds")
         add("Test accuracy by time", says, timed)
     for name in ("seconds_per_step", "peak_memory"):
         if any(name in a.prices and math.isfinite(a.mean.estimate) for a in comparison.arms):
             words = {"seconds_per_step": "time", "peak_memory": "memory"}[name]
             says = f"The mean {measure} with its 95% interval, and the median {words} of a step."
-            add(f"Price in {words}", says, figures.price(comparison, name))
+            add(f"Price in {words}", says, arms.price(comparison, name))
     found += _maps(comparison)
     return found
 
 
-def _insides(comparison: "Comparison") -> list[Shown]:
+def _insides(comparison: Comparison) -> list[Shown]:
     """A picture for each probe that was on, and one with all its quantities on demand."""
     shown: list[Shown] = []
-    for probe, found in insides.seen(comparison).items():
+    for probe, found in probe_figures.probe_series(comparison).items():
         says = "The mean over seeds; the band reaches from the lowest seed to the highest."
         if any(own.layers and len(own.steps) > 1 for own in found.values()):
             says += (
@@ -156,35 +156,35 @@ def _insides(comparison: "Comparison") -> list[Shown]:
                 "the highest."
             )
         more = None
-        if insides.has_more(found, probe):
-            whole = _svg(insides.probes(comparison, probe, every=True))
+        if probe_figures.has_more(found, probe):
+            whole = _svg(probe_figures.probes(comparison, probe, every=True))
             more = ("every quantity", "As above.", whole)
-        figure = _svg(insides.probes(comparison, probe))
+        figure = _svg(probe_figures.probes(comparison, probe))
         shown.append((probe.replace("_", " ").capitalize(), says, figure, more))
     return shown
 
 
-def _has(comparison: "Comparison", metric: str) -> bool:
+def _has(comparison: Comparison, metric: str) -> bool:
     return any(metric in row for record in comparison.records for row in record.metrics)
 
 
-def _maps(comparison: "Comparison") -> list[tuple[str, str, Markup, None]]:
+def _maps(comparison: Comparison) -> list[tuple[str, str, Markup, None]]:
     found = []
     if comparison.measure.axis is None:
         try:
-            down, across = figures.heat_axes(comparison)[:2]
+            down, across = maps.heat_axes(comparison)[:2]
         except UserError:
             pass
         else:
             says = f"The mean {comparison.measure} by {down} and {across}; hatched: no result."
-            found.append((f"{down} by {across}", says, _svg(figures.heat(comparison)), None))
+            found.append((f"{down} by {across}", says, _svg(maps.heat(comparison)), None))
     if len({str(record.axes.get("data")) for record in comparison.records}) > 1:
         says = "The share of runs that reach each value, every data set counting alike."
-        found.append(("Performance profile", says, _svg(figures.profile(comparison)), None))
+        found.append(("Performance profile", says, _svg(maps.profile(comparison)), None))
     return found
 
 
-def _grid(comparison: "Comparison") -> list[tuple[str, list[tuple[str, str]]]]:
+def _grid(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
     """Every planned run: arm to (state, text) by seed."""
     seeds = sorted({record.seed for record in comparison.records})
     cells: dict[str, dict[int, tuple[str, str]]] = {}

@@ -5,13 +5,13 @@ import re
 from typing import Any
 
 from normlab.evidence.caveats import differing, made_with, tuning_lines
-from normlab.evidence.compare import Comparison
+from normlab.evidence.comparison import Comparison
 from normlab.evidence.doubts import hidden_failures
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.verdicts import Verdict
-from normlab.reports.cells import table
-from normlab.reports.columns import columns, visible, widths
+from normlab.reports.arm_table import table
 from normlab.reports.english import about_arm, about_verdict, number
+from normlab.reports.text_columns import columns, visible, widths
 
 MOST_COLUMNS = 8
 
@@ -25,12 +25,12 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*$]|<(?=[A-Za-z/!?])|\](?=\()|~(?=~))", r"\\\1", visible(text))
 
 
-def to_text(comparison: "Comparison") -> str:
+def to_text(comparison: Comparison) -> str:
     """For a terminal: the table, the verdicts, the warnings."""
     return "\n".join([aligned(*table(comparison)), *remarks(comparison)])
 
 
-def remarks(comparison: "Comparison") -> list[str]:
+def remarks(comparison: Comparison) -> list[str]:
     """What stands below the table in a terminal: verdicts, tuning, warnings."""
     beware = read_remarks(comparison.runs.path).beware
     return [
@@ -53,7 +53,7 @@ def aligned(headings: list[str], rows: list[list[str]]) -> str:
     return "\n".join(columns([headings, rule, *rows]))
 
 
-def to_markdown(comparison: "Comparison", command: str) -> str:
+def to_markdown(comparison: Comparison, command: str) -> str:
     """The whole report, without pictures."""
     about, beware = comparison.runs.about, read_remarks(comparison.runs.path).beware
     lines = [f"# {escaped(about['name'])}", ""]
@@ -112,7 +112,7 @@ def _settings(keys: list[str], settings: dict[str, dict[str, Any]]) -> list[str]
     return markdown_table(["key", *map(escaped, settings)], rows)
 
 
-def limits(comparison: "Comparison") -> str:
+def limits(comparison: Comparison) -> str:
     """What the intervals cannot show: other test examples, and failures that no seed showed."""
     found, noise = [], comparison.test_noise
     if noise is not None:

@@ -16,28 +16,28 @@ import matplotlib
 from normlab.configs.overrides import read
 from normlab.errors import UserError
 from normlab.evidence.caveats import changes_of, made_with
-from normlab.evidence.compare import Comparison
+from normlab.evidence.comparison import Comparison
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.verdicts import Verdict, judge
 from normlab.measures.measures import Measure
-from normlab.reports.along_axis import numeric_axes
-from normlab.reports.comparison import ShownComparison, compare
 from normlab.reports.english import count_runs, interval, number
-from normlab.reports.kept_rows import Kept, looks_inside
+from normlab.reports.figures.along_axis import numeric_axes
+from normlab.reports.figures.style import SVG
 from normlab.reports.markdown import markdown_table, to_markdown
-from normlab.reports.style import SVG
+from normlab.reports.shown_comparison import ShownComparison, compare
 from normlab.reports.superseded import (
     supersede,
     superseded,
     superseded_lines,
     write_superseded,
 )
-from normlab.store.jsonl import write_atomically
+from normlab.reports.thinning import Thinning, looks_inside
 from normlab.store.layout import FINISHED
 from normlab.store.loading import load_runs
 from normlab.store.published import write_published
 from normlab.store.record import Record
 from normlab.store.runs import Runs
+from normlab.store.writing import write_atomically
 
 PAGE, FIGURE = "results.md", "figure.svg"
 
@@ -73,7 +73,7 @@ def publish(
     shown: dict[str, Any] = {"measure": measure or headline(measures), "baseline": baseline}
     more = {"source": runs.about.get("source") or _source(runs)}
     drawn = options.get("metric") or options.get("quantity") or ""
-    kept = Kept([*measures, *options.get("measures", ())], drawn)
+    kept = Thinning([*measures, *options.get("measures", ())], drawn)
     whole = {**more, "shown": {**shown, "figure": figure, **options}}
     folder.parent.mkdir(parents=True, exist_ok=True)
     # What is there already stays until all of the new is.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from normlab.evidence.caveats import flat
-from normlab.reports.kept_rows import evenly_spaced
+from normlab.reports.thinning import evenly_spaced
 from normlab.store.flags import recorded
 from normlab.store.published import rounded
 from normlab.store.record import Record

@@ -1,20 +1,39 @@
 """A comparison that shows itself: as text, as a page in a notebook, as a table, as pictures."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from normlab.errors import UserError, did_you_mean
-from normlab.evidence import compare as weighing
-from normlab.reports import figures
+from normlab.evidence import comparison
+from normlab.reports.export import arm_row
+from normlab.reports.figures.along_axis import over
+from normlab.reports.figures.arms import beside, curves, differences, price, values
+from normlab.reports.figures.maps import heat, profile
+from normlab.reports.figures.probes import probes
 from normlab.reports.html import to_fragment
 from normlab.reports.markdown import to_text
-from normlab.reports.tables import arm_row
 from normlab.store.frames import to_frame
 from normlab.store.runs import Runs
 
+KINDS: dict[str, Callable[..., Figure]] = {
+    "differences": differences,
+    "curves": curves,
+    "values": values,
+    "price": price,
+    "heat": heat,
+    "over": over,
+    "beside": beside,
+    "profile": profile,
+    "probes": probes,
+}
+"""What `Comparison.plot` can draw."""
+
 
 @dataclass(frozen=True, eq=False)
-class ShownComparison(weighing.Comparison):
+class ShownComparison(comparison.Comparison):
     """A `Comparison` with its views. In a notebook it shows itself; `print` gives the text."""
 
     def frame(self) -> Any:
@@ -38,10 +57,9 @@ class ShownComparison(weighing.Comparison):
             kind: "differences" (a forest plot), "curves", "values", "price" or "heat".
             **options: passed on, such as `metric="train_loss"` of "curves".
         """
-        makers = figures.KINDS
-        if kind not in makers:
-            raise UserError(f"there is no plot '{kind}'; {did_you_mean(kind, makers)}")
-        return makers[kind](self, **options)
+        if kind not in KINDS:
+            raise UserError(f"there is no plot '{kind}'; {did_you_mean(kind, KINDS)}")
+        return KINDS[kind](self, **options)
 
 
 def compare(
@@ -58,5 +76,5 @@ def compare(
     Raises:
         UserError: there is no such arm or measure, or the runs cannot have it.
     """
-    found = weighing.compare(runs, baseline=baseline, measure=measure)
+    found = comparison.compare(runs, baseline=baseline, measure=measure)
     return ShownComparison(**{field.name: getattr(found, field.name) for field in fields(found)})

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from normlab.measures.measures import Measure
-from normlab.reports.probe_figures import LEADING
+from normlab.reports.figures.probes import LEADING
 from normlab.store.reading import Rows
 
 MOST_ROWS = 40
@@ -20,7 +20,7 @@ def evenly_spaced(items: Sequence[Any]) -> list[Any]:
     return [items[int(i)] for i in np.linspace(0, len(items) - 1, count).round()]
 
 
-class Kept:
+class Thinning:
     """Chooses rows of metrics and of probes by what claims measure and pictures draw."""
 
     def __init__(self, measures: Iterable[str], drawn: str = "") -> None:

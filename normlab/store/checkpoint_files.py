@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from normlab.errors import UserError
+from normlab.errors import UserError, in_one_line
 from normlab.store.files import DamagedError, read_json
 from normlab.store.shapes import COUNT, TEXT
 
@@ -64,8 +64,8 @@ def restore_newest(
     except MemoryError:
         raise
     except Exception as error:  # orbax and its stores raise what they like of a broken file
-        cause = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
-        raise DamagedError(folder, f"it cannot be restored ({cause})", mend) from error
+        found = f"it cannot be restored ({in_one_line(error, longest=200)})"
+        raise DamagedError(folder, found, mend) from error
     wrong = _fault(state, about)
     if wrong is not None:
         raise DamagedError(folder, wrong, mend)

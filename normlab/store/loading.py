@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from normlab.errors import UserError
-from normlab.store import layout, written
+from normlab.store import formats, layout
 from normlab.store.files import DamagedError, read_json
 from normlab.store.published import read_published
 from normlab.store.run import Run
@@ -21,7 +21,7 @@ def load(path: str | Path) -> Run | Runs:
         return _by_itself(folder)
     if (folder / layout.EXPERIMENT).is_file():
         mend = "`normlab run` with its config writes it anew"
-        about = read_json(folder / layout.EXPERIMENT, written.EXPERIMENT, mend)
+        about = read_json(folder / layout.EXPERIMENT, formats.EXPERIMENT, mend)
         runs, trials = (
             [Run(folder / one["run"], one["arm"], one["seed"], one["axes"]) for one in listed]
             for listed in (about.pop("runs"), about.pop("trials", []))

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from normlab.store import written
+from normlab.store import formats
 from normlab.store.files import DamagedError, read_json
 from normlab.store.flags import without_folders
-from normlab.store.jsonl import write_atomically
 from normlab.store.layout import FINISHED, PUBLISHED, PUBLISHED_PROVENANCE
 from normlab.store.reading import Rows, check_last_step
 from normlab.store.record import Record
 from normlab.store.run import Run
 from normlab.store.runs import Runs
 from normlab.store.shapes import fault
+from normlab.store.writing import write_atomically
 
 DIGITS = 6
 """Significant ones, of every number."""
@@ -77,8 +77,8 @@ def read_published(folder: Path) -> Runs:
     parts, provenance = (
         read_json(folder / name, shape, MEND)
         for name, shape in (
-            (PUBLISHED, written.PUBLISHED),
-            (PUBLISHED_PROVENANCE, written.PUBLISHED_PROVENANCE),
+            (PUBLISHED, formats.PUBLISHED),
+            (PUBLISHED_PROVENANCE, formats.PUBLISHED_PROVENANCE),
         )
     )
     if provenance is None:
@@ -105,15 +105,15 @@ def _check(file: Path, line: dict[str, Any], proofs: int) -> None:
     status, steps = line["status"], line["metrics"].get("step", [])
     if status["state"] not in FINISHED:
         found = f"it is {status['state']}, and only finished runs are published"
-    elif (wrong := fault(status, written.RESULT[status["state"]])) is not None:
+    elif (wrong := fault(status, formats.RESULT[status["state"]])) is not None:
         found = wrong
     elif len({len(column) for column in line["metrics"].values()}) > 1:
         found = "its columns of metrics are not of one length"
-    elif any(not written.COUNT.fits(step) for step in steps):
+    elif any(not formats.COUNT.fits(step) for step in steps):
         found = "'step' must be whole numbers"
     elif not line["made_with"] or max(line["made_with"]) >= proofs:
         found = f"'made_with' must name records of {PUBLISHED_PROVENANCE}"
-    elif not all(map(written.fits_layers, line["probes"])):
+    elif not all(map(formats.fits_layers, line["probes"])):
         found = "a row of its probes does not have a value for each layer"
     else:
         found = None

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from normlab.store import written
+from normlab.store import formats
 from normlab.store.files import DamagedError, as_json, as_yaml, read_bytes, read_json, read_lines
 from normlab.store.layout import CONFIG, FINISHED, METRICS, PROBES, PROVENANCE, STATUS
 from normlab.store.shapes import Shape, fault
@@ -39,12 +39,12 @@ def read_whole(path: Path) -> Whole:
     """
     status = read_status(path)
     state = status["state"]
-    wrong = fault(status, written.RESULT[state]) if state in FINISHED else None
+    wrong = fault(status, formats.RESULT[state]) if state in FINISHED else None
     if wrong is not None:
         raise DamagedError(path / STATUS, wrong, mend_of(path))
     metrics, provenance = read_metrics(path, status), read_provenance(path, status)
     for record in provenance:
-        wrong = fault(record, written.PROOF)
+        wrong = fault(record, formats.PROOF)
         if wrong is not None:
             raise DamagedError(path / PROVENANCE, wrong, mend_of(path))
     if state in FINISHED:
@@ -56,7 +56,7 @@ def read_whole(path: Path) -> Whole:
 
 def read_status(path: Path) -> dict[str, Any]:
     """The status; of a folder without one, that of a new run."""
-    status = read_json(path / STATUS, written.STATUS, mend_of(path))
+    status = read_json(path / STATUS, formats.STATUS, mend_of(path))
     if status is None:
         return {"state": "new"}
     if _has_digests(status) and _digest_of(status) != status["digests"].get(STATUS):
@@ -69,12 +69,12 @@ def read_config(path: Path, status: dict[str, Any]) -> dict[str, Any]:
     content = _content(path, CONFIG, status)
     if content is None:
         raise DamagedError(path / CONFIG, "it is missing", mend_of(path))
-    return as_yaml(path / CONFIG, content, written.RESOLVED, mend_of(path))
+    return as_yaml(path / CONFIG, content, formats.RESOLVED, mend_of(path))
 
 
 def read_metrics(path: Path, status: dict[str, Any]) -> Rows:
     """The rows of metrics, in order."""
-    rows = _rows(path, METRICS, written.METRICS_ROW, status)
+    rows = _rows(path, METRICS, formats.METRICS_ROW, status)
     for number, (before, row) in enumerate(pairwise(rows), start=2):
         found = None
         if row.keys() != before.keys():
@@ -104,9 +104,9 @@ def check_last_step(file: Path, rows: Rows, status: dict[str, Any], mend: str) -
 
 def read_probes(path: Path, status: dict[str, Any]) -> Rows:
     """The rows of what probes saw, in order."""
-    rows = _rows(path, PROBES, written.PROBES_ROW, status)
+    rows = _rows(path, PROBES, formats.PROBES_ROW, status)
     for number, row in enumerate(rows, start=1):
-        if not written.fits_layers(row):
+        if not formats.fits_layers(row):
             found = f"line {number} does not have a value for each layer"
             raise DamagedError(path / PROBES, found, mend_of(path))
     return rows
@@ -117,7 +117,7 @@ def read_provenance(path: Path, status: dict[str, Any]) -> Rows:
     content = _content(path, PROVENANCE, status)
     if content is None:
         return []
-    return as_json(path / PROVENANCE, content, written.PROVENANCE, mend_of(path))
+    return as_json(path / PROVENANCE, content, formats.PROVENANCE, mend_of(path))
 
 
 def sealed(path: Path, status: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import yaml
 from normlab.errors import UserError
 from normlab.store import layout, reading
 from normlab.store.files import DamagedError
-from normlab.store.jsonl import append_rows, write_atomically, write_rows
+from normlab.store.writing import append_rows, write_atomically, write_rows
 
 
 class RunBusyError(UserError):

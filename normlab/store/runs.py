@@ -1,5 +1,6 @@
 """The folder of an experiment's runs."""
 
+import contextlib
 import json
 import shlex
 from collections.abc import Iterator, Sequence
@@ -7,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from normlab.store import frames, layout
-from normlab.store.files import DamagedError
-from normlab.store.jsonl import write_atomically
+import filelock
+
+from normlab.store import formats, frames, layout
+from normlab.store.files import DamagedError, read_json
 from normlab.store.record import Record
 from normlab.store.run import Run
-from normlab.store.shared import known_claims
+from normlab.store.writing import write_atomically
 
 
 @dataclass(frozen=True)
@@ -108,3 +110,33 @@ def write_experiment(
 
 def _places(runs: Sequence[Run | Record]) -> list[dict[str, Any]]:
     return [{"run": r.path.name, "arm": r.arm, "seed": r.seed, "axes": r.axes} for r in runs]
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold an experiment's folder: what is read within it is still so when it is written back.
+
+    Whoever comes later waits. The lock goes with the process, even by kill -9.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path / layout.LOCK):
+        yield
+
+
+def note_claims(path: Path, claims: list[dict[str, Any]]) -> None:
+    """Keep every claim that ever stood, so that one taken out of the config is not forgotten."""
+    with alone(path):
+        known = known_claims(path)
+        new = [claim for claim in claims if claim not in known]
+        if new:
+            write_atomically(path / layout.CLAIMS, json.dumps([*known, *new], indent=1))
+
+
+def known_claims(path: Path) -> list[dict[str, Any]]:
+    """Every claim that ever stood.
+
+    Raises:
+        DamagedError: the record of them is not as it was formats.
+    """
+    mend = "restore it from a copy; without it, claims taken out of the config are forgotten"
+    return read_json(path / layout.CLAIMS, formats.CLAIMS, mend) or []

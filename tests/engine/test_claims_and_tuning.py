@@ -5,7 +5,7 @@ import json
 import pytest
 
 from normlab.evidence.verdicts import judge
-from normlab.reports.comparison import compare
+from normlab.reports.shown_comparison import compare
 from normlab.store.loading import load
 
 CLAIM = """

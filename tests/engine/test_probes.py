@@ -13,7 +13,7 @@ from normlab.configs.experiment import load_experiment
 from normlab.data import Shapes
 from normlab.engine import probe_rows
 from normlab.engine.engine import Engine
-from normlab.reports.comparison import compare
+from normlab.reports.shown_comparison import compare
 from normlab.store.loading import load
 from normlab.training.events import Lookable
 from tests.shared.small_runs import TINY, child

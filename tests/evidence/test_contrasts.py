@@ -16,8 +16,8 @@ from normlab.evidence.intervals import (
 )
 from normlab.evidence.verdicts import judge
 from normlab.measures.claims import Claim
-from normlab.reports.comparison import compare
 from normlab.reports.english import about_arm, about_verdict
+from normlab.reports.shown_comparison import compare
 from tests.shared.simulated import write, write_run
 
 from .coverage import arm, of_few_flips

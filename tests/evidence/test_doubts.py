@@ -9,11 +9,11 @@ from normlab.evidence.samples import sample
 from normlab.evidence.verdicts import judge
 from normlab.measures.claims import Claim
 from normlab.measures.measures import Measure
-from normlab.reports.cells import table
-from normlab.reports.comparison import compare
+from normlab.reports.arm_table import table
 from normlab.reports.english import about_arm, about_verdict
+from normlab.reports.export import arm_row
 from normlab.reports.markdown import to_markdown
-from normlab.reports.tables import arm_row
+from normlab.reports.shown_comparison import compare
 from normlab.store.record import Record
 from tests.shared.simulated import simulate, write, write_run
 

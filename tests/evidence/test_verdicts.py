@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from normlab.evidence.contrasts import contrast
-from normlab.evidence.estimates import Contrast
+from normlab.evidence.estimates import IntervalEstimate
 from normlab.evidence.intervals import Interval
 from normlab.evidence.verdicts import Verdict, _decide, judge
 from normlab.measures.claims import Claim
 from normlab.reports.english import about_verdict
 from normlab.store.layout import CLAIMS
-from normlab.store.shared import note_claims
+from normlab.store.runs import note_claims
 from tests.shared.simulated import simulate, write, write_run
 
 from .coverage import arm
@@ -160,7 +160,7 @@ def weighed(contrasts, expect):
 
 def exactly(low, high):
     """A contrast whose interval is that at every level."""
-    return Contrast(
+    return IntervalEstimate(
         "difference", (low + high) / 2, "", False, (5, 5), lambda _: Interval(low, high)
     )
 

@@ -17,7 +17,7 @@ from normlab.interface.runs_clean import clean
 from normlab.interface.runs_show import list_experiments, show
 from normlab.interface.watch import watch
 from normlab.measures.claims import Claim
-from normlab.reports.comparison import compare
+from normlab.reports.shown_comparison import compare
 from normlab.store.files import DamagedError
 from normlab.store.loading import load_runs
 from normlab.store.record import Record

@@ -9,8 +9,8 @@ import pytest
 from normlab.errors import UserError
 from normlab.measures.claims import Claim
 from normlab.reports.agreement import agreement
-from normlab.reports.pairs import TOLERANCE
 from normlab.reports.publishing import publish
+from normlab.reports.run_agreement import TOLERANCE
 from normlab.store.loading import load
 from tests.shared.command_line import normlab
 from tests.shared.simulated import PROVENANCE, simulate, write, write_run

@@ -8,11 +8,10 @@ from html import unescape
 import matplotlib
 import pytest
 
-from normlab.reports import figures
-from normlab.reports.comparison import compare
+from normlab.reports.figures.style import SVG
 from normlab.reports.html import to_fragment, to_html
 from normlab.reports.markdown import to_markdown, to_text
-from normlab.reports.style import SVG
+from normlab.reports.shown_comparison import KINDS, compare
 from tests.shared.simulated import simulate
 
 NAMES = [
@@ -49,7 +48,7 @@ def drawn(figure):
 
 @pytest.mark.parametrize("kind", ["curves", "price", "beside"])
 def test_pictures_show_it_as_it_is(comparison, kind):
-    texts = drawn(figures.KINDS[kind](comparison))
+    texts = drawn(KINDS[kind](comparison))
     for name in NAMES:
         shown = name.replace("\n", r"\n")
         assert any(text.strip() == shown for text in texts), name
@@ -58,7 +57,7 @@ def test_pictures_show_it_as_it_is(comparison, kind):
 @pytest.mark.parametrize("kind", ["differences", "values", "heat", "over", "profile"])
 def test_every_picture_is_drawn(comparison, kind):
     options = {"axis": "size"} if kind == "profile" else {}
-    assert any("cost $" in text for text in drawn(figures.KINDS[kind](comparison, **options)))
+    assert any("cost $" in text for text in drawn(KINDS[kind](comparison, **options)))
 
 
 def test_the_page_shows_it_as_it_is(comparison):

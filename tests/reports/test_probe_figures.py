@@ -8,9 +8,9 @@ from normlab.interface.reporting import draw
 from normlab.measures.claims import Claim
 from normlab.measures.measures import Measure
 from normlab.measures.value import NoValueError
-from normlab.reports.comparison import compare
+from normlab.reports.export import to_csv, to_json
 from normlab.reports.html import to_html
-from normlab.reports.tables import to_csv, to_json
+from normlab.reports.shown_comparison import compare
 from normlab.store.record import Record
 from tests.shared.simulated import STEPS, simulate, write, write_run
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from normlab.errors import UserError
-from normlab.evidence.best import may_be_best
+from normlab.evidence.contrasts import may_be_best
 from normlab.evidence.samples import Sample
 from normlab.evidence.verdicts import judge
 from normlab.measures.claims import Claim
 from normlab.reports import superseded
-from normlab.reports.along_axis import numeric_axes
-from normlab.reports.comparison import compare
-from normlab.reports.kept_rows import MOST_ROWS, Kept
+from normlab.reports.figures.along_axis import numeric_axes
 from normlab.reports.publishing import page, publish, render
+from normlab.reports.shown_comparison import compare
+from normlab.reports.thinning import MOST_ROWS, Thinning
 from normlab.store.loading import load
 from normlab.store.run import Run
 from tests.shared.simulated import PROVENANCE, simulate, write, write_run
@@ -104,10 +104,10 @@ def test_an_unfinished_experiment_is_not_published(tmp_path):
 
 def test_of_long_curves_the_rows_stay_that_claims_ask_for():
     rows = [{"step": i, "test_accuracy": i / 1000} for i in range(1000)]
-    kept = Kept([FINAL, "steps_to(test_accuracy, 0.1234)"]).rows(rows)
+    kept = Thinning([FINAL, "steps_to(test_accuracy, 0.1234)"]).rows(rows)
     assert len(kept) <= MOST_ROWS + 1 and kept[-1] is rows[-1]
     assert next(r for r in kept if r["test_accuracy"] >= 0.1234)["step"] == 124
-    assert Kept(["area(test_accuracy)"]).rows(rows) == rows
+    assert Thinning(["area(test_accuracy)"]).rows(rows) == rows
 
 
 def arm(name, values):

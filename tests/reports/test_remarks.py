@@ -10,12 +10,12 @@ from normlab.errors import UserError
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.verdicts import judge
 from normlab.measures.claims import Claim
-from normlab.reports.comparison import compare
+from normlab.reports.export import to_json
 from normlab.reports.html import to_fragment, to_html
 from normlab.reports.markdown import to_markdown, to_text
 from normlab.reports.publishing import page, publish
+from normlab.reports.shown_comparison import compare
 from normlab.reports.superseded import superseded_lines
-from normlab.reports.tables import to_json
 from normlab.store.loading import load
 from tests.shared.simulated import simulate
 

@@ -14,11 +14,11 @@ from normlab.errors import UserError
 from normlab.evidence.baselines import baselines
 from normlab.evidence.caveats import differing, warnings
 from normlab.measures.claims import Claim
-from normlab.reports.cells import table
-from normlab.reports.comparison import compare
+from normlab.reports.arm_table import table
+from normlab.reports.export import to_csv, to_json
 from normlab.reports.html import to_fragment, to_html
 from normlab.reports.markdown import to_markdown
-from normlab.reports.tables import to_csv, to_json
+from normlab.reports.shown_comparison import compare
 from normlab.store.loading import load
 from tests.shared.simulated import PROVENANCE, simulate, write, write_run
 
@@ -216,7 +216,7 @@ def test_the_page_escapes_every_word_and_fetches_nothing(troubled):
 
 def test_the_same_runs_give_the_same_bytes_in_another_process_too(troubled):
     code = (
-        "import sys; from normlab.evidence.compare import compare; "
+        "import sys; from normlab.evidence.comparison import compare; "
         "from normlab.reports.html import to_html; from normlab.store.loading import load; "
         "sys.stdout.buffer.write(to_html(compare(load(sys.argv[1])), 'c').encode())"
     )

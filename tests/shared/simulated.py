@@ -4,11 +4,11 @@ from dataclasses import asdict
 
 import yaml
 
-from normlab.store.jsonl import write_atomically
 from normlab.store.layout import CLAIMS
 from normlab.store.loading import load
 from normlab.store.run import Run
 from normlab.store.runs import write_experiment
+from normlab.store.writing import write_atomically
 
 PROVENANCE = {
     "started": "2026-01-01T00:00:00+00:00",

@@ -46,7 +46,7 @@ def command(
 ) -> None:
     """Tell where a rerun and published results differ, seed by seed; exit status 1 if they do."""
     from normlab.reports.agreement import agreement
-    from normlab.reports.pairs import TOLERANCE
+    from normlab.reports.run_agreement import TOLERANCE
     from normlab.store.loading import load_runs
 
     within = TOLERANCE if tolerance is None else tolerance

@@ -21,7 +21,7 @@ def command(
     ],
 ) -> None:
     """List the names that a config can use."""
-    from normlab.reports.columns import columns
+    from normlab.reports.text_columns import columns
 
     if kind == MEASURES:
         from normlab.measures.measures import described

@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from normlab.errors import UserError, did_you_mean
-from normlab.evidence.compare import Comparison
+from normlab.evidence.comparison import Comparison
 from normlab.evidence.intervals import Interval, mean_interval
 from normlab.evidence.samples import sample
 from normlab.measures.measures import METRICS, Measure
 from normlab.reports.english import short_name
-from normlab.reports.style import (
+from normlab.reports.figures.style import (
     COLOURS,
     DASHES,
     INK,
@@ -24,9 +24,10 @@ from normlab.reports.style import (
     Picture,
     framed,
     in_order,
+    legend_above,
     plain,
 )
-from normlab.store.record import Record
+from normlab.store.record import Record, axes_of, setting_words
 
 LOG_FROM = 8
 """An axis whose largest value is so many times the smallest is drawn on a log scale."""
@@ -34,7 +35,7 @@ LOG_FROM = 8
 STEP, HEIGHT, LINE = "step", 2.9, "norm"
 
 
-class Point(NamedTuple):
+class PlottedMean(NamedTuple):
     """One place of a line: the mean there, its interval, and how many of the runs diverged."""
 
     across: float
@@ -45,7 +46,7 @@ class Point(NamedTuple):
 
 
 def over(
-    comparison: "Comparison", axis: str | None = None, *, metric: str | None = None, how: str = ""
+    comparison: Comparison, axis: str | None = None, *, metric: str | None = None, how: str = ""
 ) -> Figure:
     """The mean by an axis of the sweep, or by step, with its 95% interval.
 
@@ -70,8 +71,8 @@ def over(
     by = LINE if LINE in others else next(iter(others), None)
     panels: dict[str, list[Record]] = {}
     for record in records:
-        rest = [_word(a, record.axes[a]) for a in others if a != by and a in record.axes]
-        panels.setdefault(", ".join(rest), []).append(record)
+        rest = {a: record.axes[a] for a in others if a != by and a in record.axes}
+        panels.setdefault(setting_words(rest), []).append(record)
     line_of = {id(record): "" if by is None else str(record.axes.get(by, "")) for record in records}
     lines = in_order(list(line_of.values()))
     figure = Picture(figsize=(WIDTH, HEIGHT), layout="constrained")
@@ -95,19 +96,9 @@ def over(
         place.set_title(plain(title), fontsize=9, loc="left", color=INK)
     curve = f"{metric or 'test_accuracy'} {how}".replace("_", " ").strip()
     row[0].set_ylabel(plain(curve if axis == STEP else short_name(comparison.measure)))
-    found: dict[str, Any] = {}
-    for place in row:
-        for handle, label in zip(*place.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
     if by is not None:
-        figure.legend(found.values(), found.keys(), loc="outside upper left", frameon=False,
-                      fontsize=9, labelcolor=INK, ncols=4)  # fmt: skip
+        legend_above(figure)
     return figure
-
-
-def axes_of(records: list[Record]) -> list[str]:
-    """The sweep's axes."""
-    return list(dict.fromkeys(axis for record in records for axis in record.axes))
 
 
 def numeric_axes(records: list[Record]) -> list[str]:
@@ -131,11 +122,9 @@ def _tied(records: list[Record], axis: str) -> set[str]:
     return found
 
 
-def _word(axis: str, value: Any) -> str:
-    return value if isinstance(value, str) else f"{axis}={value}"
-
-
-def _by_axis(records: list[Record], measure: Measure, axis: str, ticks: list[Any]) -> list[Point]:
+def _by_axis(
+    records: list[Record], measure: Measure, axis: str, ticks: list[Any]
+) -> list[PlottedMean]:
     """A point for each value of the axis; names stand at 0, 1, 2."""
     found = []
     for index, tick in enumerate(ticks):
@@ -148,7 +137,7 @@ def _by_axis(records: list[Record], measure: Measure, axis: str, ticks: list[Any
     return found
 
 
-def _by_step(records: list[Record], metric: str, how: str) -> list[Point]:
+def _by_step(records: list[Record], metric: str, how: str) -> list[PlottedMean]:
     """A point for each step that every finished run has: a mean of a changing set would mislead."""
     tables = [_table(record, metric, how) for record in records if record.state == "done"]
     steps = sorted(set.intersection(*map(set, tables))) if tables else []
@@ -165,9 +154,9 @@ def _table(record: Record, metric: str, how: str) -> dict[int, float]:
     return {step: value.number for step, value in values.items() if value is not None}
 
 
-def _point(across: float, values: np.ndarray, lost: int = 0, runs: int = 0) -> Point:
+def _point(across: float, values: np.ndarray, lost: int = 0, runs: int = 0) -> PlottedMean:
     mean, found = float(values.mean()), mean_interval(values)
-    return Point(across, mean, found if math.isfinite(found.low) else Interval(mean, mean),
+    return PlottedMean(across, mean, found if math.isfinite(found.low) else Interval(mean, mean),
                  lost, runs)  # fmt: skip
 
 
@@ -178,7 +167,7 @@ def _style(index: int) -> dict[str, Any]:
             "marker": MARKERS[turn % len(MARKERS)], "linewidth": 1.8}  # fmt: skip
 
 
-def _curve(axes: Any, points: list[Point], label: str, index: int) -> None:
+def _curve(axes: Any, points: list[PlottedMean], label: str, index: int) -> None:
     """Means with a band."""
     if points:
         across, means, bands, *_ = zip(*points, strict=True)
@@ -188,7 +177,7 @@ def _curve(axes: Any, points: list[Point], label: str, index: int) -> None:
                           linewidth=0)  # fmt: skip
 
 
-def _bars(axes: Any, points: list[Point], label: str, index: int, joined: bool) -> None:
+def _bars(axes: Any, points: list[PlottedMean], label: str, index: int, joined: bool) -> None:
     """Means with a bar each, and lines between them."""
     if points:
         across, means, bars, *_ = zip(*points, strict=True)

@@ -1,34 +1,29 @@
-"""Figures of a comparison, by matplotlib: to look at, to restyle, to print.
-
-Every function takes a `Comparison` and returns a `Figure`.
-"""
+"""Figures of arms: differences, values, learning curves, prices, several measures side by side."""
 
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from normlab.errors import UserError, did_you_mean
-from normlab.evidence.compare import Arm, Comparison
+from normlab.evidence.comparison import Arm, Comparison
+from normlab.evidence.contrasts import mean_of
 from normlab.evidence.intervals import mean_interval
 from normlab.evidence.samples import sample
-from normlab.measures.measures import METRICS
-from normlab.reports.along_axis import over
-from normlab.reports.probe_figures import probes
-from normlab.reports.side_by_side import beside
-from normlab.reports.style import (
+from normlab.measures.measures import METRICS, Measure
+from normlab.reports.english import short_name
+from normlab.reports.figures.style import (
     COLOURS,
-    DASHES,
     FAINT,
-    INK,
+    MARKERS,
     blank,
     colour,
     dash,
-    in_order,
     legend,
+    legend_above,
     marker,
     plain,
 )
@@ -38,7 +33,7 @@ LONGEST_NAME = 40
 """Of an arm in one line, in characters."""
 
 
-def differences(comparison: "Comparison") -> Figure:
+def differences(comparison: Comparison) -> Figure:
     """A forest plot: each arm's difference to the baseline, with its 95% interval and its dots.
 
     The dots are the arm's single runs less the baseline's mean.
@@ -70,7 +65,7 @@ def differences(comparison: "Comparison") -> Figure:
     return figure
 
 
-def values(comparison: "Comparison") -> Figure:
+def values(comparison: Comparison) -> Figure:
     """Every run's value as a dot, by arm, with the mean and its 95% interval."""
     figure, axes = blank(0.75 + _row(comparison.arms) * len(comparison.arms))
     for row, arm in enumerate(comparison.arms):
@@ -91,7 +86,7 @@ def values(comparison: "Comparison") -> Figure:
 
 
 def curves(
-    comparison: "Comparison",
+    comparison: Comparison,
     metric: str = "test_accuracy",
     *,
     x: str = "step",
@@ -122,7 +117,7 @@ def curves(
 
 
 def _every_run(
-    axes: Any, arm: "Arm", runs: list[Record], metric: str, x: str, style: dict[str, Any]
+    axes: Any, arm: Arm, runs: list[Record], metric: str, x: str, style: dict[str, Any]
 ) -> None:
     for index, record in enumerate(runs):
         across, up = ([row.get(key) for row in record.metrics] for key in (x, metric))
@@ -133,7 +128,7 @@ def _every_run(
 
 
 def _mean_curve(
-    axes: Any, arm: "Arm", runs: list[Record], metric: str, x: str, style: dict[str, Any]
+    axes: Any, arm: Arm, runs: list[Record], metric: str, x: str, style: dict[str, Any]
 ) -> None:
     """Over the steps that every finished run has: a mean of a changing set would mislead."""
     whole = [record for record in runs if record.state == "done"]
@@ -152,7 +147,7 @@ def _mean_curve(
         axes.fill_between(across, *bands.T, color=style["color"], alpha=0.16, linewidth=0)
 
 
-def price(comparison: "Comparison", price: str = "seconds_per_step") -> Figure:
+def price(comparison: Comparison, price: str = "seconds_per_step") -> Figure:
     """Price against quality: one point an arm, with the interval of its mean."""
     figure, axes = blank(3.4)
     for arm in comparison.arms:
@@ -171,125 +166,43 @@ def price(comparison: "Comparison", price: str = "seconds_per_step") -> Figure:
     return figure
 
 
-def heat(comparison: "Comparison", rows: str | None = None, columns: str | None = None) -> Figure:
-    """The mean by two axes of the sweep; a hatched cell has no finished run.
+def beside(comparison: Comparison, measures: Sequence[str] = ()) -> Figure:
+    """Each arm's mean of every measure with its 95% interval, and a tick for every run.
 
     Args:
-        comparison: of a sweep over at least two axes besides the seed.
-        rows: one axis; the first if left out.
-        columns: another; the second if left out.
-    """
-    names = heat_axes(comparison)
-    down, across = rows or names[0], columns or names[1]
-    for name in (down, across):
-        if name not in names:
-            raise UserError(f"the sweep has no axis '{name}'; {did_you_mean(name, names)}")
-    ticks = {axis: in_order([r.axes[axis] for r in comparison.records]) for axis in (down, across)}
-    grid = np.full((len(ticks[down]), len(ticks[across])), np.nan)
-    notes: dict[tuple[int, int], str] = {}
-    for i, j in np.ndindex(*grid.shape):
-        own = [r for r in comparison.records
-               if (r.axes[down], r.axes[across]) == (ticks[down][i], ticks[across][j])]  # fmt: skip
-        cell = sample("", own, comparison.measure)
-        if len(cell):
-            grid[i, j] = cell.values.mean()
-        lost = sum(record.state == "diverged" for record in own)
-        notes[i, j] = (
-            f"{lost} of {len(own)} diverged" if lost else "" if len(own) else "not planned"
-        )
-    figure, axes = blank(0.9 + 0.5 * grid.shape[0])
-    axes.set_facecolor("none")
-    image = axes.imshow(grid, cmap="cividis", aspect="auto")
-    for i, j in np.ndindex(*grid.shape):
-        missing = np.isnan(grid[i, j])
-        if missing:
-            axes.add_patch(_hatched(i, j))
-        text = (notes[i, j] or "missing") if missing else f"{grid[i, j]:.3g}\n{notes[i, j]}".strip()
-        light = not missing and image.norm(grid[i, j]) > 0.55
-        shade = INK if missing else "#000000" if light else "#ffffff"
-        axes.text(j, i, text, ha="center", va="center", fontsize=9, color=shade)
-    axes.set_xticks(range(grid.shape[1]), list(map(plain, ticks[across])))
-    axes.set_yticks(range(grid.shape[0]), list(map(plain, ticks[down])))
-    axes.set_xlabel(plain(across))
-    axes.set_ylabel(plain(down))
-    axes.set_title(f"mean {plain(comparison.measure)}", fontsize=10, loc="left", color=INK)
-    axes.grid(False)
-    return figure
-
-
-def heat_axes(comparison: "Comparison") -> list[str]:
-    """The axes that a heat map can have: those, besides the seed, that vary.
+        comparison: whose arms.
+        measures: what to show; the comparison's own if left out. They should be of one unit.
 
     Raises:
-        UserError: there are fewer than two.
+        UserError: there is no such measure.
     """
-    every = dict.fromkeys(axis for record in comparison.records for axis in record.axes)
-    found = [
-        axis for axis in every
-        if all(axis in r.axes for r in comparison.records)
-        and len({str(r.axes[axis]) for r in comparison.records}) > 1
-    ]  # fmt: skip
-    if len(found) < 2:
-        raise UserError(f"a heat map needs two axes besides the seed; these vary: {found}")
-    return found
-
-
-def profile(comparison: "Comparison", axis: str = "data") -> Figure:
-    """Performance profiles: the share of runs that reach each value, every data set alike."""
-    from normlab.evidence.inference import performance_profile, profile_band
-
-    if not all(axis in record.axes for record in comparison.records):
-        raise UserError(f"a profile needs several data sets: an axis '{axis}' of the sweep")
-    scores: dict[str, dict[str, list[float]]] = {}
-    for record in comparison.records:
-        value = comparison.measure.of(record) if record.finished else None
-        if value is not None:
-            rest = ", ".join(str(v) for a, v in record.axes.items() if a != axis)
-            own = scores.setdefault(rest, {})
-            own.setdefault(str(record.axes[axis]), []).append(value.number)
-    every = [v for own in scores.values() for values in own.values() for v in values]
-    thresholds = np.linspace(min(every), max(every), 101)
-    figure, axes = blank(3.2)
-    for index, (arm, own) in enumerate(scores.items()):
-        shade = COLOURS[index % len(COLOURS)]
-        low, high = profile_band(own, thresholds, resamples=500)
-        axes.fill_between(thresholds, low, high, color=shade, alpha=0.16, linewidth=0)
-        axes.plot(thresholds, performance_profile(own, thresholds), label=plain(arm), color=shade,
-                  linestyle=DASHES[index % len(DASHES)], linewidth=2)  # fmt: skip
-    axes.set_xlabel(f"{plain(comparison.measure)} of at least")
-    axes.set_ylabel("share of runs")
-    legend(axes)
+    parsed = [Measure.parse(text) for text in measures] or [comparison.measure]
+    apart = 0.7 / len(parsed)
+    figure, axes = blank(0.9 + len(comparison.arms) * max(0.34, 0.16 * len(parsed)))
+    for index, measure in enumerate(parsed):
+        shade, mark = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        for row, arm in enumerate(comparison.arms):
+            own = sample(arm.name, arm.records, measure)
+            place, known = row + apart * (index - (len(parsed) - 1) / 2), own.values[~own.censored]
+            axes.plot(known, np.full(len(known), place), "|", color=shade, alpha=0.6, markersize=5)
+            found = mean_of(own)
+            if math.isfinite(found.interval.low):
+                axes.plot(found.interval, [place, place], color=shade, linewidth=1.8)
+            if math.isfinite(found.estimate):
+                axes.plot(found.estimate, place, mark, color=shade, markersize=5.5)
+        axes.plot([], [], mark, color=shade, label=plain(short_name(measure)))
+    axes.set_yticks(range(len(comparison.arms)), [plain(a.name) for a in comparison.arms])
+    axes.set_ylim(len(comparison.arms) - 0.45, -0.55)
+    legend_above(figure, columns=3)
     return figure
 
 
-KINDS: dict[str, Callable[..., Figure]] = {
-    "differences": differences,
-    "curves": curves,
-    "values": values,
-    "price": price,
-    "heat": heat,
-    "over": over,
-    "beside": beside,
-    "profile": profile,
-    "probes": probes,
-}
-"""What `Comparison.plot` can draw."""
-
-
-def _row(arms: list["Arm"]) -> float:
+def _row(arms: list[Arm]) -> float:
     """Inches for each: less where they are many."""
     return 0.42 if len(arms) <= 12 else 0.27
 
 
-def _counted(arm: "Arm") -> str:
+def _counted(arm: Arm) -> str:
     # In lines, for a name with many arguments would leave no room for the picture.
     lines = textwrap.wrap(f"{arm.name}  (n = {len(arm.sample)})", LONGEST_NAME)
     return "\n".join(map(plain, lines))
-
-
-def _hatched(i: int, j: int) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle(
-        (j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", edgecolor=FAINT, linewidth=0
-    )

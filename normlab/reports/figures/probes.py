@@ -13,9 +13,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from normlab.errors import UserError, did_you_mean
-from normlab.evidence.compare import Arm, Comparison
-from normlab.reports.probe_series import Seen, seen
-from normlab.reports.style import INK, WIDTH, Picture, colour, dash, framed, marker, plain
+from normlab.evidence.comparison import Arm, Comparison
+from normlab.reports.figures.style import (
+    INK,
+    WIDTH,
+    Picture,
+    colour,
+    dash,
+    framed,
+    legend_above,
+    marker,
+    plain,
+)
 
 ALONG = "step along the gradient"
 
@@ -37,9 +46,60 @@ POSITIONS = "step"
 ROW, ALONE = 1.75, 2.5
 """Inches: of a row of three panels, and of a panel by itself."""
 
+LOG_FROM = 30.0
+"""Positive values whose largest is so many times the smallest are shown on a log scale."""
+
+
+@dataclass
+class ProbeSeries:
+    """A quantity in all runs: by arm, seed and step.
+
+    Attributes:
+        layers: by arm, or without any where it is not one of each layer.
+        values: by arm, then step: an array for each seed.
+    """
+
+    layers: dict[str, list[str]] = field(default_factory=dict)
+    values: dict[str, dict[int, list[np.ndarray]]] = field(default_factory=dict)
+
+    @property
+    def dimensions(self) -> int:
+        """0 for a number, 1 for one of each layer or place."""
+        return max(one.ndim for own in self.values.values() for all in own.values() for one in all)
+
+    @property
+    def steps(self) -> list[int]:
+        """All that it was looked at before."""
+        return sorted({step for own in self.values.values() for step in own})
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether it spans decades and is positive."""
+        every = np.concatenate(
+            [one.ravel() for own in self.values.values() for all in own.values() for one in all]
+        )
+        known = every[np.isfinite(every)]
+        return bool(len(known) and known.min() > 0 and known.max() > LOG_FROM * known.min())
+
+
+def probe_series(comparison: Comparison) -> dict[str, dict[str, ProbeSeries]]:
+    """What the probes of all runs saw: probe to quantity to values."""
+    found: dict[str, dict[str, ProbeSeries]] = {}
+    for arm in comparison.arms:
+        for record in arm.records:
+            for row in record.probes:
+                if "values" not in row:
+                    continue
+                own = found.setdefault(row["probe"], {}).setdefault(row["quantity"], ProbeSeries())
+                values = np.array(row["values"], float)
+                own.values.setdefault(arm.name, {}).setdefault(row["step"], []).append(values)
+                if row["layers"]:
+                    own.layers[arm.name] = row["layers"]
+    return found
+
 
 def probes(
-    comparison: "Comparison",
+    comparison: Comparison,
     probe: str | None = None,
     quantity: str | None = None,
     *,
@@ -59,7 +119,7 @@ def probes(
     Raises:
         UserError: the runs have no such probe or quantity.
     """
-    found = seen(comparison)
+    found = probe_series(comparison)
     if not found:
         raise UserError(
             f"{comparison.runs.path}: these runs were made without probes; give the config a "
@@ -83,17 +143,17 @@ def probes(
     return _draw(comparison, rows, ROW)
 
 
-def has_more(found: dict[str, Seen], probe: str) -> bool:
+def has_more(found: dict[str, ProbeSeries], probe: str) -> bool:
     """Whether a probe has quantities that its picture does not show first."""
     shown = {q for q, one in found.items() if one.dimensions < 2 and not _is_positions(q, found)}
     return bool(shown - set(LEADING.get(probe, list(found)[:3])))
 
 
-def _is_positions(quantity: str, own: dict[str, Seen]) -> bool:
+def _is_positions(quantity: str, own: dict[str, ProbeSeries]) -> bool:
     return quantity == POSITIONS and own[quantity].dimensions == 1 and not own[quantity].layers
 
 
-Draw = Callable[[Any, "Comparison"], None]
+Draw = Callable[[Any, Comparison], None]
 
 
 @dataclass
@@ -108,7 +168,7 @@ class _Panel:
     layers: list[str] = field(default_factory=list)
 
 
-def _panels(quantity: str, own: dict[str, Seen]) -> list[_Panel]:
+def _panels(quantity: str, own: dict[str, ProbeSeries]) -> list[_Panel]:
     """The panels of one quantity: first step, last step, over steps; or a few steps of a line."""
     one = own[quantity]
     steps, log, label = one.steps, one.logarithmic, quantity.replace("_", " ")
@@ -148,11 +208,10 @@ def _panels(quantity: str, own: dict[str, Seen]) -> list[_Panel]:
     ]  # fmt: skip
 
 
-def _draw(comparison: "Comparison", rows: list[list[_Panel]], height: float) -> Figure:
+def _draw(comparison: Comparison, rows: list[list[_Panel]], height: float) -> Figure:
     figure = Picture(figsize=(WIDTH, 0.35 + height * len(rows)), layout="constrained")
     across = max(map(len, rows))
     grid = figure.add_gridspec(len(rows), across)
-    handles: dict[str, Any] = {}
     for down, row in enumerate(rows):
         first = None
         for column, panel in enumerate(row):
@@ -167,10 +226,7 @@ def _draw(comparison: "Comparison", rows: list[list[_Panel]], height: float) -> 
             else:
                 axes.tick_params(labelleft=False)
             _label(axes, panel, across == 1)
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), loc="outside upper left", frameon=False,
-                  fontsize=9, labelcolor=INK, ncols=min(4, max(1, len(handles))))  # fmt: skip
+    legend_above(figure)
     return figure
 
 
@@ -191,7 +247,7 @@ def _label(axes: Any, panel: _Panel, large: bool) -> None:
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
 
 
-def _each(comparison: "Comparison", one: Seen) -> Iterable[tuple["Arm", dict[int, np.ndarray]]]:
+def _each(comparison: Comparison, one: ProbeSeries) -> Iterable[tuple[Arm, dict[int, np.ndarray]]]:
     """Every arm that has the quantity, with an array of (seeds, ...) by step."""
     for arm in comparison.arms:
         by_step = one.values.get(arm.name, {})
@@ -199,7 +255,7 @@ def _each(comparison: "Comparison", one: Seen) -> Iterable[tuple["Arm", dict[int
             yield arm, {step: np.stack(all) for step, all in sorted(by_step.items())}
 
 
-def _by_depth(axes: Any, comparison: "Comparison", one: Seen, step: int) -> None:
+def _by_depth(axes: Any, comparison: Comparison, one: ProbeSeries, step: int) -> None:
     for arm, by_step in _each(comparison, one):
         if step in by_step:
             across = np.arange(1, by_step[step].shape[1] + 1)
@@ -207,7 +263,7 @@ def _by_depth(axes: Any, comparison: "Comparison", one: Seen, step: int) -> None
             axes.set_xlim(0.6, len(across) + 0.4)
 
 
-def _along(axes: Any, comparison: "Comparison", one: Seen, places: Any, step: int) -> None:
+def _along(axes: Any, comparison: Comparison, one: ProbeSeries, places: Any, step: int) -> None:
     for arm, by_step in _each(comparison, one):
         if step not in by_step:
             continue
@@ -218,7 +274,7 @@ def _along(axes: Any, comparison: "Comparison", one: Seen, places: Any, step: in
         _line(axes, comparison, arm, across, by_step[step])
 
 
-def _over_steps(axes: Any, comparison: "Comparison", one: Seen) -> None:
+def _over_steps(axes: Any, comparison: Comparison, one: ProbeSeries) -> None:
     for arm, by_step in _each(comparison, one):
         steps = np.array(list(by_step))
         if one.layers:
@@ -234,7 +290,7 @@ def _over_steps(axes: Any, comparison: "Comparison", one: Seen) -> None:
             _line(axes, comparison, arm, steps, table)
 
 
-def _dots(axes: Any, comparison: "Comparison", one: Seen, step: int) -> None:
+def _dots(axes: Any, comparison: Comparison, one: ProbeSeries, step: int) -> None:
     for place, (arm, by_step) in enumerate(_each(comparison, one)):
         style = {"color": colour(comparison, arm), "linestyle": "none", "label": plain(arm.name)}
         axes.plot(np.full(len(by_step[step]), place), by_step[step], marker(comparison, arm),
@@ -242,7 +298,7 @@ def _dots(axes: Any, comparison: "Comparison", one: Seen, step: int) -> None:
 
 
 def _line(
-    axes: Any, comparison: "Comparison", arm: "Arm", across: Any, table: Any, band: Any = None
+    axes: Any, comparison: Comparison, arm: Arm, across: Any, table: Any, band: Any = None
 ) -> None:
     """The mean over the first axis, with the range over it as a band."""
     shade = colour(comparison, arm)

@@ -9,8 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from normlab.evidence.compare import Arm, Comparison
-from normlab.reports.columns import visible
+from normlab.evidence.comparison import Arm, Comparison
+from normlab.reports.text_columns import visible
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a0882b", "#7f7f7f")
 MARKERS = "osD^vPX*"
@@ -71,6 +71,17 @@ def legend(axes: Any) -> None:
         axes.legend(frameon=False, fontsize=9, labelcolor=INK)
 
 
+def legend_above(figure: Figure, columns: int = 4) -> None:
+    """One legend above all axes of a figure; a label that several axes have stands there once."""
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if found:
+        figure.legend(found.values(), found.keys(), loc="outside upper left", frameon=False,
+                      fontsize=9, labelcolor=INK, ncols=min(columns, len(found)))  # fmt: skip
+
+
 def in_order(found: list[Any]) -> list[Any]:
     """Values in order: numbers by size, names as they come."""
     distinct = list(dict.fromkeys(found))
@@ -78,23 +89,23 @@ def in_order(found: list[Any]) -> list[Any]:
     return sorted(distinct) if numbers else distinct
 
 
-def colour(comparison: "Comparison", arm: "Arm") -> str:
+def colour(comparison: Comparison, arm: Arm) -> str:
     """An arm's colour."""
     return COLOURS[_index(comparison, arm) % len(COLOURS)]
 
 
-def marker(comparison: "Comparison", arm: "Arm") -> str:
+def marker(comparison: Comparison, arm: Arm) -> str:
     """An arm's marker."""
     # Colours repeat from the ninth arm on, but not together with their markers.
     index = _index(comparison, arm)
     return MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
 
 
-def dash(comparison: "Comparison", arm: "Arm") -> Any:
+def dash(comparison: Comparison, arm: Arm) -> Any:
     """An arm's way of drawing a line."""
     index = _index(comparison, arm)
     return DASHES[(index + index // len(COLOURS)) % len(DASHES)]
 
 
-def _index(comparison: "Comparison", arm: "Arm") -> int:
+def _index(comparison: Comparison, arm: Arm) -> int:
     return [one.name for one in comparison.arms].index(arm.name)

@@ -7,21 +7,21 @@ import sys
 WRITER = """
 import sys, time
 from pathlib import Path
-from normlab.store import shared
+from normlab.store import runs
 
-read = shared.known_claims
+read = runs.known_claims
 def slowly(path):
     found = read(path)
     time.sleep(0.02)  # the gap between reading and writing, as on a busy machine
     return found
-shared.known_claims = slowly
+runs.known_claims = slowly
 folder, name = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(8):
     claim = {"says": f"{name} {number}", "measure": "final(test_accuracy)", "left": "a",
              "right": None, "expect": "mean > 0"}
-    shared.note_claims(folder, [claim])
+    runs.note_claims(folder, [claim])
 """
 
 
