@@ -81,8 +81,16 @@ def link_to_copies(app, page, source):
 
 
 def skip_aliases(app, what, name, member, skip, options):
-    """Leave out the fields of named tuples, which their class describes."""
-    return True if type(member).__name__ == "_tuplegetter" else None
+    """Leave out the mark of entries, and the fields of named tuples."""
+    marked = name == "catalogue_kind" or type(member).__name__ == "_tuplegetter"
+    return True if marked else None
+
+
+def short_titles(app, page, source):
+    """Call a page of the reference `probes.landscape`, not `normlab.probes.landscape module`."""
+    if page.startswith("api/"):
+        title, _, rest = source[0].partition("\n")
+        source[0] = f"{title.rpartition(' ')[0].removeprefix('normlab.')}\n{rest}"
 
 
 def setup(app):
@@ -90,3 +98,4 @@ def setup(app):
     app.connect("autodoc-skip-member", skip_aliases)
     app.connect("builder-inited", copy_results)
     app.connect("source-read", link_to_copies)
+    app.connect("source-read", short_titles)

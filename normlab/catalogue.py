@@ -1,9 +1,9 @@
-"""The catalogue: what normlab holds, found by reading its folders.
+"""The catalogue: finds the entries of normlab by reading its folders.
 
 A shelf is a folder of Python files in which every class or function with the shelf's decorator
-is an entry; its name in a config is its own name in snake case (`GroupNorm` is `group_norm`).
-Files are read with `ast`, not imported, so `normlab list` answers at once and without jax. A file
-that cannot be read, or a name given twice, is an error that names the file; nothing is skipped.
+is an entry. Its name in a config is its own name in snake case (`GroupNorm` is `group_norm`).
+Files are parsed with `ast` and not imported, so `normlab list` is fast and needs no jax. A file
+that cannot be read, or a duplicate name, is an error that names the file; nothing is skipped.
 """
 
 import ast
@@ -20,7 +20,7 @@ from normlab.errors import UserError, did_you_mean
 
 
 def snake_case(name: str) -> str:
-    """The name that a class has in a config.
+    """Convert the name of a class to its name in a config.
 
     >>> snake_case("RMSNorm"), snake_case("GroupNorm"), snake_case("Cifar10")
     ('rms_norm', 'group_norm', 'cifar10')
@@ -56,21 +56,21 @@ class Shelf:
 
     @property
     def folder(self) -> Path:
-        """Where the entries' files lie."""
+        """The folder of the entries' files."""
         spec = importlib.util.find_spec(self.package)
         if spec is None or not spec.submodule_search_locations:
             raise ImportError(f"the package {self.package} is not installed")
         return Path(next(iter(spec.submodule_search_locations)))
 
     def entries(self) -> dict[str, Entry]:
-        """Every entry by name, sorted."""
+        """Return every entry by name, sorted."""
         return _read(self.folder, self.package, self.decorator)
 
     def find(self, name: str) -> Entry:
-        """The entry called `name`, or the one that `package.module:Class` points to.
+        """Find the entry called `name`, or the one that `package.module:Class` names.
 
         Raises:
-            UserError: there is no such entry; the message has the nearest name.
+            UserError: there is no such entry; the message suggests the nearest name.
         """
         if ":" in name:
             module, _, attribute = name.partition(":")
@@ -81,10 +81,10 @@ class Shelf:
         return entries[name]
 
     def load(self, name: str) -> Any:
-        """The class or function called `name`, imported.
+        """Import the class or function called `name`.
 
         Raises:
-            UserError: there is none, or it is not a decorated entry of this shelf's kind.
+            UserError: there is no such entry, or it lacks this shelf's decorator.
         """
         entry = self.find(name)
         try:
@@ -128,12 +128,12 @@ def _decorator_name(node: ast.expr) -> str | None:
 def lazily(
     module: str, *shelves: Shelf, **homes: str
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's `__getattr__` and `__dir__`: each name is imported when it is first asked for.
+    """Make a package's `__getattr__` and `__dir__`, which import each name on first use.
 
     Args:
-        module: the package's own name.
-        shelves: shelves whose every entry the package offers, by the name of its class.
-        homes: further names, and the module that each is imported from.
+        module: the name of the package.
+        shelves: shelves whose entries the package exports by the names of their classes.
+        homes: the module of each further exported name.
 
     >>> get, names = lazily("normlab.norms", NORMS, root="math")
     >>> get("GroupNorm").__name__, "root" in names()
@@ -143,7 +143,7 @@ def lazily(
     def get(name: str) -> Any:
         if name in homes:
             return getattr(importlib.import_module(homes[name]), name)
-        if not name.startswith("_"):  # Python itself asks for such names, often
+        if not name.startswith("_"):  # Python itself often looks up such names
             for shelf in shelves:
                 for entry in shelf.entries().values():
                     if entry.attribute == name:
