@@ -21,7 +21,7 @@ import normlab
 
 # %%
 config = Path("conclusion.yaml")
-config.write_text("""\
+_ = config.write_text("""\
 question: does batch normalisation help a small convolutional network, and more than group norm?
 data: {name: shapes, train_examples: 1500, test_examples: 500, size: 12}
 model: {name: convnet, widths: [8, 16]}
