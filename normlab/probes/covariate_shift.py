@@ -16,7 +16,7 @@ from normlab.probes.layers import activations, gradient_at, kernels, layers, nam
 from normlab.probes.updates import one_step
 
 
-class Shift(NamedTuple):
+class DistributionShift(NamedTuple):
     """The change of a distribution, in units of its standard deviation before.
 
     Attributes:
@@ -33,7 +33,7 @@ class Shift(NamedTuple):
         return jnp.sqrt(self.mean**2 + self.deviation**2)
 
 
-def distribution_shift(before: Array, after: Array) -> Shift:
+def distribution_shift(before: Array, after: Array) -> DistributionShift:
     """Measure the change of each channel's mean and deviation between two arrays `(N, ..., C)`.
 
     The unit is the square root of the channels' mean variance before. A constant channel therefore
@@ -49,7 +49,7 @@ def distribution_shift(before: Array, after: Array) -> Shift:
     mean = after.mean(axis=axes) - before.mean(axis=axes)
     deviation = after.std(axis=axes) - before.std(axis=axes)
     root = (jnp.sqrt(jnp.mean(change**2)) for change in (mean, deviation))
-    return Shift(*(ratio(change, unit) for change in root))
+    return DistributionShift(*(ratio(change, unit) for change in root))
 
 
 class GradientShift(NamedTuple):

@@ -38,7 +38,7 @@ NORMALISERS = (
 )
 
 
-class Call(NamedTuple):
+class LayerCall(NamedTuple):
     """One call of a layer or a normaliser while the loss is traced."""
 
     path: tuple[str, ...]
@@ -55,7 +55,7 @@ class _Watch:
     wanted: Callable[[nn.Module], bool]
     before: Callable[[int, Array], Array] = lambda number, x: x
     after: Callable[[int, Array], Array] = lambda number, y: y
-    calls: list[Call] = field(default_factory=list)
+    calls: list[LayerCall] = field(default_factory=list)
     _within: set[tuple[str, ...]] = field(default_factory=set)
 
     def __call__(
@@ -78,7 +78,7 @@ class _Watch:
             first = next(iter(kwargs))
             x = self.before(number, kwargs[first])
             kwargs = {**kwargs, first: x}
-        self.calls.append(Call(path, module, x, None, _trace()))
+        self.calls.append(LayerCall(path, module, x, None, _trace()))
         self._within.add(path)
         y = self.after(number, call(*args, **kwargs))
         self._within.remove(path)
