@@ -1,1 +1,1 @@
-"""Evidence: what runs on disk amount to."""
+"""Statistics of records: intervals, contrasts, verdicts and the comparison of arms."""

@@ -1,4 +1,4 @@
-"""Which arm each arm of an experiment is compared with: one for all, or one for each setting."""
+"""Chooses the arm that each arm is compared with: one for all, or one for each setting."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,18 +12,18 @@ Axes = Mapping[str, Any]
 
 
 def baselines(arms: Mapping[str, Axes], wanted: str | None) -> tuple[str, dict[str, str]]:
-    """What arms are compared with, in words; and for each arm the name of the one that it is.
+    """Return the baseline in words, and for each arm the name of its baseline.
 
     A normaliser in one network is compared with the baseline in that network, so a sweep over
     several axes has a baseline for each setting of those that are not `CHOICES`.
 
     Args:
         arms: for each arm its place on the sweep's axes; not empty.
-        wanted: an arm's name, for that one alone; or a value of an axis, for the arms that have
-            it; None for what the first arm has of `CHOICES`.
+        wanted: an arm's name, which makes it the baseline of all; or a value of an axis, which
+            makes every arm with it a baseline; None takes the first arm's values of `CHOICES`.
 
     Raises:
-        UserError: no arm is so called, or some setting has none.
+        UserError: no arm has this name or value, or some setting has no such arm.
 
     >>> arms = {"a, x": {"model": "a", "norm": "x"}, "a, y": {"model": "a", "norm": "y"},
     ...         "b, x": {"model": "b", "norm": "x"}, "b, y": {"model": "b", "norm": "y"}}
@@ -59,7 +59,7 @@ def baselines(arms: Mapping[str, Axes], wanted: str | None) -> tuple[str, dict[s
 
 
 def _within_settings(arms: Mapping[str, Axes], chosen: Axes) -> dict[str, str]:
-    """For each arm the one that has what is chosen and is like it in all else, if there is one."""
+    """Find for each arm the arm with the chosen values that is like it in all else."""
 
     def setting(axes: Axes) -> tuple[tuple[str, str], ...]:
         return tuple(sorted((a, str(value)) for a, value in axes.items() if a not in chosen))

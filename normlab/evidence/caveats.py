@@ -1,4 +1,4 @@
-"""What a reader must know of an experiment before believing it: budgets, differences, warnings."""
+"""Collects what a reader must know of an experiment: budgets, differences, warnings."""
 
 import json
 from collections import Counter
@@ -14,7 +14,7 @@ COSMETIC = {("train", "seed")}
 
 
 def differing(records: list[Record]) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """What differs between arms, defaults included.
+    """List the settings that differ between arms, defaults included.
 
     Returns:
         The dotted keys of the resolved configs that are not the same in all arms, and for each
@@ -34,7 +34,7 @@ def differing(records: list[Record]) -> tuple[list[str], dict[str, dict[str, Any
 
 
 def _one_an_arm(records: list[Record]) -> list[Record]:
-    """A run of each arm that was begun: but for their seeds, an arm's runs are configured alike."""
+    """Take one begun run of each arm, whose runs are configured alike except for the seed."""
     found: dict[str, Record] = {}
     for record in records:
         if record.arm not in found and record.config:
@@ -43,7 +43,7 @@ def _one_an_arm(records: list[Record]) -> list[Record]:
 
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:
-    """A config's values by `section.key`, without the seed."""
+    """List a config's values by `section.key`, without the seed."""
     found = {}
     for section, values in config.items():
         if not isinstance(values, dict):
@@ -56,7 +56,7 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def made_with(records: list[Record]) -> dict[str, list[str]]:
-    """Hardware, versions, code and data of all runs: heading to each distinct value."""
+    """List the distinct hardware, versions, code and data of all runs, by heading."""
     found: dict[str, Counter[str]] = {}
     for record in records:
         for proof in record.provenance:
@@ -83,13 +83,13 @@ def _facts(proof: dict[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def changes_of(provenance: Iterable[dict[str, Any]]) -> list[str]:
-    """The states of the code, among those that a run was worked on with, that are in no commit."""
+    """List the states of the code that made a run and are in no commit."""
     dirty = (p["git"] for p in provenance if p.get("git") and "dirty" in p["git"])
     return list(dict.fromkeys(map(state_of_code, dirty)))
 
 
 def warnings(records: list[Record], measure_name: str, metrics: tuple[str, ...]) -> list[str]:
-    """What may make the comparison say less than it seems to."""
+    """List what may make the comparison say less than it seems to."""
     found = mixes(records)
     found += _seconds_warnings(records)
     found += _budget_warnings(records)
@@ -113,7 +113,7 @@ def warnings(records: list[Record], measure_name: str, metrics: tuple[str, ...])
 
 
 def _seconds_warnings(records: list[Record]) -> list[str]:
-    """Runs that shared the machine with others."""
+    """Warn of runs that shared the machine with others."""
     at_once = {proof.get("at_once", 1) for record in records for proof in record.provenance}
     if at_once <= {1}:
         return []
@@ -125,7 +125,7 @@ def _seconds_warnings(records: list[Record]) -> list[str]:
 
 
 def _budget_warnings(records: list[Record]) -> list[str]:
-    """Arms that were given more steps or examples than others."""
+    """Warn of arms that were given more steps or examples than others."""
     found = []
     for words, budget in (
         ("optimiser steps", lambda r: r.status.get("steps")),
@@ -146,7 +146,7 @@ def _examples_seen(record: Record) -> int:
 
 
 def tuning_lines(about: dict[str, Any]) -> list[str]:
-    """What every arm was allowed in tuning, and what was chosen."""
+    """Say what grid every arm was tuned on, and what was chosen."""
     tuning = about.get("tuning")
     if not tuning:
         return []

@@ -1,4 +1,4 @@
-"""An experiment's arms, each against one baseline: what the reports and the notebook show."""
+"""Compares the arms of an experiment, each with one baseline."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,14 +37,14 @@ class Arm:
         name: its name.
         records: its runs.
         baseline: the name of the arm that it is compared with; its own, if it is a baseline.
-        sample: their values of the comparison's measure.
-        mean: with its interval.
-        difference: to the baseline; None for the baseline itself.
-        ratio: to the baseline.
+        sample: the runs' values of the comparison's measure.
+        mean: the mean of the values, with its interval.
+        difference: the difference to the baseline; None for the baseline itself.
+        ratio: the ratio to the baseline; None for the baseline itself.
         better: the chance that a run of this arm beats one of the baseline.
-        p: of the permutation test against the baseline.
-        holm: that, corrected for all the arms that are compared with the baseline.
-        prices: the median over its runs of each price; those that are not known are left out.
+        p: the p-value of the permutation test against the baseline.
+        holm: the same, corrected for all the arms that are compared with a baseline.
+        prices: the median over the runs of each price that is known.
         to_target: steps and seconds to the config's target, if it has one.
     """
 
@@ -110,7 +110,7 @@ class Comparison:
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
-        """Of the experiment's claims."""
+        """The verdicts on the experiment's claims."""
         return judge(self.runs, self.records)
 
     @property
@@ -120,7 +120,7 @@ class Comparison:
 
     @cached_property
     def warnings(self) -> list[str]:
-        """What may make it say less than it seems to."""
+        """What may make the comparison say less than it seems to."""
         known = caveats.warnings(self.records, self.measure.name, self.measure.metrics)
         return known + warnings(self.measure, [arm.sample for arm in self.arms])
 
@@ -131,7 +131,7 @@ class Comparison:
 
     @cached_property
     def test_noise(self) -> float | None:
-        """The standard error that the choice of test examples leaves in the best arm's accuracy."""
+        """The standard error of the best arm's accuracy that the choice of test examples causes."""
         finished = [record for record in self.records if record.finished]
         name = "test_accuracy"
         if self.measure.metrics != (name,) or self.measure.definition.unit or not finished:
@@ -146,7 +146,7 @@ class Comparison:
         return f"{self.baseline} in the same setting" if several else self.baseline
 
     def arm(self, name: str) -> Arm:
-        """One arm by its name."""
+        """Find an arm by its name."""
         return next(arm for arm in self.arms if arm.name == name)
 
 
@@ -205,7 +205,7 @@ def compare(
 
 
 def _arms(records: list[Record], measure: Measure) -> dict[str, list[Record]]:
-    """The runs by arm; where the measure is taken over an axis, arms do not differ in it."""
+    """Group runs by arm; arms do not differ in an axis that the measure is taken over."""
     if measure.axis is not None and not all(measure.axis in record.axes for record in records):
         axes = ", ".join(axes_of(records)) or "none"
         raise UserError(f"{measure}: the sweep's axes are {axes}")
@@ -219,7 +219,7 @@ def _arms(records: list[Record], measure: Measure) -> dict[str, list[Record]]:
 
 
 def _place(records: list[Record], measure: Measure) -> dict[str, Any]:
-    """Where an arm is on the axes, but for one that the measure is taken over."""
+    """Place an arm on the axes, without the one that the measure is taken over."""
     return {a: value for a, value in records[0].axes.items() if a != measure.axis}
 
 

@@ -1,4 +1,4 @@
-"""How two arms differ, or what the mean of one is: by the method that suits their values."""
+"""Estimates the difference or ratio of two arms, or the mean of one, by the method that suits."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -37,12 +37,12 @@ def contrast(
     """Compare two arms by the method that suits their values.
 
     Args:
-        left: what is compared.
-        right: with what.
+        left: the arm that is compared.
+        right: the arm that it is compared with.
         quantity: `left - right`, or `left / right`.
         paired: whether to pair by seed; None to do so where the arms' configs give the runs of each
-            seed the same start and the same batches. The values have no say in it: a choice by them
-            makes more than 5% of equal arms differ.
+            seed the same start and the same batches. The values do not decide it, because then
+            more than 5% of equal arms would seem to differ.
     """
     n = (len(left), len(right))
     censored = left.censored.any() or right.censored.any()
@@ -76,7 +76,7 @@ def contrast(
     if paired and constant and len(common) < LEAST_FOR_A_CONSTANT:
         lacking = f"the {quantity}s of two seeds are equal, which says nothing of their spread"
         return _none(quantity, estimate, n, lacking)
-    paired = paired and not alike  # which one without spread would not narrow
+    paired = paired and not alike  # pairing with values without spread narrows nothing
     steps = constant or (left.counted and right.counted)
     grain = max(left.grain, right.grain) if steps else 0.0
     how = ""
@@ -113,7 +113,7 @@ def contrast(
 
 
 def mean_of(one: Sample) -> IntervalEstimate:
-    """The mean of one arm, as a contrast with nothing."""
+    """Estimate the mean of one arm."""
     values, n = one.values, (len(one),)
     if one.censored.any():
         return _none("mean", math.nan, n, "some runs never reached the target")
@@ -142,18 +142,18 @@ def mean_of(one: Sample) -> IntervalEstimate:
 
 
 def may_be_best(samples: Sequence[Sample], higher_is_better: bool) -> list[Sample]:
-    """The arms among which the best one is, at 95% (Hsu 1984, with Bonferroni's correction).
+    """Return the arms that may be the best, at 95% (Hsu 1984, with Bonferroni's correction).
 
     An arm is left out if the interval of its difference to some other arm lies wholly on the worse
     side, at a level raised for the number of others. So the arm that is truly the best is left out
     in at most 5% of cases, however many arms there are; many arms of few seeds leave none out.
 
     Args:
-        samples: the arms' values; none without a value.
+        samples: the arms' values; every arm has at least one.
         higher_is_better: whether more is better.
 
     Returns:
-        Those, in order of their means, the best first.
+        The arms that are left, in order of their means, the best first.
 
     >>> import numpy as np
     >>> def arm(name, *values):
@@ -222,7 +222,7 @@ def _same_runs(left: Sample, right: Sample) -> bool:
 
 
 def _constant(left: np.ndarray, right: np.ndarray, quantity: Quantity) -> bool:
-    """Whether two arms differ by the same in every seed, to the digits that are kept."""
+    """Whether two arms differ by the same amount in every seed, to the digits that are kept."""
     if quantity == "ratio":
         return bool(right.all() and equal(left / right))
     largest = max(np.abs(left).max(), np.abs(right).max())
@@ -236,7 +236,7 @@ def _ratio(a: np.ndarray, b: np.ndarray, paired: bool, how: str, grain: float) -
     def distances(bound: float) -> power.Distances:
         apart = math.sqrt(left + bound**2 * right)
         spread = float(np.std(a - bound * b, ddof=1)) if paired else apart
-        # The ratio has bounds only where its denominator is told from zero, too.
+        # The ratio has bounds only if its denominator is distinguished from zero, too.
         return (float(a.mean() - bound * b.mean()), spread), (float(b.mean()), math.sqrt(right))
 
     return IntervalEstimate(
@@ -265,14 +265,14 @@ def _of_shares(left: Sample, right: Sample) -> IntervalEstimate:
 
 
 def _by_ranks(left: Sample, right: Sample, quantity: Quantity) -> IntervalEstimate:
-    """By the differences (or ratios) of all pairs; a censored value may be anything above."""
+    """Compare by the differences (or ratios) of all pairs; a censored value has no upper bound."""
     operation = np.subtract if quantity == "difference" else np.divide
     top_left = np.where(left.censored, math.inf, left.values)[:, None]
     top_right = np.where(right.censored, math.inf, right.values)
     with np.errstate(divide="ignore", invalid="ignore"):
         least = operation(left.values[:, None], top_right)
         greatest = operation(top_left, right.values)
-    # 0 / 0: two values of nothing are alike.
+    # 0 / 0: two values of zero are alike.
     pairs = np.nan_to_num(np.stack([least.ravel(), greatest.ravel()]), nan=1.0,
                           posinf=math.inf, neginf=-math.inf)  # fmt: skip
     n = (len(left), len(right))

@@ -1,4 +1,4 @@
-"""What makes an interval of a mean cover less than it says, as far as the values show it."""
+"""Finds what makes an interval of a mean cover less than it says."""
 
 from collections.abc import Iterable
 
@@ -8,12 +8,12 @@ from normlab.evidence.samples import Sample
 from normlab.measures.measures import Measure
 
 SKEWED = 1 / 3
-"""A deviation over so much of the mean distance from the end of a scale is that of skewed values:
-of lognormal ones it is sigma = 0.33, where an end of a 95% interval is passed in 5% of cases."""
+"""Values are skewed if their deviation exceeds this part of their mean distance from the end of the
+scale. For lognormal values it is sigma = 0.33, where 5% of cases pass one end of a 95% interval."""
 
 
 def share(one: Sample) -> str:
-    """How many seeds of an arm did not learn, in words; empty where all did.
+    """Say how many seeds of an arm did not learn; empty if all learned.
 
     >>> four = np.array([0.1, 0.6, 0.6, 0.6])
     >>> share(Sample("a", (0, 1, 2, 3), four, np.zeros(4, bool), 4, unlearned=(0,)))
@@ -32,7 +32,7 @@ def mixed(one: Sample) -> bool:
 
 
 def hidden_failures(seeds: int) -> float:
-    """The largest share of seeds that may fail (95%) where so many seeds showed no failure.
+    """Return the largest share of seeds that may fail (95%) after so many seeds without a failure.
 
     >>> round(hidden_failures(5), 2)
     0.45
@@ -41,10 +41,10 @@ def hidden_failures(seeds: int) -> float:
 
 
 def doubts(measure: Measure, arms: Iterable[Sample]) -> list[str]:
-    """Sentences on the arms for whose mean an interval says too much.
+    """Name the arms for whose mean an interval says too much.
 
-    Seeds that did not learn beside others that did; and values that crowd at an end of their scale
-    and are spread over much of the distance from it, as skewed ones are.
+    They have seeds that did not learn beside others that did, or values that crowd at an end of
+    their scale and spread over much of the distance from it, as skewed values do.
     """
     found, seen = [], {one.name: one for one in arms}.values()
     names = [one.name for one in seen if mixed(one) and not one.censored.any()]
@@ -63,7 +63,7 @@ def doubts(measure: Measure, arms: Iterable[Sample]) -> list[str]:
 
 
 def warnings(measure: Measure, arms: Iterable[Sample]) -> list[str]:
-    """The same as whole sentences."""
+    """Say the same in whole sentences."""
     return [f"{text[:1].upper()}{text[1:]}." for text in doubts(measure, arms)]
 
 

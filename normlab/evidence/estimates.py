@@ -1,4 +1,4 @@
-"""An estimate with an interval at any level, and what it would take to decide by it."""
+"""An estimate with an interval at any level, and the seeds that would decide by it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ class IntervalEstimate:
 
     Attributes:
         quantity: "difference" (left less right), "ratio" (left to right) or "mean".
-        estimate: of the means, or by ranks where values are censored.
-        method: how the interval comes about, in words.
+        estimate: the estimate, by means, or by ranks if values are censored.
+        method: how the interval is made, in words.
         paired: whether runs were paired by seed.
-        n: how many values of the left and of the right.
-        at: from a level to the interval.
-        distances: from a bound to the distances that must be told from zero to decide on which
-            side of it the truth lies, as `normlab.evidence.power` takes them.
-        freedom: degrees of freedom of the interval, for each seed an arm less one.
-        lacking: why there is no interval, in words; empty where there is one.
+        n: how many values the left and the right arm have.
+        at: gives the interval at a level.
+        distances: gives for a bound the distances that must be distinguished from zero to decide
+            on which side of the bound the truth lies, as `normlab.evidence.power` takes them.
+        freedom: the interval's degrees of freedom per n - 1, where n is the seeds of an arm.
+        lacking: why there is no interval, in words; empty if there is one.
     """
 
     quantity: Literal["difference", "ratio", "mean"]
@@ -45,28 +45,28 @@ class IntervalEstimate:
 
     @property
     def foretells(self) -> bool:
-        """Whether the method says how many seeds would decide."""
+        """Whether the method can say how many seeds would decide."""
         return bool(self.distances(0.0))
 
     def seeds_to_decide(self, *bounds: float, level: float = LEVEL) -> int | None:
-        """How many seeds an arm would tell the estimate from every bound, if it is the truth.
+        """Return how many seeds an arm tell the estimate from every bound, if it is the truth.
 
-        With 80% chance, and never fewer than there are; None where more than 1000 would be needed,
-        or where the method gives no answer.
+        They do so in 80% of cases, and are never fewer than there are. None means that more than
+        1000 would be needed, or that the method gives no answer.
         """
         distances = self._distances(bounds)
         return power.seeds_to_decide(distances, self.freedom, level, max(self.n))
 
     def more_seeds(self, *bounds: float, level: float = LEVEL) -> int | None:
-        """As `seeds_to_decide`, of what so many seeds as there are have not decided: more."""
+        """Return `seeds_to_decide`, or one more seed than have been made without deciding."""
         seeds = self.seeds_to_decide(*bounds, level=level)
-        # At as many as there are, another draw of them would more likely than not have decided.
+        # With as many as there are, another draw of seeds would probably have decided.
         return None if seeds is None else max(seeds, max(self.n) + 1)
 
     def seeds_range(self, *bounds: float, level: float = LEVEL) -> tuple[int | None, int | None]:
-        """As `more_seeds`, for the least and the greatest spread in its 95% interval.
+        """Return `more_seeds` for the least and the greatest spread in its 95% interval.
 
-        That is how well so few seeds know the spread; the estimate is taken for the truth.
+        The range shows how roughly few seeds know the spread; the estimate is taken for the truth.
         """
         degrees = self.freedom * (max(self.n) - 1)
         ends = power.scaled(self._distances(bounds), degrees)
@@ -75,17 +75,17 @@ class IntervalEstimate:
         return (low and max(low, least)), (high and max(high, least))
 
     def p_value(self, *bounds: float) -> float:
-        """The smallest 1 - level at which the interval still leaves every bound outside it.
+        """Return the smallest 1 - level at which the interval still excludes every bound.
 
-        So with one bound, and Student's t, it is the two-sided p-value.
+        With one bound and Student's t it is the two-sided p-value.
         """
         return self.first(lambda low, high: all(b < low or b > high for b in bounds))
 
     def first(self, decided: Callable[[float, float], object]) -> float:
-        """The smallest 1 - level at which the interval is still decided; 1 if it never is.
+        """Return the smallest 1 - level at which the interval still decides; 1 if it never does.
 
         Args:
-            decided: from the interval's ends to something true; a narrower one stays decided.
+            decided: whether an interval with these ends decides; a narrower one must decide too.
         """
         low, high = 0.0, 1 - 1e-9  # levels: decided at the lower one, not at the higher
         if decided(*self.at(high)):

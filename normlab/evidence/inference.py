@@ -1,4 +1,4 @@
-"""Tests, shares and profiles that a comparison shows beside its intervals."""
+"""Tests, probabilities and profiles that a comparison shows beside its intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,9 @@ RESAMPLES = 9_999
 
 
 def probability_better(left: Sample, right: Sample, higher_is_better: bool | None) -> float:
-    """The chance that a run of the left arm beats one of the right; ties count half.
+    """Return the chance that a run of the left arm beats one of the right; ties count half.
 
-    Two values that were never reached are a tie. NaN where neither more nor less is better.
+    Two values that were never reached are a tie. NaN if neither more nor less is better.
 
     >>> def arm(*values): return Sample("", (), np.array(values), np.zeros(len(values), bool), 0)
     >>> probability_better(arm(0.5, 0.7), arm(0.4, 0.5), higher_is_better=True)
@@ -27,10 +27,10 @@ def probability_better(left: Sample, right: Sample, higher_is_better: bool | Non
 
 
 def permutation_p(left: Sample, right: Sample, *, paired: bool = False, seed: int = 0) -> float:
-    """The two-sided p-value of the difference of means under exchange of the arms' labels.
+    """Return the two-sided p-value of the difference of means when arms' labels are exchanged.
 
-    Exact where there are at most 9,999 exchanges, else from so many at random. At five runs an
-    arm it is never below 2/252, paired never below 2/32. NaN where a value is censored.
+    It is exact with at most 9,999 exchanges, else estimated from so many at random. At five runs an
+    arm it is never below 2/252, paired never below 2/32. NaN if a value is censored.
     """
     if min(len(left), len(right)) < 2 or left.censored.any() or right.censored.any():
         return math.nan
@@ -53,7 +53,7 @@ def permutation_p(left: Sample, right: Sample, *, paired: bool = False, seed: in
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjusted p-values: each holds for all of the comparisons together.
+    """Adjust p-values by Holm's (1979) rule, so that each holds for all comparisons together.
 
     NaN stays NaN, and counts as a comparison.
 
@@ -69,10 +69,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def sampling_error(share: float, examples: int) -> float:
-    """The standard error of an accuracy that is due to which examples the test set holds.
+    """Return the standard error of an accuracy that the choice of test examples causes.
 
-    Seeds do not show it: all runs are judged on the same examples. It moves all arms alike for
-    the most part, so it bounds what an accuracy says of new data, not a difference between arms.
+    Seeds do not show it: all runs are judged on the same examples. It moves all arms mostly
+    alike, so it limits what an accuracy says about new data, less so a difference between arms.
 
     >>> round(sampling_error(0.6, 10_000), 4)
     0.0049
@@ -83,12 +83,12 @@ def sampling_error(share: float, examples: int) -> float:
 def performance_profile(
     scores: Mapping[str, Sequence[float] | np.ndarray], thresholds: Sequence[float] | np.ndarray
 ) -> np.ndarray:
-    """The share of runs that reach each threshold, every data set counting alike.
+    """Return the share of runs that reach each threshold; every data set counts alike.
 
     The profile of an arm over several data sets (Dolan & More 2002; Agarwal et al. 2021).
 
     Args:
-        scores: data set to one score a run; higher is better.
+        scores: for each data set one score a run; higher is better.
         thresholds: `(k,)`.
 
     Returns:
@@ -110,7 +110,7 @@ def profile_band(
     resamples: int = 2_000,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pointwise bootstrap band of a profile: seeds resampled within each data set.
+    """Return the pointwise bootstrap band of a profile; seeds are resampled within each data set.
 
     With few seeds it is too narrow, as every bootstrap is; read it as the least it can be.
     """

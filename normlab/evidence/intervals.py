@@ -1,17 +1,17 @@
 """Intervals for means, differences and ratios, chosen for the five to thirty seeds people have.
 
-Each covers what it claims to at these sizes where the values are roughly normal. Where they are
-not, `python -m tests.evidence.coverage` prints what is left of it, and `docs/claims.md` holds the
-table. Student's t is the rule: at n = 5 a bootstrap of the mean covers 85% where it says 95%,
-because resampling five values cannot show what a sixth would be. So `bootstrap` is refused below 20
-values.
+Each covers what it claims at these sizes if the values are roughly normal. For other values
+`python -m tests.evidence.coverage` prints the coverage, and `docs/claims.md` holds the table.
+Student's t is the rule: at n = 5 a bootstrap of the mean covers 85% where it says 95%, because
+resampling five values cannot show what a sixth would be. So `bootstrap` is refused
+below 20 values.
 
 No interval knows of failures that no seed has shown. If one seed in ten fails, n seeds show none
 with probability 0.9^n, and then the interval of the mean is wrong: Student's t covers 42% at n = 5
 and 65% at n = 10. The interquartile mean leaves such seeds out and keeps 94%.
 
-Values that are all equal say nothing of their spread, and have no interval: it is unbounded. Where
-one of two arms is so, it is taken to spread as the other does.
+Values that are all equal say nothing about their spread, so their interval is unbounded. If one of
+two arms has equal values, it is taken to spread as the other does.
 """
 
 import math
@@ -26,11 +26,11 @@ from normlab.errors import UserError
 
 LEVEL = 0.95
 LEAST_FOR_BOOTSTRAP = 20
-"""Below it BCa covers less than 92% where it says 95%, even of normal values."""
+"""With fewer values BCa covers less than 92% where it says 95%, even for normal values."""
 
 
 class Interval(NamedTuple):
-    """From `low` to `high`; infinite where the data set no bound."""
+    """An interval from `low` to `high`; an end is infinite if the data set no bound."""
 
     low: float
     high: float
@@ -54,7 +54,7 @@ def equal(values: Sequence[float] | np.ndarray) -> bool:
 def mean_interval(
     values: Sequence[float] | np.ndarray, level: float = LEVEL, grain: float = 0.0
 ) -> Interval:
-    """Student's t interval of the mean; unbounded for fewer than two values, or equal ones.
+    """Return Student's t interval of the mean; unbounded for fewer than two values, or equal ones.
 
     Args:
         values: one a seed.
@@ -71,19 +71,19 @@ def mean_interval(
 
 
 def t_interval(values: np.ndarray, level: float = LEVEL, grain: float = 0.0) -> Interval:
-    """As `mean_interval`, of two values or more that may be equal for a known reason."""
+    """Return `mean_interval` of two or more values that may be equal for a known reason."""
     error = values.std(ddof=1) / math.sqrt(len(values))
     half = math.hypot(_t(level, len(values) - 1) * error, unseen(grain, len(values), level))
     return _around(values.mean(), half)
 
 
 def unseen(grain: float, n: int, level: float = LEVEL) -> float:
-    """How far a mean may lie from what n values show because they move in steps.
+    """Return how far a mean may lie from what n values show, because values move in steps.
 
     A step that a seed takes with a small chance shows in none of n seeds as long as its mean is at
     most -ln((1 - level) / 2) / n steps ("rule of three": Hanley & Lippman-Hand 1983). Intervals add
-    it to what the values' own spread gives, as a second source of error, in squares. Of 100 test
-    images and 5 seeds it is 0.0074; beside a spread of several steps it is nothing.
+    its square to that of the error from the values' own spread. With 100 test images and 5 seeds
+    it is 0.0074; beside a spread of several steps it is negligible.
 
     >>> round(unseen(0.01, 5), 4)
     0.0074
@@ -92,7 +92,7 @@ def unseen(grain: float, n: int, level: float = LEVEL) -> float:
 
 
 def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
-    """The mean without the lowest and the highest quarter (Agarwal et al. 2021).
+    """Return the mean without the lowest and the highest quarter (Agarwal et al. 2021).
 
     >>> interquartile_mean([0.0, 0.5, 0.6, 9.0])
     0.55
@@ -105,7 +105,10 @@ def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
 def interquartile_mean_interval(
     values: Sequence[float] | np.ndarray, level: float = LEVEL
 ) -> Interval:
-    """The t interval of a trimmed mean, from the winsorised deviation (Tukey & McLaughlin 1963)."""
+    """Return the interval of the interquartile mean, by its winsorised deviation.
+
+    It is Student's t interval of a trimmed mean (Tukey & McLaughlin 1963).
+    """
     ordered = np.sort(np.asarray(values, float))
     n, cut = len(ordered), len(ordered) // 4
     if n < 2:
@@ -121,10 +124,10 @@ def interquartile_mean_interval(
 def bootstrap(
     values: Sequence[float] | np.ndarray, level: float = LEVEL, *, seed: int = 0
 ) -> Interval:
-    """The bias-corrected and accelerated bootstrap of the mean (Efron 1987), by scipy.
+    """Return the bias-corrected and accelerated bootstrap of the mean (Efron 1987), by scipy.
 
     Raises:
-        UserError: there are fewer than 20 values, of which it would claim more than it knows.
+        UserError: there are fewer than 20 values; their bootstrap would claim more than it knows.
     """
     if len(values) < LEAST_FOR_BOOTSTRAP:
         raise UserError(
@@ -147,7 +150,7 @@ def bootstrap(
 
 
 def proportion_interval(successes: int, n: int, level: float = LEVEL) -> Interval:
-    """Wilson's interval of a share.
+    """Return Wilson's interval of a share.
 
     >>> [round(end, 2) for end in proportion_interval(0, 5)]
     [0.0, 0.43]
@@ -161,7 +164,7 @@ def proportion_interval(successes: int, n: int, level: float = LEVEL) -> Interva
 def proportion_difference(
     successes: tuple[int, int], n: tuple[int, int], level: float = LEVEL
 ) -> Interval:
-    """The difference of two shares, from their two Wilson intervals (Newcombe 1998, method 10)."""
+    """Return the interval of the difference of two shares (Newcombe 1998, method 10)."""
     left, right = (proportion_interval(*pair, level) for pair in zip(successes, n, strict=True))
     p, q = (k / m for k, m in zip(successes, n, strict=True))
     below = math.hypot(p - left.low, right.high - q)
@@ -172,9 +175,10 @@ def proportion_difference(
 def welch(
     left: np.ndarray, right: np.ndarray, level: float = LEVEL, grain: float = 0.0
 ) -> Interval:
-    """The difference of two means with variances of their own (Welch 1947).
+    """Return the interval of the difference of two means with unequal variances (Welch 1947).
 
-    An arm of equal values is taken to have the variance of the other; unbounded where both are so.
+    An arm of equal values is taken to have the other's variance; with two such arms the interval
+    is unbounded.
     """
     a, b, degrees = spreads(left, right)
     if not a:
@@ -193,11 +197,11 @@ def fieller(
     *,
     paired: bool = False,
 ) -> Interval:
-    """The ratio of two means (Fieller 1954): every ratio that a t test would not reject.
+    """Return the interval of the ratio of two means: every ratio that a t test would not reject.
 
-    Unbounded where the mean of `right` is not distinguished from zero, or where both arms' values
-    are all equal. Where those of one arm are, it is taken to spread as the other does, in
-    proportion to its mean.
+    The method is Fieller's (1954). The interval is unbounded if the mean of `right` is not
+    distinguished from zero, or if the values of each arm are all equal. If the values of one arm
+    are, it is taken to spread as the other does, in proportion to its mean.
     """
     x, y = left.mean(), right.mean()
     if not x or not y:
@@ -221,15 +225,15 @@ def fieller(
 
 
 def spreads(left: np.ndarray, right: np.ndarray, ratio: float = 1.0) -> tuple[float, float, float]:
-    """Both arms' variances, and the degrees of freedom of left - ratio * right, unpaired.
+    """Return both arms' variances, and the degrees of freedom of left - ratio * right, unpaired.
 
     An arm of equal values has the variance of the other and adds no freedom; where both are so,
     the variances are 0. The freedom of two arms is Welch's (of a ratio: Tamhane & Logan 2004).
 
     Args:
-        left: values of one arm.
-        right: of the other.
-        ratio: how many times the right arm's deviation the left one's is thought to be.
+        left: the values of one arm.
+        right: the values of the other arm.
+        ratio: the left arm's deviation over the right arm's, as it is assumed.
     """
     n, m = len(left), len(right)
     a, b = (0.0 if equal(own) else float(own.var(ddof=1)) for own in (left, right))
@@ -240,10 +244,10 @@ def spreads(left: np.ndarray, right: np.ndarray, ratio: float = 1.0) -> tuple[fl
 
 
 def rank_interval(pairs: np.ndarray, n: tuple[int, int], level: float = LEVEL) -> Interval:
-    """The shift between two samples by ranks (Hodges & Lehmann 1963, Moses).
+    """Return the interval of the shift between two samples by ranks (Hodges & Lehmann 1963, Moses).
 
-    It assumes nothing of the distribution but that one is the other, shifted, and admits values
-    that are only known to lie above a limit.
+    It assumes only that one distribution is the other, shifted. Values may be known only to lie
+    above a limit.
 
     Args:
         pairs: `(2, k)`: for each pair of one value of the left and one of the right, the least

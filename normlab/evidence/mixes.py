@@ -1,4 +1,4 @@
-"""Runs that were made differently, though their configs do not ask for it: which, and how."""
+"""Finds runs that were made differently though their configs do not ask for it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,24 +10,24 @@ Proof = dict[str, Any]
 Values = tuple[tuple[str, str], ...]
 
 MOST_NAMES = 6
-"""Of arms in one sentence."""
+"""A sentence names so many arms at most."""
 
 NO_REPETITIONS = "Seeds that differ in this are a mix, and no repetitions of each other."
 
 
 def machine(proof: Proof) -> str:
-    """Processor, system and cores, in words."""
+    """Name the processor, system and cores."""
     processor = f"{proof['processor']}, " if proof.get("processor") else ""
     return f"{processor}{proof['platform']}, {proof.get('cores', '?')} of {proof['cpus']} cores"
 
 
 def state_of_code(git: dict[str, str]) -> str:
-    """The commit, and what differs from it."""
+    """Name the commit, and the hash of what differs from it."""
     return git["commit"][:10] + (f" with changes {git['dirty']}" if "dirty" in git else "")
 
 
 def copy_of_data(data: dict[str, Any]) -> str:
-    """Which data, which copy of them and how many."""
+    """Name the data, the copy of them and their sizes."""
     source = f"{data['source']}; " if data.get("source") else ""
     return (
         f"{data['name']} ({source}{data['train_examples']} training and {data['test_examples']} "
@@ -47,12 +47,12 @@ KINDS: dict[str, tuple[Callable[[Proof], dict[str, str]], str]] = {
     "flags": (recorded, NO_REPETITIONS),
     "data": (lambda proof: {"": copy_of_data(proof["data"])}, ""),
 }
-"""What may differ: the values by name that a record of provenance tells, and what follows. A name
-that a record does not have is not compared."""
+"""For each kind of difference: how values are read from a record of provenance, by name, and what
+a difference means. A name that a record lacks is not compared."""
 
 
 def mixes(records: list[Record]) -> list[str]:
-    """A sentence for each kind of difference, that says which runs have which."""
+    """Say for each kind of difference which runs have which value."""
     return [text for kind in KINDS if (text := _mix(kind, records))]
 
 
@@ -79,7 +79,7 @@ def _what(state: Values) -> str:
 
 
 def _who(chosen: list[Record], records: list[Record]) -> str:
-    """Some of the runs: by seed if they are the same seeds of all arms, else by arm."""
+    """Name some of the runs: by seed if they are the same seeds of all arms, else by arm."""
     some, every = _seeds(chosen), _seeds(records)
     first = next(iter(some.values()))
     if some.keys() == every.keys() and all(seeds == first for seeds in some.values()):
@@ -104,7 +104,7 @@ def _seeds(records: list[Record]) -> dict[str, list[int]]:
 
 
 def seed_words(seeds: list[int]) -> str:
-    """Seeds as text, those in a row as from and to.
+    """Write seeds as text; consecutive ones become a range.
 
     >>> seed_words([0, 1, 2, 5]), seed_words([3])
     ('seeds 0 to 2, 5', 'seed 3')

@@ -1,4 +1,4 @@
-"""How many seeds an arm would decide a claim, if what is estimated is the truth."""
+"""Computes how many seeds an arm would decide a claim, if the estimate is the truth."""
 
 import math
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ POWER = 0.8
 MOST_SEEDS = 1000
 
 Distances = Sequence[tuple[float, float]]
-"""What an interval must tell from zero: how far it is from there, and its standard deviation for
-one seed an arm."""
+"""The quantities that an interval must distinguish from zero: each one's distance, and its standard
+deviation with one seed an arm."""
 
 
 def power(distances: Distances, freedom: float, n: int, level: float) -> float:
-    """The chance that n seeds an arm tell all distances from zero, each to its own side.
+    """Return the chance that n seeds an arm distinguish all distances from zero, on the right side.
 
-    One minus the chances that any of them fails, which are exact (noncentral t); for the two bounds
-    of an equivalence test that is its power, but for less than a point where it is above a half.
+    It is one minus the sum of each one's chance to fail, which is exact (noncentral t). For the two
+    bounds of an equivalence test it is off by less than a point if the power is above a half.
 
     Args:
-        distances: from zero.
-        freedom: degrees of freedom for each seed an arm less one.
-        n: seeds an arm.
-        level: of the interval, which is to leave zero outside.
+        distances: as `Distances`.
+        freedom: degrees of freedom per n - 1.
+        n: the number of seeds an arm.
+        level: the level of the interval that must exclude zero.
 
     >>> round(power([(1.0, 1.0)], 1.0, 10, 0.95), 3)  # Cohen 1988: 10 differences, d = 1
     0.803
@@ -42,7 +42,7 @@ def power(distances: Distances, freedom: float, n: int, level: float) -> float:
 def seeds_to_decide(
     distances: Distances, freedom: float, level: float, at_least: int = 2
 ) -> int | None:
-    """The fewest seeds an arm whose power is 80%; None where more than 1000 would be needed."""
+    """Return the fewest seeds an arm with 80% power; None if more than 1000 would be needed."""
     if not distances or any(not distance or math.isnan(distance) for distance, _ in distances):
         return None
     low, high = max(2, at_least) - 1, MOST_SEEDS
@@ -56,7 +56,7 @@ def seeds_to_decide(
 
 
 def scaled(distances: Distances, degrees: float) -> tuple[Distances, Distances]:
-    """The distances with the deviations at both ends of their 95% interval (chi-square).
+    """Return the distances with the deviations at both ends of their 95% interval (chi-square).
 
     >>> near, far = scaled([(1.0, 1.0)], 4)
     >>> round(near[0][1], 2), round(far[0][1], 2)
@@ -68,7 +68,7 @@ def scaled(distances: Distances, degrees: float) -> tuple[Distances, Distances]:
 
 
 def between(ends: tuple[int | None, int | None]) -> str:
-    """A range of seeds in words.
+    """Write a range of seeds in words.
 
     >>> between((8, 62)), between((300, None)), between((None, None))
     ('8 to 62', '300 to over 1000', 'over 1000')

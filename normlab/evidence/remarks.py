@@ -1,7 +1,7 @@
-"""What a person remarks on an experiment's results, where numbers alone would mislead.
+"""Reads a person's remarks on an experiment's results, for where numbers alone would mislead.
 
 `remarks.yaml` lies beside an experiment's runs, or beside its published numbers. It is written by
-hand once something is known that the numbers do not show, and every report says it::
+hand when something is known that the numbers do not show. Every report says it::
 
     beware: The test voices are 12 dB quieter than those of the training.
     copy: WAV files of one archive
@@ -24,12 +24,12 @@ KEYS = ("beware", "copy", "withdrawn")
 
 @dataclass(frozen=True)
 class Remarks:
-    """What is known besides the numbers.
+    """Remarks on results.
 
     Attributes:
-        beware: what to know before reading them, in plain words; empty without.
-        copy: which copy of the data they are of; empty without.
-        withdrawn: a claim's words to the reason why its verdict no longer stands.
+        beware: what a reader must know before reading the numbers; empty if nothing.
+        copy: the copy of the data that was used; empty if not named.
+        withdrawn: for a claim's words the reason why its verdict no longer stands.
     """
 
     beware: str = ""
@@ -38,10 +38,10 @@ class Remarks:
 
 
 def read_remarks(folder: Path) -> Remarks:
-    """The remarks that lie in a folder; none if it holds no `remarks.yaml`.
+    """Read a folder's remarks; they are empty if it holds no `remarks.yaml`.
 
     Raises:
-        UserError: the file is not of that form.
+        UserError: the file has another form.
     """
     file = folder / REMARKS
     if not file.is_file():
@@ -71,7 +71,7 @@ def read_remarks(folder: Path) -> Remarks:
 
 
 def _is_text(found: Any, keys: tuple[str, ...], all_of_them: bool = False) -> bool:
-    """Whether it is a mapping in which those keys are text, or absent where they may be."""
+    """Whether a value is a mapping in which these keys hold text; they may be absent."""
     if not isinstance(found, dict) or (all_of_them and set(found) != set(keys)):
         return False
     return all(isinstance(found[key], str) for key in keys if key in found)

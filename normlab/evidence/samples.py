@@ -1,4 +1,4 @@
-"""The values of a measure, arm by arm, read from an experiment's records."""
+"""Gathers the values of a measure, arm by arm, from an experiment's records."""
 
 import json
 import math
@@ -19,19 +19,19 @@ class Sample:
     """One arm's values of one measure, in order of the seeds.
 
     Attributes:
-        name: the arm's.
-        seeds: those that have a value.
-        values: one a seed; where `censored`, the number that the value is known to exceed.
-        censored: whether so.
+        name: the arm's name.
+        seeds: the seeds that have a value.
+        values: one value a seed; if it is censored, the number that the value is known to exceed.
+        censored: for each value whether it is censored.
         planned: how many values the arm would have if every run were finished.
-        troubles: what became of the rest, and what entered by rule: "seed 3 diverged at step 12".
+        troubles: which runs have no value, or one by rule, and why: "seed 3 diverged at step 12".
         binary: whether every value is 0 or 1, so that their mean is a share.
         exact: whether the config alone settles the value, as it does the number of parameters.
-        grain: the least step between two values of the measure; 0 where it has none.
-        counted: whether it is a share of test examples, and the grain one of them.
-        unlearned: the seeds that did not learn, where the measure is of what was learned.
-        origins: for each value, what settles with which weights and batches its run began.
-        curves: for each value, all that its run's metrics ever were, but for the seconds.
+        grain: the least step between two values of the measure; 0 if it has none.
+        counted: whether the measure is a share of test examples, so that the grain is one example.
+        unlearned: the seeds that did not learn, if the measure is of something learned.
+        origins: for each value the settings that fix the weights and batches its run began with.
+        curves: for each value all metrics of its run, without the seconds.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Sample:
 
     @property
     def complete(self) -> bool:
-        """Whether every planned run has been made to its end."""
+        """Whether every planned run has a value."""
         return len(self) == self.planned
 
     def only(self, seeds: Iterable[int]) -> np.ndarray:
-        """The values of some seeds, in their order."""
+        """Select the values of some seeds, in their order."""
         place = {seed: index for index, seed in enumerate(self.seeds)}
         return self.values[[place[seed] for seed in seeds]]
 
@@ -124,9 +124,9 @@ def learned(record: Record) -> bool:
 
 
 def _grain(measure: Measure, values: np.ndarray) -> float:
-    """0 of losses and seconds; of other measures what the values show.
+    """Find the step between values: 0 for losses and seconds, else what the values show.
 
-    They show a step where they lie whole steps apart, the least of which is the step.
+    They show a step if all gaps are whole multiples of the smallest gap.
     """
     accuracies = [name.endswith("accuracy") for name in measure.metrics]
     if measure.definition.unit == "s" or (accuracies and not any(accuracies)):
@@ -138,7 +138,7 @@ def _grain(measure: Measure, values: np.ndarray) -> float:
 
 
 def _origin(record: Record) -> str:
-    """Data, model and training with the seed: alike in two runs, they begin and go on alike."""
+    """Write down data, model and training with the seed: runs that share them begin alike."""
     return json.dumps([record.config.get(key) for key in ("data", "model", "train")])
 
 
@@ -159,7 +159,7 @@ def _value(records: list[Record], measure: Measure) -> Value | None:
 
 
 def trouble(record: Record) -> str:
-    """What a run has to be told of besides its values, if anything."""
+    """Say what became of a run besides its value; empty if nothing."""
     seed, state = f"seed {record.seed}", record.state
     if state == "diverged":
         return f"{seed} diverged at step {record.status['diverged']['step']}"

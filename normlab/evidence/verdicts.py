@@ -1,11 +1,11 @@
-"""Claims judged: supported, refuted or undecided, by an interval and by nothing else.
+"""Judges claims: supported, refuted or undecided, by an interval and by nothing else.
 
 A claim is supported if the interval of its difference, ratio or mean lies wholly where the claim
 wants it, refuted if it lies wholly outside, and undecided otherwise; "matches within d" so is an
 equivalence test. The level is 95%, raised by Holm's rule for the number of claims in the file, so
-that the chance of one wrong verdict among all of them is at most 5%. Before any interval is
-looked at, a claim is undecided if a run is not finished, or if no arm learned enough. What makes an
-interval cover less than it says (`doubts.py`) stands with the verdict.
+that the chance of one wrong verdict among all of them is at most 5%. A claim is undecided
+without a look at an interval if a run is not finished, or if no arm learned enough. The verdict
+also says what makes an interval cover less than it should (`doubts.py`).
 """
 
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ Outcome = Literal["supported", "refuted", "undecided"]
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What became of a claim.
+    """The verdict on a claim.
 
     Attributes:
         claim: the claim.
@@ -38,14 +38,14 @@ class Verdict:
         why: in a sentence.
         registered: whether every run that it is judged by began with the claim already written.
         withdrawn: whether it was registered once and is no longer in the config.
-        contrast: what was measured, or None if a rule decided before that.
-        level: of the interval that decides, after Holm's rule.
+        contrast: the estimate with its interval; None if a rule decided before that.
+        level: the level of the interval that decides, after Holm's rule.
         p: the smallest 1 - level at which it would still be decided; 1 if a rule decided.
-        seeds: how many an arm would decide it if it is undecided and the estimate is the truth;
-            None if not known.
-        seeds_range: how many if the spread is the least or the greatest in its 95% interval; None
-            in the place of more than 1000.
-        arms: the values, left and right.
+        seeds: how many seeds an arm would decide an undecided claim if the estimate is the truth;
+            None if that is not known.
+        seeds_range: the same for the least and the greatest spread in its 95% interval; None
+            stands for more than 1000.
+        arms: the values of the left and the right arm.
         retracted: why a person withdrew what the numbers say (`normlab.evidence.remarks`); empty
             if it stands.
     """
@@ -65,12 +65,12 @@ class Verdict:
 
     @property
     def interval(self) -> Interval | None:
-        """That which decides."""
+        """The interval that decides."""
         return None if self.contrast is None else self.contrast.at(self.level)
 
     @property
     def standing(self) -> str:
-        """How the claim stands to the runs: registered, written after the fact, withdrawn."""
+        """Whether the claim was registered in time, written after the fact, or withdrawn."""
         if self.withdrawn:
             return "registered, then taken out of the config"
         return "registered before the first step" if self.registered else "written after the fact"
@@ -102,12 +102,12 @@ def _ever_written(runs: Runs) -> list[Claim]:
 
 
 def _file(runs: Runs, name: str) -> Path:
-    """Where an experiment keeps something; where it is published, all is in one file."""
+    """Return the file that holds a part of an experiment; published results have one for all."""
     return runs.path / (name if (runs.path / EXPERIMENT).exists() else PUBLISHED)
 
 
 def _weigh(claim: Claim, records: list[Record], withdrawn: bool = False) -> Verdict:
-    """Measure a claim; what the interval then says is for `_decide`."""
+    """Measure a claim; `_decide` then looks at the interval."""
     measure = claim.measured
     try:
         arms = [select(records, selector, measure.axis) for selector in claim.selectors]
@@ -146,7 +146,7 @@ def _stood(claim: Claim, records: list[Record]) -> bool:
 
 
 def _underfit(claim: Claim, arms: list[list[Record]]) -> str:
-    """Why the claim cannot be decided by these arms, if they have not learned enough."""
+    """Say why these arms cannot decide the claim, if they have not learned enough."""
     floor = claim.threshold
     if floor is None:
         return ""
@@ -161,9 +161,9 @@ def _underfit(claim: Claim, arms: list[list[Record]]) -> str:
 
 
 def _decide(weighed: list[Verdict]) -> list[Verdict]:
-    """Holm's rule: the clearest claim needs the highest level; the first unclear one ends it.
+    """Decide by Holm's rule: the clearest claim needs the highest level.
 
-    Those behind it stay undecided at its level, at which they are no clearer than it is.
+    The first unclear claim ends it; the claims behind it stay undecided at its level.
     """
     order = sorted(range(len(weighed)), key=lambda index: weighed[index].p)
     decided = list(weighed)

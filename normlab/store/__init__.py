@@ -1,1 +1,1 @@
-"""What lies on disk: runs, their records, published results. It reads without jax."""
+"""Runs on disk, their records and published results; nothing here needs jax to read them."""

@@ -1,9 +1,9 @@
-"""Checkpoints as they lie on disk, and whether they are what was saved.
+"""Reads checkpoints from disk and checks that they are what was saved.
 
-Beside the arrays lies a part in JSON: the seconds spent so far, a digest of every array, and one of
-that part itself. Beside the checkpoint lie digests of its files, so that orbax, which is loud about
-a broken file, is not given one. A checkpoint that an earlier normlab wrote has the seconds alone;
-there is nothing to hold it to, and it is restored as it is.
+Beside the arrays lies a part in JSON: the seconds spent so far, a digest of every array, and a
+digest of that part itself. Beside the checkpoint lie digests of its files, so that a broken file
+is found before orbax reads it. A checkpoint of an earlier normlab has the seconds alone and is
+restored unchecked.
 """
 
 import hashlib
@@ -20,17 +20,17 @@ from normlab.store.files import DamagedError, read_json
 from normlab.store.shapes import COUNT, TEXT
 
 CLOCK = {"train", "evaluate"}
-"""What the part in JSON holds in any case: seconds, by what they were spent on."""
+"""The part in JSON always holds these keys: seconds, by what they were spent on."""
 
 FILES, OF_FILES = "files.json", {"step": COUNT, "files": {...: TEXT}}
-"""Where the digests of the files are, and their shape."""
+"""The file with the digests of a checkpoint's files, and its shape."""
 
 
 def restore_anything(path: Path) -> dict[str, Any]:
-    """The newest state in a folder of checkpoints, as nested dictionaries of numpy arrays.
+    """Restore the newest state in a folder, as nested dictionaries of numpy arrays.
 
     Raises:
-        UserError: there is none, or it is not what was saved.
+        UserError: the folder holds no checkpoint, or the newest is not what was saved.
     """
     restored = None
     if path.is_dir():
@@ -44,7 +44,7 @@ def restore_anything(path: Path) -> dict[str, Any]:
 def restore_newest(
     manager: ocp.CheckpointManager, path: Path, how: ocp.args.StandardRestore
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The newest state, held to its digests, and the part in JSON."""
+    """Restore the newest state, check its digests, and return it with the part in JSON."""
     step = manager.latest_step()
     if step is None:
         return None
@@ -63,7 +63,7 @@ def restore_newest(
         state, about = restored["state"], restored["clock"]
     except MemoryError:
         raise
-    except Exception as error:  # orbax and its stores raise what they like of a broken file
+    except Exception as error:  # orbax raises errors of many kinds on a broken file
         found = f"it cannot be restored ({in_one_line(error, longest=200)})"
         raise DamagedError(folder, found, mend) from error
     wrong = _fault(state, about)
@@ -73,7 +73,7 @@ def restore_newest(
 
 
 def _fault(state: dict[str, Any], about: Any) -> str | None:
-    """What is wrong with a restored checkpoint; None where nothing can be said against it."""
+    """Say what is wrong with a restored checkpoint; None if nothing is."""
     if not isinstance(about, dict) or not about.keys() >= CLOCK:
         return "its part in JSON lacks the seconds spent"
     if about.keys() == CLOCK:  # an earlier normlab wrote it
@@ -89,7 +89,7 @@ def _fault(state: dict[str, Any], about: Any) -> str | None:
 
 
 def digests_of_files(folder: Path) -> dict[str, str]:
-    """A digest of every file below a folder, by its path there."""
+    """Digest every file below a folder, by its path there."""
     return {
         file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()[:32]
         for file in sorted(folder.rglob("*"))
@@ -98,7 +98,7 @@ def digests_of_files(folder: Path) -> dict[str, str]:
 
 
 def digests(tree: Any) -> dict[str, str]:
-    """A digest of every array of a tree, of its dtype and shape too; by its path in the tree.
+    """Digest every array of a tree with its dtype and shape, by its path in the tree.
 
     >>> list(digests({"params": {"bias": np.zeros(2)}, "opt_state": (np.ones(1),)}))
     ['opt_state/0', 'params/bias']
@@ -116,5 +116,5 @@ def _digest(array: np.ndarray) -> str:
 
 
 def digest_of(about: dict[str, Any]) -> str:
-    """A digest of a part in JSON."""
+    """Digest the part in JSON."""
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]

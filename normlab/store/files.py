@@ -1,7 +1,7 @@
-"""One careful reader of the small files that normlab writes: JSON, YAML, lines of JSON.
+"""Reads the small files that normlab writes (JSON, YAML, lines of JSON) with care.
 
-Whatever is wrong with a file is told as a `DamagedError` with its path and the mend, never as an
-error of a parser: a file that was cut, changed, or is not there though others say that it is.
+A file that was cut or changed, or that is missing though others name it, raises `DamagedError`
+with its path and the mend, never an error of a parser.
 """
 
 import json
@@ -15,7 +15,7 @@ from normlab.errors import UserError
 from normlab.store.shapes import Shape, fault
 
 DEEPEST = 30
-"""Levels within each other; what normlab writes has fewer than ten."""
+"""A file may have so many nested levels; normlab writes fewer than ten."""
 
 _YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # an eighth of the other's time
 
@@ -24,8 +24,9 @@ class DamagedError(UserError):
     """A file is not as normlab wrote it.
 
     Attributes:
-        file: which.
+        file: the damaged file.
         found: what is wrong with it.
+        mend: what can be done about it.
     """
 
     def __init__(self, file: Path, found: str, mend: str):
@@ -37,7 +38,7 @@ class DamagedError(UserError):
 
 
 def read_bytes(file: Path, mend: str) -> bytes | None:
-    """What a file holds; None where there is none.
+    """Read a file's bytes; None if there is no such file.
 
     Raises:
         DamagedError: it cannot be read.
@@ -51,7 +52,7 @@ def read_bytes(file: Path, mend: str) -> bytes | None:
 
 
 def read_json(file: Path, shape: Shape, mend: str) -> Any:
-    """What a file of JSON holds; None where there is none.
+    """Read a file of JSON; None if there is no such file.
 
     Raises:
         DamagedError: it is not JSON, or not of this shape.
@@ -61,7 +62,7 @@ def read_json(file: Path, shape: Shape, mend: str) -> Any:
 
 
 def as_json(file: Path, content: bytes, shape: Shape, mend: str) -> Any:
-    """What a file of JSON holds whose content has been read.
+    """Parse the content of a file of JSON.
 
     Raises:
         DamagedError: it is not JSON, or not of this shape.
@@ -70,7 +71,7 @@ def as_json(file: Path, content: bytes, shape: Shape, mend: str) -> Any:
 
 
 def as_yaml(file: Path, content: bytes, shape: Shape, mend: str) -> Any:
-    """What a file of YAML holds whose content has been read.
+    """Parse the content of a file of YAML.
 
     Raises:
         DamagedError: it is not YAML, or not of this shape.
@@ -92,20 +93,20 @@ def _as(parse: Callable[[str], Any], file: Path, content: bytes, shape: Shape, m
 def read_lines(
     file: Path, content: bytes, shape: Shape, mend: str, torn: bool
 ) -> list[dict[str, Any]]:
-    """The rows of a file of lines of JSON, in order.
+    """Parse a file of lines of JSON into rows, in order.
 
     Args:
-        file: which it is.
-        content: what it holds.
-        shape: of every row.
-        mend: what can be done if it is damaged.
-        torn: whether a last line without its end, as a crash leaves one, is left out.
+        file: the file, for the message.
+        content: its content.
+        shape: the shape of every row.
+        mend: what can be done if the file is damaged.
+        torn: whether a last line without an end, as a crash leaves one, is left out.
 
     Raises:
         DamagedError: a line is not JSON, or not of this shape.
     """
     lines = content.split(b"\n")
-    last = lines.pop()  # nothing, unless the last line has no end
+    last = lines.pop()  # empty, unless the last line has no end
     rows = []
     for number, line in enumerate([*lines, last] if last and not torn else lines, start=1):
         try:
@@ -122,10 +123,10 @@ def read_lines(
 
 
 def parsed(content: bytes, parse: Callable[[str], Any]) -> Any:
-    """A text parsed.
+    """Parse a text.
 
     Raises:
-        ValueError: whatever is wrong with it, in words.
+        ValueError: something is wrong with the text; the message says what.
     """
     try:
         text = content.decode("utf-8")
@@ -135,7 +136,7 @@ def parsed(content: bytes, parse: Callable[[str], Any]) -> Any:
         # YAML nests by indentation; in JSON the brackets tell, and few files have so many.
         may_be = parse is not json.loads or text.count("[") + text.count("{") > DEEPEST
         deep = may_be and _is_deeper(found, DEEPEST)
-        if "\\u" in text:  # half of a pair of surrogates can be read, and not written
+        if "\\u" in text:  # half a pair of surrogates can be read but not written
             json.dumps(found, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         deep, found = True, None

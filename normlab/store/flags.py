@@ -1,4 +1,4 @@
-"""Settings of a process that change a run's numbers, and what a record tells of them."""
+"""Settings of a process that change a run's numbers, read from its provenance."""
 
 from typing import Any
 
@@ -28,19 +28,19 @@ JAX_SETTINGS = {
     "jax_use_magma": "auto",
     "jax_use_shardy_partitioner": "True",
 }
-"""Of `jax.config`, with the defaults of jax 0.10 to 0.12; what a version does not have is left out.
-The other settings say where things lie, what is logged and what is checked."""
+"""Settings of `jax.config` with the defaults of jax 0.10 to 0.12; a version may lack some of them.
+All other settings say where things lie, what is logged and what is checked."""
 
 VARIABLES = (
     "XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG"
 )  # fmt: skip
-"""Of the environment: options of compilers, TF32, and whether sums are in a fixed order."""
+"""Environment variables: options of compilers, TF32, and whether sums have a fixed order."""
 
 OPTIONS, TUNING, UNSET = "compiler options", "NORMLAB_TUNING", "unset"
 
 
 def unusual(proof: dict[str, Any]) -> dict[str, str]:
-    """Those that a record tells of and that are not jax's and normlab's defaults."""
+    """List the recorded settings that are not the defaults of jax and normlab."""
     usual = {**JAX_SETTINGS, TUNING: "on"}
     return {
         name: value
@@ -50,7 +50,7 @@ def unusual(proof: dict[str, Any]) -> dict[str, str]:
 
 
 def recorded(proof: dict[str, Any]) -> dict[str, str]:
-    """The settings that a record of provenance tells of; an older one knows less of them."""
+    """List the settings in a record of provenance; an older record has fewer."""
     if "flags" in proof:
         return proof["flags"]
     environment = proof.get("environment", {})
@@ -62,7 +62,7 @@ def recorded(proof: dict[str, Any]) -> dict[str, str]:
 
 
 def options(text: str) -> str:
-    """Options in one order, without those that only say what to write down and where.
+    """Sort compiler options and leave out those that only say what to dump and where.
 
     >>> options("--xla_b=2 --xla_dump_to=/tmp --xla_a=1")
     '--xla_a=1 --xla_b=2'
@@ -71,7 +71,7 @@ def options(text: str) -> str:
 
 
 def without_folders(name: str, value: str) -> str:
-    """A setting without what names a folder of this machine; empty if nothing is left.
+    """Drop the words of a setting that name a folder of this machine.
 
     >>> without_folders("XLA_FLAGS", "--xla_x=/home/me --xla_y")
     '--xla_y'

@@ -1,6 +1,6 @@
-"""What each file in a run's and in an experiment's folder holds, as shapes.
+"""The shapes of the files in a run's folder and in an experiment's.
 
-Named are the keys that something reads; files of other versions of normlab may have more.
+They name the keys that are read; files of other versions of normlab may have more.
 """
 
 import re
@@ -17,14 +17,14 @@ from normlab.store.shapes import (
     TEXT,
     TRUTH,
     WHOLE,
-    Leaf,
+    Single,
     one_of,
 )
 
 STATES = ("new", "running", "interrupted", "failed", "diverged", "done")
 
-PID = Leaf("a process's number", lambda value: COUNT.fits(value) and value < 2**31)
-DIGEST = Leaf(
+PID = Single("a process's number", lambda value: COUNT.fits(value) and value < 2**31)
+DIGEST = Single(
     "hexadecimal digits", lambda value: TEXT.fits(value) and bool(re.fullmatch("[0-9a-f]+", value))
 )
 
@@ -56,7 +56,7 @@ RESULT = {
         "diverged": STATUS["diverged?"],
     },
 }
-"""What the status of a run with a result has in any case."""
+"""The status of a run with a result always has these keys."""
 
 METRICS_ROW = {
     "step": COUNT,
@@ -69,7 +69,7 @@ METRICS_ROW = {
 
 
 def _are_values(value: Any) -> bool:
-    """Numbers, or null for what is not finite: one, a list of them, or lists of equal length."""
+    """Whether a value is a number, a list of them, or lists of equal length; null is not finite."""
     if not isinstance(value, list):
         return value is None or NUMBER.fits(value)
     if any(isinstance(one, list) for one in value):
@@ -84,14 +84,14 @@ PROBES_ROW = (
         "probe": TEXT,
         "quantity": TEXT,
         "layers": ([TEXT], None),
-        "values": Leaf("numbers", _are_values),
+        "values": Single("numbers", _are_values),
     },
     {"step": COUNT, "probe": TEXT, "error": TEXT},
 )
 
 
 def fits_layers(row: dict[str, Any]) -> bool:
-    """Whether a row of probes has a value for each layer, if it has layers."""
+    """Whether a row of probes that has layers has a value for each."""
     if not row.get("layers"):
         return True
     return isinstance(row["values"], list) and len(row["values"]) == len(row["layers"])
@@ -105,14 +105,14 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | bool | float) or WHOLE.fits(value)
 
 
-_PLAIN = Leaf("text, numbers, lists and mappings", _is_plain)
+_PLAIN = Single("text, numbers, lists and mappings", _is_plain)
 
 RESOLVED = {"train?": {"seed?": WHOLE, "batch_size?": COUNT, "epochs?": COUNT}, ...: _PLAIN}
 """A resolved config: sections."""
 
 _TEXTS = {...: (TEXT, None)}
 
-_POSITIVE = Leaf("a positive whole number", lambda value: COUNT.fits(value) and value > 0)
+_POSITIVE = Single("a positive whole number", lambda value: COUNT.fits(value) and value > 0)
 
 PROVENANCE = [
     {
@@ -140,7 +140,7 @@ PROVENANCE = [
         },
     }
 ]
-"""What can be shown; the very first versions noted less."""
+"""These keys can be shown; the very first versions of normlab wrote fewer."""
 
 PROOF = {
     "versions": ANYTHING,
@@ -150,7 +150,7 @@ PROOF = {
     "environment": ANYTHING,
     "data": dict.fromkeys(("fingerprint", "classes", "train_examples", "test_examples"), ANYTHING),
 }
-"""What each record of provenance has in any case where runs are compared."""
+"""Every record of provenance must have these keys before runs are compared."""
 
 _SELECTOR = (TEXT, {...: SCALAR})
 
@@ -167,7 +167,7 @@ CLAIM = {
 
 CLAIMS = [CLAIM]
 
-_NAME = Leaf(
+_NAME = Single(
     "a folder's name",
     lambda value: TEXT.fits(value) and not set(value) & set("/\\\0") and value.strip(".") != "",
 )

@@ -1,4 +1,4 @@
-"""How runs show themselves in a notebook: as HTML, and as pandas frames where pandas is there."""
+"""Shows runs in a notebook: as HTML, and as pandas frames where pandas is installed."""
 
 from collections.abc import Iterable
 from html import escape
@@ -9,11 +9,11 @@ from normlab.errors import UserError
 from normlab.store.record import Record
 
 WIDTH, HEIGHT = 90, 22
-"""Of a sparkline, in pixels."""
+"""The size of a sparkline, in pixels."""
 
 
 def to_frame(rows: list[dict[str, Any]]) -> Any:
-    """A pandas DataFrame.
+    """Make a pandas DataFrame of rows.
 
     Raises:
         UserError: pandas is not installed.
@@ -26,7 +26,7 @@ def to_frame(rows: list[dict[str, Any]]) -> Any:
 
 
 def last_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """For every run: arm, seed, axes, state, its last metrics, and its folder."""
+    """List for every run its arm, seed, axes, state, last metrics and folder."""
     return [
         _place(record)
         | {"state": record.state}
@@ -37,12 +37,12 @@ def last_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
 
 
 def all_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """Every row of metrics of every run, with the run's arm, seed and axes."""
+    """List every row of metrics of every run, with the run's arm, seed and axes."""
     return [_place(record) | row for record in records for row in record.metrics]
 
 
 def probe_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """Every number that probes saw: arm, seed, axes, step, probe, quantity, layer, index, value."""
+    """List every number that probes saw, with arm, seed, axes, step, quantity, layer and index."""
     return [
         _place(record) | number
         for record in records
@@ -56,7 +56,7 @@ def _place(record: Record) -> dict[str, Any]:
 
 
 def numbers(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The numbers of one row of probes, each with its layer and its place in a list, if any.
+    """List the numbers of one row of probes, each with its layer and its place in a list.
 
     >>> row = {"step": 0, "probe": "p", "quantity": "q", "layers": ["a", "b"], "values": [1, 2]}
     >>> numbers(row)[1]
@@ -78,7 +78,7 @@ def numbers(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def to_html(path: Path, about: dict[str, Any], records: Iterable[Record]) -> str:
-    """One line a run: arm, seed, state, test accuracy as a curve and at last."""
+    """Make a table with a line a run: arm, seed, state, last test accuracy, and its curve."""
     lines = []
     for record in records:
         values = [row["test_accuracy"] for row in record.metrics if "test_accuracy" in row]
@@ -95,7 +95,7 @@ def to_html(path: Path, about: dict[str, Any], records: Iterable[Record]) -> str
 
 
 def sparkline(values: list[float]) -> str:
-    """Values between 0 and 1 as a small curve, in SVG.
+    """Draw values between 0 and 1 as a small curve, in SVG.
 
     >>> sparkline([])
     ''

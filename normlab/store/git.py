@@ -1,4 +1,4 @@
-"""What git says of a folder: the commit that it is at, and whether anything differs from it."""
+"""Asks git for the commit of a folder, and for what differs from that commit."""
 
 import hashlib
 import os
@@ -6,19 +6,19 @@ import subprocess
 from pathlib import Path
 
 SECONDS = 10
-"""After which a call of git is given up."""
+"""A call of git is given up after so many seconds."""
 MOST_BYTES = 64 * 2**20
-"""Of files that git does not know: those beyond it count by their name and size."""
+"""Files that git does not know are read up to so many bytes; the rest count by name and size."""
 
 UNKNOWN = "unknown"
-"""Stands for the hash of changes that git could not list in time."""
+"""This stands for the hash of changes that git could not list in time."""
 
 
 def git_state(*folders: Path) -> dict[str, str] | None:
-    """The commit that folders are at, and a hash of what differs from it.
+    """Return the commit of folders, and a hash of what differs from it.
 
-    Files that git does not know count, unless git is told to ignore them. What lies elsewhere in
-    the repository does not.
+    Files that git does not know count, unless git is told to ignore them. Files elsewhere in
+    the repository do not.
 
     Args:
         folders: of one repository.
@@ -45,7 +45,7 @@ def git_state(*folders: Path) -> dict[str, str] | None:
 
 
 def last_commit(file: Path) -> str | None:
-    """The commit that holds a file as it is now; None if none does, or outside git."""
+    """Return the commit that holds a file as it is now; None if there is none."""
     folder = file.parent
     changed = _git(folder, "status", "--porcelain", "--", file.name)
     if changed is None or changed.strip():
@@ -55,7 +55,7 @@ def last_commit(file: Path) -> str | None:
 
 
 def _changes(here: Path, paths: list[str]) -> str | None:
-    """A hash of what differs; empty if nothing does, None if git does not tell."""
+    """Hash what differs; empty if nothing does, None if git fails."""
     known = _git(here, "diff", "--binary", "--no-ext-diff", "--no-textconv", "HEAD", "--", *paths)
     listed = _git(
         here, "ls-files", "--others", "--exclude-standard", "--full-name", "-z", "--", *paths
@@ -81,7 +81,7 @@ def _changes(here: Path, paths: list[str]) -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> bytes | None:
-    """What git prints; None where it fails, is not installed or takes too long."""
+    """Return what git prints; None if it fails, is not installed or takes too long."""
     # Within a hook git's own variables name another repository.
     others = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment = {**others, "GIT_OPTIONAL_LOCKS": "0"}

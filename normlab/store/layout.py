@@ -1,4 +1,4 @@
-"""The names of what lies in a run's and in an experiment's folder."""
+"""The names of the files in a run's folder and in an experiment's."""
 
 CONFIG, METRICS, STATUS = "config.yaml", "metrics.jsonl", "status.json"
 PROBES = "probes.jsonl"
@@ -7,7 +7,7 @@ EXPERIMENT, CLAIMS = "experiment.json", "claims.json"
 PUBLISHED, PUBLISHED_PROVENANCE = "metrics.json", "provenance.json"
 
 FINISHED = ("done", "diverged")
-"""States in which a run has its result. The others: new, running, interrupted, failed."""
+"""A run in one of these states has its result. The others are new, running, interrupted, failed."""
 
 DAMAGED = "damaged"
-"""The state of a run one of whose files is not as it was written; no file says so of itself."""
+"""A run has this state if one of its files is not as it was written; no status says it."""

@@ -1,4 +1,4 @@
-"""Runs read from disk: a run's folder, an experiment's, or a published one."""
+"""Loads a run's folder, an experiment's, or a published one."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from normlab.store.runs import Runs
 
 
 def load(path: str | Path) -> Run | Runs:
-    """A run's folder, or an experiment's (as published, too), read from disk.
+    """Load a run or an experiment from its folder; a published experiment too.
 
     Raises:
-        UserError: the folder is neither.
+        UserError: the folder holds neither.
     """
     folder = Path(path)
     if (folder / layout.CONFIG).is_file():
@@ -35,7 +35,7 @@ def load(path: str | Path) -> Run | Runs:
 
 
 def _by_itself(folder: Path) -> Run:
-    """A run of which only its status says what it is."""
+    """Load a run without its experiment; its status says arm and seed."""
     try:
         status = Run(folder).status
     except DamagedError:
@@ -44,10 +44,10 @@ def _by_itself(folder: Path) -> Run:
 
 
 def load_runs(path: str | Path) -> Runs:
-    """An experiment from its folder.
+    """Load an experiment from its folder.
 
     Raises:
-        UserError: it is none.
+        UserError: the folder is not an experiment's.
     """
     found = load(path)
     if not isinstance(found, Runs):

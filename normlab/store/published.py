@@ -1,8 +1,8 @@
-"""Finished runs made small enough to commit: their numbers as two files, read back as runs.
+"""Published results: the numbers of finished runs in two files that are small enough to commit.
 
-`metrics.json` holds the experiment, its claims and what became of every run; `provenance.json` what
-they were made with. Neither names a computer or a folder of it. `load` reads such a folder like
-that of the runs themselves, so reports, verdicts and pictures need no checkpoint and no second way.
+`metrics.json` holds the experiment, its claims and what every run came to; `provenance.json` holds
+what the runs were made with. Neither names a computer or its folders. `load` reads such a folder
+as it reads an experiment's own, so reports, verdicts and pictures have one way for both.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from normlab.store.shapes import fault
 from normlab.store.writing import write_atomically
 
 DIGITS = 6
-"""Significant ones, of every number."""
+"""Every number is kept with so many significant digits."""
 
 MEND = "restore it as it was committed, or publish the runs again"
 
@@ -36,7 +36,7 @@ KEPT_OF_PROVENANCE = (
     "versions", "platform", "processor", "cpus", "cores", "machine_kind", "devices", "environment",
     "flags", "set_by_normlab", "claims", "at_once", "git", "own_code", "data",
 )  # fmt: skip
-"""What is kept of a run's status, and of its provenance."""
+"""These keys of a run's status and of its provenance are published."""
 
 
 def write_published(
@@ -46,14 +46,14 @@ def write_published(
     rows: Callable[[Rows], Rows] = list,
     probes: Callable[[Rows], Rows] = list,
 ) -> None:
-    """Write the two files.
+    """Write an experiment's two files.
 
     Args:
         runs: an experiment whose runs are finished.
-        folder: where to; it is made.
-        more: to be known of the experiment besides what its own folder says.
-        rows: which rows of a run's metrics to keep.
-        probes: which rows of what its probes saw.
+        folder: where the files go; it is made.
+        more: facts about the experiment that its own folder does not hold.
+        rows: chooses the rows of a run's metrics that are kept.
+        probes: chooses the rows of what its probes saw.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = _within(runs.about.get("config") or "")
@@ -73,7 +73,7 @@ def write_published(
 
 
 def read_published(folder: Path) -> Runs:
-    """An experiment from the two files."""
+    """Read an experiment from its two files."""
     parts, provenance = (
         read_json(folder / name, shape, MEND)
         for name, shape in (
@@ -97,10 +97,10 @@ def read_published(folder: Path) -> Runs:
 
 
 def _check(file: Path, line: dict[str, Any], proofs: int) -> None:
-    """Hold the parts of a published run to each other.
+    """Check the parts of a published run against each other.
 
     Raises:
-        DamagedError: they are not of one run.
+        DamagedError: they do not belong to one run.
     """
     status, steps = line["status"], line["metrics"].get("step", [])
     if status["state"] not in FINISHED:
@@ -193,7 +193,7 @@ def _proof(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _within(config: str) -> str:
-    """The config's path from the folder that experiments are run in."""
+    """Give a config's path from the folder in which experiments are run."""
     parts = Path(config).parts
     return "/".join(parts[parts.index("configs") :] if "configs" in parts else parts[-1:])
 
@@ -214,7 +214,7 @@ def _summary(runs: Runs) -> dict[str, Any]:
 
 
 def minutes(runs: Runs) -> float:
-    """How long runs and trials took; of those made together each has its share."""
+    """Add up how long runs and trials took; runs made at once have a share of the time each."""
     total, compiled = 0.0, {}
     for run in (*runs.runs, *runs.trials):
         status = run.status
@@ -227,7 +227,7 @@ def minutes(runs: Runs) -> float:
 
 
 def rounded(value: Any) -> Any:
-    """With so many significant digits, and null for what is not finite.
+    """Round every number to `DIGITS` significant digits; what is not finite becomes null.
 
     >>> rounded({"loss": [1.23456789, float("nan")], "step": 123456789})
     {'loss': [1.23457, None], 'step': 123456789}
@@ -242,7 +242,7 @@ def rounded(value: Any) -> Any:
 
 
 def _text(parts: dict[str, Any]) -> str:
-    """JSON with a line for each run, so that a difference shows which it is."""
+    """Write JSON with a line for each run, so that a diff shows which run has changed."""
 
     def lines(found: Iterable[Any]) -> str:
         dumped = (json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in found)

@@ -1,8 +1,8 @@
-"""A run's folder read with care: each file by itself, and held to what the others say of it.
+"""Reads a run's folder with care: checks each file by itself and against the others.
 
-A finished run's status holds digests of its files and of itself. Of one that was finished before
-there were digests, the last row of metrics is held to the step in the status. Only the last line of
-an unfinished run may be torn, by a crash.
+A finished run's status holds digests of its files and of itself. A run that was finished before
+there were digests is checked by the step of its last row. Only an unfinished run may have a torn
+last line, left by a crash.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from normlab.store.layout import CONFIG, FINISHED, METRICS, PROBES, PROVENANCE, 
 from normlab.store.shapes import Shape, fault
 
 DIGESTED = (CONFIG, METRICS, PROBES, PROVENANCE)
-"""What does not change any more once a run is finished."""
+"""These files do not change any more once a run is finished."""
 
 Rows = list[dict[str, Any]]
 
 
 class Whole(NamedTuple):
-    """What a run's files hold, all read at once."""
+    """The contents of a run's files, all read at once."""
 
     status: dict[str, Any]
     metrics: Rows
@@ -32,7 +32,7 @@ class Whole(NamedTuple):
 
 
 def read_whole(path: Path) -> Whole:
-    """A run's files but the config, which is only held to its digest.
+    """Read a run's files except the config, of which only the digest is checked.
 
     Raises:
         DamagedError: a file is not what was written, or lacks what the others say is there.
@@ -55,7 +55,7 @@ def read_whole(path: Path) -> Whole:
 
 
 def read_status(path: Path) -> dict[str, Any]:
-    """The status; of a folder without one, that of a new run."""
+    """Read the status; a folder without one is a new run."""
     status = read_json(path / STATUS, formats.STATUS, mend_of(path))
     if status is None:
         return {"state": "new"}
@@ -65,7 +65,7 @@ def read_status(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path, status: dict[str, Any]) -> dict[str, Any]:
-    """The resolved config."""
+    """Read the resolved config."""
     content = _content(path, CONFIG, status)
     if content is None:
         raise DamagedError(path / CONFIG, "it is missing", mend_of(path))
@@ -73,7 +73,7 @@ def read_config(path: Path, status: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_metrics(path: Path, status: dict[str, Any]) -> Rows:
-    """The rows of metrics, in order."""
+    """Read the rows of metrics, in order."""
     rows = _rows(path, METRICS, formats.METRICS_ROW, status)
     for number, (before, row) in enumerate(pairwise(rows), start=2):
         found = None
@@ -89,13 +89,13 @@ def read_metrics(path: Path, status: dict[str, Any]) -> Rows:
 
 
 def check_last_step(file: Path, rows: Rows, status: dict[str, Any], mend: str) -> None:
-    """Hold a finished run's last row to its status.
+    """Check a finished run's last row against its status.
 
     Raises:
         DamagedError: they are of different steps.
     """
     found, said = rows[-1]["step"] if rows else -1, status.get("step", 0)
-    # Every run ends with an evaluation, but for one that diverged after its last.
+    # Every run ends with an evaluation, except one that diverged after its last evaluation.
     if found != said if status["state"] == "done" else found > said:
         have = f"rows up to step {found}" if rows else "no rows"
         ended = f"its run is {status['state']} at step {said}"
@@ -103,7 +103,7 @@ def check_last_step(file: Path, rows: Rows, status: dict[str, Any], mend: str) -
 
 
 def read_probes(path: Path, status: dict[str, Any]) -> Rows:
-    """The rows of what probes saw, in order."""
+    """Read the rows of what probes saw, in order."""
     rows = _rows(path, PROBES, formats.PROBES_ROW, status)
     for number, row in enumerate(rows, start=1):
         if not formats.fits_layers(row):
@@ -113,7 +113,7 @@ def read_probes(path: Path, status: dict[str, Any]) -> Rows:
 
 
 def read_provenance(path: Path, status: dict[str, Any]) -> Rows:
-    """The records of provenance, in order."""
+    """Read the records of provenance, in order."""
     content = _content(path, PROVENANCE, status)
     if content is None:
         return []
@@ -121,7 +121,7 @@ def read_provenance(path: Path, status: dict[str, Any]) -> Rows:
 
 
 def sealed(path: Path, status: dict[str, Any]) -> dict[str, Any]:
-    """A finished run's status with the digests of its files as they lie there, and of itself."""
+    """Add to a finished run's status the digests of its files and of the status itself."""
     digests = {name: _digest(read_bytes(path / name, mend_of(path)) or b"") for name in DIGESTED}
     status = {**status, "digests": digests}
     return {**status, "digests": {**digests, STATUS: _digest_of(status)}}
@@ -134,7 +134,7 @@ def _rows(path: Path, name: str, shape: Shape, status: dict[str, Any]) -> Rows:
 
 
 def _content(path: Path, name: str, status: dict[str, Any]) -> bytes | None:
-    """What a file holds, held to its digest; None where there is none."""
+    """Read a file and check its digest; None if there is no such file."""
     content = read_bytes(path / name, mend_of(path))
     if _has_digests(status) and _digest(content or b"") != status["digests"].get(name):
         found = f"it is not as the run left it: its digest is not that in {STATUS}"
@@ -147,7 +147,7 @@ def _has_digests(status: dict[str, Any]) -> bool:
 
 
 def _digest_of(status: dict[str, Any]) -> str:
-    """That of a status itself, whatever the order of its keys."""
+    """Digest a status itself, whatever the order of its keys."""
     digests = {name: digest for name, digest in status["digests"].items() if name != STATUS}
     return _digest(json.dumps({**status, "digests": digests}, sort_keys=True).encode())
 
@@ -157,7 +157,7 @@ def _digest(content: bytes) -> str:
 
 
 def mend_of(path: Path) -> str:
-    """What can be done about a damaged file of a run's folder."""
+    """Say what can be done about a damaged file of a run's folder."""
     return (
         f"restore it from a copy, or delete the folder {path}, and `normlab run` with the same "
         "config makes the run anew"

@@ -1,6 +1,6 @@
-"""A run on disk.
+"""A run's folder on disk, and how it is read and written.
 
-A run's folder holds `config.yaml` (resolved; itself a config), `metrics.jsonl` (a row an
+A run's folder holds `config.yaml` (resolved; itself a config), `metrics.jsonl` (a row for each
 evaluation), `probes.jsonl` (a row for each quantity at each step looked at, if probes were on),
 `status.json`, `provenance.json` (one record for each time it was worked on), `checkpoints/`, and
 `error.txt` if it failed. Everything here reads and writes without jax.
@@ -25,7 +25,7 @@ from normlab.store.writing import append_rows, write_atomically, write_rows
 
 
 class RunBusyError(UserError):
-    """Another process is working on this run."""
+    """Another process is working on the run."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Run:
 
     @property
     def begun(self) -> bool:
-        """Whether there is anything of it yet."""
+        """Whether the run has been begun."""
         return (self.path / layout.CONFIG).exists()
 
     @property
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """`state`, `arm`, `seed`, and what the last process said at the end of its work."""
+        """`state`, `arm`, `seed`, and what the last process noted at the end of its work."""
         return reading.read_status(self.path)
 
     @property
@@ -70,10 +70,10 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, float | int]]:
-        """The rows of metrics in order; of an unfinished run without a last line torn by a crash.
+        """The rows of metrics, in order. A last line that a crash tore off is left out.
 
         Raises:
-            DamagedError: they are not what was written, as in `probes`, `status` and the others.
+            DamagedError: the file is not as it was written; the other properties raise it too.
         """
         return reading.read_metrics(self.path, self.status)
 
@@ -81,19 +81,19 @@ class Run:
     def probes(self) -> list[dict[str, Any]]:
         """What probes saw: `step`, `probe`, `quantity`, `layers`, `values`, in order.
 
-        With `layers` (their names, from input to output) there is a value for each; without them
-        `values` is a number, or a list. null stands for what was not finite. A row with an `error`
-        says why a probe has nothing of that step.
+        With `layers` (names, from input to output) there is a value for each layer; without them
+        `values` is a number or a list. null stands for a value that was not finite. A row with an
+        `error` says why a probe saw nothing at that step.
         """
         return reading.read_probes(self.path, self.status)
 
     @property
     def provenance(self) -> list[dict[str, Any]]:
-        """Where, when and with what the run was made: a record for each time it was worked on."""
+        """Where, when and with what the run was made: a record for each process."""
         return reading.read_provenance(self.path, self.status)
 
     def whole(self) -> reading.Whole:
-        """Status, metrics, provenance and probes at once, held to each other.
+        """Read status, metrics, provenance and probes, and check them against each other.
 
         Raises:
             DamagedError: a file is not what was written, or lacks what the others say is there.
@@ -136,11 +136,11 @@ class Run:
             yield
 
     def write_config(self, sections: dict[str, Any]) -> None:
-        """Write the resolved config; the run's name says that it is the one that may be there."""
+        """Write the resolved config; the run's name ends in its hash, so no other can be there."""
         write_atomically(self.path / layout.CONFIG, yaml.safe_dump(sections, sort_keys=False))
 
     def write_status(self, state: str, *, sealed: bool = False, **more: Any) -> None:
-        """Replace the status; `sealed`, of a finished run, with digests of all that it wrote."""
+        """Replace the status; a `sealed` one, of a finished run, holds digests of all its files."""
         status = {"state": state, "pid": os.getpid(), "host": platform.node(), **more}
         status = reading.sealed(self.path, status) if sealed else status
         write_atomically(self.path / layout.STATUS, json.dumps(status, indent=1))
@@ -159,9 +159,9 @@ class Run:
         append_rows(self.path / layout.PROBES, rows)
 
     def keep_rows_to(self, step: int) -> None:
-        """Drop the rows after `step`: the steps from there on are about to be made again.
+        """Drop the rows after `step`, because the steps from there on are about to be made again.
 
-        A row of metrics tells of the steps before it; what probes see at a step is seen again.
+        A row of metrics is about the steps before it. What probes see at `step` is seen again.
         """
         rows = [row for row in self.metrics if row["step"] <= step]
         write_rows(self.path / layout.METRICS, rows)

@@ -61,7 +61,7 @@ class Runs:
     @property
     def ever_claimed(self) -> list[dict[str, Any]]:
         """Every claim that ever stood in the config, those that were taken out of it too."""
-        if "ever_claimed" in self.about:  # where it is published
+        if "ever_claimed" in self.about:  # published results have it here
             return self.about["ever_claimed"]
         return known_claims(self.path)
 
@@ -102,7 +102,7 @@ def write_experiment(
     runs: Sequence[Run | Record],
     trials: Sequence[Run | Record] = (),
 ) -> None:
-    """Note which runs of a folder belong to the experiment as it is now."""
+    """Write down which runs of a folder belong to the experiment as it is now."""
     path.mkdir(parents=True, exist_ok=True)
     lists = {"runs": _places(runs), "trials": _places(trials)}
     write_atomically(path / layout.EXPERIMENT, json.dumps({**about, **lists}, indent=1))
@@ -114,9 +114,9 @@ def _places(runs: Sequence[Run | Record]) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold an experiment's folder: what is read within it is still so when it is written back.
+    """Hold an experiment's folder, so that nobody changes it between reading and writing back.
 
-    Whoever comes later waits. The lock goes with the process, even by kill -9.
+    A process that comes later waits. The lock goes with the process, even by kill -9.
     """
     path.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path / layout.LOCK):
@@ -124,7 +124,7 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def note_claims(path: Path, claims: list[dict[str, Any]]) -> None:
-    """Keep every claim that ever stood, so that one taken out of the config is not forgotten."""
+    """Keep every claim that ever stood in the config, so that a withdrawn one is not forgotten."""
     with alone(path):
         known = known_claims(path)
         new = [claim for claim in claims if claim not in known]
@@ -133,10 +133,10 @@ def note_claims(path: Path, claims: list[dict[str, Any]]) -> None:
 
 
 def known_claims(path: Path) -> list[dict[str, Any]]:
-    """Every claim that ever stood.
+    """Read every claim that ever stood in the config.
 
     Raises:
-        DamagedError: the record of them is not as it was formats.
+        DamagedError: the file is not as it was written.
     """
     mend = "restore it from a copy; without it, claims taken out of the config are forgotten"
     return read_json(path / layout.CLAIMS, formats.CLAIMS, mend) or []

@@ -1,8 +1,8 @@
-"""Shapes of what normlab writes to disk, and whether something read back has them.
+"""A small language for the shapes of files, and the check that a file has its shape.
 
-A shape is text, a number and the like (`TEXT`, `COUNT`, ...), `[shape]` for a list of such, a
-mapping of keys to shapes, or a tuple of shapes of which one must fit. A key that ends in "?" may be
-missing, and the key `...` stands for all keys that are not named; without it these may be anything.
+A shape is text, a number and the like (`TEXT`, `COUNT`, ...), `[shape]` for a list, a mapping
+of keys to shapes, or a tuple of shapes if any of them may fit. A key that ends in "?" may be
+missing. The key `...` stands for all keys that are not named; without it they may hold anything.
 """
 
 import math
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 LARGEST = 2**63
-"""Whole numbers from there on fit no array."""
+"""Larger whole numbers fit no array."""
 
 Shape = Any
 
 
 @dataclass(frozen=True)
-class Leaf:
-    """One value that holds no others."""
+class Single:
+    """The shape of a single value."""
 
     words: str
     fits: Callable[[Any], bool]
@@ -28,29 +28,29 @@ def _is_whole(value: Any) -> bool:
     return type(value) is int and abs(value) < LARGEST
 
 
-TEXT = Leaf("text", lambda value: type(value) is str)
-TRUTH = Leaf("true or false", lambda value: type(value) is bool)
-WHOLE = Leaf("a whole number", _is_whole)
-COUNT = Leaf("a whole number of at least 0", lambda value: _is_whole(value) and value >= 0)
-NUMBER = Leaf("a number", lambda value: type(value) is float or _is_whole(value))
-FINITE = Leaf("a finite number", lambda value: NUMBER.fits(value) and math.isfinite(value))
-SHARE = Leaf("a number from 0 to 1", lambda value: NUMBER.fits(value) and 0 <= value <= 1)
-AMOUNT = Leaf("a number of at least 0", lambda value: FINITE.fits(value) and value >= 0)
-ANYTHING = Leaf("anything", lambda value: True)
+TEXT = Single("text", lambda value: type(value) is str)
+TRUTH = Single("true or false", lambda value: type(value) is bool)
+WHOLE = Single("a whole number", _is_whole)
+COUNT = Single("a whole number of at least 0", lambda value: _is_whole(value) and value >= 0)
+NUMBER = Single("a number", lambda value: type(value) is float or _is_whole(value))
+FINITE = Single("a finite number", lambda value: NUMBER.fits(value) and math.isfinite(value))
+SHARE = Single("a number from 0 to 1", lambda value: NUMBER.fits(value) and 0 <= value <= 1)
+AMOUNT = Single("a number of at least 0", lambda value: FINITE.fits(value) and value >= 0)
+ANYTHING = Single("anything", lambda value: True)
 SCALAR = (TEXT, TRUTH, NUMBER, None)
 
 
-def one_of(*words: str) -> Leaf:
-    """One of some words."""
-    return Leaf(f"one of {', '.join(words)}", lambda value: type(value) is str and value in words)
+def one_of(*words: str) -> Single:
+    """The shape of a text that must be one of some words."""
+    return Single(f"one of {', '.join(words)}", lambda value: type(value) is str and value in words)
 
 
 def fault(value: Any, shape: Shape) -> str | None:
-    """What is wrong with a value, in words; None where it has the shape.
+    """Say what is wrong with a value, in words; None if it has the shape.
 
     Args:
         value: as JSON or YAML gives it.
-        shape: one that stays as it is; how it is checked is remembered.
+        shape: a shape that is not changed later; its check is kept for the next time.
 
     >>> fault({"step": 3}, {"step": COUNT, "arm?": TEXT}) is None
     True
@@ -58,7 +58,7 @@ def fault(value: Any, shape: Shape) -> str | None:
     "'steps[1]' must be a whole number of at least 0, found '4'"
     """
     if id(shape) not in _CHECKS:
-        _CHECKS[id(shape)] = shape, _check_of(shape)  # which keeps it, so that no other has its id
+        _CHECKS[id(shape)] = shape, _check_of(shape)  # keeps it, so its id stays its own
     return None if _CHECKS[id(shape)][1](value) else _explained(value, shape, "")
 
 
@@ -66,8 +66,8 @@ _CHECKS: dict[int, tuple[Shape, Callable[[Any], bool]]] = {}
 
 
 def _check_of(shape: Shape) -> Callable[[Any], bool]:
-    """Whether a value has the shape, and nothing else: a sweep has thousands of files."""
-    if isinstance(shape, Leaf):
+    """Compile a shape into a fast check, because a sweep has thousands of files."""
+    if isinstance(shape, Single):
         return shape.fits
     if isinstance(shape, list):
         inner = _check_of(shape[0])
@@ -100,11 +100,11 @@ def _name(key: str) -> str:
 
 
 def _explained(value: Any, shape: Shape, place: str) -> str | None:
-    if isinstance(shape, Leaf):
+    if isinstance(shape, Single):
         return None if shape.fits(value) else _mismatch(value, shape, place)
     if isinstance(shape, tuple):
         faults = [_explained(value, one, place) for one in shape]
-        # Where several may fit, the one of the value's own kind says best what is wrong.
+        # Of several shapes, the one of the value's own kind says best what is wrong.
         own = [f for f, one in zip(faults, shape, strict=True) if type(one) is type(value)]
         return None if None in faults else (*own, _mismatch(value, shape, place))[0]
     if shape is None:
@@ -132,20 +132,20 @@ def _mismatch(value: Any, shape: Shape, place: str) -> str:
 
 
 def words(shape: Shape) -> str:
-    """A shape for people.
+    """Describe a shape in words.
 
     >>> words(([TEXT], None))
     'a list or null'
     """
     if isinstance(shape, tuple):
         return " or ".join(map(words, shape))
-    if isinstance(shape, Leaf):
+    if isinstance(shape, Single):
         return shape.words
     return "null" if shape is None else "a list" if isinstance(shape, list) else "a mapping"
 
 
 def shown(value: Any) -> str:
-    """A value for people, in short.
+    """Show a value in a message, cut if it is long.
 
     >>> shown({"a": 1}), shown("x" * 100)[-3:]
     ('a mapping', '...')

@@ -1,4 +1,4 @@
-"""Lines of JSON and whole files, written so that a crash never costs more than a last line."""
+"""Writes rows and whole files so that a crash costs a last line at most."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def append_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Add rows, on disk before this returns."""
+    """Add rows to a file; they are on disk before this returns."""
     with file.open("a", encoding="utf-8") as handle:
         handle.write("".join(map(as_line, rows)))
         handle.flush()
@@ -17,12 +17,12 @@ def append_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def write_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Replace the rows, all at once."""
+    """Replace all rows of a file at once."""
     write_atomically(file, "".join(map(as_line, rows)))
 
 
 def as_line(row: dict[str, Any]) -> str:
-    """A row as a line."""
+    """Write a row as a line of JSON."""
     return json.dumps(row) + "\n"
 
 
