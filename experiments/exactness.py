@@ -1,8 +1,8 @@
 """How exact is each library's normaliser when the mean of the data is large?
 
-Prints, as Markdown, the largest error of the output against float64 over the largest output, for
-float32 input of several means and deviations; the gradient of the input likewise. Peers that are
-not installed are left out.
+The program prints, as Markdown, the largest error of the output against float64 over the largest
+output, for float32 input of several means and deviations, and the same for the gradient of the
+input. Peers that are not installed are left out.
 
 Command: python -m experiments.exactness
 """

@@ -1,4 +1,4 @@
-"""Commit what finished runs say: their results, and the pages that are made of all results.
+"""Writes the results of finished runs, and the pages that are made from all results.
 
 python -m experiments.publish runs/light runs/medical   # or nothing: pages and pictures anew
 """
@@ -26,7 +26,7 @@ from normlab.store.loading import load_runs
 
 README = HERE / "README.md"
 WORKERS = ("step_nets", "step_passes")
-"""Programs that others begin."""
+"""Programs that other programs start."""
 
 KINDS = "supported", "refuted", "undecided", "withdrawn"
 
@@ -35,20 +35,20 @@ OPENING = """\
 
 Each question is a config in `configs/`, with its claims registered before the first step; its
 results are in `results/QUESTION/`: a page, its figure, the numbers (`normlab report` and
-`normlab verdict` read them as they read runs) and what they were made with. A verdict is that of an
-interval (95%, corrected for the number of claims): supported, refuted, or undecided. Intervals are
-over seeds: they hold for other seeds of the same runs, and not for other learning rates, images or
-voices. A verdict that a later look did not bear out is withdrawn; its page says why, and what else
-to know before its numbers are read. All of it is small: hundreds of steps on thousands of examples.
+`normlab verdict` read them as they read runs) and what they were made with. A verdict comes from
+an interval (95%, corrected for the number of claims): supported, refuted or undecided. Intervals
+are over seeds: they hold for other seeds of the same runs, not for other learning rates, images or
+voices. A verdict that a later look did not confirm is withdrawn; its page says why, and what else to
+know before reading its numbers. All runs are small: hundreds of steps on thousands of examples.
 
 To run one again, type its command. `normlab agree runs/QUESTION experiments/results/QUESTION` lists
 what differs from what is committed here; `python -m experiments.publish runs/QUESTION` replaces
-that. [Which one should I use?](../docs/which.md) is made of all of them. This page is generated.
+it. [Which one should I use?](../docs/which.md) is made from all results. This page is generated.
 """
 
 
 def answer(question: Question) -> str:
-    """The sentence written by hand, where there is one, and the verdicts that claims have."""
+    """Answer a question: by the sentence written by hand if there is one, and by the verdicts."""
     counts = Counter(question.outcomes)
     kinds = [kind for kind in KINDS if counts[kind]]
     if "answer" in question.notes:
@@ -62,7 +62,7 @@ def answer(question: Question) -> str:
 
 
 def row(question: Question) -> list[str]:
-    """A question's line of the table."""
+    """Write a question's line of the table."""
     page = (
         f"[{question.runs.about['question'] or question.name}](results/{question.name}/results.md)"
     )
@@ -71,7 +71,7 @@ def row(question: Question) -> list[str]:
 
 
 def programs() -> list[list[str]]:
-    """The programs here that answer no question of a config: what each says of itself."""
+    """List the programs that answer no config's question, with their first paragraphs."""
     rows = []
     for file in sorted([*HERE.glob("*.py"), *HERE.glob("speed/*.py")]):
         text = file.read_text("utf-8")
@@ -83,7 +83,7 @@ def programs() -> list[list[str]]:
 
 
 def readme(found: list[Question]) -> str:
-    """`experiments/README.md`."""
+    """Write the text of `experiments/README.md`."""
     rows = {one.name: row(one) for one in found}
     for name in notes():
         if (ROOT / "configs" / f"{name}.yaml").is_file():
@@ -99,7 +99,7 @@ def readme(found: list[Question]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """The program."""
+    """Run the program."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("runs", nargs="*", type=Path, help="folders of runs, as runs/light")
     given = parser.parse_args(arguments)

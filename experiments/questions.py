@@ -1,4 +1,4 @@
-"""The questions and their committed results, for the programs that make pages of them."""
+"""Reads the questions and their committed results, for the programs that make pages of them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 ROOT, RESULTS, NOTES = HERE.parent, HERE / "results", HERE / "questions.yaml"
 
 SIZES = ("set", "depth", "width", "size")
-"""Of a network and of data: what a reader wants to know first."""
+"""The sizes of networks and data that a reader wants to know first."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Question:
     """One question with its committed results.
 
     Attributes:
-        name: of its config, and of the folder of its results.
-        runs: as they were published.
-        notes: what `questions.yaml` says of it.
+        name: the name of its config and of the folder of its results.
+        runs: the published runs.
+        notes: what `questions.yaml` says about it.
     """
 
     name: str
@@ -37,22 +37,22 @@ class Question:
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
-        """Of its claims."""
+        """The verdicts on its claims."""
         return judge(self.runs)
 
     @cached_property
     def remarks(self) -> Remarks:
-        """What is known of them besides the numbers."""
+        """A person's remarks on its results."""
         return read_remarks(self.runs.path)
 
     @property
     def outcomes(self) -> list[str]:
-        """Of its claims, in their order; "withdrawn" where a verdict no longer stands."""
+        """The outcomes of its claims, in order; "withdrawn" if a verdict no longer stands."""
         return [standing_of(verdict) for verdict in self.verdicts]
 
     @property
     def n(self) -> str:
-        """Runs an arm: "5", or "3 to 5"."""
+        """The number of runs an arm: "5", or "3 to 5"."""
         arms: dict[str, int] = {}
         for run in self.runs:
             arms[run.arm] = arms.get(run.arm, 0) + 1
@@ -61,7 +61,7 @@ class Question:
 
     @property
     def devices(self) -> str:
-        """What it was measured on, in words."""
+        """The devices that it was measured on, in words."""
         proofs = [proof for run in self.runs for proof in run.provenance]
         words = (
             f"{proof.get('cores', '?')} CPU cores" if device.startswith("cpu") else device
@@ -72,12 +72,12 @@ class Question:
 
     @cached_property
     def records(self) -> list[Record]:
-        """What its runs came to."""
+        """The records of its runs."""
         return self.runs.records()
 
     @property
     def setting(self) -> str:
-        """Network and data, where all runs have the same."""
+        """Network and data, as far as all runs share them."""
         words = []
         for section in ("model", "data"):
             every = [record.config[section] for record in self.records]
@@ -92,7 +92,7 @@ class Question:
 
     @property
     def budget(self) -> str:
-        """How long each run was trained, and how much went into its settings."""
+        """How long each run was trained, and how its settings were tuned."""
         steps = sorted({record.status["steps"] for record in self.records})
         words = f"{steps[0]:,} steps" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,} steps"
         tuning = self.runs.about.get("tuning")
@@ -104,17 +104,17 @@ class Question:
 
 
 def standing_of(verdict: Verdict) -> str:
-    """Its outcome, or "withdrawn"."""
+    """Return a verdict's outcome, or "withdrawn"."""
     return "withdrawn" if verdict.retracted else verdict.outcome
 
 
 def notes(file: Path = NOTES) -> dict[str, dict[str, Any]]:
-    """What is written by hand about each question."""
+    """Read what is written by hand about each question."""
     return {name: own or {} for name, own in yaml.safe_load(file.read_text("utf-8")).items()}
 
 
 def questions(results: Path = RESULTS, written: dict[str, Any] | None = None) -> list[Question]:
-    """Those that have results, in the order of `questions.yaml`; others after them, by name."""
+    """List the questions with results in the order of `questions.yaml`, then others by name."""
     written = notes() if written is None else written
     found = sorted(file.parent.name for file in results.glob(f"*/{PUBLISHED}"))
     order = [*(name for name in written if name in found), *(n for n in found if n not in written)]

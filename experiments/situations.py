@@ -1,4 +1,4 @@
-"""Where a reader of docs/which.md may stand, and which results speak of it."""
+"""The situations on docs/which.md, and the results that speak about each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ class Situation:
     """One heading of the page.
 
     Attributes:
-        heading: where the reader is.
-        question: the results that speak of it.
-        measure: by which arms are ranked.
-        higher: whether more of it is better, where the measure does not say.
+        heading: the situation in words.
+        question: the name of the question whose results speak about it.
+        measure: the measure that ranks the arms.
+        higher: whether more is better, if the measure does not say.
         choices: the axes whose values are what one chooses; the others make the settings.
     """
 
@@ -47,7 +47,7 @@ SITUATIONS = (
 )  # fmt: skip
 
 PRICED = "catalogue"
-"""Whose prices are shown."""
+"""The question whose prices are shown."""
 
 WORDS: dict[str, Callable[[Record], str]] = {
     "data.train_examples": lambda r: f"{r.data['train_examples']:,} training images",
@@ -59,7 +59,7 @@ WORDS: dict[str, Callable[[Record], str]] = {
     "batch_size": lambda r: f"batches of {r.config['train']['batch_size']}",
     "epochs": lambda r: f"{r.config['train']['epochs']} epochs",
 }  # fmt: skip
-"""How a setting is called that is not a name. (Of the training images some are held out.)"""
+"""Words for settings that are numbers. (Some of the training images are held out.)"""
 
 ELSEWHERE: dict[str, Callable[[Record], bool] | None] = {
     "GPUs and TPUs": lambda r: any(
@@ -72,4 +72,4 @@ ELSEWHERE: dict[str, Callable[[Record], bool] | None] = {
     "language models, detection, segmentation, generation, reinforcement learning": None,
     "fine-tuning of pretrained networks": None,
 }  # fmt: skip
-"""Where people also stand, and which runs would speak of it; None where normlab cannot ask yet."""
+"""Other situations, and which runs would speak about them; None if normlab cannot ask yet."""

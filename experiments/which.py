@@ -1,7 +1,7 @@
-"""Write docs/which.md: which normaliser to use, as far as the committed results know.
+"""Writes docs/which.md: which normaliser to use, as far as the committed results know.
 
-Everything on the page comes from `experiments/results/`. By situation it names the arms that may be
-the best there and those shown to be worse than another; where no arm was shown to be worse, or
+Everything on the page comes from `experiments/results/`. For each situation it names the arms that
+may be the best there and those shown to be worse than another. If no arm was shown to be worse, or
 nothing was measured, it says "not known".
 """
 
@@ -20,7 +20,7 @@ from normlab.store.record import Record
 
 PAGE = ROOT / "docs" / "which.md"
 FEWEST = 5
-"""Seeds an arm: of fewer, whose spread is hardly known, no arm is said to be the best or worse."""
+"""Arms with fewer seeds are not ranked, because their spread is hardly known."""
 
 NOT_KNOWN, NOTHING = "not known", "Not known: nothing was measured."
 WITHDRAWN = "Not known: every verdict on it was withdrawn, and its page says why."
@@ -44,7 +44,7 @@ begin with yours, not where to end.
 
 
 def page(found: list[Question]) -> str:
-    """`docs/which.md`."""
+    """Write the text of `docs/which.md`."""
     by_name = {question.name: question for question in found}
     lines = [OPENING]
     for situation in SITUATIONS:
@@ -58,7 +58,7 @@ def page(found: list[Question]) -> str:
 
 
 def section(situation: Situation, question: Question) -> list[str]:
-    """What one question's results say of a situation: a row for each setting, then its claims."""
+    """Write what a question's results say of a situation: a row a setting, then its claims."""
     measure, rows = Measure.parse(situation.measure), []
     judged = [
         verdict for verdict in question.verdicts if str(verdict.claim.measured) == str(measure)
@@ -89,7 +89,7 @@ def section(situation: Situation, question: Question) -> list[str]:
 def _by(
     records: list[Record], situation: Situation, *, of_choices: bool, but: str | None
 ) -> dict[str, list[Record]]:
-    """Runs by what one chooses, or by the setting."""
+    """Group runs by what a reader chooses, or by the setting."""
     found: dict[str, list[Record]] = {}
     for record in records:
         words = [
@@ -104,7 +104,7 @@ def _by(
 
 
 def _ranking(arms: dict[str, list[Record]], situation: Situation, measure: Measure) -> list[str]:
-    """Who may be the best, and who was shown to be worse."""
+    """List the arms that may be the best, and those shown to be worse."""
     higher = measure.higher_is_better if situation.higher is None else situation.higher
     samples = _known(arms, measure)
     if len(samples) < 2:
@@ -119,7 +119,7 @@ def _ranking(arms: dict[str, list[Record]], situation: Situation, measure: Measu
 
 
 def _known(arms: dict[str, list[Record]], measure: Measure) -> list[Sample]:
-    """The arms that have at least two values."""
+    """List the arms that have at least two values."""
     found = [sample(name, own, measure) for name, own in arms.items()]
     return [one for one in found if len(one) > 1]
 
@@ -131,7 +131,7 @@ def _shown(one: Sample) -> str:
 
 
 def prices(question: Question | None) -> list[str]:
-    """What the arms cost that were compared with most others, the cheapest first."""
+    """Write what the arms cost, the cheapest first."""
     if question is None:
         return [NOTHING]
     arms: dict[str, list[Record]] = {}
@@ -155,23 +155,25 @@ def prices(question: Question | None) -> list[str]:
 
 
 def _side_by_side(question: Question) -> str:
-    """That seconds are no timings, where runs were made at once."""
+    """Warn that seconds are rough if runs were made at once."""
     most = max(proof.get("at_once", 1) for run in question.runs for proof in run.provenance)
     return f" {most} runs were made at once, so the seconds are rough." if most > 1 else ""
 
 
+def link(question: Question) -> str:
+    """Link the page of a question's results from `docs/`."""
+    return f"[{question.name}](../experiments/results/{question.name}/results.md)"
+
+
 def evidence(question: Question) -> str:
-    """Where it stands, and how much it is."""
-    page = f"[{question.name}](../experiments/results/{question.name}/results.md)"
-    return f"{page}, n = {question.n} seeds an arm, {question.budget}, {question.setting}"
+    """Link a question's results, and say how much evidence they are."""
+    return f"{link(question)}, n = {question.n} seeds an arm, {question.budget}, {question.setting}"
 
 
 def _spoken_of(predicate: Callable[[Record], bool] | None, found: list[Question]) -> str:
-    """Where something was measured there; whether it decides anything, its page says."""
+    """Link the questions that measured something there."""
     names = [
-        f"[{question.name}](../experiments/results/{question.name}/results.md)"
-        for question in found
-        if predicate and any(map(predicate, question.records))
+        link(question) for question in found if predicate and any(map(predicate, question.records))
     ]
     return f"see {', '.join(names)}" if names else NOT_KNOWN
 

@@ -157,8 +157,8 @@ def compare(
 
     Args:
         runs: from `normlab.load` or `normlab.run`.
-        baseline: an arm's name, or a value of an axis; `normlab.evidence.baselines` says what it
-            is compared with, and what is taken if it is left out.
+        baseline: an arm's name, or a value of an axis; if it is left out, the first arm, or
+            the first arm's normaliser in each setting of the sweep.
         measure: what to compare, such as `steps_to(test_accuracy, 0.6)`.
 
     Raises:

@@ -198,7 +198,7 @@ def _conclude(verdict: Verdict, stopped: bool) -> Verdict:
         why += f"; more than {MOST_SEEDS} seeds an arm would be needed if the estimate is the truth"
         return replace(verdict, why=why)
     why += (
-        f"; about {seeds} seeds an arm ({between(ends)}, the spread being known from "
-        f"{max(found.n)}) would in 80% of cases, if the estimate is the truth"
+        f"; about {seeds} seeds an arm would decide it in 80% of cases if the estimate is the "
+        f"truth ({between(ends)}, as far as {max(found.n)} seeds show the spread)"
     )
     return replace(verdict, why=why, seeds=seeds, seeds_range=ends)

@@ -1,4 +1,4 @@
-"""A rerun beside what was published of the same question: runs, values and verdicts compared."""
+"""Compares a rerun with published results of the same question: runs, values and verdicts."""
 
 import json
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from normlab.store.record import Record
 from normlab.store.runs import Runs
 
 Key = tuple[str, int, str]
-"""Arm, seed and axes: what runs are paired by."""
+"""Runs are paired by arm, seed and axes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
-    """How a rerun stands to what was published.
+    """How a rerun agrees with published results.
 
     Attributes:
-        measure: what the arms are shown by.
-        arms: name to the arm as published and as rerun; None where one of them lacks it.
+        measure: the measure that the arms are shown by.
+        arms: for each name the arm as published and as rerun; None if one of them lacks it.
         verdicts: the claims that both have, as published and as rerun.
-        pairs: how many runs both have.
-        alike: how many of these were made on the same kind of machine both times.
-        tolerance: for the values of the others.
+        pairs: the number of runs that both have.
+        alike: the number of these that were made on the same kind of machine both times.
+        tolerance: the tolerance for the values of the others.
         disagreements: everything in which the two differ, each with its place and both values.
     """
 
@@ -71,8 +71,8 @@ def agreement(
     Args:
         rerun: the runs that were made again, or what was published of them.
         published: what `normlab publish` wrote.
-        tolerance: for the values of runs that were made on another kind of machine, absolute below
-            1 and relative above.
+        tolerance: the tolerance for values of runs that were made on another kind of machine,
+            absolute below 1 and relative above.
         common: compare only the runs that both have, without tuning and verdicts.
 
     Raises:
@@ -116,7 +116,7 @@ def _by_key(runs: Runs) -> dict[Key, Record]:
 
 
 def _missing(old: dict[Key, Record], new: dict[Key, Record]) -> list[str]:
-    """Arms and seeds that one of the two lacks."""
+    """List the arms and seeds that one of the two lacks."""
     found = []
     for one, other, where in ((old, new, "published"), (new, old, "rerun")):
         arms = {key[0] for key in other}
@@ -132,7 +132,7 @@ def _missing(old: dict[Key, Record], new: dict[Key, Record]) -> list[str]:
 
 
 def _of_experiment(published: Runs, rerun: Runs, tolerance: float) -> list[Difference]:
-    """What was tuned, and the target."""
+    """Compare the tuning and the target."""
     old, new = ({"target": runs.about.get("target"), **_tuned(runs)} for runs in (published, rerun))
     return [
         (key, old.get(key), new.get(key))
@@ -142,7 +142,7 @@ def _of_experiment(published: Runs, rerun: Runs, tolerance: float) -> list[Diffe
 
 
 def _tuned(runs: Runs) -> dict[str, Any]:
-    """By place the values that tuning went by, chose and saw."""
+    """List the values that tuning used, chose and saw, by place."""
     tuning = runs.about.get("tuning") or {}
     found = {f"tuning {key}": tuning[key] for key in ("grid", "seeds", "measure") if key in tuning}
     for arm, own in tuning.get("chosen", {}).items():

@@ -1,4 +1,4 @@
-"""The table of a comparison, as text: the same cells in a terminal, in Markdown and in the page."""
+"""The table of a comparison's arms as text, for the terminal, Markdown and HTML alike."""
 
 import math
 
@@ -11,7 +11,7 @@ from normlab.reports.english import NONE, interval, number
 
 
 def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Headings, and a row of cells an arm."""
+    """Return the headings, and a row of cells for each arm."""
     rows = [_cells(comparison, arm) for arm in comparison.arms]
     return list(rows[0]), [list(row.values()) for row in rows]
 
@@ -24,7 +24,7 @@ def _cells(comparison: Comparison, arm: Arm) -> dict[str, str]:
         "arm": arm.name + (" (baseline)" if is_base else ""),
         "n": str(len(own)) if own.complete else f"{len(own)} of {own.planned}",
     }
-    if any(other.sample.unlearned for other in comparison.arms):  # these two come first then
+    if any(other.sample.unlearned for other in comparison.arms):  # then these two come first
         count = len(own.unlearned)
         cells |= {"did not learn": f"{count} of {len(own)}" if count else NONE,
                   "IQM": number(arm.middle)}  # fmt: skip
@@ -74,7 +74,7 @@ def _difference_interval(arm: Arm) -> str:
 
 
 def _median(own: Sample) -> str:
-    """The median; beyond what was run where half or more never reached the target."""
+    """Show the median, or that half or more never reached the target."""
     if not len(own):
         return NONE
     middle = float(np.median(np.where(own.censored, math.inf, own.values)))

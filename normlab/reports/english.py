@@ -1,4 +1,4 @@
-"""Sentences: what a comparison and a verdict say, in plain English."""
+"""Writes what a comparison and a verdict say, in English sentences."""
 
 import math
 
@@ -16,7 +16,7 @@ SAME = Interval(0.0, 0.0)
 
 
 def short_name(measure: Measure) -> str:
-    """What a probe saw by its quantity alone; any other measure as it is written.
+    """Name a probe's measure by its quantity alone, and any other measure as it is written.
 
     >>> short_name(Measure.parse("probe(updates.spread, end)"))
     'spread, end'
@@ -28,7 +28,7 @@ def short_name(measure: Measure) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number as tables show it.
+    """Write a number as tables show it.
 
     >>> number(0.61234), number(12345.6), number(float("nan")), number(float("inf"))
     ('0.612', '12346', '-', '∞')
@@ -45,7 +45,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def interval(found: Interval | None, digits: int = 3) -> str:
-    """An interval as tables show it.
+    """Write an interval as tables show it.
 
     >>> interval(Interval(0.1, 0.25)), interval(Interval(-math.inf, math.inf))
     ('0.100 to 0.250', 'unbounded')
@@ -58,12 +58,12 @@ def interval(found: Interval | None, digits: int = 3) -> str:
 
 
 def count_runs(count: int) -> str:
-    """As in "1 run", "5 runs"."""
+    """Write a count of runs: "1 run", "5 runs"."""
     return f"{count} run{'' if count == 1 else 's'}"
 
 
 def learning(one: Sample) -> str:
-    """How many seeds did not learn, and what the middle half came to; empty where all learned.
+    """Say how many seeds did not learn, with the interquartile mean; empty if all learned.
 
     >>> import numpy as np
     >>> four = np.array([0.1, 0.6, 0.6, 0.7])
@@ -76,9 +76,9 @@ def learning(one: Sample) -> str:
 
 
 def about_arm(comparison: Comparison, arm: Arm) -> str:
-    """What is known of an arm against the baseline, with how much, how many and how sure.
+    """Compare an arm with the baseline in words: how much, from how many runs, how sure.
 
-    Where seeds did not learn, it begins with how many.
+    If seeds did not learn, the text begins with how many.
     """
     first = learning(arm.sample)
     if mixed(arm.sample):
@@ -127,20 +127,20 @@ def _so_far(found: IntervalEstimate, counts: str) -> str:
     if seeds is None:
         return f"{text} More than {MOST_SEEDS} seeds an arm would be needed to tell them apart."
     return (
-        f"{text} About {seeds} seeds an arm ({between(found.seeds_range(0.0))}, the spread being "
-        f"known from {max(found.n)}) would tell in 80% of cases, if the difference is what it "
-        "seems."
+        f"{text} About {seeds} seeds an arm would tell them apart in 80% of cases if the "
+        f"difference is what it seems ({between(found.seeds_range(0.0))}, as far as "
+        f"{max(found.n)} seeds show the spread)."
     )
 
 
 def about_verdict(verdict: Verdict) -> str:
-    """A verdict in one or two sentences; the claim itself stands before it."""
+    """Write a verdict in one or two sentences, to follow the claim."""
     said = _by_numbers(verdict)
     return f"Withdrawn: {verdict.retracted} By the numbers: {said}" if verdict.retracted else said
 
 
 def _by_numbers(verdict: Verdict) -> str:
-    """A verdict by its interval alone. Where seeds did not learn, it begins with how many."""
+    """Write a verdict by its interval alone; it begins with seeds that did not learn."""
     claim, found = verdict.claim, verdict.contrast
     left = verdict.arms[0].name if verdict.arms else "left"
     what = {

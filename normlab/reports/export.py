@@ -1,4 +1,4 @@
-"""A comparison as rows: for CSV, JSON and pandas."""
+"""Exports a comparison as rows for CSV, JSON and pandas."""
 
 import contextlib
 import csv
@@ -18,7 +18,7 @@ from normlab.store.record import Record
 
 
 def arm_row(comparison: Comparison, arm: Arm) -> dict[str, Any]:
-    """One arm: what the report's table shows, as numbers."""
+    """Give an arm's line of the report's table as numbers."""
     found, ratio = arm.difference, arm.ratio
     low, high = arm.mean.interval
     middle, boot = arm.middle_interval, arm.bootstrap
@@ -54,7 +54,7 @@ def arm_row(comparison: Comparison, arm: Arm) -> dict[str, Any]:
 
 
 def run_row(record: Record, measure: Measure) -> dict[str, Any]:
-    """One run: where it stands in the sweep, how it ended, and its last metrics."""
+    """Give a run's place in the sweep, how it ended, and its last metrics."""
     value = None
     if record.finished and measure.axis is None:
         with contextlib.suppress(NoValueError):
@@ -77,7 +77,7 @@ def run_row(record: Record, measure: Measure) -> dict[str, Any]:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """One line a run."""
+    """Write CSV with a line for each run."""
     rows = [run_row(record, comparison.measure) for record in comparison.records]
     headings = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
@@ -88,7 +88,7 @@ def to_csv(comparison: Comparison) -> str:
 
 
 def to_json(comparison: Comparison) -> str:
-    """Everything, for programs."""
+    """Write everything as JSON, for programs."""
     keys, settings = differing(comparison.records)
     measure = comparison.measure
     document = {
@@ -130,7 +130,7 @@ def to_json(comparison: Comparison) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null, and the words that Python and JavaScript read."""
+    """Replace NaN by null and infinity by a word, because JSON has neither."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""A comparison as a page: one file, no network, readable without scripts (there are none)."""
+"""Writes a comparison as one HTML page that needs no network and has no scripts."""
 
 import io
 import json
@@ -24,11 +24,11 @@ from normlab.reports.markdown import limits
 
 
 def to_html(comparison: Comparison, command: str) -> str:
-    """The whole report; the same runs and command give the same bytes.
+    """Write the whole report; the same runs and command give the same bytes.
 
     Args:
-        comparison: what to report.
-        command: what made it, to be shown.
+        comparison: the comparison to report.
+        command: the command that made the report, which the page shows.
     """
     keys, settings = differing(comparison.records)
     headings, rows = table(comparison)
@@ -60,7 +60,7 @@ def to_html(comparison: Comparison, command: str) -> str:
 
 
 def to_fragment(comparison: Comparison) -> str:
-    """The verdicts, the table and the differences, for a notebook."""
+    """Write the verdicts, the table and the differences, for a notebook."""
     headings, rows = table(comparison)
     comparable = any(arm.difference is not None for arm in comparison.arms)
     return _template("fragment.html.j2").render(
@@ -74,7 +74,7 @@ def to_fragment(comparison: Comparison) -> str:
 
 
 def _warnings(comparison: Comparison) -> list[str]:
-    """What a person remarked first."""
+    """List warnings, a person's remark first."""
     return [*filter(None, [read_remarks(comparison.runs.path).beware]), *comparison.warnings]
 
 
@@ -101,16 +101,16 @@ VARIABLES = {
     INK: "var(--ink)",
     FAINT: "var(--faint)",
 }
-"""The page's colours for those of the figures."""
+"""The page's colours that replace those of the figures."""
 
 Shown = tuple[str, str, Markup, tuple[str, str, Markup] | None]
-"""Heading, what it shows, the picture; and one more to open on demand, with its own words."""
+"""A heading, its caption and picture, and one more picture with a summary and a caption."""
 
 EVERY_SEED = ("every seed", "One line a run; a cross is where one diverged.")
 
 
 def _pictures(comparison: Comparison) -> list[Shown]:
-    """All pictures but those of probes."""
+    """Draw all pictures except those of probes."""
     found: list[Shown] = []
     base, measure = comparison.against, comparison.measure
 
@@ -146,7 +146,7 @@ def _pictures(comparison: Comparison) -> list[Shown]:
 
 
 def _insides(comparison: Comparison) -> list[Shown]:
-    """A picture for each probe that was on, and one with all its quantities on demand."""
+    """Draw a picture for each probe, and one with all its quantities to open on demand."""
     shown: list[Shown] = []
     for probe, found in probe_figures.probe_series(comparison).items():
         says = "The mean over seeds; the band reaches from the lowest seed to the highest."
@@ -185,7 +185,7 @@ def _maps(comparison: Comparison) -> list[tuple[str, str, Markup, None]]:
 
 
 def _grid(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Every planned run: arm to (state, text) by seed."""
+    """List every planned run: for each arm a (state, text) by seed."""
     seeds = sorted({record.seed for record in comparison.records})
     cells: dict[str, dict[int, tuple[str, str]]] = {}
     for record in comparison.records:
@@ -200,14 +200,14 @@ def _grid(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _svg(figure: Figure) -> Markup:
-    """A figure as SVG whose colours are the page's."""
+    """Draw a figure as SVG in the page's colours."""
     with matplotlib.rc_context(SVG):
         file = io.StringIO()
         metadata: dict[str, Any] = {"Date": None, "Creator": None}
         figure.savefig(file, format="svg", metadata=metadata, transparent=True)
     text = file.getvalue()
     text = text[text.index("<svg") :]
-    # Where a colour is set, not where an arm is called so.
+    # Only where a colour is set; an arm may have a colour as its name.
     return Markup(
         re.sub(r"(?<=[a-z]: )#[0-9a-f]{6}", lambda found: VARIABLES.get(found[0], found[0]), text)
     )

@@ -1,4 +1,4 @@
-"""A comparison as text: Markdown for a file, aligned columns for a terminal."""
+"""Writes a comparison as Markdown for a file, or as aligned columns for a terminal."""
 
 import json
 import re
@@ -17,7 +17,7 @@ MOST_COLUMNS = 8
 
 
 def escaped(text: str) -> str:
-    """Words in one line that Markdown shows as they are.
+    """Escape text so that Markdown shows it as it is, in one line.
 
     >>> escaped("a*b* <i> $x$ [0.1, 0.2] p < 0.05")
     'a\\\\*b\\\\* \\\\<i> \\\\$x\\\\$ [0.1, 0.2] p < 0.05'
@@ -26,12 +26,12 @@ def escaped(text: str) -> str:
 
 
 def to_text(comparison: Comparison) -> str:
-    """For a terminal: the table, the verdicts, the warnings."""
+    """Write table, verdicts and warnings for a terminal."""
     return "\n".join([aligned(*table(comparison)), *remarks(comparison)])
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """What stands below the table in a terminal: verdicts, tuning, warnings."""
+    """List the lines below the table in a terminal: verdicts, tuning, warnings."""
     beware = read_remarks(comparison.runs.path).beware
     return [
         *([f"beware: {beware}"] if beware else []),
@@ -42,19 +42,19 @@ def remarks(comparison: Comparison) -> list[str]:
 
 
 def verdict_line(verdict: Verdict) -> str:
-    """The claim, its standing, and the verdict."""
+    """Write a claim, its standing and the verdict."""
     says = f"{visible(verdict.claim.says)} [{verdict.standing}]"
     return f"{says}\n  {visible(about_verdict(verdict))}"
 
 
 def aligned(headings: list[str], rows: list[list[str]]) -> str:
-    """A table in columns, a rule below its headings."""
+    """Lay out a table in columns, with a rule below its headings."""
     rule = ["-" * width for width in widths([headings, *rows])]
     return "\n".join(columns([headings, rule, *rows]))
 
 
 def to_markdown(comparison: Comparison, command: str) -> str:
-    """The whole report, without pictures."""
+    """Write the whole report, without pictures."""
     about, beware = comparison.runs.about, read_remarks(comparison.runs.path).beware
     lines = [f"# {escaped(about['name'])}", ""]
     if comparison.question:
@@ -76,8 +76,8 @@ def to_markdown(comparison: Comparison, command: str) -> str:
     lines += ["", *markdown_table(headings, [[*map(escaped, row)] for row in rows]), ""]
     lines += [
         f"Each arm is compared with {escaped(comparison.against)}. P(better) is the chance that a "
-        f"run of it beats one of the baseline; p is of a permutation test, corrected by Holm's "
-        f"rule for all {len(others)} arms compared.",
+        f"run of it beats one of the baseline; p comes from a permutation test, corrected by "
+        f"Holm's rule for all {len(others)} arms compared.",
         "",
     ]
     unseen = limits(comparison)
@@ -99,7 +99,7 @@ def to_markdown(comparison: Comparison, command: str) -> str:
 
 
 def _settings(keys: list[str], settings: dict[str, dict[str, Any]]) -> list[str]:
-    """A column an arm; of many arms a line for each, with what it has."""
+    """List settings in a column for each arm, or in a line for each of many arms."""
     if len(settings) > MOST_COLUMNS:
         return [
             f"- {escaped(arm)}: {', '.join(f'{k} {json.dumps(value)}' for k, value in own.items())}"
@@ -113,7 +113,7 @@ def _settings(keys: list[str], settings: dict[str, dict[str, Any]]) -> list[str]
 
 
 def limits(comparison: Comparison) -> str:
-    """What the intervals cannot show: other test examples, and failures that no seed showed."""
+    """Say what the intervals cannot show: other test examples, and failures that no seed showed."""
     found, noise = [], comparison.test_noise
     if noise is not None:
         found.append(
@@ -125,14 +125,15 @@ def limits(comparison: Comparison) -> str:
     seeds = min((n for n in whole if n > 1), default=0)
     if seeds and comparison.measure.metrics and comparison.measure.axis is None:
         found.append(
-            f"{seeds} seeds that all learned leave room for {hidden_failures(seeds):.0%} of seeds "
-            "that would not (95%), and no interval knows of those."
+            f"In arms of {seeds} seeds that all learned, up to {hidden_failures(seeds):.0%} of "
+            "further seeds may fail to learn (with 95% confidence), and no interval allows for "
+            "those."
         )
     return " ".join(found)
 
 
 def markdown_table(headings: list[str], rows: list[list[str]]) -> list[str]:
-    """A table's lines."""
+    """Write a table's lines."""
 
     def line(cells: list[str]) -> str:
         return "| " + " | ".join(visible(cell).replace("|", r"\|") for cell in cells) + " |"

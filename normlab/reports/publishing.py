@@ -1,8 +1,8 @@
-"""An experiment's results as files to commit: a page, a picture, the numbers, what made them.
+"""Publishes an experiment's results as files to commit: a page, a picture, and the numbers.
 
-`results.md`, `figure.svg`, `metrics.json` and `provenance.json`, and `superseded.json` where former
-verdicts were others. The page and the picture are made from the files of numbers alone, so anyone
-can make them again, and the same runs give the same bytes.
+The files are `results.md`, `figure.svg`, `metrics.json` and `provenance.json`, and if former
+verdicts were others, `superseded.json`. Page and picture are made from the files of numbers alone,
+so anyone can make them again, and the same runs give the same bytes.
 """
 
 import tempfile
@@ -57,11 +57,11 @@ def publish(
 
     Args:
         runs: an experiment whose runs are all finished.
-        folder: where to.
+        folder: the folder to write.
         baseline: an arm, or a value of an axis, as `compare` takes it.
-        measure: what the table compares; what most claims measure if left out.
-        figure: what `Comparison.plot` can draw; what suits the sweep if left out.
-        **options: of the figure.
+        measure: the measure of the table; that of most claims if left out.
+        figure: a kind of `Comparison.plot`; one that suits the sweep if left out.
+        **options: options of the figure.
 
     Raises:
         UserError: a run is not finished, or was made by code that is in no commit, or the rounded
@@ -137,7 +137,7 @@ def page(published: Runs, former: list[dict[str, Any]]) -> str:
 
 
 def _changed_lines(records: list[Record]) -> list[str]:
-    """Says which runs come from code that nobody can have again; `publish` takes none such now."""
+    """Say which runs come from code that nobody can have again; `publish` refuses those now."""
     changed = [found for record in records if (found := changes_of(record.provenance))]
     if not changed:
         return []
@@ -150,29 +150,29 @@ def _changed_lines(records: list[Record]) -> list[str]:
 
 
 def spent(published: Runs) -> str:
-    """How long the runs took, in words."""
+    """Say how long the runs took."""
     minutes = round(published.about["minutes"])
     return "under a minute" if minutes < 1 else f"{minutes} minute{'s' if minutes > 1 else ''}"
 
 
 def _from_here(folder: Path) -> str:
-    """A folder as one names it from where experiments are run; elsewhere its name alone."""
+    """Name a folder relative to the current one; a folder elsewhere by its name alone."""
     here, folder = Path.cwd(), folder.resolve()
     return folder.relative_to(here).as_posix() if folder.is_relative_to(here) else folder.name
 
 
 def claimed(runs: Runs) -> dict[str, int]:
-    """The measures that claims name, with the number of claims that do."""
+    """Count the claims that name each measure."""
     return Counter(str(Measure.parse(claim["measure"])) for claim in runs.about["claims"])
 
 
 def headline(measures: dict[str, int]) -> str:
-    """What most claims measure; among equals the first, and of none the final test accuracy."""
+    """Choose the measure of most claims: the first of equals, the final accuracy if none."""
     return max(measures, key=lambda text: measures[text]) if measures else USUAL
 
 
 def _suiting(comparison: Comparison, measures: dict[str, int]) -> str:
-    """The kind of picture that answers what is measured over such a sweep."""
+    """Choose the kind of picture that suits the measures and the sweep."""
     axes = numeric_axes(comparison.records)
     if comparison.measure.axis is not None:
         return "over"
@@ -186,7 +186,7 @@ def _suiting(comparison: Comparison, measures: dict[str, int]) -> str:
 
 
 def _probe(comparison: Comparison, kind: str) -> dict[str, str]:
-    """Of probes: that which is measured."""
+    """Choose the probe that the measure looks at."""
     measure = comparison.measure
     if kind != "probes" or not looks_inside(measure) or "." not in measure.arguments[0]:
         return {}
@@ -194,7 +194,7 @@ def _probe(comparison: Comparison, kind: str) -> dict[str, str]:
 
 
 def _of_figure(comparison: ShownComparison, kind: str) -> ShownComparison:
-    """A measure over an axis has no value at each point of it: what is seen there is its metric."""
+    """Compare by the metric if the measure is over the drawn axis and has no value at a point."""
     if comparison.measure.axis is None or kind != "over":
         return comparison
     metrics = comparison.measure.metrics
@@ -202,7 +202,7 @@ def _of_figure(comparison: ShownComparison, kind: str) -> ShownComparison:
 
 
 def _measured(published: Runs, measures: list[str]) -> list[str]:
-    """Tables of what the claims measure besides the first: mean and interval of each arm."""
+    """Write tables of the other measures of claims: mean and interval of each arm."""
     lines: list[str] = []
     for axis in dict.fromkeys(Measure.parse(text).axis for text in measures):
         own = [text for text in measures if Measure.parse(text).axis == axis]
@@ -219,7 +219,7 @@ def _measured(published: Runs, measures: list[str]) -> list[str]:
 
 
 def _source(runs: Runs) -> str | None:
-    """The config's own line, where the config is still there."""
+    """Read the source from the config, if the config is still there."""
     file = Path(runs.about.get("config") or "")
     return read(file, ()).value.get("source") if file.is_file() else None
 
@@ -235,7 +235,7 @@ def _check_finished(runs: Runs) -> None:
 
 
 def _check_clean(runs: Runs) -> None:
-    """Refuse runs of code that is in no commit: nobody can say what it did."""
+    """Refuse runs of code that is in no commit, because nobody can say what it did."""
     changed = [run for run in (*runs.runs, *runs.trials) if changes_of(run.provenance)]
     if changed:
         first = changed[0]

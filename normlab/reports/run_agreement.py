@@ -1,4 +1,4 @@
-"""One run beside the same run made again: every value in which they differ."""
+"""Compares a run with the same run made again, and lists every value in which they differ."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -11,30 +11,31 @@ from normlab.store.published import rounded
 from normlab.store.record import Record
 
 ROUNDING = 1e-5
-"""Relative: one in the sixth digit, which is the last that is published."""
+"""The relative tolerance: one in the sixth digit, which is the last that is published."""
 TOLERANCE = 1e-3
-"""Elsewhere, absolute below 1 and relative above. `configs/moments.yaml` was run with jax 0.12.0 in
-the place of 0.10.2 (seed 0, 200 steps): the dense networks were within 5e-6, accuracies the same.
-Training a convnet carries last digits on: there accuracies moved by up to 0.076, so its seeds are
-not the same runs elsewhere, which is told; a wider tolerance is for the reader to state."""
+"""The tolerance on another kind of machine, absolute below 1 and relative above.
+
+`configs/moments.yaml` was run with jax 0.12.0 instead of 0.10.2 (seed 0, 200 steps): dense networks
+were within 5e-6, and accuracies were equal. Training a convnet amplifies last digits: its
+accuracies moved by up to 0.076. The comparison says so, and a wider tolerance can be stated."""
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 STATUS, ENDS = ("state", "steps", "parameters"), ("step", "diverged")
 DATA = ("name", "fingerprint", "classes", "train_examples", "test_examples")
 
 Difference = tuple[str, Any, Any]
-"""Its place, the value as published, the value as rerun."""
+"""The place of a difference, the published value and the rerun's."""
 Found = Iterator[Difference]
 
 
 def pair(old: Record, new: Record, tolerance: float) -> tuple[bool, list[Difference]]:
-    """Whether two runs were made on the same kind of machine, and what differs.
+    """Say whether two runs were made on the same kind of machine, and list what differs.
 
     Args:
-        old: as published.
-        new: as rerun, with the same arm, axes and seed.
-        tolerance: for values of different kinds of machine; of the same kind they may differ in
-            the sixth digit.
+        old: the run as published.
+        new: the run as rerun, with the same arm, axes and seed.
+        tolerance: the tolerance for values from different kinds of machine; from the same kind
+            they may differ in the sixth digit.
     """
     alike = all(same_kind(a, b) for a in old.provenance for b in new.provenance)
     tolerance = 0.0 if alike else tolerance
@@ -50,7 +51,7 @@ def pair(old: Record, new: Record, tolerance: float) -> tuple[bool, list[Differe
 
 
 def same_kind(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether processor, devices, cores, libraries and flags are the same, as far as is known."""
+    """Whether processor, devices, cores, libraries and flags are the same, as far as recorded."""
     same = all(
         a.get(key) == b.get(key) for key in ("devices", "cores", "processor", "machine_kind")
         if key in a and key in b
@@ -65,7 +66,7 @@ def same_kind(a: dict[str, Any], b: dict[str, Any]) -> bool:
 def values_agree(a: Any, b: Any, tolerance: float) -> bool:
     """Whether two values are the same, or numbers within the tolerance; lists by element.
 
-    What is not finite is null once it is published, so it agrees with the like of it alone.
+    A value that is not finite is null once it is published, so it agrees only with such a value.
 
     >>> values_agree(0.123456, 0.123457, 0.0), values_agree([0.5, None], [0.51, None], 1e-3)
     (True, False)
@@ -94,7 +95,7 @@ def _unlike(
 
 
 def _rows(old: Record, new: Record, tolerance: float) -> Found:
-    """Metrics but seconds: for each the first step at which it differs, and at how many."""
+    """Compare metrics without seconds: the first step at which each differs, and how many."""
     before, now = ({row["step"]: row for row in record.metrics} for record in (old, new))
     yield from _steps(old, new)
     steps = [step for step in before if step in now]
@@ -112,7 +113,7 @@ def _rows(old: Record, new: Record, tolerance: float) -> Found:
 
 
 def _steps(old: Record, new: Record) -> Found:
-    """Evaluations that one of them lacks; of long curves not every one is published."""
+    """List evaluations that one of them lacks; long curves are published in part."""
     before, now = ([row["step"] for row in record.metrics] for record in (old, new))
     expected = now if new.published else evenly_spaced(now)
     for lacking, told in (

@@ -1,4 +1,4 @@
-"""A comparison that shows itself: as text, as a page in a notebook, as a table, as pictures."""
+"""A comparison that shows itself as text, as HTML in a notebook, as a table and as figures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -37,7 +37,7 @@ class ShownComparison(comparison.Comparison):
     """A `Comparison` with its views. In a notebook it shows itself; `print` gives the text."""
 
     def frame(self) -> Any:
-        """The table as a pandas DataFrame, one row an arm.
+        """Give the table as a pandas DataFrame with a row for each arm.
 
         Raises:
             UserError: pandas is not installed.
@@ -51,11 +51,11 @@ class ShownComparison(comparison.Comparison):
         return to_fragment(self)
 
     def plot(self, kind: str = "differences", **options: Any) -> Any:
-        """A matplotlib figure to look at or restyle: see `normlab.reports.figures`.
+        """Draw a matplotlib figure to look at or restyle; see `normlab.reports.figures`.
 
         Args:
-            kind: "differences" (a forest plot), "curves", "values", "price" or "heat".
-            **options: passed on, such as `metric="train_loss"` of "curves".
+            kind: a key of `KINDS`, such as "differences" (a forest plot) or "curves".
+            **options: options of the figure, such as `metric="train_loss"` for "curves".
         """
         if kind not in KINDS:
             raise UserError(f"there is no plot '{kind}'; {did_you_mean(kind, KINDS)}")
@@ -69,8 +69,8 @@ def compare(
 
     Args:
         runs: from `normlab.load` or `normlab.run`.
-        baseline: an arm's name, or a value of an axis; `normlab.evidence.baselines` says what it
-            is compared with, and what is taken if it is left out.
+        baseline: an arm's name, or a value of an axis; if it is left out, the first arm, or
+            the first arm's normaliser in each setting of the sweep.
         measure: what to compare, such as `steps_to(test_accuracy, 0.6)`.
 
     Raises:

@@ -1,9 +1,9 @@
-"""Verdicts that were published once and are others now: kept with their commit, and shown.
+"""Keeps and shows verdicts that were published once and are different now.
 
-`superseded.json` stands beside the published numbers. It is a list of verdicts, the oldest first.
-Each has `claim` (the claim's hash), `says`, `outcome`, `verdict` (the sentence that the page had),
-`commit` (that which holds the page; null if none does) and `code` (the states of the code that its
-runs were made with). A person may add `why`: what made the difference, in words.
+`superseded.json` lies beside the published numbers. It is a list of verdicts, the oldest first.
+Each has `claim` (the claim's hash), `says`, `outcome`, `verdict` (the page's sentence), `commit`
+(the commit of that page; null if there is none) and `code` (the states of the code that made the
+runs). A person may add `why`, the reason for the difference.
 """
 
 import json
@@ -33,16 +33,16 @@ SHAPE = [
         "why?": TEXT,
     }
 ]
-"""Of what lies in that file."""
+"""The shape of that file."""
 
 
 def superseded(folder: Path) -> list[dict[str, Any]]:
-    """The verdicts that a published folder keeps of former times, the oldest first."""
+    """Read the former verdicts that a published folder keeps, the oldest first."""
     return read_json(folder / SUPERSEDED, SHAPE, "restore it as it was committed") or []
 
 
 def supersede(folder: Path, new: Runs) -> list[dict[str, Any]]:
-    """What `superseded.json` has to hold once `new` stands in the folder; nothing is written.
+    """List what `superseded.json` must hold once `new` stands in the folder; write nothing.
 
     A former verdict is kept if the same claim is judged otherwise now, or is no longer judged.
     """
@@ -76,7 +76,7 @@ def write_superseded(folder: Path, verdicts: list[dict[str, Any]]) -> None:
 
 
 def superseded_lines(published: Runs, former: list[dict[str, Any]]) -> list[str]:
-    """The page's section on former verdicts; empty if there are none."""
+    """Write the page's section on former verdicts; empty if there are none."""
     if not former:
         return []
     now = {verdict.claim.hash: verdict.outcome for verdict in judge(published)}

@@ -1,8 +1,8 @@
-"""Cells in columns, for text that is read in a terminal."""
+"""Lays out cells in columns for a terminal."""
 
 
 def visible(text: str) -> str:
-    """Text in one line that is safe to print: what has no glyph is spelt out.
+    """Make text safe to print in one line; characters without a glyph are spelt out.
 
     >>> visible("two\\nlines \\x1b[31m")
     'two\\\\nlines \\\\x1b[31m'
@@ -13,12 +13,12 @@ def visible(text: str) -> str:
 
 
 def widths(rows: list[list[str]]) -> list[int]:
-    """The width of each column's widest cell."""
+    """Return the width of each column's widest cell."""
     return [max(map(len, column)) for column in zip(*rows, strict=True)]
 
 
 def columns(rows: list[list[str]], indent: str = "") -> list[str]:
-    """Cells as lines, each column as wide as its widest cell.
+    """Lay out cells as lines; each column is as wide as its widest cell.
 
     >>> columns([["arm", "seed"], ["identity", "0"]])
     ['arm       seed', 'identity  0']

@@ -1,4 +1,4 @@
-"""What of a run's numbers is worth a line in a repository."""
+"""Chooses which of a run's numbers are worth a line in a repository."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,12 +10,12 @@ from normlab.reports.figures.probes import LEADING
 from normlab.store.reading import Rows
 
 MOST_ROWS = 40
-"""Of a run's metrics, unless a claim is about their area: evenly spaced, and those that claims ask
-for."""
+"""So many evenly spaced rows of a run's metrics are kept, and those that claims need.
+A claim about the area keeps all rows."""
 
 
 def evenly_spaced(items: Sequence[Any]) -> list[Any]:
-    """The first, the last and those between, at most `MOST_ROWS`."""
+    """Choose at most `MOST_ROWS` items: the first, the last and some between."""
     count = min(len(items), MOST_ROWS)
     return [items[int(i)] for i in np.linspace(0, len(items) - 1, count).round()]
 
@@ -30,7 +30,7 @@ class Thinning:
         self._leading = {} if drawn else LEADING
 
     def rows(self, rows: Rows) -> Rows:
-        """All rows of short curves; of long ones some."""
+        """Keep all rows of short curves, and some of long ones."""
         if len(rows) <= MOST_ROWS or any(one.name == "area" for one in self._measures):
             return rows
         chosen = set(evenly_spaced(range(len(rows))))
@@ -46,7 +46,7 @@ class Thinning:
         return [rows[index] for index in sorted(chosen)]
 
     def probes(self, rows: Rows) -> Rows:
-        """What claims name, and what the picture draws: if not told, what pictures show first."""
+        """Keep what claims name and the picture draws; by default what pictures lead with."""
         return [row for row in rows if "error" in row or self._is_kept(row)]
 
     def _is_kept(self, row: dict[str, Any]) -> bool:
@@ -54,5 +54,5 @@ class Thinning:
 
 
 def looks_inside(measure: Measure) -> bool:
-    """Whether a measure is of what probes saw."""
+    """Whether a measure reads what probes saw."""
     return "quantity" in measure.definition.takes

@@ -96,6 +96,7 @@ def test_a_verdict_says_how_many_and_from_where_to_where(tmp_path):
     least, most = verdict.seeds_range
     assert verdict.outcome == "undecided" and least <= verdict.seeds <= most
     assert verdict.why == (
-        f"the interval does not decide it; about {verdict.seeds} seeds an arm ({least} to {most}, "
-        "the spread being known from 5) would in 80% of cases, if the estimate is the truth"
+        f"the interval does not decide it; about {verdict.seeds} seeds an arm would decide it in "
+        f"80% of cases if the estimate is the truth ({least} to {most}, as far as 5 seeds show the "
+        "spread)"
     )

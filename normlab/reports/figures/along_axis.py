@@ -1,4 +1,4 @@
-"""A measure over an axis of the sweep (batch size, depth, learning rate), or over the steps.
+"""Figures of a measure over an axis of the sweep (batch size, depth, learning rate) or over steps.
 
 With more axes there is a panel for each of their settings, and in each a line for each normaliser.
 """
@@ -30,13 +30,13 @@ from normlab.reports.figures.style import (
 from normlab.store.record import Record, axes_of, setting_words
 
 LOG_FROM = 8
-"""An axis whose largest value is so many times the smallest is drawn on a log scale."""
+"""An axis is logarithmic if its largest value is at least so many times the smallest."""
 
 STEP, HEIGHT, LINE = "step", 2.9, "norm"
 
 
 class PlottedMean(NamedTuple):
-    """One place of a line: the mean there, its interval, and how many of the runs diverged."""
+    """One point of a line: the mean, its interval, and how many of the runs diverged."""
 
     across: float
     mean: float
@@ -48,14 +48,14 @@ class PlottedMean(NamedTuple):
 def over(
     comparison: Comparison, axis: str | None = None, *, metric: str | None = None, how: str = ""
 ) -> Figure:
-    """The mean by an axis of the sweep, or by step, with its 95% interval.
+    """Draw the mean by an axis of the sweep, or by step, with its 95% interval.
 
     A cross is where all runs diverged, an open ring where some did.
 
     Args:
-        comparison: of a sweep over that axis.
-        axis: which; the numeric one with the most values if left out; "step" for curves.
-        metric: of curves: a column of the metrics, or a probe's quantity such as activations.mean.
+        comparison: a comparison of a sweep over that axis.
+        axis: the axis, or "step" for curves; the numeric axis with the most values if left out.
+        metric: for curves a column of the metrics, or a probe's quantity such as activations.mean.
         how: how a quantity's values become one, as in the measure `probe`.
 
     Raises:
@@ -102,7 +102,7 @@ def over(
 
 
 def numeric_axes(records: list[Record]) -> list[str]:
-    """Those of at least two numbers, that with the most values first."""
+    """List the axes with at least two numbers, the one with the most values first."""
     values = {axis: {r.axes.get(axis) for r in records} for axis in axes_of(records)}
     numeric = [axis for axis, own in values.items() if len(own) > 1 and all(map(_is_number, own))]
     return sorted(numeric, key=lambda axis: -len(values[axis]))
@@ -113,7 +113,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _tied(records: list[Record], axis: str) -> set[str]:
-    """The axes that go with one: it tells their values."""
+    """Find the axes whose values follow from those of one axis."""
     found = set()
     for other in axes_of(records):
         pairs = {(record.axes.get(axis), str(record.axes.get(other))) for record in records}
@@ -125,7 +125,7 @@ def _tied(records: list[Record], axis: str) -> set[str]:
 def _by_axis(
     records: list[Record], measure: Measure, axis: str, ticks: list[Any]
 ) -> list[PlottedMean]:
-    """A point for each value of the axis; names stand at 0, 1, 2."""
+    """Make a point for each value of the axis; names stand at 0, 1, 2."""
     found = []
     for index, tick in enumerate(ticks):
         own = [record for record in records if record.axes[axis] == tick]
@@ -138,14 +138,14 @@ def _by_axis(
 
 
 def _by_step(records: list[Record], metric: str, how: str) -> list[PlottedMean]:
-    """A point for each step that every finished run has: a mean of a changing set would mislead."""
+    """Make a point for each step that all finished runs have: a mean of a changing set misleads."""
     tables = [_table(record, metric, how) for record in records if record.state == "done"]
     steps = sorted(set.intersection(*map(set, tables))) if tables else []
     return [_point(step, np.array([table[step] for table in tables])) for step in steps]
 
 
 def _table(record: Record, metric: str, how: str) -> dict[int, float]:
-    """Step to value: of a column of metrics, or of what a probe saw."""
+    """Map steps to values of a column of metrics, or of what a probe saw."""
     if metric in METRICS:
         return {row["step"]: row[metric] for row in record.metrics if metric in row}
     steps = dict.fromkeys(row["step"] for row in record.probes if "values" in row)
@@ -168,7 +168,7 @@ def _style(index: int) -> dict[str, Any]:
 
 
 def _curve(axes: Any, points: list[PlottedMean], label: str, index: int) -> None:
-    """Means with a band."""
+    """Draw means with a band."""
     if points:
         across, means, bands, *_ = zip(*points, strict=True)
         style = _style(index) | {"markersize": 0}
@@ -178,7 +178,7 @@ def _curve(axes: Any, points: list[PlottedMean], label: str, index: int) -> None
 
 
 def _bars(axes: Any, points: list[PlottedMean], label: str, index: int, joined: bool) -> None:
-    """Means with a bar each, and lines between them."""
+    """Draw means with a bar each, and lines between them."""
     if points:
         across, means, bars, *_ = zip(*points, strict=True)
         style = _style(index)

@@ -30,13 +30,13 @@ from normlab.reports.figures.style import (
 from normlab.store.record import Record
 
 LONGEST_NAME = 40
-"""Of an arm in one line, in characters."""
+"""An arm's name is broken into lines of so many characters."""
 
 
 def differences(comparison: Comparison) -> Figure:
-    """A forest plot: each arm's difference to the baseline, with its 95% interval and its dots.
+    """Draw a forest plot: each arm's difference to the baseline with its 95% interval, and ticks.
 
-    The dots are the arm's single runs less the baseline's mean.
+    The ticks are the arm's single runs less the baseline's mean.
     """
     arms = [arm for arm in comparison.arms if arm.difference is not None]
     figure, axes = blank(0.75 + _row(arms) * max(1, len(arms)))
@@ -66,7 +66,7 @@ def differences(comparison: Comparison) -> Figure:
 
 
 def values(comparison: Comparison) -> Figure:
-    """Every run's value as a dot, by arm, with the mean and its 95% interval."""
+    """Draw every run's value as a mark, by arm, with the 95% interval of the mean."""
     figure, axes = blank(0.75 + _row(comparison.arms) * len(comparison.arms))
     for row, arm in enumerate(comparison.arms):
         shade, own = colour(comparison, arm), arm.sample
@@ -92,10 +92,10 @@ def curves(
     x: str = "step",
     every_seed: bool = False,
 ) -> Figure:
-    """Learning curves: the mean over seeds with the 95% interval of the mean as a band.
+    """Draw learning curves: the mean over seeds, with its 95% interval as a band.
 
     Args:
-        comparison: whose arms.
+        comparison: the comparison of the arms.
         metric: a column of the metrics.
         x: "step", "epoch" or "train_seconds".
         every_seed: show each run instead of the means; a cross is where one diverged.
@@ -130,7 +130,7 @@ def _every_run(
 def _mean_curve(
     axes: Any, arm: Arm, runs: list[Record], metric: str, x: str, style: dict[str, Any]
 ) -> None:
-    """Over the steps that every finished run has: a mean of a changing set would mislead."""
+    """Draw the steps that all finished runs have: a mean of a changing set misleads."""
     whole = [record for record in runs if record.state == "done"]
     tables = [{row["step"]: row for row in record.metrics if metric in row} for record in whole]
     steps = sorted(set.intersection(*map(set, tables))) if tables else []
@@ -148,7 +148,7 @@ def _mean_curve(
 
 
 def price(comparison: Comparison, price: str = "seconds_per_step") -> Figure:
-    """Price against quality: one point an arm, with the interval of its mean."""
+    """Draw price against quality: one point an arm, with the interval of its mean."""
     figure, axes = blank(3.4)
     for arm in comparison.arms:
         if price not in arm.prices or not math.isfinite(arm.mean.estimate):
@@ -167,11 +167,11 @@ def price(comparison: Comparison, price: str = "seconds_per_step") -> Figure:
 
 
 def beside(comparison: Comparison, measures: Sequence[str] = ()) -> Figure:
-    """Each arm's mean of every measure with its 95% interval, and a tick for every run.
+    """Draw each arm's mean of every measure with its 95% interval, and a tick for every run.
 
     Args:
-        comparison: whose arms.
-        measures: what to show; the comparison's own if left out. They should be of one unit.
+        comparison: the comparison of the arms.
+        measures: the measures, of one unit; the comparison's own if left out.
 
     Raises:
         UserError: there is no such measure.
@@ -198,11 +198,11 @@ def beside(comparison: Comparison, measures: Sequence[str] = ()) -> Figure:
 
 
 def _row(arms: list[Arm]) -> float:
-    """Inches for each: less where they are many."""
+    """Give each row so many inches; less if there are many."""
     return 0.42 if len(arms) <= 12 else 0.27
 
 
 def _counted(arm: Arm) -> str:
-    # In lines, for a name with many arguments would leave no room for the picture.
+    # A name with many arguments in one line would leave no room for the picture.
     lines = textwrap.wrap(f"{arm.name}  (n = {len(arm.sample)})", LONGEST_NAME)
     return "\n".join(map(plain, lines))

@@ -24,10 +24,10 @@ from normlab.store.record import axes_of
 
 
 def heat(comparison: Comparison, rows: str | None = None, columns: str | None = None) -> Figure:
-    """The mean by two axes of the sweep; a hatched cell has no finished run.
+    """Draw the mean by two axes of the sweep; a hatched cell has no finished run.
 
     Args:
-        comparison: of a sweep over at least two axes besides the seed.
+        comparison: a comparison of a sweep over at least two axes besides the seed.
         rows: one axis; the first if left out.
         columns: another; the second if left out.
     """
@@ -70,7 +70,7 @@ def heat(comparison: Comparison, rows: str | None = None, columns: str | None = 
 
 
 def heat_axes(comparison: Comparison) -> list[str]:
-    """The axes that a heat map can have: those, besides the seed, that vary.
+    """List the axes that a heat map can have: all that vary, without the seed.
 
     Raises:
         UserError: there are fewer than two.
@@ -86,7 +86,7 @@ def heat_axes(comparison: Comparison) -> list[str]:
 
 
 def profile(comparison: Comparison, axis: str = "data") -> Figure:
-    """Performance profiles: the share of runs that reach each value, every data set alike."""
+    """Draw performance profiles: the share of runs that reach each value; data sets count alike."""
     if not all(axis in record.axes for record in comparison.records):
         raise UserError(f"a profile needs several data sets: an axis '{axis}' of the sweep")
     scores: dict[str, dict[str, list[float]]] = {}

@@ -38,16 +38,16 @@ LEADING = {
     "under_corruption": ("darkness", "fog", "clean", "corrupted"),
     "updates": ("ratio", "angle", "spread"),
 }
-"""What a probe's picture shows first; of another probe, the first three quantities."""
+"""A probe's picture shows these quantities first; another probe's, its first three."""
 
 POSITIONS = "step"
-"""The vector of a probe that says where along a line its other vectors were taken."""
+"""The quantity of a probe that says where along a line its other vectors were taken."""
 
 ROW, ALONE = 1.75, 2.5
-"""Inches: of a row of three panels, and of a panel by itself."""
+"""The height in inches of a row of three panels, and of a panel by itself."""
 
 LOG_FROM = 30.0
-"""Positive values whose largest is so many times the smallest are shown on a log scale."""
+"""Positive values are drawn on a log scale if the largest is so many times the smallest."""
 
 
 @dataclass
@@ -55,8 +55,8 @@ class ProbeSeries:
     """A quantity in all runs: by arm, seed and step.
 
     Attributes:
-        layers: by arm, or without any where it is not one of each layer.
-        values: by arm, then step: an array for each seed.
+        layers: the layers' names by arm; empty if the quantity has no value for each layer.
+        values: by arm, then by step, an array for each seed.
     """
 
     layers: dict[str, list[str]] = field(default_factory=dict)
@@ -64,12 +64,12 @@ class ProbeSeries:
 
     @property
     def dimensions(self) -> int:
-        """0 for a number, 1 for one of each layer or place."""
+        """0 for a number, 1 for a number for each layer or place."""
         return max(one.ndim for own in self.values.values() for all in own.values() for one in all)
 
     @property
     def steps(self) -> list[int]:
-        """All that it was looked at before."""
+        """All steps at which it was looked at."""
         return sorted({step for own in self.values.values() for step in own})
 
     @property
@@ -83,7 +83,7 @@ class ProbeSeries:
 
 
 def probe_series(comparison: Comparison) -> dict[str, dict[str, ProbeSeries]]:
-    """What the probes of all runs saw: probe to quantity to values."""
+    """Gather what the probes of all runs saw: probe to quantity to values."""
     found: dict[str, dict[str, ProbeSeries]] = {}
     for arm in comparison.arms:
         for record in arm.records:
@@ -105,16 +105,16 @@ def probes(
     *,
     every: bool = False,
 ) -> Figure:
-    """What one probe saw: by depth at the first and the last step, and over the steps.
+    """Draw what one probe saw: by depth at the first and the last step, and over the steps.
 
-    Of a quantity of each layer the curve over steps is the median over layers, and its band
-    reaches from the lowest layer to the highest (both as means over seeds).
+    For a quantity with a value for each layer, the curve over steps is the median over layers, and
+    its band reaches from the lowest layer to the highest (both as means over seeds).
 
     Args:
-        comparison: whose arms.
-        probe: its name; the first one if left out.
-        quantity: one of its quantities, to be drawn large and with the layers' names.
-        every: all its quantities, not only the leading ones.
+        comparison: the comparison of the arms.
+        probe: the probe's name; the first probe if left out.
+        quantity: a quantity to draw large and with the layers' names.
+        every: whether to draw all quantities, not only the leading ones.
 
     Raises:
         UserError: the runs have no such probe or quantity.
@@ -158,7 +158,7 @@ Draw = Callable[[Any, Comparison], None]
 
 @dataclass
 class _Panel:
-    """One pair of axes: what is drawn in them, and how they are labelled."""
+    """One pair of axes: how it is drawn and labelled."""
 
     quantity: str
     title: str
@@ -169,7 +169,7 @@ class _Panel:
 
 
 def _panels(quantity: str, own: dict[str, ProbeSeries]) -> list[_Panel]:
-    """The panels of one quantity: first step, last step, over steps; or a few steps of a line."""
+    """Make the panels of one quantity: first step, last step, over steps; or steps of a line."""
     one = own[quantity]
     steps, log, label = one.steps, one.logarithmic, quantity.replace("_", " ")
 
@@ -248,7 +248,7 @@ def _label(axes: Any, panel: _Panel, large: bool) -> None:
 
 
 def _each(comparison: Comparison, one: ProbeSeries) -> Iterable[tuple[Arm, dict[int, np.ndarray]]]:
-    """Every arm that has the quantity, with an array of (seeds, ...) by step."""
+    """Yield every arm that has the quantity, with an array of (seeds, ...) by step."""
     for arm in comparison.arms:
         by_step = one.values.get(arm.name, {})
         if by_step:
@@ -300,7 +300,7 @@ def _dots(axes: Any, comparison: Comparison, one: ProbeSeries, step: int) -> Non
 def _line(
     axes: Any, comparison: Comparison, arm: Arm, across: Any, table: Any, band: Any = None
 ) -> None:
-    """The mean over the first axis, with the range over it as a band."""
+    """Draw the mean over the first axis, with the range over it as a band."""
     shade = colour(comparison, arm)
     axes.plot(across, _mean(table), color=shade, linestyle=dash(comparison, arm), linewidth=1.6,
               marker=marker(comparison, arm), markersize=3, label=plain(arm.name))  # fmt: skip
@@ -314,7 +314,7 @@ def _line(
 
 
 def _mean(table: np.ndarray) -> np.ndarray:
-    """Over the first axis, of what is finite; NaN where nothing is."""
+    """Average what is finite over the first axis; NaN if nothing is."""
     known = np.isfinite(table)
     count = known.sum(axis=0)
     total = np.where(known, table, 0).sum(axis=0)

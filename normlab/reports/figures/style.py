@@ -1,7 +1,7 @@
 """The look of the figures.
 
-Colours are Okabe and Ito's, which people who see few colours tell apart; every arm has a marker or
-a dash of its own besides.
+Colours are Okabe and Ito's, which colour-blind people can tell apart. Every arm also has a
+marker or a dash of its own.
 """
 
 import io
@@ -17,7 +17,7 @@ MARKERS = "osD^vPX*"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 1)))
 
 INK, FAINT = "#1b1f24", "#8a8f98"
-"""Text and lines; the report replaces them by its page's own, light or dark."""
+"""The colours of text and lines; a page replaces them by its own, light or dark."""
 
 WIDTH = 6.6
 
@@ -27,7 +27,7 @@ SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "normlab", "font.family": "s
 
 
 class Picture(Figure):
-    """A figure that a notebook shows though it is not pyplot's, which would keep it open."""
+    """A figure that a notebook shows without pyplot, which would keep it open."""
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
@@ -36,13 +36,13 @@ class Picture(Figure):
 
 
 def blank(height: float) -> tuple[Figure, Any]:
-    """An empty figure in the house's style."""
+    """Make an empty figure in the house's style."""
     figure = Picture(figsize=(WIDTH, height), layout="constrained")
     return figure, framed(figure.add_subplot())
 
 
 def framed(axes: Any) -> Any:
-    """Axes in the house's style."""
+    """Give axes the house's style."""
     axes.spines[["top", "right"]].set_visible(False)
     for spine in axes.spines.values():
         spine.set_color(FAINT)
@@ -55,7 +55,7 @@ def framed(axes: Any) -> Any:
 
 
 def plain(text: Any) -> str:
-    """Text that matplotlib draws as it is: no mathematics between dollars, no hidden labels.
+    """Escape text so that matplotlib draws it as it is: no mathematics, no hidden labels.
 
     >>> plain("$x$"), plain(8)
     ('\\\\$x\\\\$', '8')
@@ -66,13 +66,13 @@ def plain(text: Any) -> str:
 
 
 def legend(axes: Any) -> None:
-    """A legend, if there is something to tell apart."""
+    """Add a legend, if there is something to tell apart."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=9, labelcolor=INK)
 
 
 def legend_above(figure: Figure, columns: int = 4) -> None:
-    """One legend above all axes of a figure; a label that several axes have stands there once."""
+    """Add one legend above all axes of a figure; it has each label once."""
     found: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -83,26 +83,26 @@ def legend_above(figure: Figure, columns: int = 4) -> None:
 
 
 def in_order(found: list[Any]) -> list[Any]:
-    """Values in order: numbers by size, names as they come."""
+    """Sort distinct values: numbers by size, names as they come."""
     distinct = list(dict.fromkeys(found))
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in distinct)
     return sorted(distinct) if numbers else distinct
 
 
 def colour(comparison: Comparison, arm: Arm) -> str:
-    """An arm's colour."""
+    """Return an arm's colour."""
     return COLOURS[_index(comparison, arm) % len(COLOURS)]
 
 
 def marker(comparison: Comparison, arm: Arm) -> str:
-    """An arm's marker."""
+    """Return an arm's marker."""
     # Colours repeat from the ninth arm on, but not together with their markers.
     index = _index(comparison, arm)
     return MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
 
 
 def dash(comparison: Comparison, arm: Arm) -> Any:
-    """An arm's way of drawing a line."""
+    """Return an arm's line style."""
     index = _index(comparison, arm)
     return DASHES[(index + index // len(COLOURS)) % len(DASHES)]
 
