@@ -34,12 +34,13 @@ OPENING = """\
 # Experiments
 
 Each question is a config in `configs/`, with its claims registered before the first step; its
-results are in `results/QUESTION/`: a page, its figure, the numbers (`normlab report` and
-`normlab verdict` read them as they read runs) and what they were made with. A verdict comes from
-an interval (95%, corrected for the number of claims): supported, refuted or undecided. Intervals
-are over seeds: they hold for other seeds of the same runs, not for other learning rates, images or
-voices. A verdict that a later look did not confirm is withdrawn; its page says why, and what else to
-know before reading its numbers. All runs are small: hundreds of steps on thousands of examples.
+results are in `results/QUESTION/`: a page, its figure, the numbers (`normlab report` and `normlab
+verdict` read them as they read runs) and what they were made with. A verdict comes from an
+interval (95%, corrected for the number of claims): supported, refuted or undecided. Intervals are
+over seeds: they hold for other seeds of the same runs, not for other learning rates, images or
+voices. A verdict that a later look did not confirm is withdrawn; its page says why, and what else
+to know before reading its numbers. All runs are small: hundreds of steps on thousands of
+examples.
 
 To run one again, type its command. `normlab agree runs/QUESTION experiments/results/QUESTION` lists
 what differs from what is committed here; `python -m experiments.publish runs/QUESTION` replaces
