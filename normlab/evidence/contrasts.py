@@ -24,15 +24,16 @@ from normlab.evidence.intervals import (
     welch,
 )
 from normlab.evidence.samples import Sample
+from normlab.measures.claims import Quantity
 
-Quantity = Literal["difference", "ratio"]
+OfTwoArms = Literal["difference", "ratio"]
 LEAST_FOR_A_CONSTANT = 3
 """Seeds. Two differences of counts of 100 images agree by chance in one case of twenty, three in
 one of four hundred."""
 
 
 def contrast(
-    left: Sample, right: Sample, quantity: Quantity = "difference", paired: bool | None = None
+    left: Sample, right: Sample, quantity: OfTwoArms = "difference", paired: bool | None = None
 ) -> IntervalEstimate:
     """Compare two arms by the method that suits their values.
 
@@ -192,9 +193,7 @@ def _from(estimate: float, spread: float) -> Callable[[float], power.Distances]:
     return lambda bound: ((estimate - bound, spread),)
 
 
-def _none(
-    quantity: Literal["difference", "ratio", "mean"], estimate: float, n: tuple[int, ...], why: str
-) -> IntervalEstimate:
+def _none(quantity: Quantity, estimate: float, n: tuple[int, ...], why: str) -> IntervalEstimate:
     return IntervalEstimate(quantity, estimate, "no interval", False, n, lambda level: EVERYTHING,
                     lacking=why)  # fmt: skip
 
@@ -205,9 +204,7 @@ def _without_spread(*names: str) -> str:
     )
 
 
-def _exactly(
-    quantity: Literal["difference", "ratio", "mean"], value: float, n: tuple[int, ...], method: str
-) -> IntervalEstimate:
+def _exactly(quantity: Quantity, value: float, n: tuple[int, ...], method: str) -> IntervalEstimate:
     return IntervalEstimate(quantity, value, method, False, n, lambda level: Interval(value, value))
 
 
@@ -221,7 +218,7 @@ def _same_runs(left: Sample, right: Sample) -> bool:
     )
 
 
-def _constant(left: np.ndarray, right: np.ndarray, quantity: Quantity) -> bool:
+def _constant(left: np.ndarray, right: np.ndarray, quantity: OfTwoArms) -> bool:
     """Whether two arms differ by the same amount in every seed, to the digits that are kept."""
     if quantity == "ratio":
         return bool(right.all() and equal(left / right))
@@ -264,7 +261,7 @@ def _of_shares(left: Sample, right: Sample) -> IntervalEstimate:
     )
 
 
-def _by_ranks(left: Sample, right: Sample, quantity: Quantity) -> IntervalEstimate:
+def _by_ranks(left: Sample, right: Sample, quantity: OfTwoArms) -> IntervalEstimate:
     """Compare by the differences (or ratios) of all pairs; a censored value has no upper bound."""
     operation = np.subtract if quantity == "difference" else np.divide
     top_left = np.where(left.censored, math.inf, left.values)[:, None]

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from normlab.evidence import power
 from normlab.evidence.intervals import LEVEL, Interval
+from normlab.measures.claims import Quantity
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class IntervalEstimate:
         lacking: why there is no interval, in words; empty if there is one.
     """
 
-    quantity: Literal["difference", "ratio", "mean"]
+    quantity: Quantity
     estimate: float
     method: str
     paired: bool

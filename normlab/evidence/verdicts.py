@@ -25,8 +25,6 @@ from normlab.store.layout import CLAIMS, EXPERIMENT, PUBLISHED
 from normlab.store.record import Record
 from normlab.store.runs import Runs
 
-Outcome = Literal["supported", "refuted", "undecided"]
-
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
@@ -51,7 +49,7 @@ class Verdict:
     """
 
     claim: Claim
-    outcome: Outcome
+    outcome: Literal["supported", "refuted", "undecided"]
     why: str
     registered: bool
     withdrawn: bool = False

@@ -14,7 +14,7 @@ from normlab.reports.text_columns import columns
 from normlab.store.record import Record
 from normlab.store.runs import Runs
 
-Key = tuple[str, int, str]
+RunKey = tuple[str, int, str]
 """Runs are paired by arm, seed and axes."""
 
 
@@ -105,8 +105,8 @@ def agreement(
     return Agreement(measure, arms, verdicts, len(both), alike, tolerance, found)
 
 
-def _by_key(runs: Runs) -> dict[Key, Record]:
-    found: dict[Key, Record] = {}
+def _by_key(runs: Runs) -> dict[RunKey, Record]:
+    found: dict[RunKey, Record] = {}
     for record in map(Record.read, runs.runs):
         key = record.arm, record.seed, json.dumps(record.axes, sort_keys=True)
         if key in found:
@@ -115,7 +115,7 @@ def _by_key(runs: Runs) -> dict[Key, Record]:
     return found
 
 
-def _missing(old: dict[Key, Record], new: dict[Key, Record]) -> list[str]:
+def _missing(old: dict[RunKey, Record], new: dict[RunKey, Record]) -> list[str]:
     """List the arms and seeds that one of the two lacks."""
     found = []
     for one, other, where in ((old, new, "published"), (new, old, "rerun")):

@@ -18,6 +18,7 @@ from normlab.reports.english import short_name
 from normlab.reports.figures.style import (
     COLOURS,
     FAINT,
+    LONGEST_NAME,
     MARKERS,
     blank,
     colour,
@@ -28,9 +29,6 @@ from normlab.reports.figures.style import (
     plain,
 )
 from normlab.store.record import Record
-
-LONGEST_NAME = 40
-"""An arm's name is broken into lines of so many characters."""
 
 
 def differences(comparison: Comparison) -> Figure:
@@ -81,7 +79,9 @@ def values(comparison: Comparison) -> Figure:
             axes.plot([low, high], [row, row], color=shade, linewidth=2)
     axes.set_yticks(range(len(comparison.arms)), [_counted(arm) for arm in comparison.arms])
     axes.set_ylim(len(comparison.arms) - 0.4, -0.6)
-    axes.set_xlabel(f"{plain(comparison.measure)}; an open arrow: not reached by then")
+    censored = any(arm.sample.censored.any() for arm in comparison.arms)
+    note = "\n(an open arrow: not reached by then)" if censored else ""
+    axes.set_xlabel(f"{plain(comparison.measure)}{note}")
     return figure
 
 

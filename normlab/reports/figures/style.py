@@ -5,6 +5,8 @@ marker or a dash of its own.
 """
 
 import io
+import math
+import textwrap
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -20,6 +22,13 @@ INK, FAINT = "#1b1f24", "#8a8f98"
 """The colours of text and lines; a page replaces them by its own, light or dark."""
 
 WIDTH = 6.6
+"""The width of every figure, in inches."""
+
+MOST_WITHIN = 8
+"""A legend of more entries would cover the lines."""
+
+LONGEST_NAME = 40
+"""An arm's name is broken into lines of so many characters."""
 
 
 SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "normlab", "font.family": "sans-serif"}
@@ -66,8 +75,14 @@ def plain(text: Any) -> str:
 
 
 def legend(axes: Any) -> None:
-    """Add a legend, if there is something to tell apart."""
-    if axes.get_legend_handles_labels()[0]:
+    """Add a legend, if there is something to tell apart; a long one stands above the axes."""
+    count = len(axes.get_legend_handles_labels()[0])
+    if count > MOST_WITHIN:
+        figure = axes.figure
+        lines = 2 * math.ceil(count / 2)  # a long name takes two
+        figure.set_figheight(figure.get_figheight() + 0.11 * lines)
+        legend_above(figure, columns=2)
+    elif count:
         axes.legend(frameon=False, fontsize=9, labelcolor=INK)
 
 
@@ -76,7 +91,7 @@ def legend_above(figure: Figure, columns: int = 4) -> None:
     found: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
+            found.setdefault("\n".join(textwrap.wrap(label, LONGEST_NAME)), handle)
     if found:
         figure.legend(found.values(), found.keys(), loc="outside upper left", frameon=False,
                       fontsize=9, labelcolor=INK, ncols=min(columns, len(found)))  # fmt: skip
