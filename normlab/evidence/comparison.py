@@ -95,7 +95,7 @@ class Comparison:
 
     Attributes:
         runs: the experiment.
-        measure: what is compared.
+        measure: the measure that the arms are compared by.
         baseline: the name of the arm that the others are compared with; or, where each setting of
             a sweep has a baseline of its own, what these have in common, such as "identity".
         arms: in the experiment's order, those of one setting together.

@@ -7,7 +7,7 @@ import numpy as np
 
 from normlab.measures.measures import Measure
 from normlab.reports.figures.probes import LEADING
-from normlab.store.reading import Rows
+from normlab.store.reading import JsonRows
 
 MOST_ROWS = 40
 """So many evenly spaced rows of a run's metrics are kept, and those that claims need.
@@ -29,7 +29,7 @@ class Thinning:
         self._quantities = {name.rpartition(".")[2] for name in (*inside, drawn)}
         self._leading = {} if drawn else LEADING
 
-    def rows(self, rows: Rows) -> Rows:
+    def rows(self, rows: JsonRows) -> JsonRows:
         """Keep all rows of short curves, and some of long ones."""
         if len(rows) <= MOST_ROWS or any(one.name == "area" for one in self._measures):
             return rows
@@ -45,7 +45,7 @@ class Thinning:
                 chosen.add(int(values.argmax() if one.higher_is_better else values.argmin()))
         return [rows[index] for index in sorted(chosen)]
 
-    def probes(self, rows: Rows) -> Rows:
+    def probes(self, rows: JsonRows) -> JsonRows:
         """Keep what claims name and the picture draws; by default what pictures lead with."""
         return [row for row in rows if "error" in row or self._is_kept(row)]
 

@@ -16,7 +16,7 @@ from normlab.store import formats
 from normlab.store.files import DamagedError, read_json
 from normlab.store.flags import without_folders
 from normlab.store.layout import FINISHED, PUBLISHED, PUBLISHED_PROVENANCE
-from normlab.store.reading import Rows, check_last_step
+from normlab.store.reading import JsonRows, check_last_step
 from normlab.store.record import Record
 from normlab.store.run import Run
 from normlab.store.runs import Runs
@@ -43,8 +43,8 @@ def write_published(
     runs: Runs,
     folder: Path,
     more: dict[str, Any],
-    rows: Callable[[Rows], Rows] = list,
-    probes: Callable[[Rows], Rows] = list,
+    rows: Callable[[JsonRows], JsonRows] = list,
+    probes: Callable[[JsonRows], JsonRows] = list,
 ) -> None:
     """Write an experiment's two files.
 
@@ -62,7 +62,7 @@ def write_published(
     if "tuning" in about:
         about["tuning"] = rounded(about["tuning"])
     base = runs.runs[0].config
-    proofs: Rows = []
+    proofs: JsonRows = []
     lines = [_line(run, base, proofs, rows, probes) for run in runs.runs]
     trials = [_place(run) | {"status": _status(run)} for run in runs.trials]
     parts = {"about": about, "config": base, "runs": lines, "trials": trials}
@@ -122,7 +122,9 @@ def _check(file: Path, line: dict[str, Any], proofs: int) -> None:
     check_last_step(file, [{"step": step} for step in steps[-1:]], status, MEND)
 
 
-def _record(folder: Path, line: dict[str, Any], config: dict[str, Any], made_with: Rows) -> Record:
+def _record(
+    folder: Path, line: dict[str, Any], config: dict[str, Any], made_with: JsonRows
+) -> Record:
     place = {key: line[key] for key in ("arm", "seed")}
     return Record(
         path=folder / line["run"],
@@ -137,7 +139,7 @@ def _record(folder: Path, line: dict[str, Any], config: dict[str, Any], made_wit
     )
 
 
-def _rows(columns: dict[str, list[Any]]) -> Rows:
+def _rows(columns: dict[str, list[Any]]) -> JsonRows:
     return [
         {key: math.nan if v is None else v for key, v in zip(columns, line, strict=True)}
         for line in zip(*columns.values(), strict=True)
@@ -149,7 +151,7 @@ def _place(run: Run | Record) -> dict[str, Any]:
 
 
 def _line(
-    run: Run | Record, base: dict[str, Any], proofs: Rows, rows: Callable, probes: Callable
+    run: Run | Record, base: dict[str, Any], proofs: JsonRows, rows: Callable, probes: Callable
 ) -> dict[str, Any]:
     config = run.config
     config = {**config, "train": {**config["train"], "seed": base["train"]["seed"]}}
@@ -170,7 +172,7 @@ def _line(
     }
 
 
-def _columns(rows: Rows) -> dict[str, list[Any]]:
+def _columns(rows: JsonRows) -> dict[str, list[Any]]:
     names = dict.fromkeys(key for row in rows for key in row)
     return rounded({name: [row.get(name) for row in rows] for name in names})
 

@@ -19,16 +19,16 @@ from normlab.store.shapes import Shape, fault
 DIGESTED = (CONFIG, METRICS, PROBES, PROVENANCE)
 """These files do not change any more once a run is finished."""
 
-Rows = list[dict[str, Any]]
+JsonRows = list[dict[str, Any]]
 
 
 class Whole(NamedTuple):
     """The contents of a run's files, all read at once."""
 
     status: dict[str, Any]
-    metrics: Rows
-    provenance: Rows
-    probes: Rows
+    metrics: JsonRows
+    provenance: JsonRows
+    probes: JsonRows
 
 
 def read_whole(path: Path) -> Whole:
@@ -72,7 +72,7 @@ def read_config(path: Path, status: dict[str, Any]) -> dict[str, Any]:
     return as_yaml(path / CONFIG, content, formats.RESOLVED, mend_of(path))
 
 
-def read_metrics(path: Path, status: dict[str, Any]) -> Rows:
+def read_metrics(path: Path, status: dict[str, Any]) -> JsonRows:
     """Read the rows of metrics, in order."""
     rows = _rows(path, METRICS, formats.METRICS_ROW, status)
     for number, (before, row) in enumerate(pairwise(rows), start=2):
@@ -88,7 +88,7 @@ def read_metrics(path: Path, status: dict[str, Any]) -> Rows:
     return rows
 
 
-def check_last_step(file: Path, rows: Rows, status: dict[str, Any], mend: str) -> None:
+def check_last_step(file: Path, rows: JsonRows, status: dict[str, Any], mend: str) -> None:
     """Check a finished run's last row against its status.
 
     Raises:
@@ -102,7 +102,7 @@ def check_last_step(file: Path, rows: Rows, status: dict[str, Any], mend: str) -
         raise DamagedError(file, f"it has {have}, and {ended}", mend)
 
 
-def read_probes(path: Path, status: dict[str, Any]) -> Rows:
+def read_probes(path: Path, status: dict[str, Any]) -> JsonRows:
     """Read the rows of what probes saw, in order."""
     rows = _rows(path, PROBES, formats.PROBES_ROW, status)
     for number, row in enumerate(rows, start=1):
@@ -112,7 +112,7 @@ def read_probes(path: Path, status: dict[str, Any]) -> Rows:
     return rows
 
 
-def read_provenance(path: Path, status: dict[str, Any]) -> Rows:
+def read_provenance(path: Path, status: dict[str, Any]) -> JsonRows:
     """Read the records of provenance, in order."""
     content = _content(path, PROVENANCE, status)
     if content is None:
@@ -127,7 +127,7 @@ def sealed(path: Path, status: dict[str, Any]) -> dict[str, Any]:
     return {**status, "digests": {**digests, STATUS: _digest_of(status)}}
 
 
-def _rows(path: Path, name: str, shape: Shape, status: dict[str, Any]) -> Rows:
+def _rows(path: Path, name: str, shape: Shape, status: dict[str, Any]) -> JsonRows:
     torn = status["state"] not in FINISHED
     content = _content(path, name, status) or b""
     return read_lines(path / name, content, shape, mend_of(path), torn)

@@ -9,7 +9,7 @@ from typing import Any
 from normlab.errors import UserError
 from normlab.store.files import DamagedError
 from normlab.store.layout import DAMAGED, FINISHED
-from normlab.store.reading import Rows
+from normlab.store.reading import JsonRows
 from normlab.store.run import Run
 
 
@@ -37,9 +37,9 @@ class Record:
     seed: int
     axes: dict[str, Any]
     status: dict[str, Any]
-    metrics: Rows
-    provenance: Rows
-    probes: Rows
+    metrics: JsonRows
+    provenance: JsonRows
+    probes: JsonRows
     read_config: Callable[[], dict[str, Any]]
     damage: str = ""
     published: bool = False
