@@ -34,7 +34,7 @@ Conventions, stated once:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import jax
 
@@ -51,9 +51,15 @@ KERNEL_INVARIANCES = frozenset(
 )
 
 
+EpsRole = Literal["in the root", "added", "a lower limit"]
+
+
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a normaliser without running it; the contract tests hold it to this.
+    """States what is known of a normaliser without running it; the contract tests check it.
+
+    The library asks these facts and never the class, so a normaliser in a file of your own is
+    folded, recalibrated, adapted and explained as ours are.
 
     Attributes:
         paper: where it comes from, as `arXiv:...` or author and year.
@@ -62,6 +68,15 @@ class Facts:
         invariant_to: changes of the input that leave the output alone (as eps goes to 0): a
             positive factor ("scale") or an offset ("shift") of each "channel" over the whole
             batch, of each "example", or of each "position" (one pixel's vector of channels).
+        backward_state: the leaves of the state that the backward pass moves. The gradient with
+            respect to such a leaf is its next value.
+        affine_in_evaluation: in evaluation each channel is multiplied by a factor and moved by an
+            offset, so `fold` can put both into the layer before it.
+        keeps_moments: the state holds the mean and the variance of each channel of the input, so
+            `recalibrate` and `adapt` can replace them. `OptionalMethods` says how they are read.
+        eps_is: how the field `eps` keeps from a division by zero. It is added to the variance "in
+            the root", "added" to the divisor outside of any root, or "a lower limit" of it.
+        identity: the output is the input. A model without a place for a normaliser takes only such.
     """
 
     paper: str
@@ -69,10 +84,17 @@ class Facts:
     fuses_activation: bool = False
     invariant_to: frozenset[str] = frozenset()
     backward_state: frozenset[str] = frozenset()
+    affine_in_evaluation: bool = False
+    keeps_moments: bool = False
+    eps_is: EpsRole = "in the root"
+    identity: bool = False
 
 
 class Normaliser(Protocol):
-    """What a model holds in its normaliser slot: a frozen, hashable dataclass."""
+    """Describes what a model holds in its normaliser slot: a frozen, hashable dataclass.
+
+    `OptionalMethods` lists what it may have beside these two methods.
+    """
 
     facts: ClassVar[Facts]
 
@@ -99,6 +121,58 @@ class Normaliser(Protocol):
         ...
 
 
+class OptionalMethods(Protocol):
+    """The methods that a normaliser may have beside `init` and `apply`.
+
+    Without one of them, the default that it states holds. A normaliser whose state is the running
+    `mean` and `variance` of each channel needs none but `frozen`:
+
+    >>> @normaliser(paper="none", uses_batch=True, affine_in_evaluation=True, keeps_moments=True)
+    ... @dataclass(frozen=True)
+    ... class MyNorm:
+    ...     def init(self, features): ...
+    ...     def apply(self, params, state, x, *, train, mask=None): ...
+    >>> MyNorm.facts.keeps_moments, MyNorm.facts.eps_is
+    (True, 'in the root')
+    """
+
+    def pool(self, states: State) -> State:
+        """The state after one step whose microbatches ended in `states`; see `pool_states`.
+
+        Default: the mean over the microbatches.
+        """
+        ...
+
+    def frozen(self) -> Normaliser:
+        """The normaliser whose training is the evaluation of this one, with the same variables.
+
+        Default: there is none, and `freeze` refuses.
+        """
+        ...
+
+    def read_moments(self, state: State) -> tuple[Array, Array]:
+        """The mean and the variance, `(C,)` each, that a state holds.
+
+        Default: its leaves `mean` and `variance`. It is asked where `Facts.keeps_moments` is true,
+        as are the two methods below.
+        """
+        ...
+
+    def write_moments(self, state: State, mean: Array, variance: Array) -> State:
+        """The state with this mean and this variance, `(C,)` each; other leaves stay.
+
+        Default: the leaves `mean` and `variance` take them.
+        """
+        ...
+
+    def share_moments(self, moments: Any) -> Any:
+        """The `Moments` of the channels that share a statistic, at each of them.
+
+        `moments` are those of each channel by itself, `(C,)`. Default: no channels share any.
+        """
+        ...
+
+
 def _run_on_any_mesh(cls: Any) -> None:
     """`cls.apply` on any mesh: its results are spread as the input, or kernel, and the state."""
 
@@ -119,6 +193,10 @@ def normaliser(
     fuses_activation: bool = False,
     invariant_to: tuple[str, ...] = (),
     backward_state: tuple[str, ...] = (),
+    affine_in_evaluation: bool = False,
+    keeps_moments: bool = False,
+    eps_is: EpsRole = "in the root",
+    identity: bool = False,
 ) -> Callable[[Described], Described]:
     """Mark a frozen dataclass as an entry of the catalogue and attach its `Facts`.
 
@@ -135,7 +213,15 @@ def normaliser(
     if unknown:
         raise ValueError(f"unknown invariances {sorted(unknown)}; known: {sorted(INVARIANCES)}")
     facts = Facts(
-        paper, uses_batch, fuses_activation, frozenset(invariant_to), frozenset(backward_state)
+        paper,
+        uses_batch=uses_batch,
+        fuses_activation=fuses_activation,
+        invariant_to=frozenset(invariant_to),
+        backward_state=frozenset(backward_state),
+        affine_in_evaluation=affine_in_evaluation,
+        keeps_moments=keeps_moments,
+        eps_is=eps_is,
+        identity=identity,
     )
 
     def mark(cls: Described) -> Described:
@@ -215,7 +301,7 @@ def pool_states(normaliser: Normaliser, states: State) -> State:
     """The state after one step whose microbatches each ended in one of `states`.
 
     Every leaf of `states` has a leading axis over microbatches that all started from the same
-    state. A normaliser whose state is not linear in its batch statistics says how by a method
+    state. A normaliser whose state is not linear in its batch statistics has a method
     `pool(states)`; for all others the mean is exact. Each microbatch has its share of the step, so
     one that left a channel alone makes the step of that channel shorter.
     """

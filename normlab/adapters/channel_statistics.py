@@ -1,49 +1,32 @@
-"""What a normaliser's state keeps of its input, where that is each channel's mean and variance."""
+"""The mean and variance of each channel that a normaliser keeps: read, written, and made anew.
 
+Each function asks a method of `normlab.core.OptionalMethods`, or takes its default.
+"""
+
+from functools import cache
+
+import jax
 import jax.numpy as jnp
 
 from normlab.adapters.linen_places import Place
 from normlab.core import Array, Normaliser, State
 from normlab.errors import UserError
-from normlab.norms.averaged import AveragedBatchNorm
-from normlab.norms.batch import BatchNorm
-from normlab.norms.batch_group import BatchGroupNorm
-from normlab.norms.batch_instance import BatchInstanceNorm
-from normlab.norms.batch_renorm import BatchRenorm
-from normlab.norms.domains import ConditionalBatchNorm
-from normlab.norms.evo import EvoNormB0
-from normlab.norms.example_weighted import ExampleWeightedBatchNorm
-from normlab.norms.frozen import FrozenBatchNorm
-from normlab.norms.population import PopulationNorm
-from normlab.ops.moments import Moments, pool
-
-RENEWABLE = (
-    AveragedBatchNorm,
-    BatchGroupNorm,
-    BatchInstanceNorm,
-    BatchNorm,
-    BatchRenorm,
-    ConditionalBatchNorm,
-    EvoNormB0,
-    ExampleWeightedBatchNorm,
-    FrozenBatchNorm,
-    PopulationNorm,
-)
-"""The normalisers whose state follows from the moments of each channel of their input."""
+from normlab.ops.moments import Moments
 
 
-def require_renewable(place: Place) -> None:
+def require_moments(place: Place) -> None:
     """Raise `UserError` for a normaliser whose statistics are not each channel's moments."""
-    if not isinstance(place.normaliser, RENEWABLE):
-        names = ", ".join(cls.__name__ for cls in RENEWABLE)
+    if not place.normaliser.facts.keeps_moments:
         raise UserError(
             f"{place}: the statistics that {type(place.normaliser).__name__} keeps are not the "
-            f"moments of its channels; those that can be taken anew: {names}"
+            "moments of its channels, so they cannot be taken anew. `normlab describe NAME` says "
+            "of a normaliser whether it 'keeps moments'; one of your own declares "
+            "@normaliser(..., keeps_moments=True)"
         )
 
 
 def of_batch(normaliser: Normaliser, moments: Moments) -> tuple[Array, Array]:
-    """Mean and biased variance, `(C,)`: what training normalises by."""
+    """Mean and biased variance, `(C,)`, by which training normalises."""
     moments = _shared(normaliser, moments)
     return moments.mean, moments.variance
 
@@ -56,28 +39,46 @@ def of_population(normaliser: Normaliser, moments: Moments) -> tuple[Array, Arra
 
 
 def mean_and_variance(normaliser: Normaliser, state: State) -> tuple[Array, Array]:
-    """Those of a state."""
-    if isinstance(normaliser, BatchRenorm):
-        return state["mean"], state["deviation"] ** 2 - normaliser.eps
-    return state["mean"], state["variance"]
+    """The mean and the variance that a state holds."""
+    read = getattr(normaliser, "read_moments", None)
+    return (state["mean"], state["variance"]) if read is None else read(state)
 
 
 def with_mean_and_variance(
     normaliser: Normaliser, state: State, mean: Array, variance: Array
 ) -> State:
-    """A state with others; whatever else it holds stays."""
-    new = {"mean": mean, "variance": variance}
-    if isinstance(normaliser, BatchRenorm):
-        new = {"mean": mean, "deviation": jnp.sqrt(variance + normaliser.eps)}
-    return {**state, **{name: leaf.astype(state[name].dtype) for name, leaf in new.items()}}
+    """A state with another mean and variance; whatever else it holds stays."""
+    write = getattr(normaliser, "write_moments", None)
+    new = {"mean": mean, "variance": variance} if write is None else write(state, mean, variance)
+    changed = {name: leaf.astype(state[name].dtype) for name, leaf in new.items()}
+    return {**state, **changed}
+
+
+def is_optional(normaliser: Normaliser | None, name: str, shape: tuple[int, ...]) -> bool:
+    """Return whether a leaf of a state may stay at its start when weights come from elsewhere.
+
+    A mean or a variance may not, unless no evaluation looks at it: EvoNorm B0, for example, keeps
+    a running mean and never takes it away.
+    """
+    if name not in ("mean", "variance"):
+        return True
+    return normaliser is not None and not _reads(normaliser, name, shape[-1])
+
+
+@cache
+def _reads(normaliser: Normaliser, name: str, features: int) -> bool:
+    """Return whether an evaluation looks at a leaf of the state."""
+    params, state = jax.eval_shape(lambda: normaliser.init(features))
+    x = jax.ShapeDtypeStruct((2, 2, 2, features), jnp.float32)
+
+    def evaluated(leaf: Array, params: State, state: State, x: Array) -> Array:
+        return normaliser.apply(params, {**state, name: leaf}, x, train=False)[0]
+
+    trace = jax.make_jaxpr(evaluated)(state[name], params, state, x).jaxpr
+    used = [value for equation in trace.eqns for value in equation.invars] + trace.outvars
+    return any(value is trace.invars[0] for value in used)
 
 
 def _shared(normaliser: Normaliser, moments: Moments) -> Moments:
-    """The moments of the channels that share them, at each of these."""
-    if not isinstance(normaliser, BatchGroupNorm):
-        return moments
-    shape = moments.mean.shape
-    grouped = (leaf.reshape(*shape[:-1], normaliser.groups, -1) for leaf in moments)
-    size = shape[-1] // normaliser.groups
-    pooled = pool(Moments(*grouped), axis=-1)
-    return Moments(*(jnp.repeat(leaf[..., 0], size, axis=-1) for leaf in pooled))
+    share = getattr(normaliser, "share_moments", None)
+    return moments if share is None else share(moments)

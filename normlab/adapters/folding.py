@@ -25,30 +25,7 @@ from normlab.adapters.linen_places import (
 )
 from normlab.core import Array
 from normlab.errors import UserError
-from normlab.models.slots import NORM_STATE
-from normlab.norms.averaged import AveragedBatchNorm
-from normlab.norms.batch import BatchNorm
-from normlab.norms.batch_group import BatchGroupNorm
-from normlab.norms.batch_renorm import BatchRenorm
-from normlab.norms.controls import Affine, Identity
-from normlab.norms.frozen import FrozenBatchNorm
-from normlab.norms.l1 import L1BatchNorm
-from normlab.norms.population import PopulationNorm
-from normlab.norms.quadratic import MovingAverageBatchNorm, PowerNorm
-
-FOLDABLE = (
-    Affine,
-    AveragedBatchNorm,
-    BatchGroupNorm,
-    BatchNorm,
-    BatchRenorm,
-    FrozenBatchNorm,
-    L1BatchNorm,
-    MovingAverageBatchNorm,
-    PopulationNorm,
-    PowerNorm,
-)
-"""What is, in evaluation, a factor and an offset for each channel."""
+from normlab.models.slots import NORM_STATE, no_normaliser
 
 
 @dataclass(frozen=True)
@@ -92,6 +69,7 @@ def fold(model: nn.Module, variables: Variables, images: Array, **call: Any) -> 
 
     >>> import jax, jax.numpy as jnp
     >>> from normlab.models.plain import Convnet
+    >>> from normlab.norms import BatchNorm
     >>> model = Convnet(norm=BatchNorm(), classes=2, widths=(4,), layers=1)
     >>> x = jnp.ones((1, 4, 4, 3))
     >>> folded = fold(model, model.init(jax.random.key(0), x, train=False), x)
@@ -108,7 +86,7 @@ def fold(model: nn.Module, variables: Variables, images: Array, **call: Any) -> 
     variables = jax.jit(lambda v: _all_folded(v, pairs))(variables)
     report = {str(place): "/".join(layer) for place, layer in pairs}
     if not left and getattr(model, "catalogue_kind", None) == "model":
-        plain = model.clone(norm=Identity())
+        plain = model.clone(norm=no_normaliser())
         variables = {name: tree for name, tree in variables.items() if name != NORM_STATE}
         return Folded(plain, variables, report)
     norms = tuple(place.path for place, _ in pairs)
@@ -244,7 +222,7 @@ def _structure(
     for path, place in places.items():
         name, layer = "/".join(path), found.layer_before.get("/".join(path))
         kind = type(place.normaliser).__name__
-        if not isinstance(place.normaliser, FOLDABLE):
+        if not place.normaliser.facts.affine_in_evaluation:
             left[name] = f"{kind} is more than a factor and an offset in evaluation"
         elif layer is None:
             left[name] = "what it takes in is not the output of a convolution or dense layer"

@@ -8,9 +8,6 @@ import flax.linen as nn
 from normlab.adapters.linen_places import evaluate, held, input_of, place_of
 from normlab.core import Normaliser
 from normlab.errors import UserError
-from normlab.norms.batch import BatchNorm
-from normlab.norms.batch_group import BatchGroupNorm
-from normlab.norms.frozen import FrozenBatchNorm
 
 
 def freeze(model: Any) -> Any:
@@ -28,6 +25,7 @@ def freeze(model: Any) -> Any:
     Raises:
         UserError: the normaliser has no frozen counterpart.
 
+    >>> from normlab.norms import BatchNorm
     >>> freeze(BatchNorm(momentum=0.99, eps=1e-3))
     FrozenBatchNorm(eps=0.001, use_scale=True, use_bias=True)
     """
@@ -40,16 +38,13 @@ def freeze(model: Any) -> Any:
 
 
 def _frozen(normaliser: Any) -> Normaliser:
-    if isinstance(normaliser, FrozenBatchNorm):
-        return normaliser
-    if type(normaliser) not in (BatchNorm, BatchGroupNorm):
+    frozen = getattr(normaliser, "frozen", None)
+    if frozen is None:
         raise UserError(
             f"{type(normaliser).__name__} has no frozen counterpart: BatchNorm and BatchGroupNorm "
-            "have, whose evaluation a mean and a variance of each channel give"
+            "have one, and so has a normaliser of your own with a method `frozen()` that returns it"
         )
-    return FrozenBatchNorm(
-        eps=normaliser.eps, use_scale=normaliser.use_scale, use_bias=normaliser.use_bias
-    )
+    return frozen()
 
 
 class _Frozen(nn.Module):

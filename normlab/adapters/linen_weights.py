@@ -13,6 +13,7 @@ from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from normlab.adapters.calls import Meetings
+from normlab.adapters.channel_statistics import is_optional
 from normlab.adapters.linen_places import (
     OUR_NAMES,
     Path,
@@ -26,7 +27,6 @@ from normlab.adapters.units import Leaf, Unit, unchanged
 from normlab.core import Array
 from normlab.errors import UserError
 from normlab.models.slots import NORM
-from normlab.norms.evo import EvoNormB0
 
 REORDERED = "its inputs are in another order: (C, H, W) flattened, in Flax (H, W, C)"
 
@@ -107,8 +107,10 @@ class LinenWeights:
 
     def _optional(self, path: Path, name: str, key: Path) -> bool:
         place = self._trace.places.get(path)
-        unused = name == "mean" and place is not None and isinstance(place.normaliser, EvoNormB0)
-        return unused or (key[0] != "params" and name not in ("mean", "variance"))
+        if key[0] == "params":
+            return False
+        normaliser = None if place is None else place.normaliser
+        return is_optional(normaliser, name, at(self.shapes, key).shape)
 
     def mend(self) -> str:
         """Nothing: the order of calls is known."""

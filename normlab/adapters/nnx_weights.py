@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from normlab.adapters.calls import Meetings
+from normlab.adapters.channel_statistics import is_optional
 from normlab.adapters.linen_places import OUR_NAMES
 from normlab.adapters.linen_weights import REORDERED, reordering, transposed_kernel
 from normlab.adapters.nnx import Norm
@@ -24,7 +25,6 @@ from normlab.adapters.nnx_parts import (
 )
 from normlab.adapters.units import Leaf, Unit
 from normlab.errors import UserError
-from normlab.norms.evo import EvoNormB0
 
 
 class NnxWeights:
@@ -143,9 +143,10 @@ class NnxWeights:
 
     def _optional(self, module: Any, name: str, key: str) -> bool:
         normaliser = getattr(module, "normaliser", None)
-        unused = name == "mean" and isinstance(normaliser, EvoNormB0)
-        is_param = isinstance(self._variables[key], nnx.Param)
-        return unused or (not is_param and name not in ("mean", "variance"))
+        variable = self._variables[key]
+        if isinstance(variable, nnx.Param):
+            return False
+        return is_optional(normaliser, name, tuple(variable.shape))
 
     def _require_told(self, units: list[Unit]) -> None:
         """Raise `UserError` for every layer that may take a flattened image of a convolution."""

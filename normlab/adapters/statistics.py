@@ -19,7 +19,7 @@ from normlab.adapters.channel_statistics import (
     mean_and_variance,
     of_batch,
     of_population,
-    require_renewable,
+    require_moments,
     with_mean_and_variance,
 )
 from normlab.adapters.linen_places import (
@@ -236,7 +236,7 @@ class _Meeting:
         state = {} if place is None else held(module, place)
         if place is None or not state:
             return call(*args, **kwargs)
-        require_renewable(place)
+        require_moments(place)
         x, mask = input_of(args, kwargs)
         _, moments = centre(x, over_batch(x), mask=mask)
         moments = jax.tree.map(lambda leaf: leaf.reshape(-1), moments)

@@ -8,11 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from normlab.core import Array, Normaliser, State
+from normlab.core import Array, EpsRole, Normaliser, State
 from normlab.ops.moments import ShapeError
-
-BIAS_CORRECTED = ("DebiasedBatchNorm", "AveragedBatchNorm", "PopulationNorm")
-"""Those whose first batch replaces what the state begins with."""
 
 NONE = "none: every value by itself"
 
@@ -42,12 +39,12 @@ def semantics(norm: Normaliser) -> dict[str, str]:
     if norm.facts.invariant_to:
         rows["unchanged by"] = ", ".join(sorted(norm.facts.invariant_to))
     if "eps" in fields:
-        rows["eps"] = _eps(type(norm).__name__, fields["eps"])
+        rows["eps"] = _eps(norm.facts.eps_is, fields["eps"])
+    replaced, moves_on = _first_steps(norm, fields) if moving else (False, False)
     if "momentum" in fields:
-        debiased = type(norm).__name__ == "DebiasedBatchNorm"
-        rows["momentum"] = horizon(fields["momentum"], debiased)
+        rows["momentum"] = horizon(fields["momentum"], debiased=replaced and moves_on)
     if moving:
-        rows["state at first"] = _first(type(norm).__name__, moving)
+        rows["state at first"] = _first(moving, replaced)
     if "unbiased_running_variance" in fields:
         over = "count - 1" if fields["unbiased_running_variance"] else "count"
         rows["running variance"] = f"divided by {over}; the normalising one by count"
@@ -75,21 +72,39 @@ def horizon(momentum: float, debiased: bool = False) -> str:
     return f"{momentum:g} of the old value stays: 63% of a change is in after {steps} {unit}"
 
 
-def _eps(kind: str, eps: float) -> str:
-    if kind == "ScaleNorm":
+def _eps(role: EpsRole, eps: float) -> str:
+    if role == "a lower limit":
         return f"{eps:g}, the least length that is divided by"
-    if kind in ("GlobalResponseNorm", "L1BatchNorm"):
+    if role == "added":
         return f"{eps:g}, added to what is divided by, outside any root"
     return f"{eps:g}, inside the root: a deviation of {math.sqrt(eps):.2g} comes out as 0.71"
 
 
-def _first(kind: str, state: State) -> str:
+def _first(state: State, replaced: bool) -> str:
     begin = []
     for name, leaf in state.items():
         values = np.unique(np.asarray(leaf))
         begin.append(f"{name} {values[0]:g}" if len(values) == 1 else name)
-    replaced = "; the first batch replaces them" if kind in BIAS_CORRECTED else ""
-    return ", ".join(begin) + replaced
+    return ", ".join(begin) + ("; the first batch replaces them" if replaced else "")
+
+
+def _first_steps(norm: Normaliser, fields: dict[str, Any]) -> tuple[bool, bool]:
+    """Return whether the first step leaves nothing of the first state, and the second moves it."""
+    features = _features(fields)
+    x = np.random.default_rng(0).standard_normal((_examples(fields), 3, 3, features)) + 1
+    params, state = norm.init(features)
+    counts = ("steps", "step")
+    other = {key: leaf if key in counts else leaf + 1 for key, leaf in state.items()}
+    step = jax.jit(lambda state, x: norm.apply(params, state, x, train=True)[1])
+    first = jnp.asarray(x, jnp.float32)
+    after, after_other = step(state, first), step(other, first)
+    later = step(after, 2 * first + 1)
+
+    def same(one: State, two: State) -> bool:
+        close = (jnp.allclose(one[key], two[key], rtol=1e-5) for key in one if key not in counts)
+        return all(map(bool, close))
+
+    return same(after, after_other), not same(after, later)
 
 
 def _features(fields: dict[str, Any]) -> int:

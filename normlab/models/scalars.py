@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from normlab.core import Array, KernelTransform, Normaliser
 from normlab.errors import KernelError, UserError
 from normlab.models.slots import NORM
-from normlab.norms.controls import Identity
 
 
 class Shift(nn.Module):
@@ -47,7 +46,7 @@ def require_no_normaliser(normaliser: Normaliser, model: str) -> None:
     normlab.errors.UserError: model fixup stands in place of a normaliser: norm must be identity, \
 found ScaleNorm(eps=1e-05)
     """
-    if not isinstance(normaliser, Identity):
+    if not normaliser.facts.identity:
         raise UserError(
             f"model {model} stands in place of a normaliser: norm must be identity, "
             f"found {normaliser!r}"

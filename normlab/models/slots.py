@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
+from normlab.catalogue import NORMS
 from normlab.core import Array, KernelTransform, Normaliser, Params, State, pool_states
 from normlab.models.convolution import convolve
 
@@ -101,6 +102,11 @@ class NormAct(nn.Module):
         """Compute `activation(normaliser(x))`."""
         y = Norm(self.normaliser)(x, train=train)
         return y if self.normaliser.facts.fuses_activation else ACTIVATIONS[self.activation](y)
+
+
+def no_normaliser() -> Normaliser:
+    """Return what stands in the slot of a layer that no normaliser follows: `identity`."""
+    return NORMS.load("identity")()
 
 
 def needs_bias(normaliser: Normaliser, features: int) -> bool:

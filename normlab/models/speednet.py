@@ -7,8 +7,16 @@ import jax.numpy as jnp
 
 from normlab.core import Array, KernelTransform, Normaliser
 from normlab.errors import require_channels_last, require_field
-from normlab.models.slots import ACTIVATIONS, ActivationName, Dtype, NormAct, conv, halve, model
-from normlab.norms.controls import Identity
+from normlab.models.slots import (
+    ACTIVATIONS,
+    ActivationName,
+    Dtype,
+    NormAct,
+    conv,
+    halve,
+    model,
+    no_normaliser,
+)
 
 WHITENING = "Conv_0"
 """The first layer's name among the params."""
@@ -135,7 +143,7 @@ class Speednet(nn.Module):
         allowed = f"such that images have {least} pixels a side (2^stages + patch - 1), not {side}"
         require_field(side >= least, "widths", self.widths, allowed)
         first = conv(
-            Identity(), filters, self.patch, 1, self.dtype,
+            no_normaliser(), filters, self.patch, 1, self.dtype,
             transform=self.kernel, train=train, padding=0, start=both_signs,
         )  # fmt: skip
         x = ACTIVATIONS[self.activation](first(x.astype(self.dtype)))

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from normlab.catalogue import NORMS
 from normlab.core import Array, KernelTransform, Normaliser
 from normlab.errors import require_channels_last, require_field
 from normlab.models.scalars import Multiplier
@@ -18,16 +19,11 @@ from normlab.models.slots import (
     classify,
     dense,
     model,
+    no_normaliser,
 )
-from normlab.norms.controls import Identity
-from normlab.norms.layer import LayerNorm
-from normlab.norms.rms import RMSNorm
 from normlab.norms.scale import scale_norm
 
 QKNorm = Literal["none", "layer_norm", "rms_norm", "unit_length"]
-
-QK_NORMALISERS = {"layer_norm": LayerNorm(use_bias=False), "rms_norm": RMSNorm()}
-"""Without a bias, as in Dehghani et al. 2023 and in flax's `normalize_qk`."""
 
 xavier = nn.initializers.xavier_uniform()
 
@@ -125,7 +121,9 @@ class Vit(nn.Module):
         if self.qk_norm == "unit_length":
             q, k = scale_norm(q, 1.0), scale_norm(k, 1.0)
         elif self.qk_norm != "none":
-            q, k = (Norm(QK_NORMALISERS[self.qk_norm])(one, train=train) for one in (q, k))
+            # Without a bias, as in Dehghani et al. 2023 and in flax's `normalize_qk`.
+            normaliser = NORMS.load(self.qk_norm)(use_bias=False)
+            q, k = (Norm(normaliser)(one, train=train) for one in (q, k))
         logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32)
         if self.qk_norm == "unit_length":
             logits = Multiplier(math.log2(max(tokens**2 - tokens, 2)))(logits)
@@ -142,5 +140,5 @@ class Vit(nn.Module):
     def _linear(self, features: int, train: bool) -> nn.Dense:
         # All have a bias, as in the paper, because no normaliser follows directly.
         return dense(
-            Identity(), features, self.dtype, transform=self.kernel, train=train, start=xavier
+            no_normaliser(), features, self.dtype, transform=self.kernel, train=train, start=xavier
         )

@@ -11,7 +11,12 @@ from normlab.ops.normalise import centre
 from normlab.ops.running import Running, counted, less_running, over_batch
 
 
-@normaliser(paper="equinox.nn.BatchNorm, its mode 'ema'", uses_batch=True)
+@normaliser(
+    paper="equinox.nn.BatchNorm, its mode 'ema'",
+    uses_batch=True,
+    affine_in_evaluation=True,
+    keeps_moments=True,
+)
 @dataclass(frozen=True, kw_only=True)
 class AveragedBatchNorm(Running):
     """Running statistics in training too, with the gradient of the newest batch's share in them.

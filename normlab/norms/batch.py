@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.ops.affine import Standardiser, per_channel, require_eps, scale_and_shift
+from normlab.norms.frozen import FrozenBatchNorm
+from normlab.ops.affine import per_channel, require_eps, scale_and_shift
 from normlab.ops.masks import fit_mask, zero_masked
 from normlab.ops.moments import (
     Moments,
@@ -18,7 +18,7 @@ from normlab.ops.moments import (
     synchronise,
 )
 from normlab.ops.normalise import normalise
-from normlab.ops.running import move
+from normlab.ops.running import Running
 from normlab.sharding import on_any_mesh
 
 
@@ -69,10 +69,14 @@ def batch_norm(
 
 
 @normaliser(
-    paper="arXiv:1502.03167", uses_batch=True, invariant_to=("channel scale", "channel shift")
+    paper="arXiv:1502.03167",
+    uses_batch=True,
+    invariant_to=("channel scale", "channel shift"),
+    affine_in_evaluation=True,
+    keeps_moments=True,
 )
-@dataclass(frozen=True)
-class BatchNorm(Standardiser):
+@dataclass(frozen=True, kw_only=True)
+class BatchNorm(Running):
     """Batch normalisation, with running statistics for evaluation.
 
     The state is the running `mean` and `variance` of each channel, zero and one at first. A step
@@ -102,22 +106,15 @@ class BatchNorm(Standardiser):
     ([[-1.0], [1.0]], [1.0], [1.0])
     """
 
-    momentum: float = 0.9
     norm_batch: int | None = None
-    axis_name: str | None = None
     unbiased_running_variance: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_field(0 <= self.momentum <= 1, "momentum", self.momentum, "between 0 and 1")
         require_norm_batch(self.norm_batch)
 
-    def init(self, features: int) -> tuple[Params, State]:
-        params, _ = super().init(features)
-        return params, {
-            "mean": jnp.zeros((features,), jnp.float32),
-            "variance": jnp.ones((features,), jnp.float32),
-        }
+    def frozen(self) -> FrozenBatchNorm:
+        return FrozenBatchNorm(eps=self.eps, use_scale=self.use_scale, use_bias=self.use_bias)
 
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
@@ -127,30 +124,14 @@ class BatchNorm(Standardiser):
             y, moments = normalise_batch(
                 x, *affine, self.eps, mask, self.norm_batch, self.axis_name
             )
-            return y, self._moved(state, moments)
+            return y, self.moved(state, moments)
         z = _standardise_with(x, state["mean"], state["variance"], self.eps, mask)
         return scale_and_shift(z, x, *affine, mask), state
 
-    def _moved(self, state: State, moments: Moments) -> State:
-        return move(state, self._of_batch(moments), moments.count, self.momentum)
-
-    def _of_batch(self, moments: Moments) -> State:
-        """What the running statistics are averages of."""
+    def statistics(self, moments: Moments) -> State:
         unbiased = self.unbiased_running_variance
         variance = moments.unbiased_variance if unbiased else moments.variance
         return {"mean": moments.mean, "variance": variance}
-
-    def pool(self, states: State) -> State:
-        """The state after one step whose equal microbatches ended in `states` (leading axis).
-
-        Means average. The variance of the whole batch is the average of the variances plus the
-        spread of the means, which is read off the states: they differ only by
-        `(1 - momentum)` times what the microbatches' means differ.
-        """
-        variance = states["variance"].mean(axis=0)
-        if self.momentum < 1:
-            variance += states["mean"].var(axis=0) / (1 - self.momentum)
-        return {"mean": states["mean"].mean(axis=0), "variance": variance}
 
 
 def normalise_batch(

@@ -2,17 +2,25 @@
 
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
 from normlab.norms.batch import normalise_batch, require_norm_batch
+from normlab.norms.frozen import FrozenBatchNorm
 from normlab.norms.group import require_divisor
 from normlab.ops.affine import per_channel, scale_and_shift
+from normlab.ops.moments import Moments, pool
 from normlab.ops.running import Running, less_running
 
 
-@normaliser(paper="arXiv:1906.03548, section 3.4; arXiv:2012.00782", uses_batch=True)
+@normaliser(
+    paper="arXiv:1906.03548, section 3.4; arXiv:2012.00782",
+    uses_batch=True,
+    affine_in_evaluation=True,
+    keeps_moments=True,
+)
 @dataclass(frozen=True, kw_only=True)
 class BatchGroupNorm(Running):
     """One mean and variance for each group of channels, over examples and positions together.
@@ -47,6 +55,16 @@ class BatchGroupNorm(Running):
     def init(self, features: int) -> tuple[Params, State]:
         require_divisor(self.groups, features)
         return super().init(features)
+
+    def share_moments(self, moments: Moments) -> Moments:
+        shape = moments.mean.shape
+        grouped = (leaf.reshape(*shape[:-1], self.groups, -1) for leaf in moments)
+        size = shape[-1] // self.groups
+        pooled = pool(Moments(*grouped), axis=-1)
+        return Moments(*(jnp.repeat(leaf[..., 0], size, axis=-1) for leaf in pooled))
+
+    def frozen(self) -> FrozenBatchNorm:
+        return FrozenBatchNorm(eps=self.eps, use_scale=self.use_scale, use_bias=self.use_bias)
 
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None

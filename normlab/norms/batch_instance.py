@@ -16,6 +16,7 @@ from normlab.ops.running import Running, over_batch
     paper="arXiv:1805.07925",
     uses_batch=True,
     invariant_to=("channel scale", "channel shift"),
+    keeps_moments=True,
 )
 @dataclass(frozen=True, kw_only=True)
 class BatchInstanceNorm(Running):

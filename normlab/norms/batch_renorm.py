@@ -56,7 +56,12 @@ def batch_renorm(
     return _renormalise(x, scale, bias, mean, deviation, r_max, d_max, eps, mask, None)[0]
 
 
-@normaliser(paper="arXiv:1702.03275", uses_batch=True)
+@normaliser(
+    paper="arXiv:1702.03275",
+    uses_batch=True,
+    affine_in_evaluation=True,
+    keeps_moments=True,
+)
 @dataclass(frozen=True, kw_only=True)
 class BatchRenorm(Running):
     """Batch renormalisation, its limits widening as training goes on.
@@ -117,6 +122,12 @@ class BatchRenorm(Running):
         moved = move(state, batch, count, self.momentum)
         steps = state["steps"] + counted(batch, count).any().astype(jnp.float32)
         return y, {**moved, "steps": steps}
+
+    def read_moments(self, state: State) -> tuple[Array, Array]:
+        return state["mean"], state["deviation"] ** 2 - self.eps
+
+    def write_moments(self, state: State, mean: Array, variance: Array) -> State:
+        return {**state, "mean": mean, "deviation": jnp.sqrt(variance + self.eps)}
 
     def pool(self, states: State) -> State:
         """The average over microbatches: of deviations too, as the running deviation is one."""

@@ -33,7 +33,10 @@ def affine(
     return scale_and_shift(z, x, scale, bias, mask)
 
 
-@normaliser(paper="control: no normalisation")
+@normaliser(
+    paper="control: no normalisation",
+    identity=True,
+)
 @dataclass(frozen=True)
 class Identity:
     """No normalisation: the input comes back as it is.
@@ -55,7 +58,10 @@ class Identity:
         return zero_masked(x, mask), state
 
 
-@normaliser(paper="control: scale and bias alone (compare Frankle et al. 2020, arXiv:2003.00152)")
+@normaliser(
+    paper="control: scale and bias alone (compare Frankle et al. 2020, arXiv:2003.00152)",
+    affine_in_evaluation=True,
+)
 @dataclass(frozen=True)
 class Affine:
     """A learnt scale and bias for each channel, without any normalising.

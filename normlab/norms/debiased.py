@@ -15,8 +15,10 @@ from normlab.ops.running import counted, move
     paper="arXiv:1502.03167, its average debiased as in arXiv:1412.6980",
     uses_batch=True,
     invariant_to=("channel scale", "channel shift"),
+    affine_in_evaluation=True,
+    keeps_moments=True,
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DebiasedBatchNorm(BatchNorm):
     """Batch normalisation with debiased running statistics.
 
@@ -42,8 +44,8 @@ class DebiasedBatchNorm(BatchNorm):
         params, state = super().init(features)
         return params, {**state, "steps": jnp.zeros((features,), jnp.float32)}
 
-    def _moved(self, state: State, moments: Moments) -> State:
-        batch = self._of_batch(moments)
+    def moved(self, state: State, moments: Moments) -> State:
+        batch = self.statistics(moments)
         steps = state["steps"] + counted(batch, moments.count).astype(jnp.float32)
         return {**move(state, batch, moments.count, self._weight_of_old(steps)), "steps": steps}
 

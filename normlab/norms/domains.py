@@ -25,6 +25,7 @@ from normlab.ops.running import Running, less_running, over_batch
     paper="arXiv:1707.00683, arXiv:1610.07629",
     uses_batch=True,
     invariant_to=("channel scale", "channel shift"),
+    keeps_moments=True,
 )
 @dataclass(frozen=True, kw_only=True)
 class ConditionalBatchNorm(Running):

@@ -21,6 +21,7 @@ from normlab.ops.running import Running, over_batch
     uses_batch=True,
     fuses_activation=True,
     invariant_to=("channel scale",),
+    keeps_moments=True,
 )
 @dataclass(frozen=True, kw_only=True)
 class EvoNormB0(Running):

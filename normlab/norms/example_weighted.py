@@ -18,6 +18,7 @@ from normlab.ops.running import Running, less_running, over_batch
     paper="arXiv:1906.03548, section 3.1",
     uses_batch=True,
     invariant_to=("channel scale", "channel shift"),
+    keeps_moments=True,
 )
 @dataclass(frozen=True, kw_only=True)
 class ExampleWeightedBatchNorm(Running):

@@ -11,7 +11,11 @@ from normlab.ops.moments import statistics_dtype
 from normlab.ops.normalise import less_given
 
 
-@normaliser(paper="arXiv:1512.03385, appendix A (detectors trained on with fixed statistics)")
+@normaliser(
+    paper="arXiv:1512.03385, appendix A (detectors trained on with fixed statistics)",
+    affine_in_evaluation=True,
+    keeps_moments=True,
+)
 @dataclass(frozen=True, kw_only=True)
 class FrozenBatchNorm(Standardiser):
     """Batch normalisation whose statistics stay as they are, in training too.
@@ -39,6 +43,9 @@ class FrozenBatchNorm(Standardiser):
             "mean": jnp.zeros((features,), jnp.float32),
             "variance": jnp.ones((features,), jnp.float32),
         }
+
+    def frozen(self) -> "FrozenBatchNorm":
+        return self
 
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None

@@ -49,7 +49,10 @@ def global_response_norm(
     return about_zero.times(1 + response, bias=bias)
 
 
-@normaliser(paper="arXiv:2301.00808")
+@normaliser(
+    paper="arXiv:2301.00808",
+    eps_is="added",
+)
 @dataclass(frozen=True, kw_only=True)
 class GlobalResponseNorm(PerExample):
     """Global response normalisation (GRN): as an identity at first, for scale and bias begin at 0.

@@ -20,6 +20,8 @@ OF_A_NORMAL = math.sqrt(math.pi / 2)
     paper="arXiv:1803.01814, arXiv:1802.09769",
     uses_batch=True,
     invariant_to=("channel scale", "channel shift"),
+    affine_in_evaluation=True,
+    eps_is="added",
 )
 @dataclass(frozen=True, kw_only=True)
 class L1BatchNorm(Running):

@@ -11,7 +11,12 @@ from normlab.ops.normalise import centre
 from normlab.ops.running import Running, counted, less_running, move, over_batch
 
 
-@normaliser(paper="arXiv:1809.00846", uses_batch=True)
+@normaliser(
+    paper="arXiv:1809.00846",
+    uses_batch=True,
+    affine_in_evaluation=True,
+    keeps_moments=True,
+)
 @dataclass(frozen=True, kw_only=True)
 class PopulationNorm(Running):
     """Batch normalisation by running statistics, through which no gradient goes.

@@ -109,7 +109,12 @@ def _prepared(x: Array, mask: Array | None) -> tuple[Array, Array | None]:
     return z, None if mask is None else fit_mask(mask, x)
 
 
-@normaliser(paper="arXiv:2003.07845", uses_batch=True, backward_state=("product",))
+@normaliser(
+    paper="arXiv:2003.07845",
+    uses_batch=True,
+    backward_state=("product",),
+    affine_in_evaluation=True,
+)
 @dataclass(frozen=True, kw_only=True)
 class PowerNorm(_Quadratic):
     """Power normalisation: each channel over the root of its running mean square.
@@ -170,7 +175,12 @@ class PowerNorm(_Quadratic):
         return jnp.where(warm, product, memory), jnp.where(warm, product, moved)
 
 
-@normaliser(paper="arXiv:2001.06838", uses_batch=True, backward_state=("products",))
+@normaliser(
+    paper="arXiv:2001.06838",
+    uses_batch=True,
+    backward_state=("products",),
+    affine_in_evaluation=True,
+)
 @dataclass(frozen=True, kw_only=True)
 class MovingAverageBatchNorm(_Quadratic):
     """MABN: mean squares, and `mean(g y)` in the backward, averaged over the last few batches.

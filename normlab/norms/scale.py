@@ -49,7 +49,11 @@ def scale_norm(
     return scale_and_shift(g * (z / jnp.maximum(length, eps)), x, None, None, mask)
 
 
-@normaliser(paper="arXiv:1910.05895", invariant_to=("position scale",))
+@normaliser(
+    paper="arXiv:1910.05895",
+    invariant_to=("position scale",),
+    eps_is="a lower limit",
+)
 @dataclass(frozen=True)
 class ScaleNorm:
     """Division by the length of each position's vector, times one learnt number.

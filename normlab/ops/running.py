@@ -38,7 +38,11 @@ class Running(Standardiser):
 
     def moved(self, state: State, moments: Moments) -> State:
         """`state` with its mean and variance one step further."""
-        return {**state, **move(state, moments.statistics, moments.count, self.momentum)}
+        return {**state, **move(state, self.statistics(moments), moments.count, self.momentum)}
+
+    def statistics(self, moments: Moments) -> State:
+        """What the running statistics are averages of: the batch's mean and biased variance."""
+        return moments.statistics
 
     def pool(self, states: State) -> State:
         """The state after one step whose equal microbatches ended in `states` (leading axis).

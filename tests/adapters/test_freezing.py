@@ -11,7 +11,13 @@ from normlab.adapters.linen import Norm
 from normlab.errors import UserError
 from normlab.models.plain import MLP
 from normlab.models.slots import NORM_STATE
-from normlab.norms import BatchGroupNorm, BatchNorm, BatchRenorm, FrozenBatchNorm
+from normlab.norms import (
+    BatchGroupNorm,
+    BatchNorm,
+    BatchRenorm,
+    DebiasedBatchNorm,
+    FrozenBatchNorm,
+)
 
 X = jnp.asarray(np.random.default_rng(0).normal(3, 2, (6, 5)), jnp.float32)
 
@@ -64,7 +70,9 @@ def test_a_training_step_of_a_frozen_model_is_in_evaluation_and_moves_no_statist
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize("norm", [BatchNorm(eps=1e-3, use_bias=False), BatchGroupNorm(groups=2)])
+@pytest.mark.parametrize(
+    "norm", [BatchNorm(eps=1e-3, use_bias=False), BatchGroupNorm(groups=2), DebiasedBatchNorm()]
+)
 def test_a_frozen_normaliser_is_the_evaluation_of_the_other(norm):
     params, state = norm.init(4)
     x = X[:, :4]

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from normlab.adapters.channel_statistics import RENEWABLE
 from normlab.adapters.flax_names import flax_name
 from normlab.adapters.linen import Norm
 from normlab.adapters.statistics import adapt, recalibrate, recalibrate_layer_by_layer
@@ -141,7 +140,7 @@ NAMES = list(NORMS.entries())
 def test_every_normaliser_is_renewed_or_refused_or_has_nothing_to_renew(name):
     """Renewed: repeated training on one batch converges to the state that recalibration gives."""
     cls = NORMS.load(name)
-    fields = {"momentum": 0.0} if issubclass(cls, RENEWABLE) and hasattr(cls, "momentum") else {}
+    fields = {"momentum": 0.0} if cls.facts.keeps_moments and hasattr(cls, "momentum") else {}
     norm = cls(**fields)
     x = jnp.asarray(np.random.default_rng(0).normal(2, 3, (6, 2, 2, 16)), jnp.float32)
     params, state = norm.init(16)
@@ -150,7 +149,7 @@ def test_every_normaliser_is_renewed_or_refused_or_has_nothing_to_renew(name):
     model = Norm(norm, use_running_average=False)
     stats = {flax_name(key): leaf for key, leaf in state.items()}
     variables = {"params": params, **({"batch_stats": stats} if stats else {})}
-    if not issubclass(cls, RENEWABLE):
+    if not cls.facts.keeps_moments:
         match = "not the moments" if state else "keeps no statistics"
         with pytest.raises(UserError, match=match):
             recalibrate(model, variables, [x])

@@ -18,7 +18,7 @@ from normlab.models.speednet import (
 from normlab.norms import BatchNorm, Identity
 from tests.peers import goldens, speednet
 
-PUBLISHED_NORM = BatchNorm(0.6, eps=1e-12, use_scale=False, unbiased_running_variance=True)
+PUBLISHED_NORM = BatchNorm(momentum=0.6, eps=1e-12, use_scale=False, unbiased_running_variance=True)
 
 
 def convolved(x, kernel, padding="VALID"):
