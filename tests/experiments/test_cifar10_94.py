@@ -116,7 +116,10 @@ def test_six_views_by_hand():
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("batch_norm", BatchNorm(momentum=0.6, eps=1e-12, use_scale=False, unbiased_running_variance=True)),
+        (
+            "batch_norm",
+            BatchNorm(momentum=0.6, eps=1e-12, use_scale=False, unbiased_running_variance=True),
+        ),
         ("group_norm", GroupNorm(use_scale=False)),
         ("rms_norm", RMSNorm(use_scale=False)),
         ("identity", Identity()),
