@@ -4,16 +4,19 @@ It is written as a user would, with nothing of normlab but the contract.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 
-from normlab.core import normaliser
+from normlab.core import Facts, normaliser
 
 
 @normaliser(paper="none", uses_batch=True, affine_in_evaluation=True, keeps_moments=True)
 @dataclass(frozen=True)
 class Tempered:
     """A batch norm with a twist: it divides by a power of the variance, not by the root."""
+
+    facts: ClassVar[Facts]  # for a type checker; @normaliser fills it in
 
     power: float = 0.25
     momentum: float = 0.5
