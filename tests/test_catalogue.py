@@ -1,5 +1,6 @@
 """The catalogue finds what is there, names what is wrong, and needs no jax to do so."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,23 @@ def test_an_entry_of_ones_own_is_named_by_its_module(tmp_path, monkeypatch):
     }.items():
         with pytest.raises(UserError, match=reason):
             NORMS.load(name)
+
+
+FAMILIES = {
+    "controls": "a network without a normaliser, and one of scale and bias alone (2003.00152)",
+    "whitening": "decorrelated (1804.08450) and iterative (1904.03441) batch normalisation",
+}
+"""The files of `normlab/norms` that hold a family which the literature names, and its members."""
+
+
+def test_a_normaliser_lies_in_the_file_of_its_name_or_of_its_family():
+    families = set()
+    for name, entry in NORMS.entries().items():
+        file = Path(entry.file)
+        if name.startswith(file.stem):
+            continue
+        first = ast.get_docstring(ast.parse(file.read_text("utf-8"))).partition("\n")[0]
+        assert file.stem in FAMILIES, f"{name} is not looked for in {file.name}"
+        assert first.startswith(f"The {file.stem} family: ")
+        families.add(file.stem)
+    assert families == set(FAMILIES)

@@ -38,7 +38,7 @@ from normlab.adapters.linen_places import (
 )
 from normlab.core import Array, State
 from normlab.errors import UserError
-from normlab.ops.moments import Moments, centre, pool
+from normlab.ops.moments import Moments, pool, subtract_mean
 from normlab.ops.running import counted, over_batch
 
 
@@ -238,7 +238,7 @@ class _Meeting:
             return call(*args, **kwargs)
         require_moments(place)
         x, mask = input_of(args, kwargs)
-        _, moments = centre(x, over_batch(x), mask=mask)
+        _, moments = subtract_mean(x, over_batch(x), mask=mask)
         moments = jax.tree.map(lambda leaf: leaf.reshape(-1), moments)
         hold(module, place, self.change(place, state, moments))
         # A layer that is called again pools; one that stands in another's place is the same call.

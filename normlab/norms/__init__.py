@@ -1,8 +1,11 @@
-"""The normalisers: one file each, or one for a family of one equation; this folder is the list.
+"""The normalisers: one file each, or one for a family that the literature names.
 
-Every file has two faces. A function, the mathematics: arrays in, arrays out, for a notebook. And a
-frozen dataclass, its description, with `init` and `apply` (see `normlab.core.Normaliser`), for a
-model and a config. A new file with a class marked `@normaliser(...)` is found by itself.
+Every entry is a frozen dataclass, its description, with `init` and `apply` (see
+`normlab.core.Normaliser`), for a model and a config. An entry that one call defines wholly, by its
+arrays alone, has a function of the same name beside it, arrays in and arrays out, for a notebook:
+`group_norm` beside `GroupNorm`. `normlab describe NAME` shows it where there is one. Entries that
+carry a state from step to step have none but `batch_norm` and `batch_renorm`, which take their
+running statistics as arguments. A new file with a class marked `@normaliser(...)` is found by itself.
 """
 
 from typing import TYPE_CHECKING
@@ -15,12 +18,11 @@ if TYPE_CHECKING:
     from normlab.norms.batch_group import BatchGroupNorm as BatchGroupNorm
     from normlab.norms.batch_instance import BatchInstanceNorm as BatchInstanceNorm
     from normlab.norms.batch_renorm import BatchRenorm as BatchRenorm
+    from normlab.norms.conditional import ConditionalBatchNorm as ConditionalBatchNorm
     from normlab.norms.controls import Affine as Affine
     from normlab.norms.controls import Identity as Identity
     from normlab.norms.debiased import DebiasedBatchNorm as DebiasedBatchNorm
     from normlab.norms.divisive import DivisiveNorm as DivisiveNorm
-    from normlab.norms.domains import ConditionalBatchNorm as ConditionalBatchNorm
-    from normlab.norms.domains import SplitBatchNorm as SplitBatchNorm
     from normlab.norms.dynamic import DynamicErf as DynamicErf
     from normlab.norms.dynamic import DynamicTanh as DynamicTanh
     from normlab.norms.evo import EvoNormB0 as EvoNormB0
@@ -36,13 +38,14 @@ if TYPE_CHECKING:
     from normlab.norms.layer import LayerNormImage as LayerNormImage
     from normlab.norms.local_response import LocalResponseNorm as LocalResponseNorm
     from normlab.norms.mode import ModeNorm as ModeNorm
+    from normlab.norms.moving_average import MovingAverageBatchNorm as MovingAverageBatchNorm
     from normlab.norms.online import OnlineNorm as OnlineNorm
     from normlab.norms.population import PopulationNorm as PopulationNorm
     from normlab.norms.positional import PositionalNorm as PositionalNorm
-    from normlab.norms.quadratic import MovingAverageBatchNorm as MovingAverageBatchNorm
-    from normlab.norms.quadratic import PowerNorm as PowerNorm
+    from normlab.norms.power import PowerNorm as PowerNorm
     from normlab.norms.rms import RMSNorm as RMSNorm
     from normlab.norms.scale import ScaleNorm as ScaleNorm
+    from normlab.norms.split import SplitBatchNorm as SplitBatchNorm
     from normlab.norms.switchable import SwitchableNorm as SwitchableNorm
     from normlab.norms.whitening import DecorrelatedBatchNorm as DecorrelatedBatchNorm
     from normlab.norms.whitening import IterativeNorm as IterativeNorm

@@ -1,4 +1,4 @@
-"""The two controls: no normaliser at all, and the learnt scale and bias without any normalising.
+"""The controls family: no normaliser at all, and a scale and bias without any normalising.
 
 A gain over `identity` that `affine` shows too is not a gain from normalising.
 """

@@ -1,4 +1,4 @@
-"""Decorrelated batch normalisation: channels whitened together, exactly or by iteration."""
+"""The whitening family: channels of a batch decorrelated together, exactly or by iteration."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
-"""Statistics as a value, and the one way in which normlab standardises.
+"""Statistics as a value, and the exact way in which normlab takes a mean away.
 
 `Moments(count, mean, m2)` merge exactly (Chan, Golub & LeVeque 1983): masks, shards, ghost groups
 and microbatches of unequal size then need no special case, and the count can never be forgotten.
 
-`standardise` works in coordinates shifted by a value of the data itself. Subtracting it is exact
+`subtract_mean` works in coordinates shifted by a value of the data itself. Subtracting it is exact
 wherever the mean is large compared with the spread (Sterbenz), which is where E[x^2] - E[x]^2 and,
 less badly, x - mean lose their digits; and a constant input becomes exactly zero.
 """
@@ -144,40 +144,7 @@ class Sharing:
         return jnp.broadcast_to(op(grouped), grouped.shape).reshape(values.shape)
 
 
-def standardise(
-    x: Array,
-    sharing: Sharing,
-    *,
-    eps: float,
-    mask: Array | None = None,
-    axis_name: str | None = None,
-) -> tuple[Array, Moments]:
-    """`(x - mean) / sqrt(variance + eps)`.
-
-    Args:
-        x: any floating dtype.
-        sharing: which elements share a mean and a variance.
-        eps: added to the variance.
-        mask: True where an element counts; as many axes as `x`, broadcast to it.
-        axis_name: a mapped axis whose shards share the statistics too.
-
-    Returns:
-        The standardised array, shaped as `x`, float32 or wider, zero where masked; and the
-        moments, shaped as `x` but with size 1 at each of the shared axes.
-
-    Raises:
-        ShapeError: one value alone would share a statistic, so that every output would be zero;
-            or the mask does not fit.
-
-    >>> z, moments = standardise(jnp.array([[1.0], [3.0]]), Sharing(axes=(0,)), eps=0.0)
-    >>> z.ravel().tolist(), moments.mean.item(), moments.variance.item()
-    ([-1.0, 1.0], 2.0, 1.0)
-    """
-    centred, moments = centre(x, sharing, mask=mask, axis_name=axis_name)
-    return centred * lax.rsqrt(moments.variance + eps), moments
-
-
-def centre(
+def subtract_mean(
     x: Array,
     sharing: Sharing,
     *,
@@ -185,12 +152,26 @@ def centre(
     axis_name: str | None = None,
     about_zero: bool = False,
 ) -> tuple[Array, Moments]:
-    """`x - mean`, and the moments; arguments and errors are those of `standardise`.
+    """`x - mean`, and the moments.
+
+    Args:
+        x: any floating dtype.
+        sharing: which elements share a mean and a variance.
+        mask: True where an element counts; as many axes as `x`, broadcast to it.
+        axis_name: a mapped axis whose shards share the statistics too.
+        about_zero: take the mean to be zero, for which one value is enough.
+
+    Returns:
+        The difference, shaped as `x`, float32 or wider, zero where masked; and the moments, shaped
+        as `x` but with size 1 at each of the shared axes.
+
+    Raises:
+        ShapeError: one value alone would share a statistic, so that every output would be zero;
+            or the mask does not fit.
 
     The difference is exact to rounding however large the mean is, where `x - moments.mean` is not.
-    About zero, the mean is taken to be that, and one value is enough.
 
-    >>> centred, moments = centre(jnp.array([[1.0], [3.0]]), Sharing(axes=(0,)))
+    >>> centred, moments = subtract_mean(jnp.array([[1.0], [3.0]]), Sharing(axes=(0,)))
     >>> centred.ravel().tolist(), moments.mean.item()
     ([-1.0, 1.0], 2.0)
     """

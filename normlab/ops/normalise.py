@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array
-from normlab.ops import moments as plain_moments
 from normlab.ops.affine import per_channel
 from normlab.ops.kernels import normalised, scaled, statistics
 from normlab.ops.layouts import (
@@ -20,7 +19,13 @@ from normlab.ops.layouts import (
     less_mean,
 )
 from normlab.ops.masks import zero_masked
-from normlab.ops.moments import Moments, Sharing, require_several, statistics_dtype
+from normlab.ops.moments import (
+    Moments,
+    Sharing,
+    require_several,
+    statistics_dtype,
+    subtract_mean,
+)
 from normlab.ops.overflow import unless_overflowed
 from normlab.ops.running import less_running
 
@@ -89,7 +94,7 @@ def centre(
     """
     kernel = _kernel_for(x, sharing, mask, axis_name, about_zero)
     if kernel is None:
-        values, found = plain_moments.centre(
+        values, found = subtract_mean(
             x, sharing, mask=mask, axis_name=axis_name, about_zero=about_zero
         )
         return Centred(x, values, mask=mask), found

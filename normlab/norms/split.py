@@ -1,11 +1,9 @@
-"""Batch normalisation for several domains: what they share, and what each has for itself.
+"""Split batch normalisation: statistics, scale and bias for each domain.
 
-Conditional batch normalisation shares the statistics and has a scale and bias for each condition.
-Split batch normalisation has statistics, scale and bias for each domain. Both take whole numbers,
-one an example; a model that has none to give leaves them out, and their `apply` says what then.
+Domains are whole numbers, one an example. A model that has none to give leaves them out, and
+`apply` says what then.
 """
 
-import math
 from dataclasses import dataclass
 
 import jax
@@ -13,74 +11,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
-from normlab.errors import require_field
 from normlab.ops.affine import per_channel
 from normlab.ops.masks import fit_mask, zero_masked
 from normlab.ops.moments import ShapeError, Sharing, statistics_dtype
-from normlab.ops.normalise import Centred, centre, less_given
+from normlab.ops.normalise import centre
+from normlab.ops.per_example import for_each, per_example, require_count, times
 from normlab.ops.running import Running, less_running, over_batch
-
-
-@normaliser(
-    paper="arXiv:1707.00683, arXiv:1610.07629",
-    uses_batch=True,
-    invariant_to=("channel scale", "channel shift"),
-    keeps_moments=True,
-)
-@dataclass(frozen=True, kw_only=True)
-class ConditionalBatchNorm(Running):
-    """Batch normalisation with a scale and bias for each condition (a class, a style, a speaker).
-
-    Scale and bias have shape `(conditions, C)`; mean and variance, and their running values, are
-    of all examples together. (Dumoulin et al. 2017 learn scale and bias so for each style, after
-    instance statistics; De Vries et al. 2017 predict them from a question.)
-
-    Attributes:
-        conditions: how many there are.
-
-    >>> import jax.numpy as jnp
-    >>> norm = ConditionalBatchNorm(conditions=2)
-    >>> params, state = norm.init(features=1)
-    >>> params["bias"] = jnp.array([[0.0], [10.0]])
-    >>> x = jnp.array([[1.0], [3.0]])
-    >>> y, _ = norm.apply(params, state, x, train=True, condition=jnp.array([0, 1]))
-    >>> [f"{value:.1f}" for value in y.ravel()]
-    ['-1.0', '11.0']
-    """
-
-    conditions: int = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_count("conditions", self.conditions)
-
-    def init(self, features: int) -> tuple[Params, State]:
-        params, state = super().init(features)
-        return _for_each(self.conditions, params), state
-
-    def apply(
-        self,
-        params: Params,
-        state: State,
-        x: Array,
-        *,
-        train: bool,
-        mask: Array | None = None,
-        condition: Array | None = None,
-    ) -> tuple[Array, State]:
-        """As every normaliser; `condition` is `(N,)`, and the first one for all without it."""
-        if condition is None:
-            condition = jnp.zeros(x.shape[0], jnp.int32)
-        if train:
-            centred, moments = centre(x, over_batch(x), mask=mask, axis_name=self.axis_name)
-            variance = moments.variance
-            state = self.moved(state, moments)
-        else:
-            centred = less_given(x, state["mean"], state["variance"], mask=mask)
-            variance = state["variance"].reshape((1,) * (x.ndim - 1) + (-1,))
-        root = lax.rsqrt(variance.astype(statistics_dtype(x)) + self.eps)
-        each = {name: _per_example(leaf[condition], x) for name, leaf in params.items()}
-        return _times(centred, root, each), state
 
 
 @normaliser(
@@ -111,11 +47,11 @@ class SplitBatchNorm(Running):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_count("domains", self.domains)
+        require_count("domains", self.domains)
 
     def init(self, features: int) -> tuple[Params, State]:
         params, state = super().init(features)
-        return _for_each(self.domains, params), _for_each(self.domains, state)
+        return for_each(self.domains, params), for_each(self.domains, state)
 
     def apply(
         self,
@@ -143,7 +79,7 @@ class SplitBatchNorm(Running):
         valid = fit_mask(jnp.ones((1,) * x.ndim, bool) if mask is None else mask, x)
         z, each = jnp.zeros(x.shape, statistics_dtype(x)), []
         for number in range(self.domains):
-            own = valid & (_per_example(domain, x) == number)
+            own = valid & (per_example(domain, x) == number)
             here = {name: leaf[number] for name, leaf in state.items()}
             if train:
                 found, moments = centre(x, over_batch(x), mask=own, axis_name=self.axis_name)
@@ -168,8 +104,8 @@ class SplitBatchNorm(Running):
         valid = None if mask is None else in_parts(fit_mask(mask, x))
         over = Sharing(axes=tuple(range(1, x.ndim)))
         centred, moments = centre(in_parts(x), over, mask=valid)
-        each = {name: _per_example(leaf, centred.x) for name, leaf in params.items()}
-        y = _times(centred, lax.rsqrt(moments.variance + self.eps), each)
+        each = {name: per_example(leaf, centred.x) for name, leaf in params.items()}
+        y = times(centred, lax.rsqrt(moments.variance + self.eps), each)
         return y.reshape(x.shape), jax.vmap(self.moved)(state, moments)
 
     def _of_shard(self, x: Array) -> Array:
@@ -188,31 +124,11 @@ class SplitBatchNorm(Running):
         return examples // self.domains
 
 
-def _require_count(name: str, value: int) -> None:
-    require_field(value >= 1, name, value, "a positive whole number")
-
-
-def _for_each(number: int, tree: Params) -> Params:
-    return {name: jnp.broadcast_to(leaf, (number, *leaf.shape)) for name, leaf in tree.items()}
-
-
-def _per_example(values: Array, x: Array) -> Array:
-    """`(N,)` or `(N, C)` made to broadcast to `(N, ..., C)`."""
-    return values.reshape(values.shape[0], *(1,) * (x.ndim - 2), math.prod(values.shape[1:]))
-
-
-def _times(centred: Centred, root: Array, each: Params) -> Array:
-    """`centred * root * scale + bias`, scale and bias of each example (or part)."""
-    slope = root * each["scale"].astype(root.dtype) if "scale" in each else root
-    level = each["bias"].astype(root.dtype) if "bias" in each else None
-    return centred.times(slope, level)
-
-
 def _scale_and_shift_each(
     z: Array, x: Array, params: Params, which: Array, mask: Array | None
 ) -> Array:
     if "scale" in params:
-        z = z * _per_example(params["scale"][which], z).astype(z.dtype)
+        z = z * per_example(params["scale"][which], z).astype(z.dtype)
     if "bias" in params:
-        z = z + _per_example(params["bias"][which], z).astype(z.dtype)
+        z = z + per_example(params["bias"][which], z).astype(z.dtype)
     return zero_masked(z.astype(x.dtype), mask)
