@@ -115,7 +115,7 @@ def test_a_normaliser_lies_in_the_file_of_its_name_or_of_its_family():
         file = Path(entry.file)
         if name.startswith(file.stem):
             continue
-        first = ast.get_docstring(ast.parse(file.read_text("utf-8"))).partition("\n")[0]
+        first = (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").partition("\n")[0]
         assert file.stem in FAMILIES, f"{name} is not looked for in {file.name}"
         assert first.startswith(f"The {file.stem} family: ")
         families.add(file.stem)

@@ -1,11 +1,11 @@
 """The normalisers: one file each, or one for a family that the literature names.
 
 Every entry is a frozen dataclass, its description, with `init` and `apply` (see
-`normlab.core.Normaliser`), for a model and a config. An entry that one call defines wholly, by its
-arrays alone, has a function of the same name beside it, arrays in and arrays out, for a notebook:
-`group_norm` beside `GroupNorm`. `normlab describe NAME` shows it where there is one. Entries that
-carry a state from step to step have none but `batch_norm` and `batch_renorm`, which take their
-running statistics as arguments. A new file with a class marked `@normaliser(...)` is found by itself.
+`normlab.core.Normaliser`), for a model and a config. Entries without a state also have a function
+of the same name, arrays in and arrays out, for a notebook: `group_norm` beside `GroupNorm`. Only
+`identity` and `evo_norm_s0` lack one. Of the entries with a state, `batch_norm` and `batch_renorm`
+have one, which takes the running statistics as arguments. A new file with a class marked
+`@normaliser(...)` is found by itself.
 """
 
 from typing import TYPE_CHECKING
