@@ -65,7 +65,7 @@ def normaliser(name: str) -> Normaliser:
     They are torch's arguments 0.4 for `momentum` and 1e-12 for `eps`.
     """
     if name == "batch_norm":
-        return BatchNorm(0.6, eps=1e-12, use_scale=False, unbiased_running_variance=True)
+        return BatchNorm(momentum=0.6, eps=1e-12, use_scale=False, unbiased_running_variance=True)
     cls = NORMS.load(name)
     return cls(**{field.name: False for field in fields(cls) if field.name == "use_scale"})
 
