@@ -1,17 +1,22 @@
 """Settings of every test: eight virtual devices, promotion that must be spelled out, and little
 time for compiling.
 
-All processes of a session take their compiled programs from one folder, each compiled but once, and
-XLA leaves out most optimisations of its machine code, on which few claims hang. Tests of numbers to
-their last digits ask for all of them: see `as_users_compile`. The examples in docstrings have them.
+All processes take their compiled programs from one folder in the user's cache. Each program is
+compiled once, and a later session finds it there. Set JAX_COMPILATION_CACHE_DIR to an empty folder
+to compile everything anew. XLA leaves out most optimisations of its machine code, on which few
+claims hang. Tests of numbers to their last digits ask for all of them: see `as_users_compile`. The
+examples in docstrings have them.
 """
 
 import gc
 import itertools
 import os
-import shutil
-import tempfile
+from ctypes import CDLL
 from pathlib import Path
+
+import platformdirs
+
+from normlab.engine.process import kind_of_machine, prune
 
 # Read when jax is first imported: several devices, so that sharding is tested on any machine.
 os.environ["XLA_FLAGS"] = (
@@ -19,11 +24,14 @@ os.environ["XLA_FLAGS"] = (
 )
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not IS_WORKER:  # those of xdist inherit these, and so does every process that a test begins
+    PROGRAMS = platformdirs.user_cache_path("normlab") / "compiled-by-tests" / kind_of_machine()
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
     os.environ |= {
-        "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="normlab-compiled-"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
+    if PROGRAMS.parent.exists():
+        prune(PROGRAMS.parent, 1 << 30)
 
 import jax  # noqa: E402 (which reads these variables when it is imported)
 import numpy as np  # noqa: E402
@@ -37,20 +45,26 @@ MAPPINGS, MOST_MAPPINGS = Path("/proc/self/maps"), 25_000
 """A process on Linux may map 65,530 pieces of memory. A compiled program takes several, and XLA
 crashes where there are no more."""
 
+STATUS, MOST_MEMORY = Path("/proc/self/status"), 1 << 20
+"""KiB. Programs in memory are cleared beyond it, so that two workers fit a laptop of 8 GB."""
+
 TESTS_SO_FAR = itertools.count(1)
 
 
+def memory():
+    """KiB that this process holds."""
+    lines = STATUS.read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
 def pytest_runtest_teardown():
-    if next(TESTS_SO_FAR) % 50 or not MAPPINGS.exists():
+    if next(TESTS_SO_FAR) % 25 or not MAPPINGS.exists():
         return
-    if MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
+    if memory() > MOST_MEMORY or MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
         jax.clear_caches()
         gc.collect()
-
-
-def pytest_unconfigure():
-    if not IS_WORKER:
-        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+        if hasattr(libc := CDLL(None), "malloc_trim"):
+            libc.malloc_trim(0)  # glibc otherwise keeps what was freed
 
 
 @pytest.fixture(scope="module", autouse=True)

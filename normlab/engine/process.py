@@ -99,7 +99,7 @@ def keep_programs() -> str:
     folder = programs_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _prune(folder.parent, MOST_BYTES)
+        prune(folder.parent, MOST_BYTES)
     except OSError:
         return ""  # a home that cannot be written to: everything is compiled each time
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -138,7 +138,7 @@ def kind_of_machine() -> str:
     return hashlib.sha256("\n".join([*said, str(usable_cores())]).encode()).hexdigest()[:10]
 
 
-def _prune(folder: Path, most: int) -> None:
+def prune(folder: Path, most: int) -> None:
     """If the files in `folder` are too many, remove those that nobody has used for longest."""
     files = []
     for path in folder.rglob("*-cache"):

@@ -141,9 +141,9 @@ def test_what_nobody_has_used_for_longest_goes_first(tmp_path):
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(bytes(100))
         os.utime(file, (1e9 - age, 1e9 - age))
-    process._prune(tmp_path, 1000)
+    process.prune(tmp_path, 1000)
     assert len(list(tmp_path.rglob("*-cache"))) == 10
-    process._prune(tmp_path, 999)
+    process.prune(tmp_path, 999)
     assert sorted(path.name for path in tmp_path.rglob("*-cache")) == [
         f"{n}-cache" for n in range(4)
     ]
