@@ -11,6 +11,7 @@ examples in docstrings have them.
 import gc
 import itertools
 import os
+import time
 from ctypes import CDLL
 from pathlib import Path
 
@@ -79,6 +80,14 @@ def subnormal_numbers_stay():
     assert (smallest * 1.0)[0] > 0, (
         "a library that was loaded here flushes subnormal numbers to zero"
     )
+
+
+@pytest.fixture
+def pass_time(monkeypatch):
+    """A function by which seconds go by at once, as `time.perf_counter` tells them."""
+    clock, ahead = time.perf_counter, [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + sum(ahead))
+    return ahead.append
 
 
 @pytest.fixture(scope="module", autouse=True)

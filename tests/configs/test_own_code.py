@@ -14,6 +14,7 @@ from normlab.configs.own_code import source_of
 from normlab.errors import UserError
 from normlab.store.loading import load
 from tests.shared.small_runs import child
+from tests.shared.waiting import GENEROUS
 
 NORM = """
 import jax.numpy as jnp
@@ -192,7 +193,7 @@ def test_edited_between_two_commands_the_runs_are_others_and_say_so(mine, own, t
     for factor in ("1.0", "0.0"):
         write(own, factor)
         process = child(RUN, mine, out)
-        told, _ = process.communicate(timeout=300)
+        told, _ = process.communicate(timeout=GENEROUS)
         assert process.returncode == 0, told
     folders = sorted((out / "tiny").glob("*-s*-*"))
     assert len(folders) == 4

@@ -16,6 +16,7 @@ import pytest
 from normlab.data import download as download_module
 from normlab.data.download import PIECE_BYTES, download
 from normlab.errors import UserError
+from tests.shared.waiting import GENEROUS, wait_until
 
 ROOT = Path(__file__).parents[2]
 BODY = np.random.default_rng(0).bytes(5 * PIECE_BYTES + 123)
@@ -256,13 +257,6 @@ def downloading_process(server, target):
     return process
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_killed_process_is_continued_by_the_next(server, target):
     server.gate = threading.Event()
     part = part_of(target)
@@ -282,7 +276,7 @@ def test_two_processes_share_one_download(server, target):
         wait_until(lambda: server.requested)
         time.sleep(0.3)  # time enough for the other to ask, too, were it not for the lock
         server.gate.set()
-        assert (one.wait(20), other.wait(20)) == (0, 0)
+        assert (one.wait(GENEROUS), other.wait(GENEROUS)) == (0, 0)
     assert_whole(target)
     assert server.requested == [None]
 

@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,9 +17,39 @@ from normlab.engine.plan import Planned
 from normlab.errors import UserError
 from normlab.store.loading import load
 from normlab.store.runs import Runs
+from tests.shared.waiting import GENEROUS, wait_until
 
 COMMAND = [sys.executable, "-m", "normlab.cli", "run"]
-ENDLESS = "train.epochs=100000"
+ENDLESS = "train.epochs=1000000"
+
+GATED = """
+import time
+from normlab.engine import maker, worker
+from normlab.training.fit import Compiled
+
+original, taken = Compiled.step, 0
+def step(self, *arguments):
+    global taken
+    taken += 1
+    while taken > 20 and not worker.stopping.is_set():
+        time.sleep(0.01)
+    return original(self, *arguments)
+Compiled.step = step
+
+def attempt(task, checkpoint_seconds):
+    return maker.attempt_in_worker(task, checkpoint_seconds)
+"""
+"""No run gets past step 20 before its worker is told to stop."""
+
+RUN_GATED = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import gated
+from normlab.engine import pool
+pool.attempt_in_worker = gated.attempt
+from normlab.cli import main
+main()
+"""
 
 BROKEN = '''
 from dataclasses import dataclass
@@ -55,27 +85,28 @@ def runs_in(out) -> Runs:
     return found
 
 
-def begin(file, out, *arguments):
+def begin(file, out, *arguments, command=COMMAND):
     """`normlab run --jobs 2` in a process of its own, when both its workers are training."""
-    command = [*COMMAND, str(file), "--jobs", "2", "--out", str(out), *arguments]
+    command = [*command, str(file), "--jobs", "2", "--out", str(out), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        training = [file.parent for file in out.glob("tiny/*/metrics.jsonl") if file.stat().st_size]
-        if len(training) == 2:
-            return process, [run.status["pid"] for run in runs_in(out) if run.path in training]
-        time.sleep(0.05)
-    process.kill()
-    raise AssertionError(process.communicate()[0])
+
+    def training():
+        found = [file.parent for file in out.glob("tiny/*/metrics.jsonl") if file.stat().st_size]
+        return found if len(found) == 2 else []
+
+    both = wait_until(training, process)
+    return process, [run.status["pid"] for run in runs_in(out) if run.path in both]
 
 
-def assert_all_gone(pids, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):  # noqa: PTH110
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"still there: {pids}")
+def assert_all_gone(pids):
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))  # noqa: PTH110
+
+
+def pipes_of(process):
+    """How many pipes a process holds open: two for each of its workers."""
+    return sum(
+        str(fd.readlink()).startswith("pipe:") for fd in Path(f"/proc/{process.pid}/fd").iterdir()
+    )
 
 
 def test_runs_are_bitwise_those_of_one_process(tiny, make, tmp_path):
@@ -101,7 +132,7 @@ def test_runs_are_bitwise_those_of_one_process(tiny, make, tmp_path):
 def assert_saved_by(process, pids, number):
     """After this signal the command says how to go on, and leaves nobody behind."""
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=GENEROUS)
     assert process.returncode == 130, output
     assert "the same command goes on from here" in output and "Traceback" not in output
     assert_all_gone(pids)
@@ -119,11 +150,13 @@ def test_a_signal_lets_every_worker_save_and_begins_no_other_run(tiny, tmp_path)
 
 def test_a_sweep_interrupted_by_ctrl_c_goes_on_to_the_same_end(tiny, tmp_path, make):
     file = tiny("sweep: {seed: 0..1}\n")
-    epochs = "train.epochs=150"
-    process, pids = begin(file, tmp_path / "out", epochs)
+    epochs = "train.epochs=10"
+    (tmp_path / "gated.py").write_text(GATED)
+    gated = [sys.executable, "-c", RUN_GATED, str(tmp_path), "run"]
+    process, pids = begin(file, tmp_path / "out", epochs, command=gated)
     assert_saved_by(process, pids, signal.SIGINT)
-    interrupted = [run for run in runs_in(tmp_path / "out") if run.state == "interrupted"]
-    assert interrupted, "by far the most of the time goes by before either ends"
+    interrupted = runs_in(tmp_path / "out").runs
+    assert [run.state for run in interrupted] == ["interrupted"] * 2
     for run in interrupted:
         (saved,) = (run.path / "checkpoints").glob("[0-9]*")
         assert int(saved.name) == run.status["step"] > 0
@@ -138,15 +171,13 @@ def test_a_killed_worker_takes_only_its_own_run_with_it(tiny, tmp_path):
     file = tiny("sweep: {seed: 0..2}\n")
     process, pids = begin(file, tmp_path / "out", ENDLESS)
     os.kill(pids[0], signal.SIGKILL)
-    deadline = time.monotonic() + 60
     runs = runs_in(tmp_path / "out")
-    while not runs.runs[2].metrics and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: runs.runs[2].metrics, process)
     assert [run.state for run in runs] == ["failed", "running", "running"]
     assert "killed by SIGKILL" in runs.runs[0].status["error"]
     pids = [run.status["pid"] for run in runs]
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=GENEROUS)
     assert process.returncode == 130
     assert "seed 0: failed the process that made it" in output and "seed=0" in output
     assert_all_gone(pids)
@@ -164,10 +195,11 @@ def test_a_second_ctrl_c_ends_everything_at_once(tiny, tmp_path):
     process, pids = begin(tiny("sweep: {seed: 0..1}\n"), tmp_path / "out", ENDLESS)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)  # as if a step took for ever
-    for _ in range(2):
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-    process.communicate(timeout=30)
+    before = pipes_of(process)
+    process.send_signal(signal.SIGINT)
+    wait_until(lambda: pipes_of(process) < before, process)  # it has told its workers to stop
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=GENEROUS)
     assert process.returncode == 130
     assert_all_gone(pids)
 
@@ -203,7 +235,7 @@ def test_giving_up_is_said_and_the_status_is_1(tiny, tmp_path):
             [*command, "--out", str(tmp_path / jobs)],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=GENEROUS,
             env=os.environ | {"NORMLAB_DATA": str(tmp_path)},
         )
         assert done.returncode == 1, done.stderr
@@ -219,7 +251,7 @@ def test_a_script_needs_no_guard_around_its_call(tiny, tmp_path):
         f"print([run.state for run in runs], runs.runs[0].provenance[0]['command'])\n"
     )
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=120
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=GENEROUS
     )
     assert f"['done'] ['{script}']" in done.stdout, done.stderr
 

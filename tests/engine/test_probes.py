@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 from pathlib import Path
 
 import jax
@@ -16,6 +15,7 @@ from normlab.engine.engine import Engine
 from normlab.reports.shown_comparison import compare
 from normlab.store.loading import load
 from normlab.training.events import Lookable
+from tests.shared import small_runs
 from tests.shared.small_runs import TINY, child
 
 from .test_interruption import WORKER
@@ -41,7 +41,7 @@ def unbroken(tmp_path_factory):
     file = folder / "tiny.yaml"
     file.write_text(TINY + PROBES.format("2, end"))
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
-        patch.syspath_prepend(str(Path(__file__).parent))
+        patch.syspath_prepend(str(Path(small_runs.__file__).parent))
         outcome = Engine(load_experiment(file), folder / "runs").run_all()
     return outcome.runs.runs[0]
 
@@ -84,18 +84,18 @@ def test_they_look_at_the_first_training_images_standardised(unbroken):
     assert found == pytest.approx(float(images.sum()), rel=1e-3, abs=1e-2)
 
 
-def test_their_seconds_are_told_and_are_no_training(probed, make, monkeypatch):
+def test_their_seconds_are_told_and_are_no_training(probed, make, monkeypatch, pass_time):
     look = probe_rows.Prober.look
 
     def slow(self, state):
         rows, seconds = look(self, state)
-        time.sleep(0.2)
-        return rows, seconds + 0.2
+        pass_time(1000)
+        return rows, seconds + 1000
 
     monkeypatch.setattr(probe_rows.Prober, "look", slow)
     status = make(probed).runs.runs[0].status
-    assert status["probe_seconds"] > 0.2 * len(ALL)
-    assert status["train_seconds"] + status["evaluate_seconds"] < 0.2 * len(ALL)
+    assert status["probe_seconds"] > 1000 * len(ALL)
+    assert status["train_seconds"] + status["evaluate_seconds"] < 1000 * len(ALL)
 
 
 def test_seeds_share_what_is_compiled(tiny, make, monkeypatch):

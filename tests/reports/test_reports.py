@@ -21,6 +21,7 @@ from normlab.reports.markdown import to_markdown
 from normlab.reports.shown_comparison import compare
 from normlab.store.loading import load
 from tests.shared.simulated import PROVENANCE, simulate, write, write_run
+from tests.shared.waiting import GENEROUS
 
 HOSTILE = '<script>alert("1")</script> & ünï|code'
 BROWSER = next(
@@ -230,7 +231,7 @@ def test_the_same_runs_give_the_same_bytes_in_another_process_too(troubled):
 def browse(page, tmp_path, *flags):
     done = subprocess.run(
         [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *flags, page.as_uri()],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=GENEROUS,
     )  # fmt: skip
     assert "CONSOLE" not in done.stderr, done.stderr
     return done.stdout

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+from tests.shared.waiting import GENEROUS
+
 TINY = """
 data: {name: shapes, train_examples: 60, test_examples: 20, size: 8}
 model: {name: mlp, widths: [8]}
@@ -17,5 +19,6 @@ def normlab(*words, cwd, **environment):
     """What it prints and how it ends."""
     command = [sys.executable, "-m", "normlab.cli", *map(str, words)]
     return subprocess.run(
-        command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=120
-    )
+        command, cwd=cwd, env=os.environ | environment,
+        capture_output=True, text=True, timeout=GENEROUS,
+    )  # fmt: skip

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+from tests.shared.waiting import GENEROUS
+
 WRITER = """
 import sys, time
 from pathlib import Path
@@ -38,7 +40,7 @@ def test_no_claim_is_lost(tmp_path):
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
-        process.communicate(timeout=60)
+        process.communicate(timeout=GENEROUS)
         assert process.returncode == 0
     kept = [claim["says"] for claim in json.loads((tmp_path / "claims.json").read_text())]
     assert sorted(kept) == sorted(f"{name} {number}" for name in range(3) for number in range(8))

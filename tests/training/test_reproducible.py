@@ -10,6 +10,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from normlab.training.fit import Loop
 from normlab.training.state import Clock
+from tests.shared.waiting import GENEROUS
 
 SCRIPT = """
 import hashlib
@@ -62,7 +63,7 @@ def test_two_processes_are_bitwise_the_same_run():
     ]
     digests = []
     for child in children:
-        out, errors = child.communicate(timeout=300)
+        out, errors = child.communicate(timeout=GENEROUS)
         assert child.returncode == 0, errors
         digests.append(out.strip())
     assert digests[0] == digests[1]
