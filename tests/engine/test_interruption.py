@@ -70,7 +70,7 @@ def test_kill_9_in_the_middle_of_an_epoch(tiny, tmp_path, make, model):
     for line in process.stdout:
         steps += line == "step\n"
         checkpoints = list((tmp_path / "killed").glob("tiny/*/checkpoints/[0-9]*"))
-        # Past an evaluation, past a checkpoint after it, and in the middle of an epoch of six steps.
+        # Past an evaluation and a checkpoint after it, and in the middle of an epoch of six steps.
         later = any(int(path.name) >= 6 for path in checkpoints)
         if later and steps >= 10 and steps % 6 in (3, 4):
             break
