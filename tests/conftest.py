@@ -37,6 +37,11 @@ if not IS_WORKER:  # those of xdist inherit these, and so does every process tha
 import jax  # noqa: E402 (which reads these variables when it is imported)
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+# A busy machine makes any example slow, which is no fault of the code.
+settings.register_profile("normlab", deadline=None)
+settings.load_profile("normlab")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
