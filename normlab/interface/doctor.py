@@ -24,7 +24,8 @@ def diagnosis() -> dict[str, str]:
     config: Any = jax.config  # its attributes are made as JAX is imported
     found = machine((*PACKAGES, "scipy", "pydantic", "pyarrow"))
     here = [package for package in OPTIONAL if importlib.util.find_spec(package)]
-    flags = [f"{name}={value}" for name, value in found["environment"].items()]
+    home = str(Path.home())  # an issue that quotes this names nobody
+    flags = [f"{k}={str(v).replace(home, '~')}" for k, v in found["environment"].items()]
     tuned = [f"{name}: {value}" for name, value in set_by_normlab().items()]
     cores = f"{found['cores']} of {found['cpus']} cores"
     return {
