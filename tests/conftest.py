@@ -15,9 +15,7 @@ import time
 from ctypes import CDLL
 from pathlib import Path
 
-import platformdirs
-
-from normlab.engine.process import kind_of_machine, prune
+from normlab.engine.process import programs_folder, prune
 
 # Read when jax is first imported: several devices, so that sharding is tested on any machine.
 os.environ["XLA_FLAGS"] = (
@@ -25,14 +23,13 @@ os.environ["XLA_FLAGS"] = (
 )
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not IS_WORKER:  # those of xdist inherit these, and so does every process that a test begins
-    PROGRAMS = platformdirs.user_cache_path("normlab") / "compiled-by-tests" / kind_of_machine()
+    PROGRAMS = programs_folder("compiled-by-tests")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
     os.environ |= {
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    if PROGRAMS.parent.exists():
-        prune(PROGRAMS.parent, 1 << 30)
+    prune(PROGRAMS.parent, 1 << 30)
 
 import jax  # noqa: E402 (which reads these variables when it is imported)
 import numpy as np  # noqa: E402

@@ -41,8 +41,8 @@ def _frozen(normaliser: Any) -> Normaliser:
     frozen = getattr(normaliser, "frozen", None)
     if frozen is None:
         raise UserError(
-            f"{type(normaliser).__name__} has no frozen counterpart: BatchNorm and BatchGroupNorm "
-            "have one, and so has a normaliser of your own with a method `frozen()` that returns it"
+            f"{type(normaliser).__name__} has no frozen counterpart: a normaliser has one if "
+            "it has a method `frozen()` that returns it, as batch normalisation does"
         )
     return frozen()
 

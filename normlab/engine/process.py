@@ -81,9 +81,9 @@ def keep_memory() -> str:
     return " ".join(f"{name}={KEEPING[name][1]}" for name in held)
 
 
-def programs_folder() -> Path:
+def programs_folder(kept: str = "compiled") -> Path:
     """Where compiled programs for this kind of machine are kept, unless JAX is told otherwise."""
-    return platformdirs.user_cache_path("normlab") / "compiled" / kind_of_machine()
+    return platformdirs.user_cache_path("normlab") / kept / kind_of_machine()
 
 
 def keep_programs() -> str:

@@ -6,8 +6,8 @@
         compare: {left: batch_norm, right: identity}
         expect: ratio <= 0.5
 
-`claims_check.py` reads them from a config; `normlab.evidence.verdicts` judges them. A run notes the
-hashes of the claims that stood when it began, which is how a later one is told.
+`normlab.configs.claims` reads them from a config; `normlab.evidence.verdicts` judges them. A run
+notes the hashes of the claims that stood when it began, which is how a later one is told.
 """
 
 import contextlib

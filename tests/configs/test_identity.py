@@ -46,7 +46,7 @@ def test_a_config_that_uses_one_is_another_run_and_is_read_back_as_it(tiny, make
     assert run.path.name.endswith(resolved(run.path / "config.yaml").hash)
 
 
-def test_of_a_model_of_ones_own_no_setting_is_left_out(tiny, own_probes):
+def test_of_a_model_of_ones_own_no_setting_is_left_out(tiny, own_files):
     """Its default may be another, so that 0 says something."""
     run = resolved(tiny(), "model={name: 'my_model:Dropping', dropout: 0}")
     assert run.sections["model"]["dropout"] == 0

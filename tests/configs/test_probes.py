@@ -95,7 +95,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("given", MISTAKES)
-def test_every_mistake_is_told_at_its_place(config, given, own_probes):
+def test_every_mistake_is_told_at_its_place(config, given, own_files):
     assert problems_of(config(text(probes=given))).startswith(MISTAKES[given])
 
 

@@ -1,5 +1,5 @@
 """Small runs for every test of this folder."""
 
-from tests.shared.small_runs import config, make, own_probes, promotion_as_users_have_it, tiny
+from tests.shared.small_runs import config, make, own_files, promotion_as_users_have_it, tiny
 
-__all__ = ["config", "make", "own_probes", "promotion_as_users_have_it", "tiny"]
+__all__ = ["config", "make", "own_files", "promotion_as_users_have_it", "tiny"]

@@ -12,30 +12,9 @@ from normlab.errors import UserError
 from normlab.store.loading import load
 from normlab.store.runs import Runs
 
-FAILING = '''
-import jax
-from dataclasses import dataclass
-from normlab.core import normaliser
-
-@normaliser(paper="none")
-@dataclass(frozen=True)
-class FailsWhenCompiled:
-    """Passes the check of shapes and fails later, as a defect in a kernel would."""
-
-    def init(self, features):
-        return {}, {}
-
-    def apply(self, params, state, x, *, train, mask=None):
-        if not train and x.shape[0] > 1:
-            raise RuntimeError("the kernel is broken")
-        return x, state
-'''
-
 
 @pytest.fixture
-def failing(tmp_path, monkeypatch):
-    (tmp_path / "failing_norm.py").write_text(FAILING)
-    monkeypatch.syspath_prepend(tmp_path)
+def failing(own_files):
     return "'failing_norm:FailsWhenCompiled'"
 
 

@@ -51,32 +51,10 @@ from normlab.cli import main
 main()
 """
 
-BROKEN = '''
-from dataclasses import dataclass
-from normlab.core import normaliser
-
-@normaliser(paper="none")
-@dataclass(frozen=True)
-class Broken:
-    """Passes the check of shapes and fails when it is compiled."""
-
-    eps: float = 1e-5
-
-    def init(self, features):
-        return {}, {}
-
-    def apply(self, params, state, x, *, train, mask=None):
-        if not train and x.shape[0] > 1:
-            raise RuntimeError("the kernel is broken")
-        return x, state
-'''
-
 
 @pytest.fixture
-def broken(tmp_path, monkeypatch):
-    (tmp_path / "broken_norm.py").write_text(BROKEN)
-    monkeypatch.syspath_prepend(tmp_path)
-    return "{name: 'broken_norm:Broken', eps: %s}"
+def broken(own_files):
+    return "{name: 'failing_norm:FailsWhenCompiled', eps: %s}"
 
 
 def runs_in(out) -> Runs:

@@ -23,7 +23,7 @@ from .test_interruption import WORKER
 PROBES = "probes: {{at: [{}], every: 4, examples: 50, measure: ['my_probes:Sizes']}}\n"
 ALL = [0, 2, 4, 8, 12, 16, 18]  # of 18 steps
 
-pytestmark = pytest.mark.usefixtures("own_probes")
+pytestmark = pytest.mark.usefixtures("own_files")
 
 
 def steps_of(run, quantity="loss"):

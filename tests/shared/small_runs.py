@@ -64,8 +64,8 @@ def make(tmp_path):
 
 
 @pytest.fixture
-def own_probes(monkeypatch):
-    """The folder of `my_probes.py` is where Python looks, here and in processes begun from here."""
+def own_files(monkeypatch):
+    """Python finds the files of this folder, here and in processes begun from here."""
     folder = str(Path(__file__).parent)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]))
