@@ -58,10 +58,12 @@ def prepare() -> None:
 
 def set_by_normlab() -> dict[str, str]:
     """What normlab has set in this process and in the programs that it compiles, for provenance."""
-    from normlab.training.compiler import compiler_options
+    from normlab.training.compiler import compiler_options, dropped_options
 
     options = " ".join(f"{name}={value}" for name, value in compiler_options().items())
-    return {name: value for name, value in {**_done, "compiler": options}.items() if value}
+    dropped = "; ".join(f"{name}: {reason}" for name, reason in dropped_options().items())
+    every = {**_done, "compiler": options, "compiler options that it refused": dropped}
+    return {name: value for name, value in every.items() if value}
 
 
 def keep_memory() -> str:

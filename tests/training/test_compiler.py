@@ -7,25 +7,50 @@ import numpy as np
 import pytest
 from jax import lax
 
-from normlab.training.compiler import KNOWN, YNN_FUSIONS, compiler_options
+from normlab.engine.process import set_by_normlab
+from normlab.training import compiler
+from normlab.training.compiler import YNN_FUSIONS, Known, compiler_options, dropped_options
 
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
+    jax.devices()  # XLA reads its flags once, and would end the process because of this one
     monkeypatch.setenv("XLA_FLAGS", "--xla_some_other_flag=1")
     monkeypatch.delenv("NORMLAB_TUNING", raising=False)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     monkeypatch.setattr(jaxlib, "__version__", "0.10.2")
 
 
+def know(monkeypatch, **options):
+    monkeypatch.setattr(compiler, "KNOWN", [Known("cpu", "0.10.2", "0.12", options)])
+
+
 def test_a_known_version_gets_what_was_measured():
-    assert compiler_options() == KNOWN["cpu", "0.10.2"]
+    assert compiler_options() == compiler.KNOWN[0].options and dropped_options() == {}
 
 
-@pytest.mark.parametrize("version", ["0.10.1", "0.10.20", "0.11.0"])
-def test_an_unknown_version_gets_nothing(monkeypatch, version):
+@pytest.mark.parametrize("version", ["0.10.2", "0.10.20", "0.11.0.dev20261101"])
+def test_options_hold_for_a_range_of_versions(monkeypatch, version):
+    know(monkeypatch, xla_cpu_enable_fast_math=False)
+    monkeypatch.setattr(jaxlib, "__version__", version)
+    assert compiler_options() == {"xla_cpu_enable_fast_math": False}
+
+
+@pytest.mark.parametrize("version", ["0.9.9", "0.10.1", "0.12", "0.12.0.1", "1.0"])
+def test_a_version_out_of_the_range_gets_nothing(monkeypatch, version):
+    know(monkeypatch, xla_cpu_enable_fast_math=False)
     monkeypatch.setattr(jaxlib, "__version__", version)
     assert compiler_options() == {}
+
+
+def test_an_option_that_the_compiler_has_lost_is_dropped_and_recorded(monkeypatch):
+    know(monkeypatch, xla_cpu_enable_fast_math=False, xla_gone="1", **{YNN_FUSIONS: "NO_SUCH"})
+    assert compiler_options() == {"xla_cpu_enable_fast_math": False}
+    assert set(dropped_options()) == {"xla_gone", YNN_FUSIONS}
+    record = set_by_normlab()
+    assert record["compiler"] == "xla_cpu_enable_fast_math=False"
+    assert "No such compile option: 'xla_gone'" in record["compiler options that it refused"]
+    assert "'NO_SUCH' is not a valid enum value" in record["compiler options that it refused"]
 
 
 def test_another_backend_gets_nothing(monkeypatch):
@@ -58,7 +83,7 @@ def test_the_option_takes_convolutions_alone_from_ynnpack(monkeypatch):
     x, kernel = jnp.ones((4, 8, 8, 64)), jnp.full((3, 3, 64, 64), 0.01)
     total = jax.jit(lambda x: x.reshape(-1, 64).sum(0)).lower(x)
     convolution = jax.jit(convolve).lower(x, kernel)
-    options = KNOWN["cpu", "0.10.2"]
+    options = dict(compiler.KNOWN[0].options)
     for lowered, before, after in ((convolution, True, False), (total, True, True)):
         texts = [lowered.compile(compiler_options=o).as_text() for o in (None, options)]
         assert ["__ynn_fusion" in text for text in texts] == [before, after]
