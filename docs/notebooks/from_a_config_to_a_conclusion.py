@@ -62,9 +62,9 @@ len(runs), runs.runs[0].config["train"], runs.runs[0].metrics[-1]
 # %% [markdown]
 # ## The comparison
 #
-# The table compares each arm with a baseline: the mean over seeds with its 95% interval, the
-# difference to the baseline with its interval, the probability that one run beats the other, and
-# the cost. The verdicts on the claims are above it.
+# The first line says which arm won, or that this is not decided. The table compares each arm with
+# a baseline: the mean over seeds with its 95% interval, and the difference to the baseline with its
+# interval. An arm's name unfolds the rest. The verdicts on the claims are below.
 
 # %%
 comparison = normlab.compare(runs, baseline="batch_norm")

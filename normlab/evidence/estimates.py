@@ -13,7 +13,7 @@ class IntervalEstimate:
     """A difference or ratio of two arms, or the mean of one.
 
     Attributes:
-        quantity: "difference" (left less right), "ratio" (left to right) or "mean".
+        quantity: "difference" (left minus right), "ratio" (left to right) or "mean".
         estimate: the estimate, by means, or by ranks if values are censored.
         method: how the interval is made, in words.
         paired: whether runs were paired by seed.

@@ -52,6 +52,17 @@ def permutation_p(left: Sample, right: Sample, *, paired: bool = False, seed: in
     return float(found.pvalue)
 
 
+def least_p(left: int, right: int) -> float:
+    """Return the smallest p-value that `permutation_p` can give for so many unpaired runs.
+
+    Two arms of three runs can be exchanged in 20 ways, so the two-sided p is never below 2/20.
+
+    >>> least_p(3, 3), round(least_p(4, 4), 3)
+    (0.1, 0.029)
+    """
+    return min(1.0, 2 / math.comb(left + right, left)) if min(left, right) > 1 else 1.0
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values by Holm's (1979) rule, so that each holds for all comparisons together.
 

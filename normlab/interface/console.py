@@ -1,20 +1,20 @@
 """What a person sees while runs are made: a live table on a terminal, plain lines elsewhere."""
 
+import shlex
 from contextlib import AbstractContextManager
 from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 
 from normlab.configs.experiment import Experiment
 from normlab.engine.engine import GaveUp, Outcome, RunEnded, RunStarted
 from normlab.engine.plan import Planned
 from normlab.evidence.comparison import Comparison
+from normlab.interface.terminal import places
 from normlab.interface.watch import View, duration, live
-from normlab.reports.arm_table import table
-from normlab.reports.markdown import aligned, remarks
+from normlab.reports.markdown import to_text
 from normlab.reports.shown_comparison import compare
 from normlab.reports.text_columns import visible
 from normlab.store.layout import DAMAGED
@@ -119,29 +119,25 @@ def describe_plan(plan: Planned) -> str:
     return f"{text}, {duration(plan.seconds)}" if plan.seconds else text
 
 
-def print_outcome(console: Console, experiment: Experiment, outcome: Outcome) -> None:
+def print_outcome(
+    console: Console, experiment: Experiment, outcome: Outcome, wide: bool = False
+) -> None:
     """Print what a finished or interrupted command made: question, arms, verdicts and folder."""
     console.print()
     if experiment.question:
-        console.print(experiment.question, style="bold", markup=False, soft_wrap=True)
+        console.print(experiment.question, style="bold", markup=False)
     if outcome.runs.runs:  # there are none until tuning is through
-        print_comparison(console, compare(outcome.runs))
+        print_comparison(console, compare(outcome.runs), wide)
+        console.print()
     folder = outcome.runs.path
-    closing = f"runs: {folder}; the whole report: normlab report {folder}"
-    console.print(closing, markup=False, highlight=False, soft_wrap=True)
+    # Soft, so that a long path can be copied.
+    for line in (f"runs: {folder}", f"the whole report: normlab report {shlex.quote(str(folder))}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if outcome.interrupted:
         console.print("interrupted; the same command goes on from here")
 
 
-def print_comparison(console: Console, comparison: Comparison) -> None:
-    """Print an experiment's arms and verdicts. A terminal gets a table of its own width."""
-    headings, rows = table(comparison)
-    if console.is_terminal:
-        fitted = Table(*headings)
-        for row in rows:
-            fitted.add_row(*(escape(visible(cell)) for cell in row))
-        console.print(fitted)
-    else:
-        console.print(aligned(headings, rows), markup=False, highlight=False, soft_wrap=True)
-    for line in remarks(comparison):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+def print_comparison(console: Console, comparison: Comparison, wide: bool = False) -> None:
+    """Print what won, an experiment's arms and verdicts; a terminal gets lines of its own width."""
+    text = to_text(comparison, places(console), wide)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -3,7 +3,11 @@
 import shlex
 from pathlib import Path
 
+from rich.console import Console
+
 from normlab.errors import UserError
+from normlab.interface.terminal import places
+from normlab.reports.markdown import to_text
 from normlab.reports.shown_comparison import compare
 from normlab.store.loading import load_runs
 
@@ -31,9 +35,14 @@ def draw(
     return file
 
 
-def render(path: Path, baseline: str | None, measure: str, form: str) -> str:
-    """The report of an experiment, as text of one form: html, md, json or csv."""
+def render(path: Path, baseline: str | None, measure: str, form: str, wide: bool = False) -> str:
+    """The report of an experiment, as text of one form: html, md, json, csv or text.
+
+    With `wide` the text has every column. Its lines are as wide as the terminal.
+    """
     comparison = compare(load_runs(path), baseline=baseline, measure=measure)
+    if form == "text":
+        return to_text(comparison, places(Console()), wide) + "\n"
     words = ["normlab", "report", str(path)]
     if baseline is not None:
         words += ["--baseline", baseline]

@@ -22,7 +22,10 @@ from normlab.store.runs import Runs
 REFRESHES_PER_SECOND = 2
 BLOCKS = "▁▂▃▄▅▆▇█"
 BAR, SPARKLINE = 16, 16
-"""Their widths in characters; with an arm of thirty letters a row fits a terminal of 100."""
+"""Their widths in characters; a narrow terminal shows neither."""
+NAME, PROGRESS, CURVE = 1, 3, 5
+"""Places of cells in a row."""
+LEAST_NAME = 8
 PLAIN_WIDTH = 160
 """Where there is no terminal to fit to."""
 
@@ -66,10 +69,13 @@ class View:
         shown = _most_telling(snapshots, lines)
         table = Table.grid(padding=(0, 2, 0, 0))
         top = max((max(s.accuracies, default=0.0) for s in snapshots), default=0.0)
-        for _ in range(7):
+        rows = [_cells(snapshot, top) for snapshot in shown]
+        if console.is_terminal:
+            rows = _fitted(rows, console.width)
+        for _ in rows[0] if rows else []:
             table.add_column(no_wrap=True)
-        for snapshot in shown:
-            table.add_row(*_cells(snapshot, top))
+        for row in rows:
+            table.add_row(*row)
         yield table
         hidden = list(snapshots)
         for snapshot in shown:
@@ -113,6 +119,23 @@ def _cells(snapshot: Snapshot, top: float) -> list[Text]:
         Text(sparkline(s.accuracies, top), style=colour),
         Text(f"{s.accuracies[-1]:.3f}" if s.accuracies else ""),
     ]
+
+
+def _fitted(rows: list[list[Text]], width: int) -> list[list[Text]]:
+    """Leave out curves, then bars, then ends of names, until a row fits and no number is cut."""
+
+    def spare() -> int:
+        wide = [max(cell.cell_len for cell in column) for column in zip(*rows, strict=True)]
+        return width - sum(wide) - 2 * len(wide)
+
+    for column in (CURVE, PROGRESS):
+        if rows and spare() < 0:
+            rows = [row[:column] + row[column + 1 :] for row in rows]
+    if rows and (lacking := -spare()) > 0:
+        longest = max(row[NAME].cell_len for row in rows)
+        for row in rows:
+            row[NAME].truncate(max(LEAST_NAME, longest - lacking), overflow="ellipsis")
+    return rows
 
 
 def sparkline(values: tuple[float, ...], top: float, width: int = SPARKLINE) -> str:

@@ -103,7 +103,7 @@ def area(record: Record, metric: str) -> Value:
 
 
 def gap(record: Record, metric: str, other: str) -> Value | None:
-    """The last value of the first metric less that of the second; a diverged run has none."""
+    """The last value of the first metric minus that of the second; a diverged run has none."""
     if record.state == "diverged":
         return None
     return Value(_last(record, metric) - _last(record, other))

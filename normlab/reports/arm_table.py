@@ -1,4 +1,4 @@
-"""The table of a comparison's arms as text, for the terminal, Markdown and HTML alike."""
+"""The table of a comparison's arms as text, for the terminal, Markdown, LaTeX and HTML alike."""
 
 import math
 
@@ -6,40 +6,115 @@ import numpy as np
 
 from normlab.evidence.comparison import Arm, Comparison
 from normlab.evidence.doubts import mixed
+from normlab.evidence.inference import least_p
+from normlab.evidence.intervals import LEVEL
 from normlab.evidence.samples import Sample
-from normlab.reports.english import NONE, interval, number
+from normlab.reports.english import NONE, interval, number, signed
+from normlab.reports.ranking import ranked
+
+DIFFERENCE, DIFFERENCE_INTERVAL = "difference", "its 95% interval"
+IQM, BETTER, HOLM, TROUBLES = "IQM", "P(better)", "p (Holm)", "not as planned"
+SHORT = ("arm", "n", "mean", "95% interval", DIFFERENCE, DIFFERENCE_INTERVAL)
+"""The headings of the table that is always shown. `table` has all of them."""
+
+MEANING = {
+    IQM: "the interquartile mean: the mean of the middle half of the runs, which a run that fails "
+    "does not move",
+    BETTER: "the chance that a run of the arm, taken at random, is better than one of the baseline",
+    HOLM: "the p-value of a permutation test against the baseline, corrected by Holm's rule for "
+    "the number of arms compared; it is left out where the runs are too few for it to be below "
+    f"{1 - LEVEL:.2g}",
+    "s/step": "seconds of training an optimiser step, and in brackets the ratio to the baseline's",
+    "peak MB": "megabytes (10^6 bytes) that a training step needs beyond its inputs, and in "
+    "brackets the ratio to the baseline's",
+}
+"""What a heading means, for a reader who meets it for the first time."""
+
+
+def short_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return what a reader needs of each arm: the headings `SHORT`, and the best arm first."""
+    return list(SHORT), [
+        [cells[heading] for heading in SHORT]
+        for cells in (_cells(comparison, arm) for arm in ranked(comparison))
+    ]
 
 
 def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Return the headings, and a row of cells for each arm."""
-    rows = [_cells(comparison, arm) for arm in comparison.arms]
+    """Return all headings, and a row of cells for each arm, the best arm first."""
+    rows = [_full(comparison, arm) for arm in ranked(comparison)]
     return list(rows[0]), [list(row.values()) for row in rows]
 
 
+def rest(comparison: Comparison) -> list[dict[str, str]]:
+    """Return for each row of `short_table` what it lacks and `table` has, by heading."""
+    return [
+        {
+            heading: text
+            for heading, text in _full(comparison, arm).items()
+            if text != NONE and text != _shown(comparison, arm).get(heading)
+        }
+        for arm in ranked(comparison)
+    ]
+
+
+def rest_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return the arms, and those columns of `table` that `short_table` lacks."""
+    more = rest(comparison)
+    known = [heading for heading in table(comparison)[0] if any(heading in own for own in more)]
+    rows = [
+        [arm.name, *(own.get(heading, NONE) for heading in known)]
+        for arm, own in zip(ranked(comparison), more, strict=True)
+    ]
+    return ["arm", *known], rows
+
+
+def meanings(headings: list[str]) -> list[str]:
+    """Explain those headings that need it, each in a line."""
+    known = {heading: text for heading, text in MEANING.items() if heading in headings}
+    return [f"{heading}: {text}." for heading, text in known.items()]
+
+
 def _cells(comparison: Comparison, arm: Arm) -> dict[str, str]:
-    is_base = arm.difference is None
     own = arm.sample
+    count = str(len(own)) if own.complete else f"{len(own)} of {own.planned}"
+    found = [
+        arm.name + (" (baseline)" if arm.difference is None else ""),
+        count,
+        _mean(own),
+        interval(arm.mean.interval) if len(own) > 1 else NONE,
+        NONE if not arm.difference else signed(arm.difference.estimate),
+        NONE if not arm.difference else _difference_interval(arm),
+    ]
+    return dict(zip(SHORT, found, strict=True))
+
+
+def _shown(comparison: Comparison, arm: Arm) -> dict[str, str]:
+    """Return the cells of the short table by the headings of the whole one."""
+    cells = _cells(comparison, arm)
+    return cells | {f"mean {comparison.measure}": cells["mean"]}
+
+
+def _full(comparison: Comparison, arm: Arm) -> dict[str, str]:
+    own, short = arm.sample, _cells(comparison, arm)
     doubtful = " (covers less)" if mixed(own) else ""
-    cells = {
-        "arm": arm.name + (" (baseline)" if is_base else ""),
-        "n": str(len(own)) if own.complete else f"{len(own)} of {own.planned}",
-    }
+    paired = " (paired)" if arm.difference and arm.difference.paired else ""
+    known = short[DIFFERENCE_INTERVAL]
+    cells = {"arm": short["arm"], "n": short["n"]}
     if any(other.sample.unlearned for other in comparison.arms):  # then these two come first
-        count = len(own.unlearned)
-        cells |= {"did not learn": f"{count} of {len(own)}" if count else NONE,
-                  "IQM": number(arm.middle)}  # fmt: skip
+        failed = len(own.unlearned)
+        cells |= {"did not learn": f"{failed} of {len(own)}" if failed else NONE,
+                  IQM: number(arm.middle)}  # fmt: skip
     cells |= {
-        f"mean {comparison.measure}": _mean(own),
-        "95% interval": interval(arm.mean.interval) + doubtful if len(own) > 1 else NONE,
-        "IQM": number(arm.middle),
-        "less the baseline": NONE if not arm.difference else
-        _estimate(arm.difference.estimate),
-        "its 95% interval": NONE if not arm.difference else _difference_interval(arm),
-        "P(better)": NONE if math.isnan(arm.better) else f"{arm.better:.2f}",
-        "p (Holm)": NONE if math.isnan(arm.holm) else f"{arm.holm:.3f}",
-    }  # fmt: skip
-    if comparison.measure.definition.unit and not is_base and arm.ratio:
-        cells["its 95% interval"] += (
+        f"mean {comparison.measure}": short["mean"],
+        "95% interval": short["95% interval"] + (doubtful if len(own) > 1 else ""),
+        IQM: number(arm.middle),
+        DIFFERENCE: short[DIFFERENCE],
+        DIFFERENCE_INTERVAL: known if known == NONE else known + paired,
+        BETTER: NONE if math.isnan(arm.better) else f"{arm.better:.2f}",
+        HOLM: _holm(comparison, arm),
+    }
+    if comparison.measure.definition.unit and arm.difference is not None and arm.ratio:
+        cells[DIFFERENCE_INTERVAL] += (
             f"; x{number(arm.ratio.estimate)}, {interval(arm.ratio.interval)}"
         )
     if comparison.target is not None:
@@ -49,8 +124,27 @@ def _cells(comparison: Comparison, arm: Arm) -> dict[str, str]:
     base = comparison.arm(arm.baseline).prices
     cells["s/step"] = _price(arm.prices, base, "seconds_per_step", "{:.4f}")
     cells["peak MB"] = _price(arm.prices, base, "peak_memory", "{:.1f}")
-    cells["not as planned"] = "; ".join(own.troubles) or NONE
+    cells[TROUBLES] = "; ".join(own.troubles) or NONE
     return cells
+
+
+def _holm(comparison: Comparison, arm: Arm) -> str:
+    """Show the corrected p-value where it can be small; where it contradicts the row, say why."""
+    if arm.difference is None or math.isnan(arm.holm):
+        return NONE
+    compared = [one for one in comparison.arms if one.difference is not None]
+    floors = [least_p(*map(len, (a.sample, comparison.arm(a.baseline).sample))) for a in compared]
+    own = least_p(len(arm.sample), len(comparison.arm(arm.baseline).sample))
+    if max(own, len(compared) * min(floors)) > 1 - LEVEL:
+        return NONE
+    text = f"{arm.holm:.3f}"
+    if (arm.holm <= 1 - LEVEL) == arm.distinguished:
+        return text
+    if arm.p <= 1 - LEVEL < arm.holm:
+        return f"{text} ({arm.p:.3f} for this comparison alone)"
+    if arm.difference.paired:
+        return f"{text} (its test does not pair seeds, as the interval does)"
+    return f"{text} (another test than the interval's)"
 
 
 def _mean(own: Sample) -> str:
@@ -61,16 +155,10 @@ def _mean(own: Sample) -> str:
     return number(float(own.values.mean()))
 
 
-def _estimate(value: float) -> str:
-    return number(value) if math.isnan(value) else f"{'+' if value > 0 else ''}{number(value)}"
-
-
 def _difference_interval(arm: Arm) -> str:
     found = arm.difference
     assert found is not None
-    if min(found.n) < 2:
-        return NONE
-    return interval(found.interval) + (" (paired)" if found.paired else "")
+    return NONE if min(found.n) < 2 else interval(found.interval)
 
 
 def _median(own: Sample) -> str:

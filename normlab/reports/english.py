@@ -1,11 +1,12 @@
 """Writes what a comparison and a verdict say, in English sentences."""
 
 import math
+from collections.abc import Iterable
 
 from normlab.evidence.comparison import Arm, Comparison
 from normlab.evidence.doubts import mixed, share
 from normlab.evidence.estimates import IntervalEstimate
-from normlab.evidence.intervals import Interval, interquartile_mean
+from normlab.evidence.intervals import LEVEL, Interval, interquartile_mean
 from normlab.evidence.power import MOST_SEEDS, between
 from normlab.evidence.samples import Sample
 from normlab.evidence.verdicts import Verdict
@@ -13,6 +14,11 @@ from normlab.measures.measures import Measure
 
 NONE, UNBOUNDED = "-", "unbounded"
 SAME = Interval(0.0, 0.0)
+LEVEL_OF_CLAIMS = (
+    "Where there are several claims, the intervals that decide them have a level above 95%, by "
+    "Holm's rule, so that the chance of any wrong verdict is at most 5%. So a claim may be "
+    "undecided although the 95% interval of the same difference would decide it."
+)
 
 
 def short_name(measure: Measure) -> str:
@@ -42,6 +48,15 @@ def number(value: float, digits: int = 3) -> str:
     if value == 0 or abs(value) >= 0.0995:
         return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.1f}"
     return f"{value:.{digits}f}" if abs(value) >= 0.001 else f"{value:.1e}"
+
+
+def signed(value: float) -> str:
+    """Write a difference as tables show it, with its sign.
+
+    >>> signed(0.0123), signed(-0.5), signed(0.0)
+    ('+0.012', '-0.500', '0.000')
+    """
+    return f"+{number(value)}" if value > 0 else number(value)
 
 
 def interval(found: Interval | None, digits: int = 3) -> str:
@@ -139,12 +154,31 @@ def about_verdict(verdict: Verdict) -> str:
     return f"Withdrawn: {verdict.retracted} By the numbers: {said}" if verdict.retracted else said
 
 
+def raised(verdicts: Iterable[Verdict]) -> bool:
+    """Whether the level of some verdict is above 95%, because there are several claims."""
+    return any(verdict.contrast and verdict.level > LEVEL + 1e-9 for verdict in verdicts)
+
+
+def _unless_alone(verdict: Verdict) -> str:
+    """Say that the 95% interval would decide, if only the number of claims prevents it."""
+    found = verdict.contrast
+    if found is None or verdict.outcome != "undecided" or verdict.level <= LEVEL + 1e-9:
+        return ""
+    outcome = verdict.claim.expectation.outcome(*found.interval)
+    if outcome is None:
+        return ""
+    return (
+        f"; its 95% interval {interval(found.interval)} alone would have it {outcome}, but the "
+        "level allows for the number of claims (Holm's rule)"
+    )
+
+
 def _by_numbers(verdict: Verdict) -> str:
     """Write a verdict by its interval alone; it begins with seeds that did not learn."""
     claim, found = verdict.claim, verdict.contrast
     left = verdict.arms[0].name if verdict.arms else "left"
     what = {
-        "difference": f"{claim.measured} of {left} less that of "
+        "difference": f"{claim.measured} of {left} minus that of "
         + (verdict.arms[1].name if len(verdict.arms) > 1 else "right"),
         "ratio": f"{claim.measured} of {left} over that of "
         + (verdict.arms[1].name if len(verdict.arms) > 1 else "right"),
@@ -163,5 +197,5 @@ def _by_numbers(verdict: Verdict) -> str:
         f"{verdict.outcome.capitalize()}: {first}{what} {known}, "
         f"{100 * verdict.level:.3g}% interval {interval(verdict.interval)} "
         f"(n = {counts}{paired}; {found.method}), expected {claim.expectation.text}: "
-        f"{verdict.why}."
+        f"{verdict.why}{_unless_alone(verdict)}."
     )

@@ -15,12 +15,21 @@ from normlab.errors import UserError
 from normlab.evidence.caveats import differing, made_with, tuning_lines
 from normlab.evidence.comparison import Comparison
 from normlab.evidence.remarks import read_remarks
-from normlab.reports.arm_table import table
-from normlab.reports.english import about_arm, about_verdict, count_runs, number
+from normlab.reports.arm_table import MEANING, rest, short_table
+from normlab.reports.english import (
+    LEVEL_OF_CLAIMS,
+    about_arm,
+    about_verdict,
+    count_runs,
+    number,
+    raised,
+)
 from normlab.reports.figures import arms, maps
 from normlab.reports.figures import probes as probe_figures
 from normlab.reports.figures.style import COLOURS, FAINT, INK, SVG
-from normlab.reports.markdown import limits
+from normlab.reports.markdown import caption, limits
+from normlab.reports.ranking import headlines, ranked
+from normlab.reports.text_columns import BREAKABLE
 
 
 def to_html(comparison: Comparison, command: str) -> str:
@@ -31,8 +40,7 @@ def to_html(comparison: Comparison, command: str) -> str:
         command: the command that made the report, which the page shows.
     """
     keys, settings = differing(comparison.records)
-    headings, rows = table(comparison)
-    others = [arm for arm in comparison.arms if arm.difference is not None]
+    others = [arm for arm in ranked(comparison) if arm.difference is not None]
     return _template("report.html.j2").render(
         about=comparison.runs.about,
         comparison=comparison,
@@ -40,8 +48,8 @@ def to_html(comparison: Comparison, command: str) -> str:
         counts=_counts(comparison),
         verdicts=[(verdict, about_verdict(verdict)) for verdict in comparison.verdicts],
         sentences=[about_arm(comparison, arm) for arm in others],
-        headings=headings,
-        rows=rows,
+        **_arms(comparison),
+        level_of_claims=LEVEL_OF_CLAIMS if raised(comparison.verdicts) else "",
         limits=limits(comparison),
         pictures=_pictures(comparison),
         insides=_insides(comparison),
@@ -61,16 +69,34 @@ def to_html(comparison: Comparison, command: str) -> str:
 
 def to_fragment(comparison: Comparison) -> str:
     """Write the verdicts, the table and the differences, for a notebook."""
-    headings, rows = table(comparison)
     comparable = any(arm.difference is not None for arm in comparison.arms)
     return _template("fragment.html.j2").render(
         verdicts=[(verdict, about_verdict(verdict)) for verdict in comparison.verdicts],
-        headings=headings,
-        rows=rows,
+        **_arms(comparison),
         picture=_svg(arms.differences(comparison)) if comparable else None,
         warnings=_warnings(comparison),
         colours=COLOURS,
     )
+
+
+def _arms(comparison: Comparison) -> dict[str, Any]:
+    """Give the templates what won, and the table of arms with what each row unfolds."""
+    headings, rows = short_table(comparison)
+    more = [
+        [(heading, text, MEANING.get(heading, "")) for heading, text in cells.items()]
+        for cells in rest(comparison)
+    ]
+    return {
+        "headlines": headlines(comparison),
+        "caption": caption(comparison),
+        "headings": headings,
+        "rows": list(zip(rows, more, strict=True)),
+    }
+
+
+def _foldable(name: str) -> Markup:
+    """Let a browser break a long name after signs such as "_", and nowhere else."""
+    return Markup("<wbr>").join(part for part in BREAKABLE.split(name) if part)
 
 
 def _warnings(comparison: Comparison) -> list[str]:
@@ -86,6 +112,7 @@ def _template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["foldable"] = _foldable
     return environment.get_template(name)
 
 
@@ -120,7 +147,7 @@ def _pictures(comparison: Comparison) -> list[Shown]:
     if len(comparison.arms) > 1:
         says = (
             f"The difference of each arm's mean {measure} to that of {base}, with its 95% "
-            f"interval; below it a tick for every run, less the mean of {base}."
+            f"interval; below it a tick for every run, minus the mean of {base}."
         )
         add(f"Differences to {base}", says, arms.differences(comparison))
     if any(len(arm.sample) for arm in comparison.arms):

@@ -9,11 +9,14 @@ from normlab.evidence.comparison import Comparison
 from normlab.evidence.doubts import hidden_failures
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.verdicts import Verdict
-from normlab.reports.arm_table import table
-from normlab.reports.english import about_arm, about_verdict, number
-from normlab.reports.text_columns import columns, visible, widths
+from normlab.reports.arm_table import meanings, rest_table, short_table, table
+from normlab.reports.english import LEVEL_OF_CLAIMS, about_arm, about_verdict, number, raised
+from normlab.reports.ranking import headlines, ranked
+from normlab.reports.text_columns import fitted, visible, wrapped
 
 MOST_COLUMNS = 8
+WIDTH = 80
+"""The places of a line where nothing else is known."""
 
 
 def escaped(text: str) -> str:
@@ -25,9 +28,29 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*$]|<(?=[A-Za-z/!?])|\](?=\()|~(?=~))", r"\\\1", visible(text))
 
 
-def to_text(comparison: Comparison) -> str:
-    """Write table, verdicts and warnings for a terminal."""
-    return "\n".join([aligned(*table(comparison)), *remarks(comparison)])
+def to_text(comparison: Comparison, width: int = WIDTH, wide: bool = False) -> str:
+    """Write what won, the table, the verdicts and the warnings for a terminal.
+
+    Args:
+        comparison: the comparison of the arms.
+        width: the places of a line. The text has no longer one, and breaks no shorter word.
+        wide: whether the table has all columns, with what they mean.
+    """
+    lines = [part for text in headlines(comparison) for part in wrapped(visible(text), width)]
+    lines += ["", visible(caption(comparison)), ""]
+    headings, rows = (table if wide else short_table)(comparison)
+    lines += [*fitted(headings, rows, width), ""]
+    more = [*(meanings(headings) if wide else []), *remarks(comparison)]
+    lines += [part for text in more for line in text.split("\n") for part in wrapped(line, width)]
+    return "\n".join(lines).rstrip("\n")
+
+
+def caption(comparison: Comparison) -> str:
+    """Say what the table shows, and in which order."""
+    higher = comparison.measure.higher_is_better
+    order = "the largest" if higher is None else "the best"
+    base = f"; differences to {comparison.against}" if len(comparison.arms) > 1 else ""
+    return f"{comparison.measure}, {order} first{base}"
 
 
 def remarks(comparison: Comparison) -> list[str]:
@@ -47,18 +70,13 @@ def verdict_line(verdict: Verdict) -> str:
     return f"{says}\n  {visible(about_verdict(verdict))}"
 
 
-def aligned(headings: list[str], rows: list[list[str]]) -> str:
-    """Lay out a table in columns, with a rule below its headings."""
-    rule = ["-" * width for width in widths([headings, *rows])]
-    return "\n".join(columns([headings, rule, *rows]))
-
-
 def to_markdown(comparison: Comparison, command: str) -> str:
     """Write the whole report, without pictures."""
     about, beware = comparison.runs.about, read_remarks(comparison.runs.path).beware
     lines = [f"# {escaped(about['name'])}", ""]
     if comparison.question:
         lines += [escaped(comparison.question), ""]
+    lines += [line for text in headlines(comparison) for line in (f"**{escaped(text)}**", "")]
     if beware:
         lines += [f"**Beware.** {beware}", ""]
     if comparison.verdicts:
@@ -68,16 +86,18 @@ def to_markdown(comparison: Comparison, command: str) -> str:
                 f"- {escaped(verdict.claim.says)} ({verdict.standing}).",
                 f"  {escaped(about_verdict(verdict))}",
             ]
-        lines += [""]
+        lines += ["", LEVEL_OF_CLAIMS, ""] if raised(comparison.verdicts) else [""]
     lines += ["## Arms", ""]
-    others = [arm for arm in comparison.arms if arm.difference is not None]
+    lines += [f"{escaped(caption(comparison))}.", ""]
+    lines += [*_rows(*short_table(comparison)), ""]
+    others = [arm for arm in ranked(comparison) if arm.difference is not None]
     lines += [f"- {escaped(about_arm(comparison, arm))}" for arm in others]
-    headings, rows = table(comparison)
-    lines += ["", *markdown_table(headings, [[*map(escaped, row)] for row in rows]), ""]
+    headings, rows = rest_table(comparison)
+    lines += ["", "### The other columns", "", *_rows(headings, rows), ""]
+    lines += [f"- {escaped(text)}" for text in meanings(headings)]
     lines += [
-        f"Each arm is compared with {escaped(comparison.against)}. P(better) is the chance that a "
-        f"run of it beats one of the baseline; p comes from a permutation test, corrected by "
-        f"Holm's rule for all {len(others)} arms compared.",
+        f"- Each arm is compared with {escaped(comparison.against)}; Holm's rule corrects for all "
+        f"{len(others)} arms compared.",
         "",
     ]
     unseen = limits(comparison)
@@ -96,6 +116,10 @@ def to_markdown(comparison: Comparison, command: str) -> str:
     lines += [f"- {name}: {'; '.join(v)}" for name, v in made_with(comparison.records).items()]
     lines += [f"- report: `{command}`", ""]
     return "\n".join(lines)
+
+
+def _rows(headings: list[str], rows: list[list[str]]) -> list[str]:
+    return markdown_table(headings, [[*map(escaped, row)] for row in rows])
 
 
 def _settings(keys: list[str], settings: dict[str, dict[str, Any]]) -> list[str]:

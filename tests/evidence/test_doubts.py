@@ -52,7 +52,7 @@ def test_a_verdict_leads_with_the_share_that_failed_and_the_interquartile_mean(r
     text = about_verdict(verdict)
     assert text.startswith(
         f"{verdict.outcome.capitalize()}: 1 of 5 seeds of b did not learn (interquartile mean "
-        f"{middle:.3f}); final(test_accuracy) of a less that of b is "
+        f"{middle:.3f}); final(test_accuracy) of a minus that of b is "
     )
     decided = Claim("a learns", FINAL, "b", None, "mean <= 0.9")
     (verdict,) = judge(simulate(runs.path.parent / "f", {"b": ONE_FAILS}, [decided]))

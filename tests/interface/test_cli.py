@@ -71,12 +71,16 @@ def test_a_new_file_is_a_command_and_a_folder_a_group(tmp_path, monkeypatch):
 def test_run_ends_with_a_table_and_where_the_results_lie(config, tmp_path):
     done = normlab("run", config, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for words in ("does it run?", "identity", "batch_norm", "test accuracy", "s/step",
-                  "not as planned", "runs: runs/tiny"):  # fmt: skip
+    for words in ("does it run?", "identity", "batch_norm", "test accuracy", "Not decided",
+                  "its 95% interval", "runs: runs/tiny"):  # fmt: skip
         assert words in done.stdout
+    assert "s/step" not in done.stdout and "not as planned" not in done.stdout
     assert "\x1b" not in done.stdout, "no control codes where there is no terminal"
     again = normlab("run", config, cwd=tmp_path)
     assert again.stdout.count("was done") == 2
+    wide = normlab("run", config, "--wide", cwd=tmp_path)
+    for words in ("mean final(test_accuracy)", "s/step", "not as planned", "IQM: the interqu"):
+        assert words in wide.stdout
 
 
 def test_a_dry_run_shows_everything_and_writes_nothing(config, tmp_path):

@@ -1,6 +1,15 @@
 """`normlab report` and `normlab verdict`, from the command line."""
 
 import json
+import os
+import pty
+import struct
+import sys
+import termios
+import unicodedata
+from fcntl import ioctl
+
+import pytest
 
 from normlab.measures.claims import Claim
 from tests.shared.command_line import normlab
@@ -22,3 +31,42 @@ def test_report_and_verdict_work_from_the_command_line(tmp_path):
     json.loads(normlab("report", "e", "--format", "json", cwd=tmp_path).stdout)
     out = normlab("report", "e", "--format", "csv", "--out", "no/such/e.csv", cwd=tmp_path)
     assert out.returncode == 2 and "choose another --out" in out.stderr
+
+
+def on_a_terminal(places, *words):
+    """What a command writes on a terminal of so many columns."""
+    child, terminal = pty.fork()
+    if child == 0:
+        environment = {**os.environ, "TERM": "xterm-256color"}
+        environment.pop("COLUMNS", None)
+        os.execve(sys.executable, [sys.executable, "-m", "normlab.cli", *words], environment)
+    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, places, 0, 0))
+    written = b""
+    try:
+        while part := os.read(terminal, 65536):
+            written += part
+    except OSError:  # so Linux says that the other side is closed
+        pass
+    assert os.waitpid(child, 0)[1] == 0, written
+    return written.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("places", [80, 120])
+def test_a_terminal_gets_lines_of_its_width_with_whole_words_and_numbers(tmp_path, places):
+    names = ["batch_norm", "バッチ正規化", "a_name(with=many, arguments=1e-05, and=more, of=them)"]
+    names += [f"arm{i}" for i in range(3, 30)]
+    arms = {name: [0.3 + i / 50, 0.32 + i / 50, 0.31 + i / 60] for i, name in enumerate(names)}
+    claim = Claim("a beats b", "final(test_accuracy)", "arm5", "batch_norm", "difference > 0")
+    simulate(tmp_path / "e", arms, [claim])
+    for more in (["--format", "text"], ["--wide"]):
+        text = on_a_terminal(places, "report", str(tmp_path / "e"), *more)
+        lines = text.splitlines()
+        wide = [sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in line) for line in lines]
+        assert max(wide) <= places
+        assert lines[0].startswith(("Not decided", "arm29 won"))
+        assert "its 95% interval" in text and "the interval lies wholly" in " ".join(text.split())
+        assert all(any(line.startswith(name[:19]) for line in lines) for name in names)
+    piped = normlab("report", "e", "--wide", cwd=tmp_path).stdout
+    assert all(len(line.split()) > 10 for line in piped.splitlines() if line.startswith("arm7 "))
+    refused = normlab("report", "e", "--wide", "--format", "csv", cwd=tmp_path)
+    assert refused.returncode == 2 and "--format text" in refused.stderr

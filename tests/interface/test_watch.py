@@ -4,16 +4,19 @@ import io
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from normlab.engine.progress import Observer, Snapshot, finished_in, seconds_left
 from normlab.errors import UserError
 from normlab.interface.watch import View, _is_over, sparkline, summary, watch
+from normlab.store.loading import load
 from normlab.store.run import Run
 from normlab.store.runs import write_experiment
 from tests.shared.simulated import PROVENANCE
@@ -71,6 +74,20 @@ def test_the_table_has_a_line_a_run(sweep, tmp_path):
     assert "running" in second and "seed 1" in second and "20/60" in second and "━━━━━───" in second
     assert "failed" in third and "waiting" in fourth
     assert last.startswith("4 runs: 1 done, 1 failed, 1 running, 1 waiting; about 10 s to go")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_narrow_terminal_loses_the_curve_and_the_bar_and_no_number(sweep, tmp_path, width):
+    sweep(done(), running(step=20), accuracies=[i / 20 for i in range(1, 17)])
+    runs = load(tmp_path).runs
+    for run in runs:
+        object.__setattr__(run, "arm", "バッチ正規化 g=8")
+    file = io.StringIO()
+    Console(file=file, force_terminal=True, width=width, height=20).print(View(lambda: runs))
+    first, second, *_ = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()).splitlines()
+    assert "60/60" in first and "0.800" in first and "seed 0" in first and "バッチ正規化" in first
+    assert "20/60" in second and max(map(cell_len, (first, second))) <= width
+    assert ("━" in first) == (width > 60) and ("█" in first) == (width > 80)
 
 
 def test_a_run_whose_process_is_dead_is_stopped(sweep, tmp_path):

@@ -25,6 +25,7 @@ class Form(StrEnum):
     md = "md"
     json = "json"
     csv = "csv"
+    text = "text"
 
 
 def command(
@@ -32,9 +33,12 @@ def command(
     baseline: Baseline = None,
     measure: MeasureText = USUAL_MEASURE,
     form: Annotated[
-        Form,
-        typer.Option("--format", help="A page (html), or text."),
-    ] = Form.html,
+        Form | None,
+        typer.Option("--format", help="A page (html), or text.", show_default="html"),
+    ] = None,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Print every column of the table of arms, as text.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -47,7 +51,11 @@ def command(
     """Report what an experiment's runs amount to: verdicts, intervals, prices and pictures."""
     from normlab.interface.reporting import render
 
-    text = render(path, baseline, measure, form.value)
+    if form is None:
+        form = Form.text if wide else Form.html
+    if wide and form is not Form.text:
+        raise UserError(f"--wide is for --format text alone; {form} has every column")
+    text = render(path, baseline, measure, form.value, wide)
     file = out or (path / "report.html" if form is Form.html else None)
     if file is None:
         print(text, end="")

@@ -52,6 +52,9 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be run, and run nothing.")
     ] = False,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="End with every column of the table of arms.")
+    ] = False,
 ) -> None:
     """Make the runs of a config. Finished runs are kept, and a broken-off one goes on."""
     if jobs is not None and jobs > 1:
@@ -88,7 +91,7 @@ def command(
 
         engine = Engine(experiment, out, tell, jobs=jobs, max_failures=max_failures)
         outcome = engine.run_all()
-    print_outcome(console, experiment, outcome)
+    print_outcome(console, experiment, outcome, wide)
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     if outcome.failed:

@@ -12,6 +12,8 @@ def command(path: ExperimentFolder) -> None:
     from normlab.evidence.mixes import mixes
     from normlab.evidence.remarks import read_remarks
     from normlab.evidence.verdicts import judge
+    from normlab.interface.terminal import say
+    from normlab.reports.english import LEVEL_OF_CLAIMS, raised
     from normlab.reports.markdown import verdict_line
     from normlab.store.loading import load_runs
 
@@ -19,13 +21,15 @@ def command(path: ExperimentFolder) -> None:
     records = runs.records()
     verdicts, beware = judge(runs, records), read_remarks(path).beware
     if not verdicts:
-        print(f"{path}: its config makes no claims")
+        say(f"{path}: its config makes no claims")
     if beware:
-        print(f"beware: {beware}")
+        say(f"beware: {beware}")
     for verdict in verdicts:
-        print(verdict_line(verdict))
+        say(verdict_line(verdict))
+    if raised(verdicts):
+        say(f"note: {LEVEL_OF_CLAIMS}")
     for text in mixes(records):
-        print(f"note: {text}")
+        say(f"note: {text}")
     standing = [verdict for verdict in verdicts if verdict.registered and not verdict.retracted]
     if any(verdict.outcome == "refuted" for verdict in standing):
         raise typer.Exit(NEGATIVE)

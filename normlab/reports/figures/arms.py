@@ -34,7 +34,7 @@ from normlab.store.record import Record
 def differences(comparison: Comparison) -> Figure:
     """Draw a forest plot: each arm's difference to the baseline with its 95% interval, and ticks.
 
-    The ticks are the arm's single runs less the baseline's mean.
+    The ticks are the arm's single runs minus the baseline's mean.
     """
     arms = [arm for arm in comparison.arms if arm.difference is not None]
     figure, axes = blank(0.75 + _row(arms) * max(1, len(arms)))
@@ -59,7 +59,7 @@ def differences(comparison: Comparison) -> Figure:
     axes.set_ylim(len(arms) - 0.4, -0.6)
     higher = comparison.measure.higher_is_better
     note = "" if higher is None else f"  ({'right' if higher else 'left'} is better)"
-    axes.set_xlabel(f"{plain(comparison.measure)} less that of\n{plain(comparison.against)}{note}")
+    axes.set_xlabel(f"{plain(comparison.measure)} minus that of\n{plain(comparison.against)}{note}")
     return figure
 
 
