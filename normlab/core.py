@@ -14,7 +14,8 @@ Conventions, stated once:
   `jax.jit`; there, and for anything else, `MaskError` says what to write. Floating point is always
   refused: a mask that is added (0 and -inf) would be read the wrong way round.
 * Input is of floating point, and one without elements (no examples, or no positions) comes out as
-  it is and moves no state.
+  it is and moves no state. Batch, layer, group, instance and RMS normalisation take complex numbers
+  too: their variance is the mean squared absolute distance from the mean.
 * A state is moved by what is counted and finite. A channel of which a batch counts fewer than two
   values, or has a statistic that is not finite, leaves all of its state as it was, the number of
   its steps included. A number of steps that a whole layer has counts those that moved any channel.

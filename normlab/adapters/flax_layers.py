@@ -3,21 +3,23 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 from flax import nnx
 
-from normlab.core import Array, Facts, Normaliser, Params, State
-from normlab.errors import FieldError, UserError, did_you_mean, require_field
+from normlab.adapters.flax_axes import ChannelsAt, OverAxes, of_one_value
+from normlab.core import Array, Normaliser
+from normlab.errors import FieldError, UserError, did_you_mean
 from normlab.norms.batch import BatchNorm
-from normlab.norms.group import GroupNorm, group_norm, require_divisor
+from normlab.norms.group import GroupNorm
 from normlab.norms.instance import InstanceNorm
-from normlab.norms.layer import LayerNorm, LayerNormImage
+from normlab.norms.layer import LayerNorm
 from normlab.norms.rms import RMSNorm
-from normlab.ops.affine import PerExample
-from normlab.ops.moments import ShapeError, Sharing
-from normlab.ops.normalise import normalise
+from normlab.ops.affine import scale_and_shift
+
+LAST = (-1,)
+"""The axis of the channels in the catalogue's normalisers."""
 
 OF_THE_LAYER = {
     "use_running_average",
@@ -87,73 +89,24 @@ def like_flax(layer: Any, **arguments: Any) -> Normaliser:
             f"axis_index_groups={given['axis_index_groups']} has no counterpart: for statistics of "
             "part of the batch give BatchNorm a norm_batch, the number of examples that share them"
         )
-    if read is not _batch and given.get("axis_name") is not None:
-        raise UserError(
-            f"axis_name={given['axis_name']!r} has no counterpart in {cls.__name__}: an example's "
-            "own statistics are not shared between devices here. Under jit with sharded arrays "
-            "they are so without it"
-        )
     return read(given)
 
 
 @dataclass(frozen=True, kw_only=True)
-class OverAxes(PerExample):
-    """Mean 0 and variance 1 over the axes of Flax's `reduction_axes`, never the batch's.
+class InstanceNormOfAnyRank(InstanceNorm):
+    """Instance normalisation that takes vectors too, as Flax's layer does.
 
-    Attributes:
-        axes: counted from the front, or from the back where negative.
-        groups: divide the last axis, which is then among them, into so many equal groups.
+    A channel of a vector has one value, which is its own mean, so the output is the bias alone. A
+    warning says so.
     """
-
-    facts: ClassVar[Facts] = LayerNormImage.facts
-
-    axes: tuple[int, ...]
-    groups: int | None = None
 
     def normalise(
         self, x: Array, scale: Array | None, bias: Array | None, mask: Array | None
     ) -> Array:
         """The normalised input."""
-        axes = {axis % x.ndim for axis in self.axes}
-        if 0 in axes or not all(-x.ndim <= axis < x.ndim for axis in self.axes):
-            raise ShapeError(
-                f"an input of shape {x.shape} has not the axes {self.axes} beside that of the batch"
-            )
-        if self.groups is not None:
-            require_divisor(self.groups, x.shape[-1])
-            axes -= {x.ndim - 1}
-        sharing = Sharing(tuple(sorted(axes)), channel_groups=self.groups)
-        return normalise(x, sharing, scale, bias, eps=self.eps, mask=mask)[0]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupNormOfSize(PerExample):
-    """Group normalisation by the number of channels in a group, whatever the layer's width.
-
-    Attributes:
-        group_size: a divisor of the channels of every layer it is used in.
-    """
-
-    facts: ClassVar[Facts] = GroupNorm.facts
-
-    group_size: int
-
-    def init(self, features: int) -> tuple[Params, State]:
-        """As every normaliser; raises `FieldError` if the size does not divide `features`."""
-        require_field(self.group_size >= 1, "group_size", self.group_size, "a positive number")
-        if features % self.group_size:
-            raise FieldError(
-                "group_size",
-                f"group_size={self.group_size} does not divide the {features} channels",
-            )
-        return super().init(features)
-
-    def normalise(
-        self, x: Array, scale: Array | None, bias: Array | None, mask: Array | None
-    ) -> Array:
-        """The normalised input."""
-        groups = x.shape[-1] // self.group_size
-        return group_norm(x, scale, bias, groups=groups, eps=self.eps, mask=mask)
+        if x.ndim > 2:
+            return super().normalise(x, scale, bias, mask)
+        return scale_and_shift(of_one_value(x), x, None, bias, mask)
 
 
 def _affine(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,60 +122,63 @@ def _axes(given: Mapping[str, Any], name: str) -> tuple[int, ...]:
     return (axes,) if isinstance(axes, int) else tuple(axes)
 
 
-def _require_last(given: Mapping[str, Any], name: str) -> None:
-    if _axes(given, name) != (-1,):
-        raise UserError(
-            f"{name}={given[name]} has no counterpart: channels are last, as {name}=-1 says"
-        )
+def _batch(given: Mapping[str, Any]) -> Any:
+    norm = BatchNorm(momentum=given["momentum"], axis_name=given["axis_name"], **_affine(given))
+    axes = _axes(given, "axis")
+    return norm if axes == LAST else ChannelsAt(feature_axes=axes, normaliser=norm)
 
 
-def _batch(given: Mapping[str, Any]) -> Normaliser:
-    _require_last(given, "axis")
-    return BatchNorm(momentum=given["momentum"], axis_name=given["axis_name"], **_affine(given))
+def _layer(given: Mapping[str, Any]) -> Any:
+    return _over(given, LayerNorm)
 
 
-def _layer(given: Mapping[str, Any]) -> Normaliser:
-    _require_last(given, "feature_axes")
-    axes = _axes(given, "reduction_axes")
-    if 0 in axes:
-        raise UserError(
-            f"reduction_axes={axes} has no counterpart: statistics over the batch are BatchNorm's"
-        )
-    return LayerNorm(**_affine(given)) if axes == (-1,) else OverAxes(axes=axes, **_affine(given))
+def _rms(given: Mapping[str, Any]) -> Any:
+    return _over(given, RMSNorm, about_zero=True)
 
 
-def _group(given: Mapping[str, Any]) -> Normaliser:
+def _over(given: Mapping[str, Any], usual: type, about_zero: bool = False) -> Any:
+    """The usual normaliser, over the last axis alone; or one over the axes that are given."""
+    reduced, features = _axes(given, "reduction_axes"), _axes(given, "feature_axes")
+    axis_name = given["axis_name"]
+    if reduced == features == LAST and axis_name is None:
+        return usual(**_affine(given))
+    return OverAxes(
+        reduction_axes=reduced,
+        feature_axes=features,
+        about_zero=about_zero,
+        axis_name=axis_name,
+        **_affine(given),
+    )
+
+
+def _group(given: Mapping[str, Any]) -> Any:
     groups, size = given["num_groups"], given["group_size"]
     if (groups is None) == (size is None):
-        raise UserError(
+        raise FieldError(
+            "num_groups",
             f"num_groups={groups} and group_size={size}: give one of them, with num_groups=None "
-            "for group_size, as flax asks"
+            "for group_size, as flax asks",
         )
-    if given["reduction_axes"] is None:
-        if size is not None:
-            return GroupNormOfSize(group_size=size, **_affine(given))
+    reduced, axis_name = given["reduction_axes"], given["axis_name"]
+    if reduced is None and size is None and axis_name is None:
         return GroupNorm(groups=groups, **_affine(given))
-    axes = _axes(given, "reduction_axes")
-    if groups is None or 0 in axes or -1 not in axes:
-        raise UserError(
-            f"reduction_axes={axes} has no counterpart but with num_groups, the channels (-1) "
-            "among them and the batch (0) not"
-        )
-    return OverAxes(axes=axes, groups=groups, **_affine(given))
+    return OverAxes(
+        reduction_axes=None if reduced is None else _axes(given, "reduction_axes"),
+        groups=groups,
+        group_size=size,
+        axis_name=axis_name,
+        **_affine(given),
+    )
 
 
-def _instance(given: Mapping[str, Any]) -> Normaliser:
-    _require_last(given, "feature_axes")
-    return InstanceNorm(**_affine(given))
+def _instance(given: Mapping[str, Any]) -> Any:
+    axes, axis_name = _axes(given, "feature_axes"), given["axis_name"]
+    if axes == LAST and axis_name is None:
+        return InstanceNormOfAnyRank(**_affine(given))
+    return OverAxes(feature_axes=axes, axis_name=axis_name, **_affine(given))
 
 
-def _rms(given: Mapping[str, Any]) -> Normaliser:
-    _require_last(given, "feature_axes")
-    _require_last(given, "reduction_axes")
-    return RMSNorm(**_affine(given))
-
-
-READERS: dict[type, Callable[[Mapping[str, Any]], Normaliser]] = {
+READERS: dict[type, Callable[[Mapping[str, Any]], Any]] = {
     nn.BatchNorm: _batch,
     nnx.BatchNorm: _batch,
     nn.LayerNorm: _layer,

@@ -37,6 +37,17 @@ def wide_enough(x: Array, dtype: jax.typing.DTypeLike) -> Array:
         return x.astype(jnp.promote_types(x.dtype, dtype))
 
 
+def mask_of_rank(ndim: int, mask: Array | None) -> Array | None:
+    """A mask of fewer axes, which are the last ones in Flax, with axes of size one before them.
+
+    >>> mask_of_rank(3, jnp.array([True, False])).shape
+    (1, 1, 2)
+    """
+    if mask is None or jnp.ndim(mask) >= ndim:
+        return mask
+    return jnp.reshape(mask, (1,) * (ndim - jnp.ndim(mask)) + jnp.shape(mask))
+
+
 def watch_backward_state(
     normaliser: Normaliser, params: Params, state: State, x: Array, how_to_train: str
 ) -> tuple[Params, State, Array]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from normlab.adapters.flax_axes import features_of
 from normlab.adapters.linen_norm import Norm as Norm
 from normlab.adapters.swapping import New, Swapped, as_types, choose, refuse
 from normlab.core import Array
@@ -174,7 +175,7 @@ def _put(layer: Any, new: New, x: Array, stands: bool | None) -> _Put | None:
         return None
     if stands is None:
         stands = getattr(layer, "use_running_average", None)
-    if normaliser.init(x.shape[-1])[1] and stands is None:
+    if normaliser.init(features_of(normaliser, x.shape))[1] and stands is None:
         raise UserError(
             f"{type(layer).__name__} does not know training from evaluation, which "
             f"{type(normaliser).__name__} needs; swap layers that have use_running_average, or "

@@ -8,14 +8,16 @@ import jax
 import jax.numpy as jnp
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 
+from normlab.adapters.flax_axes import features_of, without_axis_name
 from normlab.adapters.flax_names import (
     flax_name,
+    mask_of_rank,
     require_names,
     watch_backward_state,
     wide_enough,
 )
-from normlab.core import Array, Normaliser, State
-from normlab.errors import UserError
+from normlab.core import Array, Normaliser, Params, State
+from normlab.errors import ShapeError, UserError
 
 BATCH_STATS = "batch_stats"
 
@@ -31,7 +33,8 @@ class Norm(nn.Module):
 
     Its parameters stand under their own names (`scale`, `bias`), its state in the collection
     `batch_stats` under Flax's (`mean`, `var`), so `mutable=["batch_stats"]` and checkpoints work as
-    with Flax's own layers. The state never moves in `init`, whose batch may hold one example.
+    with Flax's own layers. In `init` the state never moves, and the output is normalised by the
+    batch's statistics, or by the state where the batch has too few values, such as one example.
 
     A state that the backward pass leaves (`Facts.backward_state`: power norm, moving-average batch
     norm, online norm) stands in Flax's collection `_overwrite_with_gradient`, which Flax's own
@@ -74,16 +77,19 @@ class Norm(nn.Module):
         """`x` normalised, in its own shape.
 
         Args:
-            x: `(N, ..., C)`, any floating dtype.
+            x: `(N, ..., C)`, any dtype that the normaliser takes.
             use_running_average: as the attribute; one of the two, as in Flax.
-            mask: True where an element counts, as in `normlab.core`.
+            mask: True where an element counts, as in `normlab.core`. It may have fewer axes than
+                `x`, which are then the last ones, as in Flax.
             **given: what this normaliser takes besides, such as a `condition`.
         """
         normaliser, out = self.normaliser, x.dtype if self.dtype is None else self.dtype
-        params, state = normaliser.init(x.shape[-1])
+        params, state = normaliser.init(features_of(normaliser, x.shape))
         require_names(normaliser, params, state)
         params = {name: self._param(name, leaf) for name, leaf in params.items()}
-        x = wide_enough(x, out)
+        x, mask = wide_enough(x, out), mask_of_rank(x.ndim, mask)
+        if self.is_initializing():
+            normaliser = without_axis_name(normaliser)
         if not state:
             return normaliser.apply(params, {}, x, train=True, mask=mask, **given)[0].astype(out)
 
@@ -99,6 +105,8 @@ class Norm(nn.Module):
         }
         held: State = {name: variable.value for name, variable in variables.items()}
         held |= {name: self._backward(name, state[name], train) for name in sorted(backward)}
+        if self.is_initializing() and not stands:
+            return _first(normaliser, params, held, x, mask, given).astype(out)
         if train:
             params, held, x = watch_backward_state(normaliser, params, held, x, HOW_TO_TRAIN)
         y, moved = normaliser.apply(params, held, x, train=train, mask=mask, **given)
@@ -123,3 +131,19 @@ class Norm(nn.Module):
                 f"variables have no collection {OVERWRITE_WITH_GRADIENT!r}. {HOW_TO_TRAIN}"
             )
         return jax.lax.stop_gradient(start)
+
+
+def _first(
+    normaliser: Normaliser,
+    params: Params,
+    state: State,
+    x: Array,
+    mask: Array | None,
+    given: dict[str, Any],
+) -> Array:
+    """The output in `init`: by the batch's statistics, or by the state if it has too few values."""
+    try:
+        return normaliser.apply(params, state, x, train=True, mask=mask, **given)[0]
+    except ShapeError:
+        train = False
+    return normaliser.apply(params, state, x, train=train, mask=mask, **given)[0]

@@ -1,15 +1,19 @@
 """Any normaliser as a Flax NNX layer, and in the place of the layers of an NNX model."""
 
+import math
 import operator
 from collections.abc import Callable, Mapping, MutableMapping, MutableSequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from normlab.adapters.flax_axes import features_of
 from normlab.adapters.flax_names import (
     flax_name,
+    mask_of_rank,
     require_names,
     watch_backward_state,
     wide_enough,
@@ -41,11 +45,16 @@ class Norm(nnx.Module):
 
     Args:
         normaliser: which one.
-        num_features: the channels of its input.
+        num_features: the channels of its input; where a normaliser has several `feature_axes`, the
+            product of their sizes, as in Flax.
         use_running_average: whether statistics come from the state; None leaves it to the call.
         dtype: that of the result; None for the input's. Statistics are float32 or wider.
         param_dtype: that of the parameters.
         scale_init, bias_init: initialisers of those parameters; None for the normaliser's own.
+        scale_metadata, bias_metadata: given to the `nnx.Param` of those parameters, such as
+            its `out_sharding`.
+        promote_dtype: a function of `(x, *parameters)` and `dtype` that casts them, in the place
+            of the normaliser's own rule: statistics are float32 or wider.
         rngs: one key is drawn for each parameter, as Flax does, so that the layers made after this
             one start as they would after Flax's. Without it nothing is drawn.
 
@@ -67,6 +76,9 @@ class Norm(nnx.Module):
         param_dtype: Any = jnp.float32,
         scale_init: Callable[..., Array] | None = None,
         bias_init: Callable[..., Array] | None = None,
+        scale_metadata: Mapping[str, Any] = MappingProxyType({}),
+        bias_metadata: Mapping[str, Any] = MappingProxyType({}),
+        promote_dtype: Callable[..., Any] | None = None,
         rngs: nnx.Rngs | None = None,
     ):
         params, state = normaliser.init(num_features)
@@ -75,7 +87,8 @@ class Norm(nnx.Module):
             key = jax.random.key(0) if rngs is None else rngs.params()
             init = {"scale": scale_init, "bias": bias_init}.get(name)
             value = leaf if init is None else init(key, leaf.shape, param_dtype)
-            setattr(self, name, nnx.Param(value.astype(param_dtype)))
+            metadata = {"scale": scale_metadata, "bias": bias_metadata}.get(name, {})
+            setattr(self, name, nnx.Param(value.astype(param_dtype), **metadata))
         for name, leaf in state.items():
             backward = name in normaliser.facts.backward_state
             kind = OverwriteWithGradient if backward else nnx.BatchStat
@@ -85,6 +98,7 @@ class Norm(nnx.Module):
         self.use_running_average = use_running_average
         self.dtype = dtype
         self.param_dtype = param_dtype
+        self.promote_dtype = promote_dtype
         self.param_names = tuple(params)
         self.state_names = tuple(state)
 
@@ -99,9 +113,10 @@ class Norm(nnx.Module):
         """`x` normalised, in its own shape.
 
         Args:
-            x: `(N, ..., C)`, any floating dtype.
+            x: `(N, ..., C)`, any dtype that the normaliser takes.
             use_running_average: as the attribute, which it overrides.
-            mask: True where an element counts, as in `normlab.core`.
+            mask: True where an element counts, as in `normlab.core`. It may have fewer axes than
+                `x`, which are then the last ones, as in Flax.
             **given: what this normaliser takes besides, such as a `condition`.
 
         Raises:
@@ -109,14 +124,20 @@ class Norm(nnx.Module):
                 state, or the input has another number of channels.
         """
         normaliser, out = self.normaliser, x.dtype if self.dtype is None else self.dtype
-        if x.shape[-1] != self.num_features:
+        features = features_of(normaliser, x.shape)
+        if math.prod(features if isinstance(features, tuple) else (features,)) != self.num_features:
+            axes = getattr(normaliser, "feature_axes", (-1,))
+            where = "last axis" if axes == (-1,) else f"axes {axes}"
             raise UserError(
-                f"an input of shape {x.shape} has {x.shape[-1]} channels (last axis), and this "
+                f"an input of shape {x.shape} has {features} channels ({where}), and this "
                 f"layer num_features={self.num_features}"
             )
         params = {name: getattr(self, name)[...] for name in self.param_names}
         state: State = {name: getattr(self, flax_name(name))[...] for name in self.state_names}
-        x = wide_enough(x, out)
+        if self.promote_dtype is not None:
+            x, *cast = self.promote_dtype((x, *params.values()), dtype=self.dtype)
+            params = dict(zip(params, cast, strict=True))
+        x, mask = wide_enough(x, out), mask_of_rank(x.ndim, mask)
         train = not self._stands(use_running_average)
         if train:
             params, state, x = watch_backward_state(normaliser, params, state, x, HOW_TO_TRAIN)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from normlab.adapters.flax_axes import canonical
 from normlab.adapters.flax_layers import LAYERS
 from normlab.core import Normaliser
 from normlab.errors import UserError
@@ -87,9 +88,12 @@ def choose(new: New, layer: Any, ndim: int | None = None) -> Normaliser | None:
             f"function of the layer that gives one or None; got {normaliser!r}"
         )
     for name in ("axis", "feature_axes"):
-        axes = getattr(layer, name, -1)
+        if not hasattr(layer, name):
+            continue
+        axes = getattr(layer, name)
         axes = (axes,) if isinstance(axes, int) else tuple(axes)
-        if axes != (-1,) and (ndim is None or axes != (ndim - 1,)):
+        taken = getattr(normaliser, "feature_axes", (-1,))
+        if axes != taken and (ndim is None or canonical(axes, ndim) != canonical(taken, ndim)):
             raise UserError(f"its channels are at {name}={axes}; a normaliser takes them last")
     if normaliser.facts.fuses_activation:
         warnings.warn(

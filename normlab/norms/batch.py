@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
@@ -183,6 +184,6 @@ def require_norm_batch(norm_batch: int | None) -> None:
 def _standardise_with(
     x: Array, mean: Array, variance: Array, eps: float, mask: Array | None
 ) -> Array:
-    x = zero_masked(x.astype(statistics_dtype(x)), mask)
-    mean, variance = per_channel("mean", mean, x), per_channel("variance", variance, x)
-    return (x - mean) * lax.rsqrt(variance + eps)
+    x = zero_masked(x if jnp.iscomplexobj(x) else x.astype(statistics_dtype(x)), mask)
+    mean, variance = per_channel("mean", mean, x), per_channel("variance", variance, x.real)
+    return (x - mean) * lax.rsqrt(variance + eps).astype(x.dtype)

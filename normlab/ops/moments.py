@@ -26,7 +26,8 @@ from normlab.ops.overflow import unless_overflowed
 class Moments(NamedTuple):
     """How many values, their mean, and the sum of their squared distances from it.
 
-    Arrays of one broadcastable shape, float32 or wider. A count of zero has mean and m2 zero.
+    Arrays of one broadcastable shape, float32 or wider. A count of zero has mean and m2 zero. The
+    mean of complex numbers is complex, and their distances are absolute.
     """
 
     count: Array
@@ -81,6 +82,11 @@ def _merged(
     moments: Moments, highest: Callable[[Array], Array], total: Callable[[Array], Array]
 ) -> Moments:
     """Chan's merge. Means are averaged relative to one of them, so that large ones keep digits."""
+    if jnp.iscomplexobj(moments.mean):
+        real = _merged(moments._replace(mean=moments.mean.real), highest, total)
+        rest = Moments(moments.count, moments.mean.imag, jnp.zeros_like(moments.m2))
+        imaginary = _merged(rest, highest, total)
+        return Moments(real.count, lax.complex(real.mean, imaginary.mean), real.m2 + imaginary.m2)
     counted = moments.count > 0
     origin = highest(jnp.where(counted, lax.stop_gradient(moments.mean), -jnp.inf))
     relative = jnp.where(counted, moments.mean - origin, 0)

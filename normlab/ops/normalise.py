@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array
-from normlab.ops.affine import per_channel
+from normlab.ops.affine import per_channel, scale_and_shift
 from normlab.ops.kernels import normalised, scaled, statistics
 from normlab.ops.layouts import (
     WELL_CENTRED,
@@ -44,7 +44,8 @@ def normalise(
     """`(x - mean) / sqrt(variance + eps) * scale + bias`.
 
     Args:
-        x: `(..., C)`, any floating dtype.
+        x: `(..., C)`, any floating dtype, or complex. The variance of complex numbers is the mean
+            of their squared absolute distances from the mean, as in numpy.
         sharing: which elements share a mean and a variance.
         scale: `(C,)` or None for one.
         bias: `(C,)` or None for zero.
@@ -65,6 +66,9 @@ def normalise(
     >>> y.ravel().tolist(), moments.mean.item()
     ([9.0, 11.0], 2.0)
     """
+    if jnp.iscomplexobj(x):
+        z, moments = _complex(x, sharing, eps, mask, axis_name, about_zero)
+        return scale_and_shift(z, x, scale, bias, mask), moments
     kernel = _kernel_for(x, sharing, mask, axis_name, about_zero)
     if kernel is None:
         centred, moments = centre(x, sharing, mask=mask, axis_name=axis_name, about_zero=about_zero)
@@ -175,6 +179,25 @@ class Centred:
         # The difference is zero, and hands on the gradient that the rest does not have.
         passing = x - lax.stop_gradient(x)
         return replace(self, values=lax.stop_gradient(self.values) + passing)
+
+
+def _complex(
+    x: Array,
+    sharing: Sharing,
+    eps: float,
+    mask: Array | None,
+    axis_name: str | None,
+    about_zero: bool,
+) -> tuple[Array, Moments]:
+    """Standardised complex numbers: both parts are centred, and divided by one deviation."""
+    (real, of_real), (imaginary, of_imaginary) = (
+        subtract_mean(part, sharing, mask=mask, axis_name=axis_name, about_zero=about_zero)
+        for part in (x.real, x.imag)
+    )
+    mean = lax.complex(of_real.mean, of_imaginary.mean)
+    moments = Moments(of_real.count, mean, of_real.m2 + of_imaginary.m2)
+    root = lax.rsqrt(moments.variance + eps)
+    return lax.complex(real * root, imaginary * root), moments
 
 
 def _moments(x: Array, sharing: Sharing, found: Statistics) -> Moments:

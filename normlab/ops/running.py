@@ -59,12 +59,16 @@ class Running(Standardiser):
 def move(state: State, batch: State, count: Array, momentum: Array | float) -> State:
     """`momentum * old + (1 - momentum) * new` for each leaf of `batch`, without a gradient.
 
-    A channel that is not `counted` stays as it was.
+    A channel that is not `counted` stays as it was. A mean of complex numbers makes its leaf
+    complex.
     """
     moves = counted(batch, count)
 
     def one(old: Array, new: Array) -> Array:
-        new = lax.stop_gradient(new).reshape(old.shape).astype(old.dtype)
+        new = lax.stop_gradient(new).reshape(old.shape)
+        if jnp.iscomplexobj(new):
+            old = old.astype(new.dtype)
+        new = new.astype(old.dtype)
         return jnp.where(moves, momentum * old + (1 - momentum) * new, old)
 
     return {name: one(state[name], new) for name, new in batch.items()}
