@@ -9,6 +9,15 @@ from typing import Any
 from normlab.configs.claims import Planned, check_measure, read_claims
 from normlab.configs.document import ConfigError, Document, Problem, flow
 from normlab.configs.expand import expand, is_tied
+from normlab.configs.naming import (
+    as_axes,
+    as_part,
+    called_twice,
+    is_of_seeds,
+    key_of,
+    may_be_part,
+    own_name,
+)
 from normlab.configs.overrides import COMMAND_LINE, full_path, read
 from normlab.configs.probes import planned
 from normlab.configs.run_config import RunConfig
@@ -18,6 +27,7 @@ from normlab.configs.tune import DEFAULT_MEASURE, Trial, Tuning
 from normlab.errors import UserError, did_you_mean
 from normlab.measures.claims import Claim
 from normlab.measures.measures import ASKED_FOR, METRICS, Measure
+from normlab.store.names import as_text, folder_name
 
 SEEDS = ("seed", "train.seed")
 
@@ -29,7 +39,7 @@ class Experiment:
     Attributes:
         file: where it was read from.
         overrides: what was changed on the command line.
-        name: the folder its runs lie in.
+        name: what it is called.
         question: what it asks, or None.
         target: the accuracy to count steps to, or None.
         runs: at least one, in the order in which they are made. Where arms are tuned, these
@@ -37,6 +47,9 @@ class Experiment:
         claims: to be judged by the runs.
         tuning: what is tried before them, or None.
         tied: whether some axes go together, so that none of them can be overridden alone.
+        whole: the experiment of which a command with overrides makes a part; None for a whole one.
+        added: the overrides by which a command adds arms to the whole.
+        sweep: the section `sweep`, as it is written.
     """
 
     file: FilePath
@@ -48,24 +61,96 @@ class Experiment:
     claims: list[Claim]
     tuning: Tuning | None = None
     tied: bool = False
+    whole: "Experiment | None" = None
+    added: tuple[str, ...] = ()
+    sweep: Any = None
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder that its runs lie in."""
+        return folder_name(self.name)
 
     def command(self, run: RunConfig) -> str:
         """The command that makes this one run alone; a tuned experiment's makes all."""
-        words = ["normlab", "run", str(self.file), *self.overrides]
+        whole = self if self.whole is None or self.tuning is not None else self.whole
+        words = ["normlab", "run", as_word(self.file), *whole.overrides]
         if self.tuning is not None:
             return shlex.join(words)
         fixed = [f"{axis}={_flow(value)}" for axis, value in run.axes.items()]
-        alone = ["sweep=null"] if self.tied else []
+        if whole is not self and not {*SEEDS} & {*run.axes}:
+            fixed.append(f"seed={run.seed}")
+        alone = ["sweep=null"] if whole.tied else []
         return shlex.join([*words, *alone, *fixed])
 
 
 def load_experiment(file: FilePath, overrides: tuple[str, ...] = ()) -> Experiment:
-    """Read, check and expand a config.
+    """Read, check and expand a config, and decide to which experiment its runs belong.
+
+    Args:
+        file: a YAML file.
+        overrides: `key=value` each. `normlab.configs.naming` says what they do to the experiment's
+            name; `name=...` among them names it.
 
     Raises:
         UserError: there is no such file.
         ConfigError: everything that is wrong with it, each at its place.
     """
+    found = _read_experiment(file, overrides)
+    others = tuple(one for one in overrides if not is_of_seeds(one))
+    if others and not any(key_of(one) == ("name",) for one in others):
+        part = _as_part(found, others)
+        if part is not None:
+            return part
+        found = replace(found, name=own_name(found.name, others))
+    whole = None if others == overrides else _read_if_whole(file, others)
+    if whole is None:
+        return found
+    return replace(found, claims=whole.claims, whole=replace(whole, name=found.name))
+
+
+def _as_part(found: Experiment, others: tuple[str, ...]) -> Experiment | None:
+    """Make of what a command asks for a part of its file's experiment; None if it is none."""
+    whole = _read_if_whole(found.file)
+    if whole is None or whole.tuning is not None or not may_be_part(others):
+        return None
+    runs = as_part(found.runs, whole.runs)
+    if runs is not None:
+        return replace(found, runs=runs, claims=whole.claims, whole=whole)
+    axes = as_axes(others, whole.sweep)
+    seeds = tuple(one for one in found.overrides if is_of_seeds(one))
+    more = None if axes is None else _read_if_whole(found.file, (*axes, *seeds))
+    if more is None or called_twice(more.runs, whole.runs):
+        return None
+    added = tuple(sorted(axes or ()))
+    return replace(found, runs=more.runs, claims=whole.claims, whole=whole, added=added)
+
+
+def added_arms(experiment: Experiment, added: tuple[str, ...]) -> list[RunConfig]:
+    """Give the runs that some overrides added to an experiment, as its file describes them now."""
+    whole = (experiment.whole or experiment).overrides
+    found = _read_if_whole(experiment.file, (*whole, *added))
+    return [] if found is None else found.runs
+
+
+def _read_if_whole(file: FilePath, overrides: tuple[str, ...] = ()) -> Experiment | None:
+    """Read an experiment; None if there is none with these overrides alone."""
+    try:
+        return _read_experiment(file, overrides)
+    except UserError:
+        return None
+
+
+def as_word(file: FilePath) -> str:
+    """Write a file as a word of a command line, which must not begin as an option does.
+
+    >>> as_word(FilePath("-x.yaml"))
+    './-x.yaml'
+    """
+    text = as_text(file)
+    return f"./{text}" if text.startswith("-") else text
+
+
+def _read_experiment(file: FilePath, overrides: tuple[str, ...]) -> Experiment:
     document = read(file, overrides)
     tuning, problems = _read_tuning(document)
     if tuning is None:
@@ -87,13 +172,14 @@ def load_experiment(file: FilePath, overrides: tuple[str, ...] = ()) -> Experime
     return Experiment(
         file=file,
         overrides=overrides,
-        name=document.value.get("name", file.stem),
+        name=document.value.get("name", as_text(file.stem)),
         question=document.value.get("question"),
         target=Target(**target) if target else None,
         runs=runs,
         claims=claims,
         tuning=tuning,
         tied=is_tied(document),
+        sweep=document.value.get("sweep"),
     )
 
 

@@ -1,11 +1,12 @@
 """One run's config, resolved: every default filled in, named for people, identified by its hash."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from normlab.configs import build
 from normlab.configs.document import Path, flow
 from normlab.configs.identity import short_hash
+from normlab.store.names import slug
 
 SECTIONS = ("data", "model", "norm", "kernel", "optimizer", "schedule", "decay", "train", "probes")
 """The sections of a resolved config, in the order in which they are shown."""
@@ -73,9 +74,17 @@ class RunConfig:
     @property
     def id(self) -> str:
         """The name of the run's folder."""
-        words = "".join(c if c.isalnum() or c in "_.=-" else "-" for c in self.arm)
-        slug = "-".join(filter(None, words.split("-")))[:60]
-        return f"{slug}-s{self.seed}-{self.hash}"
+        return f"{slug(self.arm)}-s{self.seed}-{self.hash}"
+
+    def with_seed(self, seed: int) -> "RunConfig":
+        """The same run with another seed."""
+        train = {**self.sections["train"], "seed": seed}
+        axes = {axis: seed if _is_seed(axis) else value for axis, value in self.axes.items()}
+        return replace(self, sections={**self.sections, "train": train}, axes=axes)
+
+    def came_from(self, origins: dict[Path, str]) -> "RunConfig":
+        """The same run with other places where its values were given."""
+        return replace(self, origins=origins)
 
 
 def _is_seed(axis: str) -> bool:

@@ -8,22 +8,23 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from normlab.configs.experiment import Experiment
 from normlab.configs.run_config import RunConfig
+from normlab.engine.listing import about_experiment, check_is_same, note_runs
 from normlab.engine.maker import Maker, RunStarted, Task, was
 from normlab.engine.plan import Planned, plan, runs_of
 from normlab.engine.pool import Pool
 from normlab.engine.progress import Observer, seconds_left
 from normlab.errors import UserError
-from normlab.store.layout import DAMAGED, EXPERIMENT, FINISHED
+from normlab.store.layout import DAMAGED, FINISHED
 from normlab.store.loading import load_runs
 from normlab.store.run import Run
-from normlab.store.runs import Runs, alone, note_claims, write_experiment
+from normlab.store.runs import Runs, note_claims
 from normlab.training.events import Event, Progress
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
@@ -103,6 +104,7 @@ class Engine:
     _stopped: threading.Event = field(default_factory=threading.Event, init=False)
     _failures: int = field(default=0, init=False)
     _plan: Planned | None = field(default=None, init=False)
+    _about: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         for name in ("jobs", "max_failures"):
@@ -115,7 +117,7 @@ class Engine:
     @property
     def folder(self) -> Path:
         """Where the runs lie."""
-        return self.out / self.experiment.name
+        return self.out / self.experiment.folder
 
     def runs_of(self, configs: Sequence[RunConfig]) -> list[Run]:
         """Give each config its folder below the experiment's."""
@@ -125,7 +127,9 @@ class Engine:
         """Make every run that is not finished, unless Ctrl-C or SIGTERM comes first."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            note_claims(self.folder, self._about()["claims"])
+            check_is_same(self.experiment, self.folder)
+            self._about = about_experiment(self.experiment)
+            note_claims(self.folder, self._about["claims"])
             with self.session():
                 states = self._make_all()
         except OSError as error:
@@ -149,23 +153,12 @@ class Engine:
             return states
         chosen = tuning.choose(made)
         runs = tuning.chosen_runs(chosen["chosen"])
-        self._note(runs, trials, chosen)
+        self._about |= {"tuning": chosen}
+        self._note(runs, trials)
         return states + self.make(runs)
 
-    def _note(
-        self,
-        runs: list[RunConfig],
-        trials: Sequence[RunConfig] = (),
-        chosen: dict[str, Any] | None = None,
-    ) -> None:
-        """Write which runs the experiment has, unless this command makes a part of them only."""
-        made = self.runs_of(runs)
-        with alone(self.folder):
-            is_known = self.experiment.overrides and (self.folder / EXPERIMENT).exists()
-            if is_known and set(made) < set(load_runs(self.folder).runs):
-                return
-            about = self._about() | ({} if chosen is None else {"tuning": chosen})
-            write_experiment(self.folder, about, made, self.runs_of(trials))
+    def _note(self, runs: list[RunConfig], trials: Sequence[RunConfig] = ()) -> None:
+        note_runs(self.experiment, self.folder, self._about, runs, trials)
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -203,8 +196,7 @@ class Engine:
 
     def _attempts(self, configs: list[RunConfig]) -> Iterator[tuple[Task, str, str]]:
         tasks, claims = [], tuple(claim.hash for claim in self.experiment.claims)
-        for index, config in enumerate(configs):
-            run = Run(self.folder / config.id)
+        for index, (config, run) in enumerate(zip(configs, self.runs_of(configs), strict=True)):
             again = self.experiment.command(config)
             task = Task(config, run, index, again, claims, self.jobs)
             state = run.state
@@ -240,18 +232,6 @@ class Engine:
         if seconds is not None:
             self._plan = replace(self._plan, seconds=seconds)
             self.tell(self._plan)
-
-    def _about(self) -> dict[str, Any]:
-        experiment = self.experiment
-        target = experiment.target
-        return {
-            "name": experiment.name,
-            "question": experiment.question,
-            "target": None if target is None else {"test_accuracy": target.test_accuracy},
-            "config": str(experiment.file),
-            "overrides": list(experiment.overrides),
-            "claims": [asdict(claim) for claim in experiment.claims],
-        }
 
 
 def _finished(runs: list[Run]) -> bool:

@@ -7,9 +7,9 @@ import jax
 from normlab.configs import build
 from normlab.configs.experiment import Experiment
 from normlab.configs.run_config import RunConfig
+from normlab.engine.plan import runs_of
 from normlab.engine.process import usable_cores
 from normlab.store.layout import FINISHED
-from normlab.store.run import Run
 
 MOST_JOBS = 4
 """Each has a copy of the data and programs of its own, and more were not measured."""
@@ -33,7 +33,8 @@ def jobs_for(experiment: Experiment, out: Path) -> int:
     configs = list(experiment.runs)
     if experiment.tuning is not None:
         configs += [trial.config for trial in experiment.tuning.trials]
-    left = [run for run in configs if Run(out / experiment.name / run.id).state not in FINISHED]
+    runs = zip(configs, runs_of(configs, out / experiment.folder), strict=True)
+    left = [config for config, run in runs if run.state not in FINISHED]
     if sum(map(_examples, left)) < WORTH_WORKERS:
         return 1
     # With fewer than two runs each, a worker is often without one.

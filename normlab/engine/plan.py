@@ -7,6 +7,7 @@ from pathlib import Path
 from normlab.configs import build
 from normlab.configs.run_config import RunConfig
 from normlab.engine.progress import Observer, finished_in, seconds_left
+from normlab.store.finding import RunFinder
 from normlab.store.layout import FINISHED
 from normlab.store.run import Run
 
@@ -46,5 +47,6 @@ def plan(configs: list[RunConfig], folder: Path, jobs: int) -> Planned:
 
 
 def runs_of(configs: Sequence[RunConfig], folder: Path) -> list[Run]:
-    """Give each config its folder below the experiment's."""
-    return [Run(folder / c.id, c.arm, c.seed, c.labels) for c in configs]
+    """Give each config its folder: where a run of its hash lies, or below the experiment's."""
+    finder = RunFinder(folder)
+    return [Run(finder.place(c.id), c.arm, c.seed, c.labels) for c in configs]

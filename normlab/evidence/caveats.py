@@ -8,7 +8,9 @@ from typing import Any
 from normlab.evidence.mixes import copy_of_data, machine, mixes, state_of_code
 from normlab.evidence.samples import trouble
 from normlab.store.flags import unusual
+from normlab.store.layout import FINISHED
 from normlab.store.record import Record
+from normlab.store.run import Run
 
 COSMETIC = {("train", "seed")}
 
@@ -110,6 +112,16 @@ def warnings(records: list[Record], measure_name: str, metrics: tuple[str, ...])
         if "error" in row
     ]
     return found
+
+
+def left_out(former: Iterable[Run | Record]) -> list[str]:
+    """Name the finished runs that an experiment had before its config changed."""
+    counts = Counter(run.arm for run in former if run.state in FINISHED)
+    if not counts:
+        return []
+    total, each = counts.total(), ", ".join(f"{arm} ({n})" for arm, n in counts.items())
+    runs = "A finished run is" if total == 1 else f"{total} finished runs are"
+    return [f"{runs} left out, because the config does not describe them any more: {each}."]
 
 
 def _seconds_warnings(records: list[Record]) -> list[str]:

@@ -122,6 +122,7 @@ class Comparison:
     def warnings(self) -> list[str]:
         """What may make the comparison say less than it seems to."""
         known = caveats.warnings(self.records, self.measure.name, self.measure.metrics)
+        known += caveats.left_out(self.runs.former)
         return known + warnings(self.measure, [arm.sample for arm in self.arms])
 
     @property

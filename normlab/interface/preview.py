@@ -12,7 +12,7 @@ from normlab.configs.document import flow
 from normlab.configs.experiment import Experiment
 from normlab.configs.run_config import SECTIONS, RunConfig
 from normlab.configs.sections import LENGTHS
-from normlab.engine.plan import plan
+from normlab.engine.plan import plan, runs_of
 from normlab.interface.console import describe_plan
 
 
@@ -46,7 +46,7 @@ def print_preview(console: Console, experiment: Experiment, out: Path, jobs: int
     steps = build.total_steps(first.sections)
     count = len(experiment.runs)
     runs = "1 run" if count == 1 else f"{count} runs"
-    folder = out / experiment.name
+    folder = out / experiment.folder
     if experiment.claims:
         show("claims, registered when the first run begins:")
         for claim in experiment.claims:
@@ -57,8 +57,8 @@ def print_preview(console: Console, experiment: Experiment, out: Path, jobs: int
         show(f"{len(experiment.tuning.trials)} trials come first ({grid}); what follows stands for")
         show("the runs that they will choose, at the first point of the grid")
     show(f"{runs} of {steps} steps (the first's), to be kept in:")
-    for run in experiment.runs:
-        show(f"  {folder / run.id}")
+    for run in runs_of(experiment.runs, folder):
+        show(f"  {run.path}")
     show()
     show(describe_plan(plan(experiment.runs, folder, jobs)))
 

@@ -21,8 +21,9 @@ from normlab.interface.runs_disk import (
     runs_in,
     usage,
 )
+from normlab.store.finding import experiments_beside
 from normlab.store.layout import CHECKPOINTS, CONFIG, FINISHED, LOCK, STATUS
-from normlab.store.loading import load_runs
+from normlab.store.loading import listed_names, load_runs
 from normlab.store.run import Run
 from normlab.store.runs import Runs
 
@@ -35,11 +36,13 @@ class Candidate:
         run: whose it is.
         path: the folder that would go: the run's, or its checkpoints.
         why: the reason.
+        is_result: whether the result of a finished run would go.
     """
 
     run: Run
     path: Path
     why: str
+    is_result: bool = False
 
 
 def clean(path: Path, checkpoints: bool = False, yes: bool = False) -> Iterator[str]:
@@ -59,8 +62,11 @@ def clean(path: Path, checkpoints: bool = False, yes: bool = False) -> Iterator[
     folders = experiments_below(path)
     if not folders:
         raise UserError(f"{path} neither is an experiment of normlab nor holds any")
-    count = size = 0
-    for runs in [load_runs(folder) for folder in folders]:  # all, before anything goes
+    count = size = results = 0
+    experiments = [load_runs(folder) for folder in folders]  # all, before anything goes
+    for other in {other for folder in folders for other in experiments_beside(folder)}:
+        listed_names(other)  # it may share runs of these folders
+    for runs in experiments:
         found = candidates(runs, checkpoints)
         yield from _heading(runs, found)
         for one in found:
@@ -71,8 +77,11 @@ def clean(path: Path, checkpoints: bool = False, yes: bool = False) -> Iterator[
                 continue
             yield f"  {'deleted' if yes else 'would go'}: {name}, {in_words(bytes_)}: {one.why}"
             count, size = count + 1, size + bytes_
+            results += one.is_result
     if count:
         sum_ = f"{count} folder{'' if count == 1 else 's'}, {in_words(size)}"
+        if results:
+            sum_ += f", {results} of them with the result of a finished run,"
         yield f"deleted {sum_}" if yes else f"nothing was deleted; with --yes, {sum_} would be"
 
 
@@ -99,13 +108,22 @@ def _candidate(runs: Runs, run: Run, checkpoints: bool) -> Candidate | None:
     saved = run.path / CHECKPOINTS
     has_saved = saved.is_dir() and not saved.is_symlink()
     if is_orphan(runs, run):
-        return Candidate(run, run.path, f"{state}, and not made by that command")
+        return Candidate(run, run.path, _why_orphan(runs, run, state), state in FINISHED)
     if state == "failed":
         lost = "; its checkpoint, from which the same command would go on, too" if has_saved else ""
         return Candidate(run, run.path, f"failed: {status.get('error')}{lost}")
     if checkpoints and state in FINISHED and has_saved:
         return Candidate(run, saved, f"the run is {state}; run.params() needs them")
     return None
+
+
+def _why_orphan(runs: Runs, run: Run, state: str) -> str:
+    why = f"{state}, and not made by that command"
+    if state not in FINISHED:
+        return why
+    had = run.path.name in {former.path.name for former in runs.former}
+    had_it = "; its experiment had it before the config changed" if had else ""
+    return f"{why}: a finished run whose result is in no report{had_it}"
 
 
 def _held(run: Run) -> str:

@@ -1,5 +1,6 @@
 """What lies in folders of experiments. Nothing here follows a link, writes, or imports jax."""
 
+import contextlib
 import os
 import platform
 from dataclasses import dataclass
@@ -7,7 +8,9 @@ from pathlib import Path
 
 from normlab.errors import UserError
 from normlab.store.files import DamagedError
+from normlab.store.finding import experiments_beside
 from normlab.store.layout import CONFIG, EXPERIMENT, STATUS
+from normlab.store.loading import listed_names
 from normlab.store.run import Run
 from normlab.store.runs import Runs
 
@@ -86,10 +89,25 @@ def experiments_below(folder: Path) -> list[Path]:
 
 
 def is_orphan(runs: Runs, run: Run) -> bool:
-    """Whether a run in an experiment's folder is none of the experiment as it was last run."""
+    """Whether a run in an experiment's folder is of no experiment, neither this nor one beside."""
     if not runs.runs:  # while arms are tuned, the runs that the trials lead to are not known
         return False
-    return run.path.name not in {one.path.name for one in [*runs.runs, *runs.trials]}
+    return not _lists(runs, run) and lister(runs, run) is None
+
+
+def lister(runs: Runs, run: Run) -> Path | None:
+    """Find an experiment beside this one that lists a run which this one does not list."""
+    if _lists(runs, run):
+        return None
+    for folder in experiments_beside(runs.path):
+        with contextlib.suppress(DamagedError):
+            if run.path.name in listed_names(folder):
+                return folder
+    return None
+
+
+def _lists(runs: Runs, run: Run) -> bool:
+    return run.path.name in {one.path.name for one in [*runs.runs, *runs.trials]}
 
 
 def orphans(runs: Runs) -> list[Run]:

@@ -197,13 +197,14 @@ ABOUT = {
     "target?": ({"test_accuracy": FINITE}, None),
     "config?": TEXT,
     "overrides?": [TEXT],
+    "added?": [[TEXT]],
     "claims?": [CLAIM],
     "ever_claimed?": [CLAIM],
     "tuning?": TUNING,
     "minutes?": AMOUNT,
     "shown?": {"measure": TEXT, "baseline": (TEXT, None), "figure": (TEXT, None)},
 }
-EXPERIMENT = {**ABOUT, "runs": [PLACE], "trials?": [PLACE]}
+EXPERIMENT = {**ABOUT, "runs": [PLACE], "trials?": [PLACE], "former?": [PLACE]}
 
 PUBLISHED = {
     "about": ABOUT,

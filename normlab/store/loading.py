@@ -1,10 +1,12 @@
 """Loads a run's folder, an experiment's, or a published one."""
 
 from pathlib import Path
+from typing import Any
 
 from normlab.errors import UserError
 from normlab.store import formats, layout
 from normlab.store.files import DamagedError, read_json
+from normlab.store.finding import RunFinder
 from normlab.store.published import read_published
 from normlab.store.run import Run
 from normlab.store.runs import Runs
@@ -20,18 +22,33 @@ def load(path: str | Path) -> Run | Runs:
     if (folder / layout.CONFIG).is_file():
         return _by_itself(folder)
     if (folder / layout.EXPERIMENT).is_file():
-        mend = "`normlab run` with its config writes it anew"
-        about = read_json(folder / layout.EXPERIMENT, formats.EXPERIMENT, mend)
-        runs, trials = (
-            [Run(folder / one["run"], one["arm"], one["seed"], one["axes"]) for one in listed]
-            for listed in (about.pop("runs"), about.pop("trials", []))
+        about = _read_list(folder)
+        finder = RunFinder(folder)
+        lists = (
+            [Run(finder.place(one["run"]), one["arm"], one["seed"], one["axes"]) for one in listed]
+            for listed in (about.pop(key, []) for key in ("runs", "trials", "former"))
         )
-        return Runs(folder, about, runs, trials)
+        return Runs(folder, about, *lists)
     if (folder / layout.PUBLISHED).is_file():
         return read_published(folder)
     near = sorted(str(file.parent) for file in folder.glob(f"*/{layout.EXPERIMENT}"))
     hint = f"; experiments below it: {', '.join(near)}" if near else ""
     raise UserError(f"{folder} is neither a run nor an experiment of normlab{hint}")
+
+
+def listed_names(folder: Path) -> set[str]:
+    """Read the names of the runs and trials that an experiment lists.
+
+    Raises:
+        DamagedError: the list is not as it was written.
+    """
+    about = _read_list(folder)
+    return {one["run"] for key in ("runs", "trials") for one in about.get(key, [])}
+
+
+def _read_list(folder: Path) -> dict[str, Any]:
+    mend = "`normlab run` with its config writes it anew"
+    return read_json(folder / layout.EXPERIMENT, formats.EXPERIMENT, mend)
 
 
 def _by_itself(folder: Path) -> Run:

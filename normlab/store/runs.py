@@ -27,12 +27,14 @@ class Runs:
         runs: the runs that the last command named, made or not yet made, in its order. Published
             results have no folders of runs; there they are records, which are read alike.
         trials: those that the arms were tuned by.
+        former: runs that the experiment had before its config changed; their folders may be gone.
     """
 
     path: Path
     about: dict[str, Any]
     runs: Sequence[Run | Record]
     trials: Sequence[Run | Record] = field(default_factory=list)
+    former: Sequence[Run | Record] = field(default_factory=list)
 
     def records(self) -> list[Record]:
         """Read what the runs came to; a damaged run has a record that says so.
@@ -101,10 +103,13 @@ def write_experiment(
     about: dict[str, Any],
     runs: Sequence[Run | Record],
     trials: Sequence[Run | Record] = (),
+    former: Sequence[Run | Record] = (),
 ) -> None:
-    """Write down which runs of a folder belong to the experiment as it is now."""
+    """Write down which runs belong to the experiment as it is now, and which it had before."""
     path.mkdir(parents=True, exist_ok=True)
     lists = {"runs": _places(runs), "trials": _places(trials)}
+    if former:
+        lists["former"] = _places(former)
     write_atomically(path / layout.EXPERIMENT, json.dumps({**about, **lists}, indent=1))
 
 

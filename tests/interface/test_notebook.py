@@ -44,7 +44,8 @@ def test_run_load_and_compare(tmp_path, monkeypatch, capsys):
     assert [run.state for run in runs] == ["done", "done"]
     assert all(run.config["train"]["epochs"] == 1 for run in runs)
     assert all(run.config["train"]["seed"] == 3 for run in runs)
-    comparison = normlab.compare(normlab.load("runs/tiny"), baseline="identity")
+    assert [str(path) for path in Path("runs").iterdir()] == ["runs/tiny+epochs=1"]
+    comparison = normlab.compare(normlab.load("runs/tiny+epochs=1"), baseline="identity")
     assert "identity (baseline)" in str(comparison)
     assert "<table>" in comparison._repr_html_()
     with pytest.raises(UserError, match="'epoch'"):

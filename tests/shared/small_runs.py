@@ -10,6 +10,8 @@ import pytest
 
 from normlab.configs.experiment import load_experiment
 from normlab.engine.engine import Engine
+from normlab.engine.maker import Maker
+from tests.shared.simulated import PROVENANCE, STEPS, curve
 
 TINY = """
 data: {name: shapes, train_examples: 120, test_examples: 50, size: 8, augment: [flip]}
@@ -75,3 +77,24 @@ def child(code, *arguments):
     """A Python process of its own that runs `code`."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture
+def by_hand(monkeypatch):
+    """Runs are written down as if they had been trained, at once; the list says which."""
+    made = []
+
+    def write(maker, task):
+        run, config = task.run, task.config
+        made.append((config.arm, config.seed))
+        run.write_config(config.sections)
+        run.write_status("running", arm=config.arm, seed=config.seed)
+        run.add_provenance({**PROVENANCE, "claims": list(task.claims)})
+        for row in curve(0.5 + config.seed / 100):
+            run.append_metrics(row)
+        about = {"arm": config.arm, "seed": config.seed, "steps": STEPS, "step": STEPS}
+        run.write_status("done", sealed=True, **about, train_seconds=1.0)
+        return "done", ""
+
+    monkeypatch.setattr(Maker, "_make", write)
+    return made

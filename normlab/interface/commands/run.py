@@ -22,6 +22,14 @@ def command(
             show_default=False,
         ),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="What to call the experiment.",
+            metavar="NAME",
+            show_default="the config's name, and what KEY=VALUE changes",
+        ),
+    ] = None,
     out: Out = Path("runs"),
     jobs: Annotated[
         int | None,
@@ -63,10 +71,14 @@ def command(
     from normlab.engine.process import prepare
 
     prepare()  # before anything imports jax
+    from normlab.configs.document import flow
     from normlab.configs.experiment import load_experiment
     from normlab.engine.jobs import jobs_for
 
-    experiment = load_experiment(file, tuple(overrides or ()))
+    words = list(overrides or ())
+    if name is not None:
+        words.append(f"name={flow(name)}")
+    experiment = load_experiment(file, tuple(words))
     jobs = jobs or jobs_for(experiment, out)
     console = Console()
     if dry_run:
@@ -82,7 +94,7 @@ def command(
     if log:
         from normlab.interface.sinks import Sink
 
-        sinks = [Sink(name, out / experiment.name) for name in log]
+        sinks = [Sink(name, out / experiment.folder) for name in log]
     with Display(console, jobs) as display:
 
         def tell(event: Any) -> None:

@@ -1,0 +1,79 @@
+"""Finds a run's folder by its hash, whatever its label is and whichever experiment made it.
+
+A run's name ends in the hash of its resolved config. Experiments that lie beside each other share
+runs of one hash: such a run is made once, and each of the experiments lists it.
+"""
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from normlab.store.layout import CONFIG, EXPERIMENT, FINISHED
+from normlab.store.names import hash_in
+from normlab.store.run import Run
+
+
+class RunFinder:
+    """Finds the runs of an experiment in its folder and in those of the experiments beside it.
+
+    Args:
+        folder: the experiment's folder, whether it exists or not.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def place(self, name: str) -> Path:
+        """Return the folder of the run of this name, or the one that it is to have.
+
+        Of several folders with its hash, a finished run's comes first, and the experiment's own
+        before those of others.
+        """
+        own = self._folder / name
+        digits = hash_in(name)
+        found = self._by_hash.get(digits, []) if digits else []
+        if len(found) > 1:
+            finished = [path for path in found if Run(path).state in FINISHED]
+            found = finished or found
+        if not found or own in found:
+            return own
+        return found[0]
+
+    @cached_property
+    def _by_hash(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for experiment in (self._folder, *experiments_beside(self._folder)):
+            for path in runs_below(experiment):
+                found.setdefault(hash_in(path.name) or "", []).append(path)
+        return found
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """List the folders of runs in an experiment's folder, by their names and configs."""
+    return [
+        path
+        for path in _folders_in(folder)
+        if hash_in(path.name) is not None and (path / CONFIG).is_file()
+    ]
+
+
+def experiments_beside(folder: Path) -> list[Path]:
+    """List the other experiments in the folder in which an experiment's folder lies."""
+    parent = folder.resolve().parent if folder.name in ("", "..") else folder.parent
+    return [
+        other
+        for other in _folders_in(parent)
+        if other.name != folder.resolve().name and (other / EXPERIMENT).is_file()
+    ]
+
+
+def _folders_in(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        return
+    try:
+        children = sorted(folder.iterdir())
+    except OSError:  # somebody else's
+        return
+    for child in children:
+        if not child.name.startswith(".") and not child.is_symlink() and child.is_dir():
+            yield child
