@@ -122,7 +122,9 @@ def _as_part(found: Experiment, others: tuple[str, ...]) -> Experiment | None:
     if more is None or called_twice(more.runs, whole.runs):
         return None
     added = tuple(sorted(axes or ()))
-    return replace(found, runs=more.runs, claims=whole.claims, whole=whole, added=added)
+    origins = {run.hash: run.origins for run in found.runs}  # as the command was given
+    runs = [run.came_from(origins.get(run.hash, run.origins)) for run in more.runs]
+    return replace(found, runs=runs, claims=whole.claims, whole=whole, added=added)
 
 
 def added_arms(experiment: Experiment, added: tuple[str, ...]) -> list[RunConfig]:
