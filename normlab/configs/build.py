@@ -3,6 +3,7 @@
 import inspect
 import sys
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
 from pathlib import Path
@@ -65,6 +66,33 @@ def dataset(sections: dict[str, Any]) -> Dataset:
     """The data, loaded."""
     found: Dataset = _described(sections).load()
     return found.validated(sections["data"]["validation"])
+
+
+def prepare_data(runs: Iterable[dict[str, Any]]) -> list[str]:
+    """Decode the data of runs once, before the first of them needs it.
+
+    Returns:
+        Sentences on how a person's own files are read; none for other datasets.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    remarks = []
+    for sections in {repr(one["data"]): one for one in runs}.values():
+        described = _described(sections)
+        if hasattr(described, "prepare"):
+            described.prepare()
+            remarks += described.remarks()
+    return remarks
+
+
+def remarks(runs: Iterable[dict[str, Any]]) -> list[str]:
+    """Sentences on how a person's own files are read, without decoding them."""
+    found = []
+    for sections in {repr(one["data"]): one for one in runs}.values():
+        described = _described(sections)
+        found += described.remarks() if hasattr(described, "remarks") else []
+    return found
 
 
 def settled(sections: dict[str, Any]) -> dict[str, Any]:

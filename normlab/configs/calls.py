@@ -4,6 +4,7 @@ from typing import Any
 
 from normlab.configs import build
 from normlab.configs.document import Document, Path, Problem
+from normlab.configs.paths import paths_beside_config
 from normlab.configs.signatures import check_arguments, show
 from normlab.errors import UserError
 
@@ -50,7 +51,10 @@ def check_named(
     arguments.value = {k: v for k, v in value.items() if k not in ("name", *skip)}
     label = f"{subject} {name}"
     try:
-        fields, problems = check_arguments(shelf.load(name), subject, arguments, (), label)
+        called = shelf.load(name)
+        fields, problems = check_arguments(called, subject, arguments, (), label)
+        if fields is not None:
+            fields |= paths_beside_config(called, fields, arguments)
     except UserError as error:
         return None, [Problem(here, str(error))]
     except (Exception, SystemExit) as error:

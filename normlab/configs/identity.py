@@ -28,9 +28,17 @@ this, though now another is the default. So a run that was made then is that of 
 for it."""
 
 
+PLACE, CONTENTS = ("data", "path"), ("data", "contents")
+"""Where data lie, and what they are. If a config says what they are, the place is not hashed, so
+that data may be moved."""
+
+
 def short_hash(sections: dict[str, Any], own_code: dict[str, str]) -> str:
     """Ten hex digits of all sections but what is `NOT_HASHED_IF`, and of the person's own code."""
     hashed = without(sections, NOT_HASHED_IF)
+    data = hashed.get("data") or {}
+    if data.get(CONTENTS[1]) is not None:
+        hashed["data"] = {key: value for key, value in data.items() if key != PLACE[1]}
     if own_code:  # without any, the hash is what it always was
         hashed["own_code"] = own_code
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:10]

@@ -6,6 +6,7 @@ key of the config, with its type and default. Pydantic checks the values and wri
 
 import inspect
 import json
+import pathlib
 import typing
 from collections.abc import Callable
 from functools import cache
@@ -173,6 +174,7 @@ def describe_type(annotation: Any) -> str:
         float: "a number",
         bool: "true or false",
         str: "text",
+        pathlib.Path: "a file or folder",
         type(None): "null",
         Any: "a value",
     }

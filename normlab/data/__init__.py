@@ -20,6 +20,7 @@ from normlab.data.dataset import (
     data_root,
     stratified,
 )
+from normlab.data.folder import Folder
 from normlab.data.listing import DatasetStatus, status
 from normlab.data.medmnist import Medmnist
 from normlab.data.pooling import mean_pool
@@ -44,6 +45,7 @@ __all__ = [
     "DatasetStatus",
     "Flip",
     "Fog",
+    "Folder",
     "Glare",
     "LowContrast",
     "Medmnist",

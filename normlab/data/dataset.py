@@ -12,16 +12,15 @@ examples than the fields say, `settled(root=None)` returns the entry with that n
 
 import hashlib
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
-import platformdirs
 
+from normlab.data.mapped import subset
+from normlab.data.places import data_root as data_root
 from normlab.errors import UserError, require_channels_last, require_field, require_whole
 
 VALIDATION = 1
@@ -38,6 +37,10 @@ class Split(NamedTuple):
 
     images: np.ndarray
     labels: np.ndarray
+
+    def chosen(self, index: np.ndarray) -> "Split":
+        """Return the examples at `index`; large images that lie on a disk stay there."""
+        return Split(subset(self.images, index), self.labels[index])
 
 
 class Outline(NamedTuple):
@@ -161,8 +164,8 @@ class Dataset:
         """
         chosen = np.zeros(len(self.train.labels), bool)
         chosen[stratified(self.train.labels, validation, seed=VALIDATION)] = True
-        kept = Split(*(array[~chosen] for array in self.train))
-        return replace(self, train=kept, validation=Split(*(array[chosen] for array in self.train)))
+        kept, held = (self.train.chosen(np.flatnonzero(part)) for part in (~chosen, chosen))
+        return replace(self, train=kept, validation=held)
 
     def channel_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Compute the mean and standard deviation of each channel over all training images.
@@ -232,12 +235,6 @@ def dataset(*, licence: str, citation: str, how_to_get: str) -> Callable[[Descri
         return cls
 
     return mark
-
-
-def data_root() -> Path:
-    """Return the folder of all datasets: `$NORMLAB_DATA`, or else the user's cache folder."""
-    chosen = os.environ.get("NORMLAB_DATA")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("normlab")
 
 
 def stratified(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:

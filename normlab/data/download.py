@@ -7,10 +7,7 @@ exists already, it requests only the rest from the server (RFC 9110, section 14)
 """
 
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +16,13 @@ import pooch
 import requests  # pooch downloads with it too, so it is always installed
 from filelock import FileLock
 
+from normlab.data.progress import Show, in_bytes
 from normlab.errors import UserError
 
 ATTEMPTS = 4
 PAUSE_SECONDS = 1.0  # after the first failed attempt; each later pause is twice as long
 TIMEOUT_SECONDS = (10, 60)  # to connect; between two pieces
 PIECE_BYTES = 1 << 16
-
-Show = Callable[[int, int | None], None]
 
 
 def download(url: str, target: Path, known_hash: str, progress: bool = True) -> Path:
@@ -49,7 +45,7 @@ def download(url: str, target: Path, known_hash: str, progress: bool = True) -> 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(target.with_name(target.name + ".lock"))
-        with lock, _progress(target.name, progress) as show:
+        with lock, in_bytes(target.name, progress) as show:
             # Any: pooch annotates this argument with the signature of something else.
             downloader: Any = partial(_download, part, show)
             pooch.retrieve(url, known_hash, target.name, target.parent, downloader=downloader)
@@ -127,34 +123,3 @@ def _sizes(response: requests.Response) -> tuple[int | None, int | None]:
         return start, total
     length = response.headers.get("Content-Length")
     return 0, int(length) if length and response.ok else None
-
-
-@contextmanager
-def _progress(name: str, wanted: bool) -> Iterator[Show]:
-    """Yield a function that takes the bytes done and the total bytes (None if unknown)."""
-    if not wanted:
-        yield lambda done, total: None
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-
-        columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as bars:
-            bar = bars.add_task(name, total=None)
-            yield lambda done, total: bars.update(bar, completed=done, total=total)
-    else:
-        yield _plain_lines(name)
-
-
-def _plain_lines(name: str, seconds: float = 10.0) -> Show:
-    """Return a function that prints a line on stderr every few seconds, and one at the end."""
-    last = time.monotonic()
-
-    def show(done: int, total: int | None) -> None:
-        nonlocal last
-        if done == total or time.monotonic() - last >= seconds:
-            last = time.monotonic()
-            of_total = f" of {total / 1e6:.1f}" if total is not None else ""
-            print(f"{name}: {done / 1e6:.1f}{of_total} MB", file=sys.stderr, flush=True)
-
-    return show

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from normlab.catalogue import DATA
+from normlab.data.own_files import OwnFiles
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class DatasetStatus:
         path: the file or folder that would be read; None if it is absent or the set needs none.
         size_bytes: size of `path` on disk; 0 without a path.
         how_to_get: how to put the set on this machine.
+        yours: whether it reads a person's own files, which a config names; it is never present.
     """
 
     name: str
@@ -23,6 +25,7 @@ class DatasetStatus:
     path: Path | None
     size_bytes: int
     how_to_get: str
+    yours: bool = False
 
 
 def status(root: Path | None = None) -> list[DatasetStatus]:
@@ -39,11 +42,14 @@ def status(root: Path | None = None) -> list[DatasetStatus]:
 
 def _status(name: str, root: Path | None) -> DatasetStatus:
     cls = DATA.load(name)
+    how_to_get = cls.facts.how_to_get
+    if issubclass(cls, OwnFiles):
+        return DatasetStatus(name, False, None, 0, how_to_get, yours=True)
     # A dataset that computes its images needs no file, so it has no `locate`.
     needs_files = hasattr(cls, "locate")
     path = cls().locate(root) if needs_files else None
     present = path is not None or not needs_files
-    return DatasetStatus(name, present, path, _size(path), cls.facts.how_to_get)
+    return DatasetStatus(name, present, path, _size(path), how_to_get)
 
 
 def _size(path: Path | None) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from normlab.configs.build import prepare_data
 from normlab.configs.document import flow
 from normlab.configs.experiment import load_experiment
 from normlab.engine.engine import Engine
@@ -46,6 +47,7 @@ def run(
     words = tuple(_override(key.replace("__", "."), value) for key, value in overrides.items())
     experiment = load_experiment(Path(file), words)
     jobs = jobs_for(experiment, Path(out)) if jobs is None else jobs
+    prepare_data(run.sections for run in experiment.runs)
     with Display(Console(), jobs) as display:
         outcome = Engine(experiment, Path(out), display, jobs=jobs).run_all()
     if outcome.interrupted:

@@ -294,12 +294,3 @@ def test_progress_goes_to_stderr(server, target, capsys, monkeypatch, terminal):
 def test_no_progress_when_not_wanted(server, target, capsys):
     download(server.url, target, HASH, progress=False)
     assert " MB" not in capsys.readouterr().err
-
-
-def test_plain_lines_come_now_and_then(capsys, monkeypatch):
-    now = iter([0.0, 4.0, 11.0, 11.0, 12.0, 13.0])
-    monkeypatch.setattr(download_module.time, "monotonic", lambda: next(now))
-    show = download_module._plain_lines("x")
-    for done, total in ((1_000_000, None), (2_000_000, None), (3_000_000, 9_000_000)):
-        show(done, total)
-    assert capsys.readouterr().err == "x: 2.0 MB\n"

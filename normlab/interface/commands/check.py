@@ -21,6 +21,7 @@ def command(
     ],
 ) -> None:
     """Find every mistake in configs, with its file, line and column."""
+    from normlab.configs.build import remarks
     from normlab.configs.experiment import load_experiment
 
     files: list[Path] = []
@@ -42,6 +43,8 @@ def command(
             if experiment.claims:
                 parts.append(_count(len(experiment.claims), "claim"))
             print(f"{file}: fine, {', '.join(parts)}")
+            for remark in remarks(run.sections for run in experiment.runs):
+                print(f"  data: {remark}")
     if wrong:
         print(f"{wrong} of {_count(len(files), 'file')} must be mended", file=sys.stderr)
         raise typer.Exit(BAD_INPUT)

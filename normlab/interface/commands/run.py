@@ -87,6 +87,7 @@ def command(
         print_preview(console, experiment, out, jobs)
         return
 
+    from normlab.configs.build import prepare_data
     from normlab.engine.engine import Engine
     from normlab.interface.console import Display, print_outcome
 
@@ -95,6 +96,8 @@ def command(
         from normlab.interface.sinks import Sink
 
         sinks = [Sink(name, out / experiment.folder) for name in log]
+    for remark in prepare_data(run.sections for run in experiment.runs):
+        console.print(f"data: {remark}", markup=False, highlight=False, soft_wrap=True)
     with Display(console, jobs) as display:
 
         def tell(event: Any) -> None:

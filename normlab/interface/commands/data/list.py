@@ -10,4 +10,5 @@ def command() -> None:
     for entry in status():
         size = f", {entry.size_bytes / 1e6:.0f} MB" if entry.size_bytes else ""
         here = f"{entry.path or 'built in'}{size}" if entry.present else f"({entry.how_to_get})"
-        print(f"{entry.name:10} {'here  ' if entry.present else 'absent'} {here}")
+        state = "here" if entry.present else "yours" if entry.yours else "absent"
+        print(f"{entry.name:10} {state:6} {here}")

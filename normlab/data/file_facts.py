@@ -1,0 +1,136 @@
+"""Knows files by their contents, and reads a file again only if it has changed.
+
+A data set of a person's own is part of what a run is. Its identity is the contents of its files,
+so that it stays the same when the files are copied or their dates change. To read all files for
+each command would take long. Therefore the digests are remembered in the cache folder, with the
+size and the date at which each file had them (as git does in its index). A file whose date is not
+older than the note by two seconds is read again, because it may have changed since.
+"""
+
+import hashlib
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from normlab.data.places import cache_root
+from normlab.data.progress import in_pictures
+
+DATE_IS_SURE = 2_000_000_000
+"""Nanoseconds after which a change of a file certainly changes its date."""
+
+
+class FileFacts(NamedTuple):
+    """A file's contents in short.
+
+    Attributes:
+        digest: the SHA-256 of its contents, in hex.
+        seen: what the look at it returned; JSON can hold it.
+    """
+
+    digest: str
+    seen: Any
+
+
+def facts_of(
+    files: Mapping[str, Path], look: Callable[[Path], Any] = lambda file: None, kind: str = ""
+) -> dict[str, FileFacts]:
+    """Read every file that has changed since it was read last.
+
+    Args:
+        files: by the name under which each is remembered.
+        look: what else to find out about a file; JSON can hold what it returns.
+        kind: names the look and its version.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    if not files:
+        return {}
+    known = "\n".join([kind, *sorted(str(file.absolute()) for file in files.values())])
+    memory = cache_root() / "files" / f"{hashlib.sha256(known.encode()).hexdigest()[:32]}.json"
+    remembered = _remembered(memory)
+    stamps = {name: _stamp(file) for name, file in files.items()}
+    found: dict[str, FileFacts] = {}
+    for name, stamp in stamps.items():
+        size, date, noted, digest, seen = remembered.get(name, (None, 0, 0, "", None))
+        if [size, date] == stamp and date < noted - DATE_IS_SURE:
+            found[name] = FileFacts(digest, seen)
+    missing = [name for name in files if name not in found]
+    if missing:
+        now = time.time_ns()
+
+        def read(name: str) -> FileFacts:
+            with files[name].open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return FileFacts(digest, look(files[name]))
+
+        found |= dict(zip(missing, in_threads(read, missing, "looking at the files"), strict=True))
+        notes = {name: remembered[name] for name in files if name in remembered}
+        notes |= {name: [*stamps[name], now, *found[name]] for name in missing}
+        _remember(memory, notes)
+    return {name: found[name] for name in files}
+
+
+def in_threads(function: Callable[[Any], Any], items: list[Any], name: str) -> list[Any]:
+    """Call a function for every item in several threads, with a bar for a terminal.
+
+    Pillow and hashlib let other threads work meanwhile, so that all cores are used.
+    """
+    with (
+        in_pictures(name, len(items)) as advance,
+        ThreadPoolExecutor(threads()) as pool,
+        quietly(),
+    ):
+        results = []
+        try:
+            for result in pool.map(function, items):
+                results.append(result)
+                advance()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return results
+
+
+def threads() -> int:
+    """Return the number of threads that decode pictures: one a core, at most sixteen."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, 16)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Ignore Pillow's warnings about odd files; what cannot be read is an error anyway."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
+
+
+def _stamp(file: Path) -> list[int]:
+    found = file.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _remembered(memory: Path) -> dict[str, list[Any]]:
+    # A note that is missing, damaged or of another form only means that the files are read again.
+    with suppress(Exception):
+        notes = json.loads(memory.read_text("utf-8"))
+        return {name: note for name, note in notes.items() if len(note) == 5}
+    return {}
+
+
+def _remember(memory: Path, notes: dict[str, list[Any]]) -> None:
+    part = memory.with_name(f"{memory.name}.{os.getpid()}.part")
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(notes), "utf-8")
+        part.replace(memory)
+    except OSError:  # a full or write-protected disk: the files are read again next time
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
