@@ -6,6 +6,9 @@ compiled once, and a later session finds it there. Set JAX_COMPILATION_CACHE_DIR
 to compile everything anew. XLA leaves out most optimisations of its machine code, on which few
 claims hang. Tests of numbers to their last digits ask for all of them: see `as_users_compile`. The
 examples in docstrings have them.
+
+Tests marked `thorough` run with `pytest --thorough` only, as in `.ci/run`. They repeat on every
+normaliser, page or config what the quick tests show on a few, or need many processes.
 """
 
 import gc
@@ -42,6 +45,25 @@ settings.load_profile("normlab")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+# Tracing makes many objects and few circles of them, for which Python otherwise looks all the time.
+gc.set_threshold(100_000, 20, 50)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--thorough", action="store_true", help="also run the tests that take long")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "thorough: takes long, and runs only with --thorough")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--thorough"):
+        for item in items:
+            if item.get_closest_marker("thorough"):
+                item.add_marker(pytest.mark.skip(reason="takes long: give --thorough"))
 
 
 MAPPINGS, MOST_MAPPINGS = Path("/proc/self/maps"), 25_000

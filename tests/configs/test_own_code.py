@@ -187,6 +187,7 @@ def test_a_run_of_edited_code_is_refused_where_it_was_planned_with_other(mine, o
         own_code.check_same(planned.own_code)
 
 
+@pytest.mark.thorough
 def test_edited_between_two_commands_the_runs_are_others_and_say_so(mine, own, tmp_path):
     mine.write_text(mine.read_text() + "sweep: {seed: 0..1}\n")
     out = tmp_path / "runs"

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.shared.thorough import mostly_thorough
+
 from .notebooks import NotebookError, parse
 
 HERE = Path(__file__).parent
 NOTEBOOKS = sorted((HERE.parents[1] / "docs" / "notebooks").glob("*.py"))
+
+QUICK = [path for path in NOTEBOOKS if path.stem == "a_normaliser_in_ten_minutes"]
 
 
 def run(notebook: Path, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -37,7 +41,7 @@ def test_there_are_notebooks():
     assert len(NOTEBOOKS) >= 2
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", mostly_thorough(NOTEBOOKS, QUICK), ids=lambda path: path.stem)
 def test_a_notebook_runs(notebook, tmp_path):
     done = run(notebook, tmp_path)
     assert done.returncode == 0, f"{done.stderr}\n{done.stdout[-2000:]}"

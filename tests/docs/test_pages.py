@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import jax
@@ -42,8 +43,14 @@ def fences(page: Path, language: str) -> list[str]:
     return [text for kind, text in FENCE.findall(page.read_text("utf-8")) if kind == language]
 
 
-def pages_with(language: str) -> list:
-    return [pytest.param(page, id=page.stem) for page in PAGES if fences(page, language)]
+def pages_with(language: str, thorough: Collection[str] = ()) -> list:
+    return [
+        pytest.param(
+            page, id=page.stem, marks=[pytest.mark.thorough] if page.stem in thorough else []
+        )
+        for page in PAGES
+        if fences(page, language)
+    ]
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: page.stem)
@@ -53,7 +60,7 @@ def test_every_block_of_a_page_is_of_a_kind_that_is_checked(page):
     assert len(re.findall(r"^ *(?:```|~~~)", text, re.MULTILINE)) == 2 * len(FENCE.findall(text))
 
 
-@pytest.mark.parametrize("page", pages_with("python"))
+@pytest.mark.parametrize("page", pages_with("python", thorough={"notebooks"}))
 def test_the_python_of_a_page_runs(page, tmp_path):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "page.py").write_text("\n".join(fences(page, "python")))

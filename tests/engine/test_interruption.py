@@ -16,6 +16,7 @@ from normlab.store.loading import load
 from normlab.store.run import Run
 from normlab.training.events import Row
 from tests.shared.small_runs import child
+from tests.shared.thorough import mostly_thorough
 from tests.shared.waiting import GENEROUS, wait_until
 
 WORKER = """
@@ -56,7 +57,7 @@ def assert_same_run(one: Run, other: Run):
     assert without_seconds(one.metrics) == without_seconds(other.metrics)
 
 
-@pytest.mark.parametrize("model", ["mlp", "resnet"])
+@pytest.mark.parametrize("model", mostly_thorough(["mlp", "resnet"], ["mlp"]))
 def test_kill_9_in_the_middle_of_an_epoch(tiny, tmp_path, make, model):
     file = tiny()
     if model == "resnet":
@@ -88,7 +89,9 @@ def test_kill_9_in_the_middle_of_an_epoch(tiny, tmp_path, make, model):
     assert len(only_run(tmp_path / "killed").provenance) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", mostly_thorough([signal.SIGINT, signal.SIGTERM], [signal.SIGINT])
+)
 def test_a_signal_ends_the_step_saves_and_exits_130(tiny, tmp_path, number):
     file = tiny()
     out = tmp_path / "out"

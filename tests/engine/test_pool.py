@@ -17,6 +17,7 @@ from normlab.engine.plan import Planned
 from normlab.errors import UserError
 from normlab.store.loading import load
 from normlab.store.runs import Runs
+from tests.shared.thorough import mostly_thorough
 from tests.shared.waiting import GENEROUS, wait_until
 
 COMMAND = [sys.executable, "-m", "normlab.cli", "run"]
@@ -126,6 +127,7 @@ def test_a_signal_lets_every_worker_save_and_begins_no_other_run(tiny, tmp_path)
         assert int(saved.name) == run.status["step"] > 0
 
 
+@pytest.mark.thorough
 def test_a_sweep_interrupted_by_ctrl_c_goes_on_to_the_same_end(tiny, tmp_path, make):
     file = tiny("sweep: {seed: 0..1}\n")
     epochs = "train.epochs=10"
@@ -169,6 +171,7 @@ def test_a_killed_parent_leaves_no_worker_behind(tiny, tmp_path):
     assert [run.state for run in runs_in(tmp_path / "out")] == ["interrupted"] * 2
 
 
+@pytest.mark.thorough
 def test_a_second_ctrl_c_ends_everything_at_once(tiny, tmp_path):
     process, pids = begin(tiny("sweep: {seed: 0..1}\n"), tmp_path / "out", ENDLESS)
     for pid in pids:
@@ -182,7 +185,7 @@ def test_a_second_ctrl_c_ends_everything_at_once(tiny, tmp_path):
     assert_all_gone(pids)
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", mostly_thorough([1, 2], [1]))
 def test_no_run_is_begun_after_so_many_failures(tiny, make, broken, jobs):
     norms = ", ".join([*(broken % eps for eps in ("1e-5", "1e-4", "1e-3", "1e-2")), "layer_norm"])
     told = []
@@ -202,23 +205,23 @@ def test_a_divergence_is_no_failure(tiny, make):
     assert outcome.states == ["diverged", "diverged"]
 
 
-def test_giving_up_is_said_and_the_status_is_1(tiny, tmp_path):
+@pytest.mark.parametrize("jobs", mostly_thorough(["1", "2"], ["1"]))
+def test_giving_up_is_said_and_the_status_is_1(tiny, tmp_path, jobs):
     config = tiny("sweep: {seed: 0..2}\n")
     text = config.read_text()
     # An absent data set is the failure that people meet.
     config.write_text(re.sub("^data:.*$", "data: {name: cifar10}", text, flags=re.MULTILINE))
-    for jobs in ("1", "2"):
-        command = [*COMMAND, str(config), "--jobs", jobs, "--max-failures", "1"]
-        done = subprocess.run(
-            [*command, "--out", str(tmp_path / jobs)],
-            capture_output=True,
-            text=True,
-            timeout=GENEROUS,
-            env=os.environ | {"NORMLAB_DATA": str(tmp_path)},
-        )
-        assert done.returncode == 1, done.stderr
-        assert "failed (--max-failures); no other is begun" in done.stdout
-        assert "normlab data fetch cifar10" in done.stdout and "Traceback" not in done.stderr
+    command = [*COMMAND, str(config), "--jobs", jobs, "--max-failures", "1"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / jobs)],
+        capture_output=True,
+        text=True,
+        timeout=GENEROUS,
+        env=os.environ | {"NORMLAB_DATA": str(tmp_path)},
+    )
+    assert done.returncode == 1, done.stderr
+    assert "failed (--max-failures); no other is begun" in done.stdout
+    assert "normlab data fetch cifar10" in done.stdout and "Traceback" not in done.stderr
 
 
 def test_a_script_needs_no_guard_around_its_call(tiny, tmp_path):

@@ -149,6 +149,7 @@ def test_what_nobody_has_used_for_longest_goes_first(tmp_path):
     ]
 
 
+@pytest.mark.thorough
 def test_a_run_and_its_workers_are_prepared_and_say_so(tiny, tmp_path):
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     for name in [

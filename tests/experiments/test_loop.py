@@ -1,9 +1,12 @@
 import json
 from functools import cache
 
+import pytest
+
 from experiments.speed import harness, loop
 
 
+@pytest.mark.thorough
 def test_every_table_is_printed_and_kept_with_what_it_was_measured_on(
     monkeypatch, capsys, tmp_path
 ):

@@ -17,8 +17,11 @@ from normlab.reports.publishing import page as results_page
 from normlab.reports.publishing import publish as publish_runs
 from normlab.reports.superseded import superseded
 from tests.shared.simulated import simulate
+from tests.shared.thorough import mostly_thorough
 
 COMMITTED = questions()
+LARGE = {"catalogue", "depth", "medical", "regularisation"}
+QUICK = [question for question in COMMITTED if question.name not in LARGE]
 AGAIN = "make it again: python -m experiments.publish"
 CLAIM = Claim("a beats c", "final(test_accuracy)", "a", "c", "difference > 0")
 GOOD, NEAR = [0.81, 0.82, 0.83, 0.815, 0.825], [0.8, 0.815, 0.835, 0.81, 0.825]
@@ -172,7 +175,9 @@ def test_every_program_that_can_be_run_is_in_the_readme():
     assert all(says for _, says in publish.programs())
 
 
-@pytest.mark.parametrize("question", COMMITTED, ids=lambda question: question.name)
+@pytest.mark.parametrize(
+    "question", mostly_thorough(COMMITTED, QUICK), ids=lambda question: question.name
+)
 def test_committed_results_are_those_of_the_committed_config(question):
     """The names of runs end in the hashes of their resolved configs."""
     about = question.runs.about

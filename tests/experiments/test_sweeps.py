@@ -46,6 +46,7 @@ def test_seeds_made_as_one_have_the_losses_of_those_made_one_after_the_other(
     assert f"| {sweeps.VMAPPED} |" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_every_axis_has_a_table_with_slopes_and_a_panel(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
         scaling,

@@ -103,8 +103,16 @@ def test_check_tells_every_mistake_of_every_file(config, tmp_path):
         assert words in done.stderr, words
 
 
-def test_the_configs_of_the_repository_are_fine(tmp_path):
-    done = normlab("check", ROOT / "configs", cwd=tmp_path)
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["quickstart.yaml", "learning_rates.yaml", "two_names.yaml"],
+        pytest.param(["."], marks=pytest.mark.thorough),
+    ],
+    ids="-".join,
+)
+def test_the_configs_of_the_repository_are_fine(names, tmp_path):
+    done = normlab("check", *(ROOT / "configs" / name for name in names), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -333,6 +333,7 @@ def test_the_commands_need_no_jax(words, runs):
     assert done.stdout.endswith("no jax\n") and len(done.stdout) > 100
 
 
+@pytest.mark.thorough
 def test_a_real_sweep_from_the_command_line(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     for words in ([], ["train.epochs=1"]):

@@ -12,6 +12,7 @@ from normlab.errors import FieldError, UserError
 from normlab.models.slots import NORM_STATE, parameter_role
 from normlab.norms import FrozenBatchNorm
 from normlab.ops.moments import ShapeError
+from tests.shared.thorough import mostly_thorough
 
 SMALL = {
     "mlp": {"widths": (8, 8)},
@@ -73,7 +74,15 @@ def fits(norm, model):
     return True
 
 
+QUICK_NORMS = SOME_NORMS | {"layer_norm", "group_norm", "online_norm", "frozen_batch_norm"}
+
 PAIRS = [(m, n) for m in MODELS.entries() for n in NORMS.entries() if fits(n, m)]
+QUICK = [
+    (model, norm)
+    for model, norm in PAIRS
+    if norm in ({"identity", "batch_norm", "evo_norm_b0"} if model in FEW else QUICK_NORMS)
+]
+
 models = pytest.mark.parametrize("model", MODELS.entries())
 
 
@@ -95,7 +104,7 @@ def usual_variables(model, seed=1):
 
 
 # Of module scope, so that all tests of one pair run after one another and share what is compiled.
-@pytest.fixture(scope="module", params=PAIRS, ids="-".join)
+@pytest.fixture(scope="module", params=mostly_thorough(PAIRS, QUICK), ids="-".join)
 def pair(request):
     return request.param
 

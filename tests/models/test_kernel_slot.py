@@ -22,6 +22,7 @@ from normlab.models.slots import (
 )
 from normlab.norms import BatchNorm, Identity, LayerNorm, PowerNorm
 from normlab.weights import SpectralNorm, WeightNorm, WeightStandardisation
+from tests.shared.thorough import mostly_thorough
 
 SMALL = {
     "mlp": {"widths": (8, 8)},
@@ -76,7 +77,9 @@ small_models = pytest.mark.parametrize("model", ["mlp", "convnet"])
 
 
 @models
-@pytest.mark.parametrize("name", KERNELS.entries())
+@pytest.mark.parametrize(
+    "name", mostly_thorough(KERNELS.entries(), ["weight_standardisation", "spectral_norm"])
+)
 def test_a_transform_stands_beside_every_kernel_but_the_heads(model, name):
     """Everything else stays as it is without one."""
 

@@ -19,9 +19,11 @@ from jax.sharding import PartitionSpec as P
 
 from normlab.catalogue import KERNELS, NORMS
 from normlab.errors import UserError
+from tests.shared.thorough import mostly_thorough
 
 from .conftest import NAMES, make, sample, with_values
 
+FEW = ["batch_norm", "group_norm", "online_norm"]
 SHAPE, CHANNELS = (4, 4, 3, 16), 16
 LAYOUTS = {
     "batch": P("four"),
@@ -108,7 +110,7 @@ def on_one_device(norm, cases):
     return given, run(given)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", mostly_thorough(NAMES, FEW))
 def test_explicit_axes_change_no_number_and_results_are_spread_as_their_inputs(name):
     norm = make(name, groups=GROUPS)
     given, wanted = on_one_device(norm, CASES.values())
@@ -141,7 +143,7 @@ def in_shards(norm, params, state, x, mask, dy):
     )(params, state, x, mask, dy)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", mostly_thorough(NAMES, FEW))
 def test_automatic_axes_and_shard_map_change_no_number(name):
     norm = make(name, groups=GROUPS)
     if any(field.name == "axis_name" for field in dataclasses.fields(norm)):

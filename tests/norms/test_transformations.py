@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from normlab.catalogue import snake_case
+from tests.shared.thorough import mostly_thorough
 
-from .conftest import assert_trees_close, make, sample, with_values
+from .conftest import NAMES, assert_trees_close, make, sample, with_values
 from .reference import REFERENCES, expected, gradient, gradient_along
+
+FEW = ["batch_norm", "group_norm", "decorrelated_batch_norm"]
 
 SHAPE = (4, 3, 5, 16)
 SMALL = (4, 2, 2, 16)
@@ -66,6 +69,7 @@ def test_scan_carries_the_state_as_a_loop_does(norm, setup):
     assert_trees_close(carried, state, **tight(norm))
 
 
+@pytest.mark.parametrize("name", mostly_thorough(NAMES, FEW))
 def test_recomputation_changes_no_output_no_gradient_and_moves_the_state_once(norm, setup):
     params, state, xs = setup
 
@@ -159,7 +163,7 @@ def test_gradients_are_those_of_the_equation(name, mean):
 
 
 @pytest.mark.usefixtures("as_users_compile")
-@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("name", mostly_thorough(REFERENCES, FEW))
 def test_second_derivatives_are_those_of_the_equation(name):
     """Hessian-vector products by both routes: what a probe of sharpness computes."""
     norm = make(name)

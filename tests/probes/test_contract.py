@@ -56,7 +56,11 @@ def test_a_probe_is_a_value_with_facts(name):
 
 @pytest.mark.parametrize(
     ("model", "norm"),
-    [("mlp", "identity"), ("convnet", "batch_norm"), ("resnet_v2", "group_norm")],
+    [
+        ("mlp", "identity"),
+        ("convnet", "batch_norm"),
+        pytest.param("resnet_v2", "group_norm", marks=pytest.mark.thorough),
+    ],
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_it_finds_finite_numbers_for_layers_in_the_order_of_the_calls(name, norm, model):

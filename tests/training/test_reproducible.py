@@ -10,6 +10,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from normlab.training.fit import Loop
 from normlab.training.state import Clock
+from tests.shared.thorough import mostly_thorough
 from tests.shared.waiting import GENEROUS
 
 SCRIPT = """
@@ -51,6 +52,7 @@ def compiled_anew(monkeypatch):
 
 
 @pytest.mark.usefixtures("as_users_compile", "compiled_anew")
+@pytest.mark.thorough
 def test_two_processes_are_bitwise_the_same_run():
     children = [
         subprocess.Popen(
@@ -71,7 +73,7 @@ def test_two_processes_are_bitwise_the_same_run():
 
 
 @pytest.mark.usefixtures("as_users_compile", "compiled_anew")
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", mostly_thorough([1, 2], [2]))
 def test_two_compilations_are_bitwise_the_same_run(compiled, accumulate):
     ends = []
     for _ in range(2):
