@@ -12,6 +12,7 @@ from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Var, jaxprs_in_params
 
+from normlab.adapters.intercepting import Meet, at_each_call
 from normlab.adapters.linen_places import (
     Path,
     Place,
@@ -140,22 +141,16 @@ class _PassingOver(nn.Module):
         nn.share_scope(self, self.model)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with nn.intercept_methods(_passing_over(self.norms, self.biases)):
+        with at_each_call(_passing_over(self.norms, self.biases)):
             return self.model(*args, **kwargs)
 
 
-def _passing_over(norms: tuple[Path, ...], biases: tuple[Path, ...]) -> Callable[..., Any]:
+def _passing_over(norms: tuple[Path, ...], biases: tuple[Path, ...]) -> Meet:
     # No method of the module, as those are intercepted themselves.
     def meet(
-        call: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        context: nn.module.InterceptorContext,
+        module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        module = context.module
-        if context.method_name != "__call__" or module.scope is None:
-            return call(*args, **kwargs)
-        path = module.scope.path
+        path = module.path
         if path in norms and place_of(module) is not None:
             return input_of(args, kwargs)[0]
         y = call(*args, **kwargs)
@@ -188,15 +183,9 @@ def _structure(
     calls: Counter[Path] = Counter()
 
     def mark(
-        then: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        context: nn.module.InterceptorContext,
+        module: nn.Module, then: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        module = context.module
-        if context.method_name != "__call__" or module.scope is None:
-            return then(*args, **kwargs)
-        path = module.scope.path
+        path = module.path
         if _bears(module):
             calls[path] += 1
             if getattr(module, "promote_dtype", promote_dtype) is not promote_dtype:
@@ -212,7 +201,7 @@ def _structure(
         return then(x, *args[1:], **{name: v for name, v in kwargs.items() if name != "x"})
 
     model_params = variables.get("params", {})
-    with nn.intercept_methods(mark):
+    with at_each_call(mark):
         settings = evaluation(model, call)
         traced = jax.make_jaxpr(lambda v, x: model.apply(v, x, **settings))(variables, images)
     found = _Links()

@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from normlab.adapters.intercepting import at_each_call
 from normlab.adapters.linen_places import evaluate, held, input_of, place_of
 from normlab.core import Normaliser
 from normlab.errors import UserError
@@ -54,18 +55,14 @@ class _Frozen(nn.Module):
         nn.share_scope(self, self.model)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with nn.intercept_methods(_stand):
+        with at_each_call(_stand):
             return self.model(*args, **kwargs)
 
 
 def _stand(
-    call: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    context: nn.module.InterceptorContext,
+    module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    module = context.module
-    place = place_of(module) if context.method_name == "__call__" else None
+    place = place_of(module)
     if place is None or not (held(module, place) or module.is_initializing()):
         return call(*args, **kwargs)
     return evaluate(module, call, *input_of(args, kwargs))

@@ -12,6 +12,7 @@ from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from normlab.adapters.flax_axes import features_of
+from normlab.adapters.intercepting import Meet, at_each_call
 from normlab.adapters.linen_norm import Norm as Norm
 from normlab.adapters.swapping import New, Swapped, as_types, choose, refuse
 from normlab.core import Array
@@ -58,7 +59,7 @@ class SwappedModel(nn.Module):
             UserError: the call has no such layer, or one that cannot be replaced.
         """
         found, why = Swapped(), {}
-        with nn.intercept_methods(_replacing(self.old, self.new, found, why)):
+        with at_each_call(_replacing(self.old, self.new, found, why)):
             jax.eval_shape(lambda: self.model.init(jax.random.key(0), *args, **kwargs))
         refuse(why)
         found.require_some(self.old, self.model)
@@ -101,7 +102,7 @@ class SwappedModel(nn.Module):
         return unflatten_dict(kept | fresh())
 
     def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with nn.intercept_methods(_replacing(self.old, self.new)):
+        with at_each_call(_replacing(self.old, self.new)):
             return getattr(self.model, name)(*args, **kwargs)
 
 
@@ -137,17 +138,17 @@ def swap(model: nn.Module, old: Any, new: New) -> SwappedModel:
 
 def _replacing(
     old: tuple[type, ...], new: New, found: Swapped | None = None, why: dict[str, str] | None = None
-) -> Any:
-    """What `nn.intercept_methods` takes: layers of the types `old` are called as what `new` gives.
+) -> Meet:
+    """Return how a layer is met: what `new` gives is called in the place of the types `old`.
 
-    `found` is told what was done, and `why` what cannot be, which without it is an error.
+    `found` notes what was done, and `why` what cannot be. Without `why` the latter is an error.
     """
     found = found or Swapped()
 
-    def instead(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        layer, path = context.module, "/".join(context.module.path)
-        if context.method_name != "__call__" or isinstance(layer, _Put):
+    def instead(layer: nn.Module, call: Any, args: Any, kwargs: Any) -> Any:
+        if isinstance(layer, _Put):
             return call(*args, **kwargs)
+        path = "/".join(layer.path)
         if not isinstance(layer, old):
             found.leave_unasked(path, layer)
             return call(*args, **kwargs)

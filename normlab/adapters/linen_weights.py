@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from normlab.adapters.calls import Meetings
 from normlab.adapters.channel_statistics import is_optional
+from normlab.adapters.intercepting import at_each_call
 from normlab.adapters.linen_places import (
     OUR_NAMES,
     Path,
@@ -197,7 +198,7 @@ class _Trace:
         self.model = model
         self.places: dict[Path, Place] = {}
         self.transposed: dict[Path, nn.ConvTranspose] = {}
-        with nn.intercept_methods(self._meet):
+        with at_each_call(self._meet):
             self.shapes: Variables = jax.eval_shape(init, images)
 
         def evaluated(variables: dict[Path, Any], x: Array) -> Any:
@@ -213,19 +214,16 @@ class _Trace:
 
     def _meet(
         self,
+        module: nn.Module,
         call: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        context: nn.module.InterceptorContext,
     ) -> Any:
-        module = context.module
-        if context.method_name == "__call__" and module.scope is not None:
-            path = module.scope.path
-            if isinstance(module, nn.ConvTranspose):
-                self.transposed[path] = module
-            place = place_of(module)
-            if place is not None:
-                self.places[path] = place
+        if isinstance(module, nn.ConvTranspose):
+            self.transposed[module.path] = module
+        place = place_of(module)
+        if place is not None:
+            self.places[module.path] = place
         return call(*args, **kwargs)
 
 

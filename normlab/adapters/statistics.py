@@ -22,6 +22,7 @@ from normlab.adapters.channel_statistics import (
     require_moments,
     with_mean_and_variance,
 )
+from normlab.adapters.intercepting import at_each_call
 from normlab.adapters.linen_places import (
     COLLECTIONS,
     MOMENTS,
@@ -195,7 +196,7 @@ def _renewed(variables: Variables, place: Place, moments: Moments) -> Variables:
 
 
 class _Meeting:
-    """An interceptor that gives each place a state by the moments of its input, and notes both.
+    """Gives each place that is called a state by the moments of its input, and notes both.
 
     The moments are left beside the state, in its collection, so that they come out of whatever the
     model puts around its layers (`nn.scan`, `nn.remat`).
@@ -210,7 +211,7 @@ class _Meeting:
         self, model: nn.Module, variables: Variables, inputs: tuple[Array, ...], call: Any
     ) -> Variables:
         """The collections of states after a call of the model."""
-        with nn.intercept_methods(self):
+        with at_each_call(self._meet):
             settings = evaluation(model, call)
             states: Any = model.apply(variables, *inputs, mutable=list(COLLECTIONS), **settings)[1]
             return states
@@ -224,15 +225,14 @@ class _Meeting:
             )
         return list(self.met.values())
 
-    def __call__(
+    def _meet(
         self,
+        module: nn.Module,
         call: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        context: nn.module.InterceptorContext,
     ) -> Any:
-        module = context.module
-        place = place_of(module) if context.method_name == "__call__" else None
+        place = place_of(module)
         state = {} if place is None else held(module, place)
         if place is None or not state:
             return call(*args, **kwargs)

@@ -124,19 +124,23 @@ def usable_cores() -> int | None:
     return os.cpu_count()
 
 
+def about_processor(*keys: str) -> list[str]:
+    """Return the lines of `/proc/cpuinfo` with these keys, each once, or none without that file."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    return list(dict.fromkeys(line for line in lines if line.startswith(keys)))
+
+
 def kind_of_machine() -> str:
     """Ten hex digits that are the same where a program compiled for a processor may be used.
 
     JAX's own key does not tell apart processors that share a home, of which one may lack
     instructions of the other; nor how many cores there are, on which the order of sums depends.
     """
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        said = sorted(
-            {line for line in lines if line.startswith(("model name", "flags", "Features"))}
-        )
-    except OSError:
-        said = [platform.machine(), platform.processor()]
+    said = sorted(about_processor("model name", "flags", "Features"))
+    said = said or [platform.machine(), platform.processor()]
     return hashlib.sha256("\n".join([*said, str(usable_cores())]).encode()).hexdigest()[:10]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from normlab.data.dataset import Dataset
-from normlab.engine.process import kind_of_machine, set_by_normlab, usable_cores
+from normlab.engine.process import about_processor, kind_of_machine, set_by_normlab, usable_cores
 from normlab.engine.settings import in_force
 from normlab.store.git import git_state
 
@@ -82,12 +82,8 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name, as well as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    """Return the processor's name, as well as the system tells it."""
+    names = (line.partition(":")[2].strip() for line in about_processor("model name"))
     return next(names, platform.processor())
 
 

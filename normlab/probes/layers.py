@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.module import InterceptorContext
 
 from normlab.adapters import linen as adapted
+from normlab.adapters.intercepting import at_each_call
 from normlab.core import Array
 from normlab.errors import UserError
 from normlab.models import slots
@@ -50,7 +50,7 @@ class LayerCall(NamedTuple):
 
 @dataclass
 class _Watch:
-    """An interceptor that records calls and may change their inputs and outputs."""
+    """Records the calls that `at_each_call` shows it, and may change their inputs and outputs."""
 
     wanted: Callable[[nn.Module], bool]
     before: Callable[[int, Array], Array] = lambda number, x: x
@@ -60,15 +60,14 @@ class _Watch:
 
     def __call__(
         self,
+        module: nn.Module,
         call: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        context: InterceptorContext,
     ) -> Any:
-        module, path = context.module, tuple(context.module.path)
+        path = tuple(module.path)
         # A method that calls its parent class's method is intercepted twice.
-        passing = context.method_name != "__call__" or path in self._within
-        if passing or not self.wanted(module):
+        if path in self._within or not self.wanted(module):
             return call(*args, **kwargs)
         number, x = len(self.calls), None
         if args:
@@ -123,7 +122,7 @@ def layers(subject: Subject, moment: Moment) -> tuple[tuple[str, ...], ...]:
         UserError: the network has no layers.
     """
     watch = _Watch(_is_layer)
-    with nn.intercept_methods(watch):
+    with at_each_call(watch):
         jax.eval_shape(loss_of(subject, moment), moment.params)
     paths = tuple(dict.fromkeys(call.path for call in watch.calls))
     if not paths:
@@ -143,7 +142,7 @@ def owners(subject: Subject, moment: Moment) -> Any:
     to the first of them.
     """
     watch = _Watch(lambda module: True)
-    with nn.intercept_methods(watch):
+    with at_each_call(watch):
         jax.eval_shape(loss_of(subject, moment), moment.params)
     of: dict[tuple[str, ...], int] = {}
     found: list[tuple[str, ...]] = []
@@ -206,7 +205,7 @@ def activations(subject: Subject, moment: Moment, at: Place = "inputs") -> dict[
         UserError: nothing is at that place, or a layer is inside a transformation.
     """
     watch = _Watch(_is_norm if at == "norms" else _is_layer)
-    with nn.intercept_methods(watch):
+    with at_each_call(watch):
         loss_of(subject, moment)(moment.params)
     first = 1 if at == "inputs" else 0
     calls, called = watch.calls[first:], names(tuple(call.path for call in watch.calls))[first:]
@@ -235,7 +234,7 @@ def inputs_and_gradients(subject: Subject, moment: Moment) -> dict[str, tuple[Ar
         def put(number: int, x: Array) -> Array:
             return x if number == 0 else x + added[number - 1].astype(x.dtype)
 
-        with nn.intercept_methods(_Watch(_is_layer, before=put)):
+        with at_each_call(_Watch(_is_layer, before=put)):
             return loss_of(subject, moment)(moment.params)
 
     gradients = jax.grad(loss)([jnp.zeros_like(x) for x in now.values()])
@@ -249,7 +248,7 @@ def require_true_gradient(subject: Subject, moment: Moment, who: str) -> None:
         UserError: the network has such a normaliser.
     """
     watch = _Watch(_is_norm)
-    with nn.intercept_methods(watch):
+    with at_each_call(watch):
         jax.eval_shape(loss_of(subject, moment), moment.params)
     for call in watch.calls:
         held = cast(Any, getattr(call.module, "normaliser", None))
