@@ -1,6 +1,8 @@
 """The `normlab` command: puts together what `normlab/interface/commands/` holds."""
 
 import importlib
+import io
+import os
 import pkgutil
 import sys
 from pathlib import Path
@@ -42,6 +44,7 @@ app = assemble(
 
 def main() -> None:
     """Run the command line: a person's mistake has no traceback, a defect of normlab's has one."""
+    _take_any_name()
     # A config may name `my_package.my_file:MyNorm` in the folder where normlab is run.
     sys.path.append(str(Path.cwd()))
     try:
@@ -51,6 +54,20 @@ def main() -> None:
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _take_any_name() -> None:
+    """See to it that any name can be read and shown, whatever the locale and the terminal.
+
+    Under `LC_ALL=C` with `PYTHONUTF8=0` Python takes names of files for ASCII, so it is begun
+    again with UTF-8. What a terminal cannot show is written as `\\u4e2d`.
+    """
+    if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

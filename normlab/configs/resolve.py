@@ -15,6 +15,7 @@ from normlab.configs.run_config import SECTIONS, RunConfig
 from normlab.configs.sections import CALLS, LENGTHS, OWN, REQUIRED, SETTINGS, TOP_LEVEL, WORDS
 from normlab.configs.signatures import check_arguments, show
 from normlab.errors import FieldError, UserError, did_you_mean
+from normlab.store.names import without_marks
 
 FOLDER_NAME = re.compile(r"\w[\w .=+-]{0,99}")
 
@@ -82,7 +83,7 @@ def _check_top_level(document: Document) -> list[Problem]:
         elif key in WORDS and not isinstance(value, str):
             message = f"'{key}' must be text, found {show(value)}"
             problems.append(Problem(document.mark((key,)), message))
-        elif key == "name" and not FOLDER_NAME.fullmatch(value):
+        elif key == "name" and not FOLDER_NAME.fullmatch(without_marks(value)):
             message = (
                 "'name' names a folder: at most 100 letters, digits, spaces and any of _.=+-, "
                 f"beginning with a letter or digit, found {show(value)}"

@@ -15,6 +15,7 @@ from normlab.data.dataset import Dataset
 from normlab.engine.process import about_processor, kind_of_machine, set_by_normlab, usable_cores
 from normlab.engine.settings import in_force
 from normlab.store.git import git_state
+from normlab.store.names import as_text
 
 PACKAGES = ("normlab", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 FLAG_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "CUDA_VISIBLE_DEVICES")
@@ -69,7 +70,7 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
         if name in FLAG_VARIABLES or name.startswith(("JAX_", "MALLOC_"))
     }
     return {
-        "command": sys.argv,
+        "command": list(map(as_text, sys.argv)),
         "versions": {name: _version(name) for name in packages}
         | {"python": sys.version.split()[0]},
         "platform": platform.platform(),

@@ -47,17 +47,19 @@ def folder_name(text: str) -> str:
     the folder's ends in digits that stand for the whole name.
 
     >>> folder_name("cifar10 +epochs=5"), folder_name("../x"), folder_name("nul")
-    ('cifar10 +epochs=5', 'x-d6b96a', 'nul-99e624')
+    ('cifar10 +epochs=5', 'x-d6b96a', 'experiment-nul-99e624')
     """
     whole = _composed(text)
     found = _safe(words_of(whole, "_.=+- ") if not _fits(whole) else whole, MOST_CHARACTERS)
-    if found == whole and not RESERVED.fullmatch(whole):
+    if found and found == whole and not RESERVED.fullmatch(whole):
         return found
     digits = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:6]
     stem = found[: MOST_CHARACTERS - 7].rstrip(" .-")
     while len(os.fsencode(stem)) > MOST_BYTES - 7:
         stem = stem[:-1]
-    return f"{stem}-{digits}" if stem else f"experiment-{digits}"
+    if not stem or RESERVED.fullmatch(stem):
+        stem = f"experiment-{stem}".rstrip("-")
+    return f"{stem}-{digits}"
 
 
 def hash_in(name: str) -> str | None:
@@ -81,13 +83,21 @@ def as_text(path: "str | os.PathLike[str]") -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
+def without_marks(text: str) -> str:
+    """Drop what belongs to the letter before it, as vowels do in the scripts of India."""
+    return "".join(c for c in _composed(text) if not _is_mark(c))
+
+
 def _fits(text: str) -> bool:
     return all(_is_letter(c) or c in "_.=+- " for c in text)
 
 
 def _is_letter(character: str) -> bool:
-    # A mark belongs to the letter before it, as vowels do in the scripts of India.
-    return character.isalnum() or unicodedata.category(character)[0] == "M"
+    return character.isalnum() or _is_mark(character)
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character)[0] == "M"
 
 
 def _composed(text: str) -> str:
