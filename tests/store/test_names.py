@@ -14,9 +14,10 @@ from tests.shared.simulated import write, write_run
 
 CHOSEN = [
     "batch_norm", "Batch_Norm", "a b", "a/b", "a\\b", "a:b", "a|b", "../a", "..", ".", "", " ",
-    "-rf", "--help", ".hidden", "~", "con", "CON", "nul.txt", "com1", "aux.", "x.", "x ", "x", "x" * 500,
-    "x" * 501, "実験", "実験" * 200, "実験" * 201, "безнорм", "नमस्ते", "é", "😀",
-    "a\nb", "a\x00b", "a\u202eb", "*", "?", "a?b", "'", '"', "$HOME", "%PATH%", "\udce9", "caf\udce9",
+    "-rf", "--help", ".hidden", "~", "con", "CON", "nul.txt", "com1", "aux.", "x.", "x ", "x",
+    "x" * 500, "x" * 501, "実験", "実験" * 200, "実験" * 201, "безнорм", "नमस्ते", "é", "😀",
+    "a\nb", "a\x00b", "a\u202eb", "*", "?", "a?b", "'", '"', "$HOME", "%PATH%",
+    "\udce9", "caf\udce9",
 ]  # fmt: skip
 WINDOWS = set('<>:"/\\|?*') | {chr(i) for i in range(32)}
 
