@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from normlab.configs.document import Document
-from normlab.configs.overrides import COMMAND_LINE
+from normlab.configs.document import Document, Mark
 from normlab.data.places import data_root
 
 
@@ -28,15 +27,15 @@ def paths_beside_config(
     """
     hints = typing.get_type_hints(called) if inspect.isclass(called) else {}
     return {
-        key: None if value is None else _absolute(Path(value), document.mark((key,)).source)
+        key: None if value is None else _absolute(Path(value), document.mark((key,)))
         for key, value in fields.items()
         if hints.get(key) in (Path, Path | None)
     }
 
 
-def _absolute(path: Path, source: str) -> str:
+def _absolute(path: Path, mark: Mark) -> str:
     path = path.expanduser()
-    folder = Path() if source.startswith(COMMAND_LINE) else Path(source).parent
+    folder = Path() if mark.line is None else Path(mark.source).parent
     beside, among_data = folder / path, data_root() / path
     # An absolute path stays as it is, whatever it is joined to.
     found = among_data if among_data.exists() and not beside.exists() else beside

@@ -183,6 +183,8 @@ def describe_type(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
+    if origin is dict:
+        return "a mapping"
     if origin in (tuple, list):
         inner = describe_type(arguments[0])
         plural = inner.removeprefix("a ") + "s"

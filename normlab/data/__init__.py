@@ -23,6 +23,7 @@ from normlab.data.dataset import (
 from normlab.data.folder import Folder
 from normlab.data.listing import DatasetStatus, status
 from normlab.data.medmnist import Medmnist
+from normlab.data.npz import Npz
 from normlab.data.pooling import mean_pool
 from normlab.data.shapes import Shapes
 from normlab.data.spoken_digits import SpokenDigits
@@ -49,6 +50,7 @@ __all__ = [
     "Glare",
     "LowContrast",
     "Medmnist",
+    "Npz",
     "Outline",
     "Shapes",
     "Split",

@@ -15,10 +15,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from normlab.catalogue import DATA
+from normlab.data.arrays import parts_of
 from normlab.data.mapped import subset
 from normlab.data.places import data_root as data_root
 from normlab.errors import UserError, require_channels_last, require_field, require_whole
@@ -133,6 +136,67 @@ class Dataset:
                     f"{where}: training images are {shape} but {word} images "
                     f"{split.images.shape[1:]}; all must have one (H, W, C)"
                 )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: Any,
+        y: Any,
+        *,
+        test: tuple[Any, Any] | None = None,
+        validation: tuple[Any, Any] | None = None,
+        classes: Sequence[str] | None = None,
+        test_share: float = 0.2,
+        seed: int = 0,
+        name: str = "arrays",
+    ) -> "Dataset":
+        """Make a dataset of your own arrays.
+
+        Args:
+            x: images `(N, H, W, C)`, `(N, C, H, W)` or `(N, H, W)`; uint8, or numbers 0..255, or
+                floats 0..1 (`normlab.data.pixels` has the whole rule).
+            y: labels `(N,)`, `(N, 1)` or one-hot `(N, classes)`: whole numbers of any dtype,
+                booleans or strings (`normlab.data.labels`).
+            test: images and labels of the test split; by default it is drawn from `x` and `y`.
+            validation: images and labels of a validation split.
+            classes: the names of the classes; by default those of the labels.
+            test_share: the share of each class that is drawn for testing.
+            seed: chooses which examples these are.
+            name: the name shown in reports.
+
+        Raises:
+            UserError: what the arrays mean is not certain, or not supported; the message asks.
+
+        >>> x, y = np.zeros((10, 8, 8)), ["cat", "dog"] * 5
+        >>> data = Dataset.from_arrays(x, y)
+        >>> data.train.images.shape, len(data.test.labels), data.classes
+        ((8, 8, 8, 1), 2, ('cat', 'dog'))
+        """
+        pairs = {"train": (x, y), "validation": validation, "test": test}
+        for part, pair in pairs.items():
+            if pair is not None and (not isinstance(pair, tuple | list) or len(pair) != 2):
+                raise UserError(f"{part} must be (images, labels), got {type(pair).__name__}")
+        given = {part: (pair[0], pair[1]) for part, pair in pairs.items() if pair is not None}
+        names = None if classes is None else tuple(classes)
+        parts, found, done = parts_of(
+            f"dataset '{name}'", given, classes=names, test_share=test_share, seed=seed
+        )
+        splits = {part: Split(*pair) for part, pair in parts.items()}
+        own, source = splits.get("validation"), ", ".join(["arrays", *done])
+        return cls(name, splits["train"], splits["test"], found, own, source=source)
+
+    @classmethod
+    def from_folder(cls, path: str | Path, **settings: Any) -> "Dataset":
+        """Read a folder of your own pictures, with one folder for each class.
+
+        Args:
+            path: the folder.
+            settings: as of `normlab.data.Folder`: `size`, `channels`, `seed`, `skip_broken`, ...
+
+        Raises:
+            UserError: the pictures cannot be read; the message names all that are broken.
+        """
+        return DATA.load("folder")(Path(path), **settings).load()
 
     def validated(self, validation: "int | Literal['own'] | None") -> "Dataset":
         """Return the set with a validation split: its own, a number held out, or none."""

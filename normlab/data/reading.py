@@ -9,11 +9,15 @@ from typing import IO, Any
 
 import numpy as np
 
+from normlab.data.mapped import MOST_IN_MEMORY, on_disk
 from normlab.errors import UserError, in_one_line
 
 MOST = 1100
 """Greatest ratio that deflate can compress by (1032 in zlib's manual, rounded up). A greater one
 means that the claimed size is false."""
+
+PIECE = 1 << 24
+"""Bytes that are read at a time from an array that is too large for the memory."""
 
 
 @contextmanager
@@ -47,6 +51,8 @@ def require_possible(claimed: int, path: Path) -> None:
 def read_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Read the named arrays of an `.npz` file, if they exist, and compare their checksums.
 
+    Arrays larger than `mapped.MOST_IN_MEMORY` are unpacked to a disk and mapped from there.
+
     Raises:
         Exception: the file is damaged; the exception may be of any class.
     """
@@ -55,17 +61,19 @@ def read_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
         return {name: _array(file, path, name) for name in names if f"{name}.npy" in members}
 
 
-def npz_lengths(path: Path, names: Iterable[str]) -> list[int]:
-    """Read the lengths of the named arrays of an `.npz` file from their headers alone.
+def npz_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Read the shape and dtype of every array of an `.npz` file, without the arrays.
 
     Raises:
-        Exception: the file is damaged or lacks one; the exception may be of any class.
+        Exception: the file is damaged; the exception may be of any class.
     """
     with zipfile.ZipFile(path) as file:
-        found = []
-        for name in names:
-            with file.open(f"{name}.npy") as stream:
-                found.append(_header(stream)[0][0])
+        found = {}
+        for member in file.namelist():
+            if member.endswith(".npy"):
+                with file.open(member) as stream:
+                    shape, _, dtype = _header(stream)
+                    found[member.removesuffix(".npy")] = shape, dtype
         return found
 
 
@@ -77,6 +85,9 @@ def _array(file: zipfile.ZipFile, path: Path, name: str) -> np.ndarray:
         size = math.prod(shape) * dtype.itemsize
         if dtype.hasobject or size != info.file_size - stream.tell():
             raise ValueError(f"{name} claims {dtype} of shape {shape} in {info.file_size:,} bytes")
+        if size > MOST_IN_MEMORY and not fortran:
+            pieces = iter(lambda: stream.read(PIECE), b"")
+            return on_disk(pieces, shape, dtype)
         contents = bytearray(stream.read())  # up to the end, where the checksum is compared
     return np.frombuffer(contents, dtype).reshape(shape, order="F" if fortran else "C")
 
