@@ -3,50 +3,56 @@
 import json
 import math
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from normlab.adapters.torch_files import read_torch, unwrapped
 from normlab.errors import UserError, in_one_line
 
-TORCHS = (".pt", ".pth", ".bin", ".ckpt", ".tar")
+TORCHS = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".th")
 """How the names of files end that `torch.save` wrote; Lightning's, and older checkpoints, too."""
-
-WITHIN = ("state_dict", "model_state_dict", "model")
-"""Under which of its keys a checkpoint has the state dict."""
 
 ORDER = "order"
 """Where the metadata of a safetensors file have the order of its arrays, if we wrote it."""
 
 
-def load_state_dict(path: str | Path) -> dict[str, Any]:
+def load_state_dict(path: str | Path, *, key: str | None = None) -> dict[str, Any]:
     """A state dict from a file: `.safetensors`, or torch's own.
 
-    Torch's own end in `.pt`, `.pth`, `.bin`, `.ckpt` or `.tar`; of a checkpoint the part under
-    `state_dict`, `model_state_dict` or `model` is taken. A safetensors file does not keep the order
-    of its arrays, but one that `save_state_dict` wrote does. Others come in the natural order of
-    their names (`layer1.2` before `layer1.10`), which `carry` does not take for one of calls.
+    Torch's own end in `.pt`, `.pth`, `.bin`, `.ckpt`, `.tar` or `.th`. Of a checkpoint the part
+    under `state_dict`, `model_state_dict`, `model`, `module`, `net`, `network` or `weights` is
+    taken, or else the only part that is a state dict. Of a whole pickled model the arrays are
+    taken. Nothing that a file names is run: arguments, optimisers and other objects stay unread.
+    Names come without the `module.` of DataParallel and the `_orig_mod.` of torch.compile.
+
+    A safetensors file does not keep the order of its arrays, but one that `save_state_dict` wrote
+    does. Others come in the natural order of their names (`layer1.2` before `layer1.10`), which
+    `carry` does not take for one of calls.
+
+    Args:
+        path: of the file.
+        key: under which a checkpoint of torch has the state dict, such as `state_dict_ema`.
 
     Raises:
         UserError: the file's kind is unknown, it is not there, it is damaged or is no state dict,
-            or a library is not installed.
+            it has several, or a library is not installed.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
     if path.suffix != ".safetensors" and path.suffix not in TORCHS:
         raise UserError(f"{path}: a file's name ends in .safetensors, {', '.join(TORCHS)}")
-    found = _of_safetensors(path) if path.suffix == ".safetensors" else _of_torch(path)
+    found = _of_safetensors(path) if _is_safetensors(path) else _of_torch(path, key)
     size = path.stat().st_size
     for name, values in found.items():
         if not isinstance(name, str) or not hasattr(values, "shape"):
             raise UserError(
                 f"{path}: a state dict has names and tensors; this one has {name!r}: "
                 f"{type(values).__name__}. If it is a checkpoint with the state dict under another "
-                f"key, save that part by itself: torch.save(checkpoint[key], path)"
+                "key, give that: load_state_dict(path, key=...)"
             )
         if math.prod(values.shape) > size:  # an expanded tensor takes memory when it is converted
             raise UserError(
@@ -98,6 +104,12 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 AGAIN = "The file is damaged or cut short: fetch or write it again"
 
 
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file is one by its name, or by its start: the length of a header of JSON."""
+    with path.open("rb") as file:
+        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+
+
 def _of_safetensors(path: Path) -> dict[str, Any]:
     library = _safetensors()
     try:
@@ -106,40 +118,18 @@ def _of_safetensors(path: Path) -> dict[str, Any]:
             order = json.loads((file.metadata() or {}).get(ORDER, "null"))
             if isinstance(order, list) and sorted(map(str, order)) == sorted(names):
                 names = order
-            return {name: file.get_tensor(name) for name in names}
+            return unwrapped({name: file.get_tensor(name) for name in names})
     except Exception as error:  # its own class, and whatever numpy says of a dtype
         raise _unreadable(path, error, "safetensors file") from error
 
 
-def _of_torch(path: Path) -> dict[Any, Any]:
+def _of_torch(path: Path, key: str | None) -> dict[Any, Any]:
     try:
-        import torch  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise UserError(
-            f"{path}: torch's own files are read by torch, which is not installed; install it, or "
-            "have the file written as .safetensors"
-        ) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # none is of what is read, and a strict filter raises
-            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        return read_torch(path, key)
+    except UserError:
+        raise
     except Exception as error:  # its unpickler meets a damaged file with any class
-        if unsafe := re.search(r"GLOBAL ([\w.]+) was not an allowed", str(error)):
-            raise UserError(
-                f"{path}: beside tensors it has objects of {unsafe[1]}, which are not loaded, as a "
-                "file can run any program that way. If you trust where it comes from: "
-                "torch.save(torch.load(path, weights_only=False)['state_dict'], other_path)"
-            ) from error
         raise _unreadable(path, error, "file of torch") from error
-    if not isinstance(loaded, Mapping):
-        raise UserError(
-            f"{path}: a state dict has names and tensors, and this file a {type(loaded).__name__}; "
-            "save the state dict by itself: torch.save(model.state_dict(), path)"
-        )
-    for key in WITHIN:
-        if isinstance(loaded.get(key), Mapping):
-            return dict(loaded[key])
-    return dict(loaded)
 
 
 def _unreadable(path: Path, error: Exception, kind: str) -> UserError:
