@@ -29,6 +29,8 @@ def baselines(arms: Mapping[str, Axes], wanted: str | None) -> tuple[str, dict[s
     ...         "b, x": {"model": "b", "norm": "x"}, "b, y": {"model": "b", "norm": "y"}}
     >>> baselines(arms, None)[1]
     {'a, x': 'a, x', 'a, y': 'a, x', 'b, x': 'b, x', 'b, y': 'b, x'}
+    >>> baselines({"lr=1": {"lr": 1}, "lr=2": {"lr": 2}}, None)
+    ('lr=1', {'lr=1': 'lr=1', 'lr=2': 'lr=1'})
     >>> baselines(arms, "a, x") == ("a, x", dict.fromkeys(arms, "a, x"))
     True
     """
@@ -37,7 +39,8 @@ def baselines(arms: Mapping[str, Axes], wanted: str | None) -> tuple[str, dict[s
         choices = [axis for axis in CHOICES if axis in arms[first]]
         chosen = {axis: arms[first][axis] for axis in choices}
         found = _within_settings(arms, chosen)
-        if len(set(found.values())) < 2 or len(found) < len(arms):
+        lone = all(name == base for name, base in found.items())
+        if lone or len(set(found.values())) < 2 or len(found) < len(arms):
             return first, dict.fromkeys(arms, first)
         return ", ".join(map(str, chosen.values())), found
     if wanted in arms:

@@ -1,5 +1,8 @@
 """Compares the arms of an experiment, each with one baseline."""
 
+import functools
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +24,7 @@ from normlab.evidence.intervals import (
     interquartile_mean,
     interquartile_mean_interval,
 )
+from normlab.evidence.remarks import read_remarks
 from normlab.evidence.samples import Sample, sample
 from normlab.evidence.verdicts import Verdict, judge
 from normlab.measures.measures import PRICES, Measure
@@ -123,6 +127,9 @@ class Comparison:
         """What may make the comparison say less than it seems to."""
         known = caveats.warnings(self.records, self.measure.name, self.measure.metrics)
         known += caveats.left_out(self.runs.former)
+        for part in self.runs.parts:
+            beware = read_remarks(part.path).beware
+            known += [f"{part.about['name']}: {beware}"] if beware else []
         return known + warnings(self.measure, [arm.sample for arm in self.arms])
 
     @property
@@ -152,12 +159,15 @@ class Comparison:
 
 
 def compare(
-    runs: Runs, *, baseline: str | None = None, measure: str = "final(test_accuracy)"
+    runs: Runs | Sequence[Runs],
+    *,
+    baseline: str | None = None,
+    measure: str = "final(test_accuracy)",
 ) -> Comparison:
     """Compare the arms of an experiment with one of them, or with one in each setting.
 
     Args:
-        runs: from `normlab.load` or `normlab.run`.
+        runs: from `normlab.load` or `normlab.run`; a list of experiments is compared as their sum.
         baseline: an arm's name, or a value of an axis; if it is left out, the first arm, or
             the first arm's normaliser in each setting of the sweep.
         measure: what to compare, such as `steps_to(test_accuracy, 0.6)`.
@@ -165,8 +175,7 @@ def compare(
     Raises:
         UserError: there is no such arm or measure, or the runs cannot have it.
     """
-    if not isinstance(runs, Runs):
-        raise UserError(f"an experiment's runs are needed, as from normlab.load; found {runs!r}")
+    runs = _sum(runs)
     if not len(runs):
         raise UserError(f"{runs.path} has no runs to compare yet: its arms are being tuned")
     parsed = Measure.parse(measure)
@@ -203,6 +212,15 @@ def compare(
             )
         )  # fmt: skip
     return Comparison(runs, parsed, words, arms, records)
+
+
+def _sum(runs: Any) -> Runs:
+    several = list(runs) if isinstance(runs, list | tuple) else [runs]
+    wrong = [one for one in several if not isinstance(one, Runs)]
+    if wrong or not several:
+        found = wrong[0] if wrong else runs
+        raise UserError(f"an experiment's runs are needed, as from normlab.load; found {found!r}")
+    return functools.reduce(operator.add, several)
 
 
 def _arms(records: list[Record], measure: Measure) -> dict[str, list[Record]]:

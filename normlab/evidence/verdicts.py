@@ -81,6 +81,8 @@ def judge(runs: Runs, records: list[Record] | None = None) -> list[Verdict]:
         runs: an experiment, from disk.
         records: its runs' records, where they have been read already.
     """
+    if runs.parts:  # a claim is of its own experiment
+        return [verdict for part in runs.parts for verdict in judge(part)]
     records = records or runs.records()
     file = _file(runs, EXPERIMENT)
     present = [read_claim(claim, file) for claim in runs.about.get("claims", [])]

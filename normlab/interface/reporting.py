@@ -1,6 +1,7 @@
 """From a folder to a report, for the command line."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -35,15 +36,19 @@ def draw(
     return file
 
 
-def render(path: Path, baseline: str | None, measure: str, form: str, wide: bool = False) -> str:
+def render(
+    path: Path | Sequence[Path], baseline: str | None, measure: str, form: str, wide: bool = False
+) -> str:
     """The report of an experiment, as text of one form: html, md, json, csv or text.
 
-    With `wide` the text has every column. Its lines are as wide as the terminal.
+    Several experiments have one report. With `wide` the text has every column. Its lines are as
+    wide as the terminal.
     """
-    comparison = compare(load_runs(path), baseline=baseline, measure=measure)
+    paths = [path] if isinstance(path, Path) else path
+    comparison = compare(list(map(load_runs, paths)), baseline=baseline, measure=measure)
     if form == "text":
         return to_text(comparison, places(Console()), wide) + "\n"
-    words = ["normlab", "report", str(path)]
+    words = ["normlab", "report", *map(str, paths)]
     if baseline is not None:
         words += ["--baseline", baseline]
     if measure != "final(test_accuracy)":

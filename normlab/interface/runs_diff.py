@@ -7,7 +7,11 @@ from typing import Any
 
 from normlab.configs.document import flow
 from normlab.errors import UserError
+from normlab.evidence.contrasts import contrast
+from normlab.evidence.samples import sample
 from normlab.interface.runs_show import number
+from normlab.measures.measures import METRICS, Measure
+from normlab.reports.english import interval
 from normlab.reports.text_columns import columns
 from normlab.store.loading import load
 from normlab.store.record import Record
@@ -146,7 +150,42 @@ def _diff_experiments(a: Runs, b: Runs) -> list[str]:
             lines += ["", f"{arm}: no run of it has been begun in {' and '.join(where)}"]
         else:
             lines += _section(f"{arm}: config", _differing(ours, theirs, show=flow))
-    return lines
+    return [*lines, *_metrics(a, b)]
+
+
+def _metrics(a: Runs, b: Runs) -> list[str]:
+    """Compare the metrics at the end of the runs of each arm, and the arms that one lacks too."""
+    ours, theirs = ({arm: list(own) for arm, own in _by_arm(runs)} for runs in (a, b))
+    lines: list[str] = []
+    for metric in _shared_metrics([*ours.values(), *theirs.values()]):
+        measure = Measure("final", (metric,))
+        rows = [["arm", "n", "A", "n", "B", "B - A", "its 95% interval"]]
+        for arm in dict.fromkeys([*ours, *theirs]):
+            one, other = (sample(arm, own.get(arm, []), measure) for own in (ours, theirs))
+            row = [arm]
+            for values in (one, other):
+                row += [str(len(values)), number(float(values.values.mean())) if values else ""]
+            if one and other:
+                found = contrast(other, one)
+                known = found.interval if math.isfinite(found.interval.low) else None
+                row += [number(found.estimate), interval(known, digits=6)]
+            rows.append([*row, *[""] * (len(rows[0]) - len(row))])
+        lines += ["", f"{measure}, mean over n runs:", *columns(rows, indent="  ")]
+    return lines or ["", "metrics: no run is finished in both"]
+
+
+def _by_arm(runs: Runs) -> Iterable[tuple[str, list[Record]]]:
+    found: dict[str, list[Record]] = {}
+    for record in runs.records():
+        found.setdefault(record.arm, []).append(record)
+    return found.items()
+
+
+def _shared_metrics(arms: Iterable[list[Record]]) -> list[str]:
+    """List the losses and accuracies that runs have, in the order of their rows."""
+    last = [r.metrics[-1] for own in arms for r in own if r.finished and r.metrics]
+    names = dict.fromkeys(name for row in last for name in row)
+    return [name for name in names if name in METRICS]
 
 
 def _seeds(runs: Runs) -> dict[str, list[int]]:

@@ -1,6 +1,6 @@
 """A comparison that shows itself as text, as HTML in a notebook, as a table and as figures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -63,12 +63,15 @@ class ShownComparison(comparison.Comparison):
 
 
 def compare(
-    runs: Runs, *, baseline: str | None = None, measure: str = "final(test_accuracy)"
+    runs: Runs | Sequence[Runs],
+    *,
+    baseline: str | None = None,
+    measure: str = "final(test_accuracy)",
 ) -> ShownComparison:
     """Compare the arms of an experiment with one of them, or with one in each setting.
 
     Args:
-        runs: from `normlab.load` or `normlab.run`.
+        runs: from `normlab.load` or `normlab.run`; a list of experiments is compared as their sum.
         baseline: an arm's name, or a value of an axis; if it is left out, the first arm, or
             the first arm's normaliser in each setting of the sweep.
         measure: what to compare, such as `steps_to(test_accuracy, 0.6)`.

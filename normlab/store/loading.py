@@ -24,11 +24,11 @@ def load(path: str | Path) -> Run | Runs:
     if (folder / layout.EXPERIMENT).is_file():
         about = _read_list(folder)
         finder = RunFinder(folder)
-        lists = (
+        runs, trials, former = (
             [Run(finder.place(one["run"]), one["arm"], one["seed"], one["axes"]) for one in listed]
             for listed in (about.pop(key, []) for key in ("runs", "trials", "former"))
         )
-        return Runs(folder, about, *lists)
+        return Runs(folder, about, runs, trials, former)
     if (folder / layout.PUBLISHED).is_file():
         return read_published(folder)
     near = sorted(str(file.parent) for file in folder.glob(f"*/{layout.EXPERIMENT}"))

@@ -11,6 +11,7 @@ from typing import Any
 import filelock
 
 from normlab.store import formats, frames, layout
+from normlab.store.combining import side_by_side
 from normlab.store.files import DamagedError, read_json
 from normlab.store.record import Record
 from normlab.store.run import Run
@@ -28,6 +29,7 @@ class Runs:
             results have no folders of runs; there they are records, which are read alike.
         trials: those that the arms were tuned by.
         former: runs that the experiment had before its config changed; their folders may be gone.
+        parts: the experiments that were added up to these runs; empty for a single one.
     """
 
     path: Path
@@ -35,6 +37,7 @@ class Runs:
     runs: Sequence[Run | Record]
     trials: Sequence[Run | Record] = field(default_factory=list)
     former: Sequence[Run | Record] = field(default_factory=list)
+    parts: "Sequence[Runs]" = ()
 
     def records(self) -> list[Record]:
         """Read what the runs came to; a damaged run has a record that says so.
@@ -57,6 +60,8 @@ class Runs:
     @property
     def command(self) -> str:
         """The command that made the experiment what it is."""
+        if self.parts:
+            return "; ".join(part.command for part in self.parts)
         about = self.about
         return shlex.join(["normlab", "run", about.get("config", "?"), *about.get("overrides", [])])
 
@@ -85,6 +90,37 @@ class Runs:
 
     def _repr_html_(self) -> str:
         return frames.to_html(self.path, self.about, self.records())
+
+    def __add__(self, other: "Runs") -> "Runs":
+        """Put the runs of two experiments side by side, to be compared as those of one.
+
+        An arm that both configure alike is one arm. If different arms have one name, every arm is
+        named with its experiment. Claims are judged by the runs of their own experiment.
+        """
+        if not isinstance(other, Runs):
+            return NotImplemented
+        parts = [part for runs in (self, other) for part in runs.parts or [runs]]
+        folders = {part.path.resolve(): part for part in parts}
+        parts = list(folders.values())  # an experiment beside itself is itself
+        if len(parts) == 1:
+            return self
+        names = [part.about["name"] for part in parts]
+        if len(set(names)) < len(names):
+            names = [str(part.path) for part in parts]
+        together = " + ".join(names)
+        questions = list(dict.fromkeys(filter(None, (p.about.get("question") for p in parts))))
+        targets = [part.about.get("target") for part in parts]
+        about = {
+            "name": together,
+            "question": " ".join(questions) or None,
+            "target": targets[0] if all(target == targets[0] for target in targets) else None,
+            "config": " + ".join(part.about.get("config", "?") for part in parts),
+            "claims": [],
+            "ever_claimed": [],
+        }
+        runs = side_by_side({n: part.runs for n, part in zip(names, parts, strict=True)})
+        former = [run for part in parts for run in part.former]
+        return Runs(parts[0].path.parent / together, about, runs, [], former, parts)
 
     def __iter__(self) -> Iterator[Run | Record]:
         return iter(self.runs)

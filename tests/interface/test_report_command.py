@@ -11,6 +11,8 @@ from fcntl import ioctl
 
 import pytest
 
+from normlab.interface.commands.report import command
+from normlab.interface.reporting import render
 from normlab.measures.claims import Claim
 from tests.shared.command_line import normlab
 from tests.shared.simulated import simulate
@@ -70,3 +72,15 @@ def test_a_terminal_gets_lines_of_its_width_with_whole_words_and_numbers(tmp_pat
     assert all(len(line.split()) > 10 for line in piped.splitlines() if line.startswith("arm7 "))
     refused = normlab("report", "e", "--wide", "--format", "csv", cwd=tmp_path)
     assert refused.returncode == 2 and "--format text" in refused.stderr
+
+
+def test_several_experiments_have_one_report(tmp_path, capsys):
+    first = simulate(tmp_path / "first", {"a": [0.5, 0.52]}).path
+    other = simulate(tmp_path / "other", {"c": [0.7, 0.71]}).path
+    for form in ("md", "html", "json", "csv", "text"):
+        assert "c" in render([first, other], None, "final(test_accuracy)", form)
+    text = render([first, other], None, "final(test_accuracy)", "md")
+    assert f"`normlab report {first} {other} --format md`" in text
+    command([first, other])
+    assert (first / "report-other.html").exists() and not (first / "report.html").exists()
+    assert str(first / "report-other.html") in capsys.readouterr().out

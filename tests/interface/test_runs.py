@@ -195,6 +195,18 @@ def test_diff_of_two_experiments_names_arms_seeds_and_keys(runs, tmp_path):
     assert "b: no run of it has been begun in B" in text and "train.seed" not in text
 
 
+def test_diff_of_two_experiments_compares_their_metrics(tmp_path):
+    first = simulated.simulate(tmp_path / "first", {"a": [0.5, 0.52], "b": [0.6, 0.63]})
+    other = simulated.simulate(tmp_path / "other", {"b": [0.7, 0.74], "c": [0.7]})
+    text = diff(first.path, other.path)
+    rows = [line.split() for line in text.partition("final(test_accuracy)")[2].splitlines()]
+    assert ["a", "2", "0.51", "0"] in rows and ["c", "0", "1", "0.7"] in rows
+    row = next(row for row in rows if row[:1] == ["b"])
+    assert row[:6] == ["b", "2", "0.615", "2", "0.72", "0.105"]
+    assert float(row[6]) < 0.105 < float(row[8])
+    assert "final(test_loss)" in text and "train_seconds" not in text
+
+
 def test_a_run_and_an_experiment_are_not_compared(runs):
     with pytest.raises(UserError, match="two of a kind"):
         diff(runs.runs[0].path, runs.path)

@@ -10,10 +10,10 @@ from normlab.errors import UserError
 from normlab.interface.commands import (
     USUAL_MEASURE,
     Baseline,
-    ExperimentFolder,
     MeasureText,
     Panel,
 )
+from normlab.store.names import slug
 
 PANEL = Panel.READ
 
@@ -29,7 +29,15 @@ class Form(StrEnum):
 
 
 def command(
-    path: ExperimentFolder,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="The folder of an experiment, such as runs/quickstart; of several, to compare "
+            "them in one report.",
+            metavar="FOLDER...",
+            show_default=False,
+        ),
+    ],
     baseline: Baseline = None,
     measure: MeasureText = USUAL_MEASURE,
     form: Annotated[
@@ -55,8 +63,8 @@ def command(
         form = Form.text if wide else Form.html
     if wide and form is not Form.text:
         raise UserError(f"--wide is for --format text alone; {form} has every column")
-    text = render(path, baseline, measure, form.value, wide)
-    file = out or (path / "report.html" if form is Form.html else None)
+    text = render(paths, baseline, measure, form.value, wide)
+    file = out or (_page(paths) if form is Form.html else None)
     if file is None:
         print(text, end="")
         return
@@ -65,3 +73,10 @@ def command(
     except OSError as error:
         raise UserError(f"{file}: cannot be written ({error}); choose another --out") from None
     print(file)
+
+
+def _page(paths: list[Path]) -> Path:
+    """Where a page goes: into the first folder, where that of several has a name of its own."""
+    first, *others = paths
+    with_others = "".join(f"+{path.resolve().name}" for path in others)
+    return first / f"{slug(f'report{with_others}')}.html"
