@@ -24,6 +24,7 @@ from normlab.data.folder import Folder
 from normlab.data.listing import DatasetStatus, status
 from normlab.data.medmnist import Medmnist
 from normlab.data.npz import Npz
+from normlab.data.parquet import Parquet
 from normlab.data.pooling import mean_pool
 from normlab.data.shapes import Shapes
 from normlab.data.spoken_digits import SpokenDigits
@@ -52,6 +53,7 @@ __all__ = [
     "Medmnist",
     "Npz",
     "Outline",
+    "Parquet",
     "Shapes",
     "Split",
     "SpokenDigits",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from normlab.errors import UserError
+from normlab.errors import FieldError, UserError
 
 MOST_SHOWN = 5
 
@@ -165,3 +165,42 @@ def _from_rows(where: str, rows: np.ndarray) -> np.ndarray:
         f"{where} labels of shape {rows.shape} must be one-hot rows of 0 and 1, found "
         f"{rows.ravel()[0]!r} and the like; for probabilities or scores give labels.argmax(axis=1)"
     )
+
+
+def choose_classes(
+    where: str, labels: np.ndarray, found: tuple[str, ...], chosen: tuple[str, ...] | None
+) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
+    """Keep the classes that are chosen, or all that have examples.
+
+    Args:
+        where: what a message begins with.
+        labels: `(N,)` indices into `found`.
+        found: the names of the classes.
+        chosen: the names to keep, in this order; or other names of the labels 0, 1, ...; or None.
+
+    Returns:
+        Indices into the kept names, -1 for examples of other classes; the names; and remarks.
+
+    Raises:
+        UserError: a chosen class is not there.
+
+    >>> choose_classes("y", np.array([0, 1, 2]), ("a", "b", "c"), ("c", "a"))[:2]
+    (array([ 1, -1,  0], dtype=int32), ('c', 'a'))
+    """
+    present = set(np.unique(labels).tolist())
+    if chosen is None:
+        kept = tuple(name for label, name in enumerate(found) if label in present)
+        empty = [name for name in found if name not in kept]
+        more = f" and {len(empty) - 3:,} more" if len(empty) > 3 else ""
+        remarks = [f"classes without examples: {', '.join(empty[:3])}{more}"] if empty else []
+    elif set(chosen) <= set(found):
+        kept, remarks = chosen, []
+    elif len(chosen) == len(found) and found == tuple(map(str, range(len(found)))):
+        return labels.astype(np.int32), chosen, []
+    else:
+        unknown = ", ".join(name for name in chosen if name not in found)
+        raise FieldError(
+            "classes", f"{where}: there is no class {unknown}; found {', '.join(found)}"
+        )
+    numbers = np.array([kept.index(name) if name in kept else -1 for name in found], np.int32)
+    return numbers[labels], kept, remarks

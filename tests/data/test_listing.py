@@ -11,11 +11,20 @@ def test_an_empty_folder_has_only_what_needs_no_files(tmp_path):
     assert (
         list(found)
         == list(DATA.entries())
-        == ["cifar10", "cifar100", "folder", "medmnist", "npz", "shapes", "spoken_digits"]
+        == [
+            "cifar10",
+            "cifar100",
+            "folder",
+            "medmnist",
+            "npz",
+            "parquet",
+            "shapes",
+            "spoken_digits",
+        ]
     )
     assert [name for name, entry in found.items() if entry.present] == ["shapes"]
     assert all(entry.path is None and entry.size_bytes == 0 for entry in found.values())
-    assert [name for name, entry in found.items() if entry.yours] == ["folder", "npz"]
+    assert [name for name, entry in found.items() if entry.yours] == ["folder", "npz", "parquet"]
     assert found["cifar100"].how_to_get == "normlab data fetch cifar100"
 
 
