@@ -13,9 +13,9 @@ import numpy as np
 from normlab.data.dataset import dataset
 from normlab.data.digests import digest_of
 from normlab.data.file_facts import facts_of
-from normlab.data.own_pictures import Listing, OwnPictures
+from normlab.data.own_pictures import Listing, OwnPictures, header_of, look
 from normlab.data.parts import TEST, TRAIN, part_called
-from normlab.data.pictures import SUFFIXES, Header, UnreadableError, read_header, so_many
+from normlab.data.pictures import SUFFIXES, so_many
 from normlab.errors import UserError
 
 CLUTTER = frozenset(["thumbs.db", "desktop.ini", "__macosx"])
@@ -102,7 +102,7 @@ class Folder(OwnPictures):
             order = wanted
         if len(order) == 1:
             raise UserError(_one_class(path, order[0]))
-        facts = facts_of({name: found[name][2] for name in names}, _look, "picture 1")
+        facts = facts_of({name: found[name][2] for name in names}, look, "picture 1")
         labels = [order.index(found[name][1]) for name in names]
         parts = [found[name][0] for name in names] if places[0][0] else None
         rows = [(name, facts[name].digest, found[name][1]) for name in names]
@@ -112,7 +112,7 @@ class Folder(OwnPictures):
             parts=parts,
             classes=order,
             contents=digest_of(rows, order),
-            headers=[_header(facts[name].seen) for name in names],
+            headers=[header_of(facts[name].seen) for name in names],
             pictures=lambda: (partial(Path, found[name][2]) for name in names),
             remarks=_remarks(rows, parts, ignored),
         )
@@ -177,17 +177,6 @@ def _name(file: Path, top: Path) -> str:
 def _normal(name: str) -> str:
     """Return a name as every system writes it: macOS takes letters and their accents apart."""
     return unicodedata.normalize("NFC", name)
-
-
-def _look(file: Path) -> list[int] | str:
-    try:
-        return list(map(int, read_header(file)))
-    except UnreadableError as error:
-        return str(error)
-
-
-def _header(seen: list[int] | str) -> Header | str:
-    return seen if isinstance(seen, str) else Header(seen[0], seen[1], bool(seen[2]))
 
 
 def _remarks(

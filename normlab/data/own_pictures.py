@@ -16,7 +16,7 @@ from normlab.data.dataset import Dataset, Outline, Split
 from normlab.data.own_files import OwnFiles
 from normlab.data.parts import PARTS, TEST, TRAIN, VALIDATION, require_classes, shared_out
 from normlab.data.picture_store import Decoding, Encoded, Stored, decoded, stored
-from normlab.data.pictures import KINDS, Fit, Header, so_many
+from normlab.data.pictures import KINDS, Fit, Header, UnreadableError, read_header, so_many
 from normlab.errors import UserError, require_field
 
 USUAL = 64
@@ -263,3 +263,16 @@ class OwnPictures(OwnFiles):
 @lru_cache(maxsize=64)  # a sweep asks several times for every run
 def _outline(described: OwnPictures) -> Outline:
     return described._outline(None)
+
+
+def look(file: Path) -> list[int] | str:
+    """Read a picture's header, or say why not, in a form that `file_facts` can remember."""
+    try:
+        return list(map(int, read_header(file)))
+    except UnreadableError as error:
+        return str(error)
+
+
+def header_of(seen: list[int] | str) -> Header | str:
+    """Return what `look` saw."""
+    return seen if isinstance(seen, str) else Header(seen[0], seen[1], bool(seen[2]))

@@ -14,6 +14,7 @@ def test_an_empty_folder_has_only_what_needs_no_files(tmp_path):
         == [
             "cifar10",
             "cifar100",
+            "csv",
             "folder",
             "medmnist",
             "npz",
@@ -24,7 +25,12 @@ def test_an_empty_folder_has_only_what_needs_no_files(tmp_path):
     )
     assert [name for name, entry in found.items() if entry.present] == ["shapes"]
     assert all(entry.path is None and entry.size_bytes == 0 for entry in found.values())
-    assert [name for name, entry in found.items() if entry.yours] == ["folder", "npz", "parquet"]
+    assert [name for name, entry in found.items() if entry.yours] == [
+        "csv",
+        "folder",
+        "npz",
+        "parquet",
+    ]
     assert found["cifar100"].how_to_get == "normlab data fetch cifar100"
 
 
