@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from normlab.errors import UserError
-from normlab.interface.runs_disk import (
+from normlab.store.disk import (
     experiments_below,
     in_words,
     is_elsewhere,

@@ -11,13 +11,13 @@ import yaml
 
 from normlab.engine.progress import Observer, Snapshot
 from normlab.errors import UserError
-from normlab.interface.runs_disk import (
+from normlab.reports.text_columns import columns
+from normlab.store.disk import (
     experiments_below,
     in_words,
     orphans,
     usage,
 )
-from normlab.reports.text_columns import columns
 from normlab.store.files import DamagedError
 from normlab.store.flags import unusual
 from normlab.store.layout import CHECKPOINTS, ERROR
