@@ -27,7 +27,7 @@ from normlab.evidence.intervals import (
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.samples import Sample, sample
 from normlab.evidence.verdicts import Verdict, judge
-from normlab.measures.measures import PRICES, Measure
+from normlab.measures.measures import PRICES, USUAL_MEASURE, Measure
 from normlab.measures.value import NoValueError
 from normlab.store.record import Record, axes_of, setting_words
 from normlab.store.runs import Runs
@@ -162,7 +162,7 @@ def compare(
     runs: Runs | Sequence[Runs],
     *,
     baseline: str | None = None,
-    measure: str = "final(test_accuracy)",
+    measure: str = USUAL_MEASURE,
 ) -> Comparison:
     """Compare the arms of an experiment with one of them, or with one in each setting.
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from normlab.errors import UserError
 from normlab.interface.terminal import places
+from normlab.measures.measures import USUAL_MEASURE
 from normlab.reports.markdown import to_text
 from normlab.reports.shown_comparison import compare
 from normlab.store.loading import load_runs
@@ -51,7 +52,7 @@ def render(
     words = ["normlab", "report", *map(str, paths)]
     if baseline is not None:
         words += ["--baseline", baseline]
-    if measure != "final(test_accuracy)":
+    if measure != USUAL_MEASURE:
         words += ["--measure", measure]
     command = shlex.join([*words, *(["--format", form] if form != "html" else [])])
     if form == "html":

@@ -23,6 +23,9 @@ from normlab.measures.value import Value
 from normlab.store.record import Record
 from normlab.training import metrics
 
+USUAL_MEASURE = "final(test_accuracy)"
+"""The measure that is compared where nobody says which."""
+
 ASKED_FOR = tuple(f"{part}_{name}" for part in ("test", "val") for name in metrics.METRICS)
 """Those of `METRICS` that need `train.metrics`."""
 

@@ -7,7 +7,7 @@ from jax import lax
 
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
-from normlab.norms.frozen import FrozenBatchNorm
+from normlab.norms.frozen import as_frozen
 from normlab.ops.affine import per_channel, require_eps, scale_and_shift
 from normlab.ops.masks import fit_mask, zero_masked
 from normlab.ops.moments import (
@@ -114,8 +114,7 @@ class BatchNorm(Running):
         super().__post_init__()
         require_norm_batch(self.norm_batch)
 
-    def frozen(self) -> FrozenBatchNorm:
-        return FrozenBatchNorm(eps=self.eps, use_scale=self.use_scale, use_bias=self.use_bias)
+    frozen = as_frozen
 
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None

@@ -8,7 +8,7 @@ from jax import lax
 from normlab.core import Array, Params, State, normaliser
 from normlab.errors import require_field
 from normlab.norms.batch import normalise_batch, require_norm_batch
-from normlab.norms.frozen import FrozenBatchNorm
+from normlab.norms.frozen import as_frozen
 from normlab.norms.group import require_divisor
 from normlab.ops.affine import per_channel, scale_and_shift
 from normlab.ops.moments import Moments, pool
@@ -63,8 +63,7 @@ class BatchGroupNorm(Running):
         pooled = pool(Moments(*grouped), axis=-1)
         return Moments(*(jnp.repeat(leaf[..., 0], size, axis=-1) for leaf in pooled))
 
-    def frozen(self) -> FrozenBatchNorm:
-        return FrozenBatchNorm(eps=self.eps, use_scale=self.use_scale, use_bias=self.use_bias)
+    frozen = as_frozen
 
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None

@@ -11,6 +11,11 @@ from normlab.ops.moments import statistics_dtype
 from normlab.ops.normalise import less_given
 
 
+def as_frozen(norm: Standardiser) -> "FrozenBatchNorm":
+    """Return the frozen counterpart of a normaliser that is batch normalisation in evaluation."""
+    return FrozenBatchNorm(eps=norm.eps, use_scale=norm.use_scale, use_bias=norm.use_bias)
+
+
 @normaliser(
     paper="arXiv:1512.03385, appendix A (detectors trained on with fixed statistics)",
     affine_in_evaluation=True,

@@ -6,7 +6,6 @@ import math
 import re
 from typing import Any
 
-import jinja2
 import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -30,6 +29,9 @@ from normlab.reports.figures.style import COLOURS, FAINT, INK, SVG
 from normlab.reports.markdown import caption, limits
 from normlab.reports.ranking import headlines, ranked
 from normlab.reports.text_columns import BREAKABLE
+from normlab.store.templating import environment, fill_in
+
+PACKAGE = "normlab.reports"
 
 
 def to_html(comparison: Comparison, command: str) -> str:
@@ -41,7 +43,9 @@ def to_html(comparison: Comparison, command: str) -> str:
     """
     keys, settings = differing(comparison.records)
     others = [arm for arm in ranked(comparison) if arm.difference is not None]
-    return _template("report.html.j2").render(
+    return fill_in(
+        PACKAGE,
+        "report.html.j2",
         about=comparison.runs.about,
         comparison=comparison,
         command=command,
@@ -70,7 +74,9 @@ def to_html(comparison: Comparison, command: str) -> str:
 def to_fragment(comparison: Comparison) -> str:
     """Write the verdicts, the table and the differences, for a notebook."""
     comparable = any(arm.difference is not None for arm in comparison.arms)
-    return _template("fragment.html.j2").render(
+    return fill_in(
+        PACKAGE,
+        "fragment.html.j2",
         verdicts=[(verdict, about_verdict(verdict)) for verdict in comparison.verdicts],
         **_arms(comparison),
         picture=_svg(arms.differences(comparison)) if comparable else None,
@@ -99,21 +105,12 @@ def _foldable(name: str) -> Markup:
     return Markup("<wbr>").join(part for part in BREAKABLE.split(name) if part)
 
 
+environment(PACKAGE).filters["foldable"] = _foldable
+
+
 def _warnings(comparison: Comparison) -> list[str]:
     """List warnings, a person's remark first."""
     return [*filter(None, [read_remarks(comparison.runs.path).beware]), *comparison.warnings]
-
-
-def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("normlab.reports"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["foldable"] = _foldable
-    return environment.get_template(name)
 
 
 def _counts(comparison: Comparison) -> str:

@@ -19,7 +19,7 @@ from normlab.evidence.caveats import changes_of, made_with
 from normlab.evidence.comparison import Comparison
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.verdicts import Verdict, judge
-from normlab.measures.measures import Measure
+from normlab.measures.measures import USUAL_MEASURE, Measure
 from normlab.reports.english import count_runs, interval, number
 from normlab.reports.figures.along_axis import numeric_axes
 from normlab.reports.figures.style import SVG
@@ -40,8 +40,6 @@ from normlab.store.runs import Runs
 from normlab.store.writing import write_atomically
 
 PAGE, FIGURE = "results.md", "figure.svg"
-
-USUAL = "final(test_accuracy)"
 
 
 def publish(
@@ -168,7 +166,7 @@ def claimed(runs: Runs) -> dict[str, int]:
 
 def headline(measures: dict[str, int]) -> str:
     """Choose the measure of most claims: the first of equals, the final accuracy if none."""
-    return max(measures, key=lambda text: measures[text]) if measures else USUAL
+    return max(measures, key=lambda text: measures[text]) if measures else USUAL_MEASURE
 
 
 def _suiting(comparison: Comparison, measures: dict[str, int]) -> str:
@@ -198,7 +196,7 @@ def _of_figure(comparison: ShownComparison, kind: str) -> ShownComparison:
     if comparison.measure.axis is None or kind != "over":
         return comparison
     metrics = comparison.measure.metrics
-    return compare(comparison.runs, measure=f"final({metrics[0]})" if metrics else USUAL)
+    return compare(comparison.runs, measure=f"final({metrics[0]})" if metrics else USUAL_MEASURE)
 
 
 def _measured(published: Runs, measures: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from normlab.errors import UserError, did_you_mean
 from normlab.evidence import comparison
+from normlab.measures.measures import USUAL_MEASURE
 from normlab.reports.export import arm_row
 from normlab.reports.figures.along_axis import over
 from normlab.reports.figures.arms import beside, curves, differences, price, values
@@ -66,7 +67,7 @@ def compare(
     runs: Runs | Sequence[Runs],
     *,
     baseline: str | None = None,
-    measure: str = "final(test_accuracy)",
+    measure: str = USUAL_MEASURE,
 ) -> ShownComparison:
     """Compare the arms of an experiment with one of them, or with one in each setting.
 

@@ -1,12 +1,12 @@
 """Shows runs in a notebook: as HTML, and as pandas frames where pandas is installed."""
 
 from collections.abc import Iterable
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from normlab.errors import UserError
 from normlab.store.record import Record
+from normlab.store.templating import fill_in
 
 WIDTH, HEIGHT = 90, 22
 """The size of a sparkline, in pixels."""
@@ -83,31 +83,26 @@ def to_html(path: Path, about: dict[str, Any], records: Iterable[Record]) -> str
     for record in records:
         values = [row["test_accuracy"] for row in record.metrics if "test_accuracy" in row]
         last = f"{values[-1]:.3f}" if values else ""
-        cells = (record.arm, str(record.seed), record.state, last)
-        texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        lines.append(f"<tr>{texts}<td>{sparkline(values)}</td></tr>")
-    headings = ("arm", "seed", "state", "test accuracy", "by evaluation")
-    head = "".join(f"<th>{heading}</th>" for heading in headings)
-    return (
-        f"<p>{escape(str(path))}: {escape(str(about.get('question') or ''))}</p>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+        lines.append(((record.arm, record.seed, record.state, last), curve(values)))
+    return fill_in(
+        "normlab.store",
+        "runs.html.j2",
+        path=path,
+        question=about.get("question") or "",
+        headings=("arm", "seed", "state", "test accuracy", "by evaluation"),
+        lines=lines,
+        width=WIDTH,
+        height=HEIGHT,
     )
 
 
-def sparkline(values: list[float]) -> str:
-    """Draw values between 0 and 1 as a small curve, in SVG.
+def curve(values: list[float]) -> str:
+    """Place values between 0 and 1 from left to right in a sparkline, as SVG's points.
 
-    >>> sparkline([])
-    ''
+    >>> curve([0.5, 1.0]), curve([])
+    ('0.0,11.0 90.0,0.0', '')
     """
-    if not values:
-        return ""
     across = max(len(values) - 1, 1)
-    points = " ".join(
+    return " ".join(
         f"{WIDTH * i / across:.1f},{HEIGHT * (1 - v):.1f}" for i, v in enumerate(values)
-    )
-    return (
-        f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 -2 {WIDTH} {HEIGHT + 4}" role="img" '
-        f'aria-label="test accuracy"><polyline points="{points}" fill="none" '
-        'stroke="currentColor" stroke-width="1.5"/></svg>'
     )

@@ -61,4 +61,3 @@ MeasureText = Annotated[
         metavar="MEASURE",
     ),
 ]
-USUAL_MEASURE = "final(test_accuracy)"

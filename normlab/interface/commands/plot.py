@@ -7,12 +7,12 @@ import typer
 
 from normlab.errors import UserError
 from normlab.interface.commands import (
-    USUAL_MEASURE,
     Baseline,
     ExperimentFolder,
     MeasureText,
     Panel,
 )
+from normlab.measures.measures import USUAL_MEASURE
 
 PANEL = Panel.READ
 

@@ -8,11 +8,11 @@ import typer
 
 from normlab.errors import UserError
 from normlab.interface.commands import (
-    USUAL_MEASURE,
     Baseline,
     MeasureText,
     Panel,
 )
+from normlab.measures.measures import USUAL_MEASURE
 from normlab.store.names import slug
 
 PANEL = Panel.READ
