@@ -7,14 +7,15 @@ that cannot be read, or a duplicate name, is an error that names the file; nothi
 """
 
 import ast
+import dataclasses
 import importlib
 import importlib.util
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from normlab.errors import UserError, did_you_mean
 
@@ -26,6 +27,48 @@ def snake_case(name: str) -> str:
     ('rms_norm', 'group_norm', 'cifar10')
     """
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+T = TypeVar("T")
+_MISSING = object()
+
+
+def later(default: T, before: Any = _MISSING) -> T:
+    """Declare a field of an entry or of settings that came after other fields.
+
+    A run that does not use it keeps the hash that it had before the field came.
+
+    Args:
+        default: the field's default.
+        before: what the field would have said of every run made before it came. A run that says so
+            has the hash of a run without the field. By default this is `default`, and a resolved
+            config then does not have the field unless it says something else.
+
+    >>> @dataclass
+    ... class Sound:
+    ...     level: str = later("standardised", before="raw")
+    ...     balance: bool = later(False)
+    >>> Sound().level, as_before(Sound, shown=True), as_before(Sound, shown=False)
+    ('standardised', {'level': 'raw'}, {'balance': False})
+    """
+    shown = before is not _MISSING
+    told = {_BEFORE: before if shown else default, _SHOWN: shown}
+    return field(default=default, metadata=told)  # type: ignore[return-value]
+
+
+_BEFORE, _SHOWN = "before", "shown"
+
+
+def as_before(called: Any, shown: bool) -> dict[str, Any]:
+    """What the fields that came `later` would have said of earlier runs, by name.
+
+    Args:
+        called: a dataclass; of anything else there are none.
+        shown: whether to give the fields that a resolved config always shows, or the others.
+    """
+    fields = dataclasses.fields(called) if dataclasses.is_dataclass(called) else ()
+    marked = [field for field in fields if field.metadata.get(_SHOWN) is shown]
+    return {field.name: field.metadata[_BEFORE] for field in marked}
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,9 @@
 """From words to objects: the only file that turns a resolved config into calls."""
 
 import inspect
-import sys
-import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -21,7 +18,7 @@ from normlab.configs.sections import COMMON_TO_DATA
 from normlab.configs.signatures import as_argument
 from normlab.core import KernelTransform, Normaliser
 from normlab.data.dataset import Dataset, Outline
-from normlab.errors import UserError, in_one_line
+from normlab.errors import UserError
 from normlab.probes.contract import Probe
 from normlab.training.optimizer import RoleMask, decayed, with_recipe
 from normlab.training.program import Program
@@ -235,19 +232,6 @@ class Keyed:
     def by_program(cls, sections: dict[str, Any]) -> "Keyed":
         """For what is the same for every seed and learning rate."""
         return cls(repr(of_one_program(sections)), sections)
-
-
-def failure_outside(name: str, error: BaseException) -> str:
-    """What to say when `package.module:Class` itself fails: no traceback, but its last line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == file_of(name)]
-    place = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
-    return f"{name} fails: {in_one_line(error)}{place}"
-
-
-def file_of(name: str) -> str | None:
-    """The file of `package.module:Class`, if it has been imported from one."""
-    return getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
 
 
 def image_shapes(sections: dict[str, Any], count: int) -> jax.ShapeDtypeStruct:

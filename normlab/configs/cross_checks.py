@@ -11,8 +11,6 @@ from normlab.configs.build import (
     Keyed,
     SectionError,
     by_network,
-    failure_outside,
-    file_of,
     image_shapes,
     kernel_transform,
     model,
@@ -24,6 +22,7 @@ from normlab.configs.build import (
     total_steps,
     variable_shapes,
 )
+from normlab.configs.own_code import failure_outside, file_of
 from normlab.errors import FieldError, KernelError, UserError, in_one_line
 from normlab.models.slots import NORM_STATE
 

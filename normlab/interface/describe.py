@@ -6,14 +6,13 @@ from typing import Any
 
 from normlab.catalogue import NORMS, PROBES, snake_case
 from normlab.configs.document import flow
-from normlab.configs.probes import Probing
-from normlab.configs.sections import SETTINGS
+from normlab.configs.sections import SETTINGS, Target
 from normlab.configs.signatures import describe_type, fields_model
 from normlab.errors import UserError, did_you_mean
 from normlab.interface.costs import cost_of
 from normlab.interface.shelves import SHELVES
 
-SECTIONS = {**SETTINGS, "probes": Probing}
+SECTIONS = {**SETTINGS, "target": Target}
 """What is told of whole."""
 
 
