@@ -7,6 +7,7 @@ that cannot be read, or a duplicate name, is an error that names the file; nothi
 """
 
 import ast
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
@@ -73,13 +74,23 @@ def as_before(called: Any, shown: bool) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a shelf, not yet imported."""
+    """One entry of a shelf, not yet imported.
+
+    Attributes:
+        name: its name in a config.
+        module: the module that defines it.
+        attribute: its name there.
+        summary: the first line of its docstring.
+        file: the module's file.
+        told: the arguments of its decorator that are plain values, by name.
+    """
 
     name: str
     module: str
     attribute: str
     summary: str
     file: str
+    told: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def load(self) -> Any:
         """Import the entry's module and return the class or function."""
@@ -152,20 +163,30 @@ def _read(folder: Path, package: str, decorator: str) -> dict[str, Entry]:
         for node in tree.body:
             if not isinstance(node, ast.ClassDef | ast.FunctionDef):
                 continue
-            if decorator not in map(_decorator_name, node.decorator_list):
+            marks = [one for one in node.decorator_list if _decorator_name(one) == decorator]
+            if not marks:
                 continue
             name = snake_case(node.name)
             if name in found:
                 raise ImportError(f"{file}: '{name}' is already defined in {found[name].file}")
             summary = (ast.get_docstring(node) or "").partition("\n")[0]
             module = f"{package}.{file.stem}" if file.stem != "__init__" else package
-            found[name] = Entry(name, module, node.name, summary, str(file))
+            found[name] = Entry(name, module, node.name, summary, str(file), _told(marks[0]))
     return dict(sorted(found.items()))
 
 
 def _decorator_name(node: ast.expr) -> str | None:
     target = node.func if isinstance(node, ast.Call) else node
     return target.id if isinstance(target, ast.Name) else None
+
+
+def _told(mark: ast.expr) -> dict[str, Any]:
+    """The keyword arguments of a decorator that can be read without running anything."""
+    told = {}
+    for keyword in mark.keywords if isinstance(mark, ast.Call) else ():
+        with contextlib.suppress(ValueError):
+            told[str(keyword.arg)] = ast.literal_eval(keyword.value)
+    return told
 
 
 def lazily(

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from normlab.catalogue import as_before
@@ -36,7 +37,7 @@ class RunConfig:
     words: dict[str, str] = field(default_factory=dict)
     own_code: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Ten hex digits: the same for the same resolved config, whatever file it came from.
 
@@ -153,16 +154,13 @@ def short_hash(sections: dict[str, Any], own_code: dict[str, str]) -> str:
 
 def _without_earlier(sections: dict[str, Any], shown: bool) -> dict[str, Any]:
     """The sections without the settings that say what held before they came."""
-    return {
-        name: {
-            key: value
-            for key, value in section.items()
-            if key not in (known := _as_before(name, section, shown)) or value != known[key]
-        }
-        if isinstance(section, dict)
-        else section
-        for name, section in sections.items()
-    }
+    used = {}
+    for name, section in sections.items():
+        if isinstance(section, dict):
+            earlier = _as_before(name, section, shown)
+            section = {k: v for k, v in section.items() if k not in earlier or v != earlier[k]}
+        used[name] = section
+    return used
 
 
 def _as_before(name: str, section: dict[str, Any], shown: bool) -> dict[str, Any]:

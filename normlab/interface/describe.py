@@ -107,8 +107,8 @@ def _facts(facts: Any) -> list[str]:
     lines = []
     for field in dataclasses.fields(facts):
         value = getattr(facts, field.name)
-        if isinstance(value, frozenset):
-            value = ", ".join(sorted(value)) or "nothing"
+        if isinstance(value, frozenset | tuple):
+            value = ", ".join(sorted(value) if isinstance(value, frozenset) else value) or "nothing"
         elif isinstance(value, bool):
             value = "yes" if value else "no"
         lines.append(f"{field.name.replace('_', ' ')}: {value}")

@@ -5,7 +5,7 @@ import flax.linen as nn
 from normlab.catalogue import later
 from normlab.core import Array, KernelTransform, Normaliser
 from normlab.errors import require_channels_last, require_field
-from normlab.models.dropout import Place, drop, require_dropout
+from normlab.models.dropout import DropoutPlace, drop, require_dropout
 from normlab.models.slots import (
     ActivationName,
     Dtype,
@@ -41,7 +41,7 @@ class MLP(nn.Module):
     activation: ActivationName = "sigmoid"
     dtype: Dtype = "float32"
     dropout: float = later(0.0)
-    dropout_at: Place = later("head")
+    dropout_at: DropoutPlace = later("head")
 
     def __post_init__(self):
         _require_widths(self.widths)
@@ -85,7 +85,7 @@ class Convnet(nn.Module):
     activation: ActivationName = "relu"
     dtype: Dtype = "float32"
     dropout: float = later(0.0)
-    dropout_at: Place = later("head")
+    dropout_at: DropoutPlace = later("head")
 
     def __post_init__(self):
         _require_widths(self.widths)

@@ -56,7 +56,10 @@ def corrupted(corruption: Corruption, held_out: HeldOut, seed: Array, amount: Ar
     return standardised(worse, held_out.mean, held_out.std)
 
 
-@probe(paper="arXiv:1903.12261; adapted to the test batch: arXiv:2006.16971, arXiv:2006.10963")
+@probe(
+    paper="arXiv:1903.12261; adapted to the test batch: arXiv:2006.16971, arXiv:2006.10963",
+    leading=("darkness", "fog", "clean", "corrupted"),
+)
 @dataclass(frozen=True)
 class UnderCorruption:
     """Measures accuracy on corrupted test images, with stored statistics and adapted ones.

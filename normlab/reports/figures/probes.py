@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from normlab.errors import UserError, did_you_mean
 from normlab.evidence.comparison import Arm, Comparison
+from normlab.measures.probe_values import leading
 from normlab.reports.figures.style import (
     INK,
     WIDTH,
@@ -29,18 +30,6 @@ from normlab.reports.figures.style import (
 from normlab.reports.ranking import ranked
 
 ALONG = "step along the gradient"
-
-LEADING = {
-    "activations": ("variance", "effective_rank", "dead"),
-    "covariate_shift": ("distance", "gradient_change", "gradient_cosine"),
-    "gradients": ("rms", "spread", "total"),
-    "hessian": ("largest", "smallest"),
-    "landscape": ("loss", "gradient_change", "beta"),
-    "propagation": ("square", "gradient", "similarity"),
-    "under_corruption": ("darkness", "fog", "clean", "corrupted"),
-    "updates": ("ratio", "angle", "spread"),
-}
-"""A probe's picture shows these quantities first; another probe's, its first three."""
 
 POSITIONS = "step"
 """The quantity of a probe that says where along a line its other vectors were taken."""
@@ -137,8 +126,8 @@ def probes(
             raise UserError(f"{name} has no '{quantity}'; {did_you_mean(quantity, shown)}")
         return _draw(comparison, [[p] for p in _panels(quantity, own)], ALONE)
     if not every:
-        leading = [q for q in LEADING.get(name, ()) if q in shown] or list(shown)[:3]
-        shown = {q: shown[q] for q in leading}
+        first = [q for q in leading(name) if q in shown] or list(shown)[:3]
+        shown = {q: shown[q] for q in first}
     rows = [_panels(q, own) for q in shown if shown[q].dimensions]
     single = [panel for q in shown if not shown[q].dimensions for panel in _panels(q, own)]
     rows += [single[start : start + 3] for start in range(0, len(single), 3)]
@@ -148,7 +137,7 @@ def probes(
 def has_more(found: dict[str, ProbeSeries], probe: str) -> bool:
     """Whether a probe has quantities that its picture does not show first."""
     shown = {q for q, one in found.items() if one.dimensions < 2 and not _is_positions(q, found)}
-    return bool(shown - set(LEADING.get(probe, list(found)[:3])))
+    return bool(shown - set(leading(probe) or list(found)[:3]))
 
 
 def _is_positions(quantity: str, own: dict[str, ProbeSeries]) -> bool:
