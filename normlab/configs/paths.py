@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from normlab.configs.document import Mark, Node
+from normlab.configs.document import Document, Mark
 from normlab.data.places import data_root
 
 
 def paths_beside_config(
-    called: Callable[..., Any], fields: dict[str, Any], given: Node
+    called: Callable[..., Any], fields: dict[str, Any], document: Document
 ) -> dict[str, str | None]:
     """Return those arguments that are paths, as absolute paths.
 
@@ -23,11 +23,11 @@ def paths_beside_config(
     Args:
         called: the class whose arguments these are.
         fields: its arguments.
-        given: where they stand.
+        document: where they stand.
     """
     hints = typing.get_type_hints(called) if inspect.isclass(called) else {}
     return {
-        key: None if value is None else _absolute(Path(value), given.mark_at((key,)))
+        key: None if value is None else _absolute(Path(value), document.mark((key,)))
         for key, value in fields.items()
         if hints.get(key) in (Path, Path | None)
     }

@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 
-from normlab.catalogue import later
 from normlab.data.dataset import Dataset, Outline, Split, data_root, dataset, stratified
 from normlab.data.medmnist_sets import SETS, SIZE
 from normlab.data.reading import npz_headers, read_npz, whole
@@ -59,7 +58,7 @@ class Medmnist:
     """
 
     set: Name = "pneumoniamnist"
-    balance: bool = later(False)
+    balance: bool = False
 
     def __post_init__(self) -> None:
         require_field(self.set in SETS, "set", self.set, f"one of {', '.join(SETS)}")

@@ -125,8 +125,7 @@ def print_outcome(
     """Print what a finished or interrupted command made: question, arms, verdicts and folder."""
     console.print()
     if experiment.question:
-        wraps = console.is_terminal
-        console.print(experiment.question, style="bold", markup=False, soft_wrap=not wraps)
+        console.print(experiment.question, style="bold", markup=False)
     if outcome.runs.runs:  # there are none until tuning is through
         print_comparison(console, compare(outcome.runs), wide)
         console.print()

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from normlab.catalogue import later
 from normlab.errors import UserError, require_field
 from normlab.training.metrics import METRICS, Metric
 
@@ -38,12 +37,12 @@ class Recipe:
     seed: int = 0
     label_smoothing: float = 0.0
     clip: float | None = None
-    adaptive_clip: float | None = later(None)
-    scalar_rate: float | None = later(None)
+    adaptive_clip: float | None = None
+    scalar_rate: float | None = None
     accumulate: int = 1
     eval_every: int | None = None
     eval_batch_size: int = 500
-    metrics: tuple[Metric, ...] | None = later(None)
+    metrics: tuple[Metric, ...] | None = None
 
     def __post_init__(self) -> None:
         whole = "a positive whole number"

@@ -24,7 +24,6 @@ class Form(StrEnum):
     html = "html"
     md = "md"
     json = "json"
-    latex = "latex"
     csv = "csv"
     text = "text"
 
