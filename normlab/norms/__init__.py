@@ -1,4 +1,4 @@
-"""The normalisers: one file each, or one for a family that the literature names.
+"""Holds the normalisers: one file each, or one for a family that the literature names.
 
 Every entry is a frozen dataclass, its description, with `init` and `apply` (see
 `normlab.core.Normaliser`), for a model and a config. Entries without a state also have a function

@@ -36,7 +36,7 @@ def batch_norm(
     norm_batch: int | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """Each channel less its mean, over its deviation (Ioffe & Szegedy 2015).
+    """Subtract each channel's mean and divide by its deviation (Ioffe & Szegedy 2015).
 
     Args:
         x: `(N, ..., C)`, any floating dtype; so is the result.
@@ -144,7 +144,7 @@ def normalise_batch(
     axis_name: str | None,
     channel_groups: int | None = None,
 ) -> tuple[Array, Moments]:
-    """The normalised batch, and the moments of the whole of it, shape `(1, ..., 1, C)`."""
+    """Return the normalised batch, and the moments of the whole of it, shape `(1, ..., 1, C)`."""
     if x.ndim < 2:
         raise ShapeError(
             f"batch_norm needs a batch axis and a channel axis, got shape {x.shape}; under vmap "

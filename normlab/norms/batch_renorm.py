@@ -27,7 +27,8 @@ def batch_renorm(
     eps: float = 1e-5,
     mask: Array | None = None,
 ) -> Array:
-    """`z * r + d` with `r = s_batch / s`, `d = (m_batch - m) / s`, both clipped (Ioffe 2017).
+    """Compute `z * r + d` with `r = s_batch / s`, `d = (m_batch - m) / s`, both clipped (Ioffe
+    2017).
 
     `z` is the batch-normalised input, `m` and `s` the running mean and deviation. No gradient goes
     through `r` and `d`. With `r_max=1, d_max=0` it is batch normalisation; without a limit its
@@ -130,20 +131,22 @@ class BatchRenorm(Running):
         return {**state, "mean": mean, "deviation": jnp.sqrt(variance + self.eps)}
 
     def pool(self, states: State) -> State:
-        """The average over microbatches: of deviations too, as the running deviation is one."""
+        """Average over microbatches: deviations too, because the running deviation is such an
+        average.
+        """
         pooled = {name: leaf.mean(axis=0) for name, leaf in states.items()}
         return {**pooled, "steps": states["steps"].max(axis=0)}
 
 
 def _require_limits(r_max: Array | float, d_max: Array | float) -> None:
-    """Of those that are numbers already; a traced one cannot be looked at."""
+    """Check the limits that are numbers already; a traced one cannot be looked at."""
     for name, limit, least in (("r_max", r_max, 1), ("d_max", d_max, 0)):
         fits = not isinstance(limit, Real) or limit >= least
         require_field(bool(fits), name, limit, f"a number of at least {least}")
 
 
 def _risen(steps: Array, over: int) -> Array:
-    """0 before the first step, 1 after `over` of them, even in between; at once if over is 0."""
+    """Rise evenly from 0 before the first step to 1 after `over` of them; at once if `over` is 0."""
     return jnp.where(steps < 0, 0.0, jnp.minimum(1.0, steps / over if over else 1.0))
 
 

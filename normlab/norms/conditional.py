@@ -63,7 +63,9 @@ class ConditionalBatchNorm(Running):
         mask: Array | None = None,
         condition: Array | None = None,
     ) -> tuple[Array, State]:
-        """As every normaliser; `condition` is `(N,)`, and the first one for all without it."""
+        """Apply it as every normaliser; `condition` is `(N,)`, and without it the first stands for
+        all.
+        """
         if condition is None:
             condition = jnp.zeros(x.shape[0], jnp.int32)
         if train:

@@ -17,7 +17,7 @@ from normlab.sharding import on_any_mesh
 def affine(
     x: Array, scale: Array | None = None, bias: Array | None = None, *, mask: Array | None = None
 ) -> Array:
-    """`x * scale + bias`, channel by channel.
+    """Compute `x * scale + bias`, channel by channel.
 
     Args:
         x: `(..., C)`, any floating dtype; so is the result.

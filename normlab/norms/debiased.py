@@ -50,7 +50,9 @@ class DebiasedBatchNorm(BatchNorm):
         return {**move(state, batch, moments.count, self._weight_of_old(steps)), "steps": steps}
 
     def pool(self, states: State) -> State:
-        """As for `BatchNorm`, with the weight that the old values had in this step."""
+        """Pool the states as `BatchNorm` does, with the weight that the old values had in this
+        step.
+        """
         steps = states["steps"].max(axis=0)
         new = 1 - self._weight_of_old(steps)
         spread = states["mean"].var(axis=0) / jnp.maximum(new, 1e-6)
@@ -61,7 +63,7 @@ class DebiasedBatchNorm(BatchNorm):
         }
 
     def _weight_of_old(self, steps: Array) -> Array:
-        """`m (1 - m^(t-1)) / (1 - m^t)` at step t, which is `(t - 1) / t` as m goes to 1."""
+        """Compute `m (1 - m^(t-1)) / (1 - m^t)` at step t, which is `(t - 1) / t` as m goes to 1."""
         t = jnp.maximum(steps, 1)
         if self.momentum == 0:
             return jnp.zeros_like(t)

@@ -28,7 +28,8 @@ def divisive_norm(
     window: int = 5,
     mask: Array | None = None,
 ) -> Array:
-    """`v / sqrt(sigma^2 + mean(v^2))` with `v = x - mean(x)`, both means over a neighbourhood.
+    """Compute `v / sqrt(sigma^2 + mean(v^2))` with `v = x - mean(x)`, both means over a
+    neighbourhood.
 
     It holds all channels of the positions in a window around the element (Ren et al. 2017, with
     equal weights and one window for both means, where they allow two); at the border it holds
@@ -63,14 +64,14 @@ def divisive_norm(
 
 
 def _require(sigma: Array | float, window: int) -> None:
-    """A learnt `sigma` is no field, and may become what it will."""
+    """Check the settings. A learnt `sigma` is none of them, and may take any value."""
     positive = not isinstance(sigma, Real) or sigma > 0
     require_field(bool(positive), "sigma", sigma, "a positive number")
     require_field(window >= 1 and window % 2 == 1, "window", window, "a positive odd number")
 
 
 def _around(values: Array, window: int) -> Array:
-    """The sum over all channels of the positions in the window about each, `(N, ..., 1)`."""
+    """Sum all channels of the positions in the window about each position, `(N, ..., 1)`."""
     total = values.sum(axis=-1, keepdims=True)
     size = (1, *(window,) * (values.ndim - 2), 1)
     return lax.reduce_window(

@@ -26,7 +26,7 @@ def dynamic_tanh(
     alpha: Array | float = 0.5,
     mask: Array | None = None,
 ) -> Array:
-    """`scale * tanh(alpha * x) + bias` (DyT; Zhu et al. 2025).
+    """Compute `scale * tanh(alpha * x) + bias` (DyT; Zhu et al. 2025).
 
     Args:
         x: `(..., C)`, any floating dtype; so is the result.
@@ -53,7 +53,7 @@ def dynamic_erf(
     shift: Array | float = 0.0,
     mask: Array | None = None,
 ) -> Array:
-    """`scale * erf(alpha * x + shift) + bias` (Derf; Chen et al. 2025).
+    """Compute `scale * erf(alpha * x + shift) + bias` (Derf; Chen et al. 2025).
 
     Args:
         x: `(..., C)`, any floating dtype; so is the result.
@@ -74,7 +74,7 @@ def dynamic_erf(
 
 @jax.custom_jvp
 def _erf(z: Array) -> Array:
-    """`lax.erf`, whose own derivative jax 0.12 cannot take within `shard_map`."""
+    """Compute `lax.erf`, whose own derivative jax 0.12 cannot take within `shard_map`."""
     return lax.erf(z)
 
 
@@ -86,7 +86,7 @@ def _erf_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Arra
 
 @dataclass(frozen=True, kw_only=True)
 class _Squashing:
-    """What the two have in common.
+    """Holds the fields that the two have in common.
 
     Attributes:
         alpha: what the learnt factor on the input begins at.

@@ -70,7 +70,7 @@ class ExampleWeightedBatchNorm(Running):
 
 
 def _of_example(x: Array, mask: Array | None) -> tuple[Array, Array]:
-    """The example's channels less their means, and their variances, over its positions."""
+    """Return the example's channels less their means, and their variances, over its positions."""
     positions = Sharing(axes=tuple(range(1, x.ndim - 1)))
     if positions.size(x.shape) == 1:
         nothing = jnp.zeros(x.shape, statistics_dtype(x))

@@ -22,7 +22,7 @@ def filter_response_norm(
     eps: float = 1e-6,
     mask: Array | None = None,
 ) -> Array:
-    """`max(scale * x / sqrt(mean(x^2) + eps) + bias, threshold)`, the mean over positions.
+    """Compute `max(scale * x / sqrt(mean(x^2) + eps) + bias, threshold)`, the mean over positions.
 
     Singh & Krishnan 2020: FRN and the TLU that belongs to it. No mean is taken away, so the
     outputs are not centred; the learnt threshold makes up for it.

@@ -20,7 +20,7 @@ def global_response_norm(
     eps: float = 1e-6,
     mask: Array | None = None,
 ) -> Array:
-    """`x + scale * x * n + bias`, n a channel's length over the mean of all channels' lengths.
+    """Compute `x + scale * x * n + bias`; n is a channel's length over the mean of all lengths.
 
     A channel's length is the Euclidean one over the positions of an example (GRN, ConvNeXt V2;
     Woo et al. 2023). The input is added back, so with a scale and bias of zero nothing happens.

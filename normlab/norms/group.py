@@ -21,7 +21,7 @@ def group_norm(
     eps: float = 1e-5,
     mask: Array | None = None,
 ) -> Array:
-    """Mean 0 and variance 1 over the positions and channels of each group (Wu & He 2018).
+    """Give the positions and channels of each group mean 0 and variance 1 (Wu & He 2018).
 
     Channels are last; group `g` holds the channels `g * C / groups` to `(g + 1) * C / groups - 1`.
 

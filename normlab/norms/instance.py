@@ -18,7 +18,7 @@ def instance_norm(
     eps: float = 1e-5,
     mask: Array | None = None,
 ) -> Array:
-    """Mean 0 and variance 1 over the positions of each channel of each example (Ulyanov 2016).
+    """Give the positions of each channel of each example mean 0 and variance 1 (Ulyanov 2016).
 
     Args:
         x: `(N, ..., C)` with at least one axis of positions, any floating dtype; so is the result.

@@ -64,5 +64,5 @@ class L1BatchNorm(Running):
         return scale_and_shift(z, x, scale, bias, mask), state
 
     def pool(self, states: State) -> State:
-        """The average over microbatches, each with distances from its own mean."""
+        """Average over microbatches, each with distances from its own mean."""
         return {name: leaf.mean(axis=0) for name, leaf in states.items()}

@@ -24,7 +24,7 @@ def layer_norm(
     eps: float = 1e-5,
     mask: Array | None = None,
 ) -> Array:
-    """Mean 0 and variance 1 over the channels of each position (Ba et al. 2016).
+    """Give the channels of each position mean 0 and variance 1 (Ba et al. 2016).
 
     Args:
         x: `(..., C)`, any floating dtype; so is the result.
@@ -53,7 +53,7 @@ def layer_norm_image(
     eps: float = 1e-5,
     mask: Array | None = None,
 ) -> Array:
-    """Mean 0 and variance 1 over all positions and channels of each example.
+    """Give all positions and channels of each example mean 0 and variance 1.
 
     Args:
         x: `(N, ..., C)`, any floating dtype; so is the result.

@@ -102,7 +102,7 @@ class ModeNorm(Running):
 
 
 def _by_example(values: Array, mask: Array | None) -> tuple[Centred, Moments]:
-    """What `centre` says of each example's channels; one without positions is its own mean."""
+    """Centre each example's channels; a channel without positions is its own mean."""
     positions = Sharing(axes=tuple(range(1, values.ndim - 1)))
     if positions.size(values.shape) != 1:
         return centre(values, positions, mask=mask)
@@ -118,7 +118,7 @@ def _moved(state: State, batch: State, count: Array, momentum: float) -> State:
 
 
 def _gates(x: Array, weights: Array, bias: Array, mask: Array | None) -> Array:
-    """`(N, 1, ..., 1, modes)`: each example's weights, from its channel means."""
+    """Compute each example's weights from its channel means, `(N, 1, ..., 1, modes)`."""
     values = zero_masked(x.astype(statistics_dtype(x)), mask)
     positions = Sharing(axes=tuple(range(1, x.ndim - 1)))
     pooled = shared_mean(values, positions, mask=mask) if x.ndim > 2 else values

@@ -20,7 +20,7 @@ from normlab.ops.normalise import normalise
 def _streamed(
     decay: float, x: Array, mean: Array, root: Array, along: Array, sum_: Array, keep: Array
 ) -> Array:
-    """`(x - mean) / root`, all `(N, P, C)` or, for mean and root, `(N, C)`.
+    """Compute `(x - mean) / root`, all `(N, P, C)` or, for mean and root, `(N, C)`.
 
     The gradients of `along` and `sum_`, `(C,)`, are their next values (`Facts.backward_state`).
     """
@@ -130,7 +130,7 @@ class OnlineNorm(Standardiser):
     def _averages(
         self, state: State, rows: Array, keep: Array
     ) -> tuple[State, tuple[Array, Array]]:
-        """The state after the last example, and what each example is normalised by, `(N, C)`."""
+        """Return the state after the last example, and what normalises each example, `(N, C)`."""
 
         def one(
             before: tuple[Array, Array], example: tuple[Array, Array, Array]
@@ -153,7 +153,7 @@ class OnlineNorm(Standardiser):
 
 
 def _mean(values: Array, keep: Array) -> Array:
-    """Over the positions of `(N, P, C)`; `values` are zero where not kept."""
+    """Average over the positions of `(N, P, C)`; `values` are zero where not kept."""
     return values.sum(axis=1) / jnp.maximum(keep.sum(axis=1).astype(values.dtype), 1)
 
 

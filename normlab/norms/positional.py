@@ -14,7 +14,7 @@ from normlab.sharding import on_any_mesh
 
 
 def _with_statistics(x: Array, *_: Any) -> tuple[Array, Array, Array]:
-    """What the results are spread as: the input, and of its positions one number each."""
+    """Return the layouts of the results: the input's, and one number for each of its positions."""
     position = x.sum(axis=-1, keepdims=True)
     return x, position, position
 
@@ -23,7 +23,7 @@ def _with_statistics(x: Array, *_: Any) -> tuple[Array, Array, Array]:
 def positional_norm(
     x: Array, *, eps: float = 1e-5, mask: Array | None = None
 ) -> tuple[Array, Array, Array]:
-    """Mean 0 and variance 1 over the channels of each position (PONO; Li et al. 2019).
+    """Give the channels of each position mean 0 and variance 1 (PONO; Li et al. 2019).
 
     Args:
         x: `(..., C)`, any floating dtype; so is the result.

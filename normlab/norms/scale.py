@@ -22,7 +22,7 @@ def scale_norm(
     eps: float = 1e-5,
     mask: Array | None = None,
 ) -> Array:
-    """`scale * x / max(|x|, eps)` with the Euclidean length `|x|` over the channels of a position.
+    """Compute `scale * x / max(|x|, eps)`; `|x|` is the Euclidean length of a position's channels.
 
     Nguyen & Salazar 2019. With `scale` the root of the number of channels it is root-mean-square
     normalisation without a scale for each channel.

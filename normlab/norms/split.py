@@ -63,7 +63,7 @@ class SplitBatchNorm(Running):
         mask: Array | None = None,
         domain: Array | None = None,
     ) -> tuple[Array, State]:
-        """As every normaliser; `domain` is `(N,)`.
+        """Apply it as every normaliser; `domain` is `(N,)`.
 
         Without it a training batch is taken in equal consecutive parts, one a domain, and in
         evaluation every example is of the first: what timm's class of this name does. With
@@ -109,13 +109,13 @@ class SplitBatchNorm(Running):
         return y.reshape(x.shape), jax.vmap(self.moved)(state, moments)
 
     def _of_shard(self, x: Array) -> Array:
-        """The domain of each example by its place in the batch that all shards hold together."""
+        """Find each example's domain by its place in the batch that all shards hold together."""
         size = self._size(x.shape[0] * lax.axis_size(self.axis_name))
         first = lax.axis_index(self.axis_name) * x.shape[0]
         return (first + jnp.arange(x.shape[0])) // size
 
     def _size(self, examples: int) -> int:
-        """How many examples a domain has."""
+        """Return how many examples a domain has."""
         if examples % self.domains:
             raise ShapeError(
                 f"{examples} examples cannot be split into {self.domains} equal parts, one a "

@@ -16,7 +16,7 @@ from normlab.ops.running import Running, less_running, move, over_batch
 
 
 def inverse_root_by_newton(covariance: Array, iterations: int) -> Array:
-    """`covariance^(-1/2)` of `(..., D, D)`, nearly, by Newton's iteration.
+    """Approximate `covariance^(-1/2)` of `(..., D, D)` by Newton's iteration.
 
     The covariance is divided by its trace, so that the iteration `P <- (3 P - P^3 S) / 2` from the
     identity converges; few steps leave the directions of least variance partly unwhitened.
@@ -35,7 +35,7 @@ def inverse_root_by_newton(covariance: Array, iterations: int) -> Array:
 
 @jax.custom_jvp
 def inverse_root(covariance: Array) -> Array:
-    """`covariance^(-1/2)` of symmetric positive `(..., D, D)`, by its eigenvectors.
+    """Compute `covariance^(-1/2)` of symmetric positive `(..., D, D)` by its eigenvectors.
 
     Its derivatives, of every order, are those of the root and not of the eigenvectors, which have
     none where two eigenvalues are equal.
@@ -56,7 +56,7 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def _half_lyapunov(covariance: Array, right: Array) -> Array:
-    """X with `R X + X R = right`, R the root of the covariance: how R moves with its square."""
+    """Solve `R X + X R = right`, R the root of the covariance: X is how R moves with its square."""
     values, vectors = jnp.linalg.eigh(covariance)
     deviations = jnp.sqrt(values)
     transposed = jnp.swapaxes(vectors, -1, -2)
@@ -83,7 +83,7 @@ class _Whitening(Running, ABC):
 
     @abstractmethod
     def whiten(self, covariance: Array) -> Array:
-        """The matrix that takes values of this covariance, `(G, D, D)`, to uncorrelated ones."""
+        """Return the matrix that makes values of this covariance, `(G, D, D)`, uncorrelated."""
 
     def init(self, features: int) -> tuple[Params, State]:
         size = min(self.group_size, features)
@@ -116,11 +116,11 @@ class _Whitening(Running, ABC):
         return scale_and_shift(z, x, params.get("scale"), params.get("bias"), mask), state
 
     def pool(self, states: State) -> State:
-        """The average over microbatches, each whitened by its own matrix."""
+        """Average over microbatches, each whitened by its own matrix."""
         return {name: leaf.mean(axis=0) for name, leaf in states.items()}
 
     def _covariance(self, centred: Array, size: int, mask: Array | None) -> Array:
-        """`(G, D, D)`: products over the root of both channels' counts, so never indefinite."""
+        """Compute `(G, D, D)`: products over the root of both counts, so that it is never indefinite."""
         rows = centred.reshape(-1, centred.shape[-1] // size, size)
         kept = jnp.ones_like(centred) if mask is None else fit_mask(mask, centred)
         counts = kept.reshape(rows.shape).astype(rows.dtype).sum(axis=0)

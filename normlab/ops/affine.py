@@ -1,4 +1,4 @@
-"""What nearly every normaliser ends with: a learnt scale and bias, one a channel."""
+"""Gives each channel a learnt scale and bias, which nearly every normaliser ends with."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ LARGEST_EPS = 2.0**128  # the first power of two that float32 calls infinite
 def scale_and_shift(
     z: Array, like: Array, scale: Array | None, bias: Array | None, mask: Array | None
 ) -> Array:
-    """`z * scale + bias` in z's precision, rounded once to the dtype of `like`; zero where masked.
+    """Compute `z * scale + bias` in z's precision, rounded once to the dtype of `like`; zero where
+    masked.
 
     Args:
         z: `(..., C)`, float32 or wider. What it holds where masked must be finite: the gradient of
@@ -40,7 +41,7 @@ def scale_and_shift(
 
 
 def affine_params(features: int, use_scale: bool, use_bias: bool) -> Params:
-    """Scale one and bias zero, float32, shape `(features,)`; without those not asked for."""
+    """Make a scale of one and a bias of zero, float32, `(features,)`, as far as they are wanted."""
     params: Params = {}
     if use_scale:
         params["scale"] = jnp.ones((features,), jnp.float32)
@@ -91,7 +92,7 @@ class PerExample(Standardiser, ABC):
     def normalise(
         self, x: Array, scale: Array | None, bias: Array | None, mask: Array | None
     ) -> Array:
-        """The normalised input."""
+        """Normalise the input."""
 
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
@@ -100,7 +101,7 @@ class PerExample(Standardiser, ABC):
 
 
 def per_channel(name: str, values: Array, z: Array) -> Array:
-    """`(C,)` in the precision of `z`, ready to broadcast to its `(..., C)`.
+    """Return `(C,)` in the precision of `z`, ready to broadcast to its `(..., C)`.
 
     Raises:
         ShapeError: it is not one number a channel; the message calls it `name`.
@@ -114,7 +115,7 @@ def per_channel(name: str, values: Array, z: Array) -> Array:
 
 
 def one_number(name: str, value: Array | float, z: Array) -> Array:
-    """A number for all channels, in the precision of `z`.
+    """Return a number for all channels in the precision of `z`.
 
     Raises:
         ShapeError: it has axes; the message calls it `name`.

@@ -1,4 +1,4 @@
-"""The standardisation that most normalisers end in, fast: statistics, output and gradient as one.
+"""Standardises fast, as most normalisers end: statistics, output and gradient as one.
 
 JAX's own derivative of `(x - mean) / sqrt(variance + eps) * scale + bias` writes and reads a dozen
 arrays of the size of `x`. Here it is one function with its derivative in closed form: forward, two
@@ -35,7 +35,8 @@ from normlab.ops.overflow import unless_overflowed
 def _normalised(
     layout: Layout, eps: float, x: Array, scale: Array | None, bias: Array | None
 ) -> tuple[Array, Statistics]:
-    """`(x - mean) / sqrt(variance + eps) * scale + bias` in the dtype of `x`, and its statistics.
+    """Return `(x - mean) / sqrt(variance + eps) * scale + bias` in the dtype of `x`, and its
+    statistics.
 
     Args:
         layout: which values share statistics.
@@ -92,7 +93,7 @@ def _cotangent(layout: Layout, eps: float, has_bias: bool, kept: Any, cotangents
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _statistics(layout: Layout, x: Array) -> Statistics:
-    """What `normalised` divides by, for who makes something else of it by `scaled`."""
+    """Return the statistics that `normalised` divides by, for callers that go on with `scaled`."""
     return _computed(layout, x)
 
 
@@ -117,7 +118,7 @@ def _(layout: Layout, primals: Any, tangents: Any) -> Any:
 
 @jax.custom_jvp
 def _scaled(x: Array, about: Statistics, slope: Array, level: Array) -> Array:
-    """`(x - mean) * slope + level`, float32 or wider.
+    """Compute `(x - mean) * slope + level`, float32 or wider.
 
     Args:
         x: `(..., C)`, any floating dtype.
@@ -185,5 +186,5 @@ def _found(layout: Layout, x: Array) -> Statistics:
 
 
 def _sum_to(shape: tuple[int, ...], values: Array) -> Array:
-    """The sum over the axes at which `shape` has size 1, of what broadcast to `values`."""
+    """Sum values over the axes at which `shape` has size 1, to undo a broadcast."""
     return summed(values, tuple(axis for axis, size in enumerate(shape) if size == 1))

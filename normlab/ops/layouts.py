@@ -1,4 +1,4 @@
-"""Which values share statistics, and the sums that the kernels take of them.
+"""Says which values share statistics, and takes the sums that the kernels need of them.
 
 Exactness: sums of x and x^2 are the cheapest statistics, and lose the digits of the variance where
 the mean is large. They, and sums of g * x in the gradient, are used only where every mean lies
@@ -49,7 +49,7 @@ class Channels:
     centred: bool = True
 
     def mean(self, values: Array, scale: Array | None = None) -> Array:
-        """The mean of `values`, or of `values * scale`."""
+        """Average `values`, or `values * scale`."""
         if self.groups == 1 and scale is None:
             return _repeated(values.mean((*self.axes, values.ndim - 1), keepdims=True), values)
         return self._among(times(values.mean(self.axes, keepdims=True), scale))
@@ -57,27 +57,27 @@ class Channels:
     def output(
         self, x: Array, statistics: Statistics, root: Array, scale: Array | None, bias: Array | None
     ) -> Array:
-        """`centred x * root * scale + bias`."""
+        """Compute `centred x * root * scale + bias`."""
         return affine(x, statistics, times(root, scale), bias)
 
     def spread(self, cotangent: Array, shape: tuple[int, ...]) -> Array:
-        """The transpose of `mean`, ready to broadcast to `shape`."""
+        """Apply the transpose of `mean`, ready to broadcast to `shape`."""
         return self._among(cotangent) / math.prod(shape[axis] for axis in self.axes)
 
     def products(
         self, g: Array, x: Array, statistics: Statistics, scale: Array | None, root: Array
     ) -> tuple[Array, Array]:
-        """The mean of `g * centred x * scale`, and for each channel the sum of `g * root * it`."""
+        """Average `g * centred x * scale`, and sum `g * root * it` for each channel."""
         sums = sum_along(g, x, statistics, self.axes)
         mean = self._among(times(sums, scale)) / math.prod(x.shape[axis] for axis in self.axes)
         return mean, (sums * root).reshape(-1, x.shape[-1]).sum(0)
 
     def a_value(self, x: Array) -> Array:
-        """One of the values that share a statistic."""
+        """Return one of the values that share a statistic."""
         return Sharing(self.axes, self.groups).representative(x)
 
     def is_one_loop(self, x: Array) -> bool:
-        """See `Rows`."""
+        """Return False: see `Rows.is_one_loop`."""
         return False
 
     def _among(self, means: Array) -> Array:
@@ -99,7 +99,7 @@ class Rows:
     centred: bool = True
 
     def mean(self, values: Array, scale: Array | None = None) -> Array:
-        """The mean of `values`, or of `values * scale`."""
+        """Average `values`, or `values * scale`."""
         if scale is None:
             return values.mean(-1, keepdims=True)
         sums = values.reshape(-1, values.shape[-1]) @ scale.reshape(-1)
@@ -108,7 +108,7 @@ class Rows:
     def output(
         self, x: Array, statistics: Statistics, root: Array, scale: Array | None, bias: Array | None
     ) -> Array:
-        """`centred x * root * scale + bias`."""
+        """Compute `centred x * root * scale + bias`."""
         if self.is_one_loop(x):
             y = less_mean(x, statistics) * times(root, scale)
         else:
@@ -116,13 +116,13 @@ class Rows:
         return y if bias is None else y + bias
 
     def spread(self, cotangent: Array, shape: tuple[int, ...]) -> Array:
-        """The transpose of `mean`, ready to broadcast to `shape`."""
+        """Apply the transpose of `mean`, ready to broadcast to `shape`."""
         return cotangent / shape[-1]
 
     def products(
         self, g: Array, x: Array, statistics: Statistics, scale: Array | None, root: Array
     ) -> tuple[Array, Array]:
-        """The mean of `g * centred x * scale`, and for each channel the sum of `g * root * it`."""
+        """Average `g * centred x * scale`, and sum `g * root * it` for each channel."""
         product = wide(g) * less_mean(x, statistics)
         # A product for each example: the one long product would run on one core.
         examples = 1 if x.ndim == 2 else x.shape[0]
@@ -130,11 +130,11 @@ class Rows:
         return self.mean(product, scale), (root.reshape(examples, 1, -1) @ rows).sum((0, 1))
 
     def a_value(self, x: Array) -> Array:
-        """One of the values that share a statistic."""
+        """Return one of the values that share a statistic."""
         return Sharing((x.ndim - 1,)).representative(x)
 
     def is_one_loop(self, x: Array) -> bool:
-        """Whether statistics and output are best written so that they become one loop over rows.
+        """Return whether statistics and output are best written to become one loop over rows.
 
         XLA for CPUs sums bfloat16 within the loop that uses the sums, while a row is in a cache:
         another pass over it costs next to nothing, and a condition on all rows would part the loop.
@@ -148,7 +148,7 @@ class Rows:
 
 @cache
 def _gives_constants_back(count: int) -> bool:
-    """Whether the mean of `count` equal numbers of type bfloat16 is that number, in float32.
+    """Return whether the float32 mean of `count` equal bfloat16 numbers is that number.
 
     Their sum is exact, up to 2^16 of them; XLA multiplies it by the rounded 1 / count.
     """
@@ -161,7 +161,7 @@ Layout = Channels | Rows
 
 
 def sum_along(g: Array, x: Array, statistics: Statistics, axes: tuple[int, ...]) -> Array:
-    """The sum of `g * centred x` over axes along which the statistics are the same."""
+    """Sum `g * centred x` over axes along which the statistics are the same."""
 
     def exact() -> Array:
         return summed(wide(g) * less_mean(x, statistics), axes)
@@ -173,7 +173,7 @@ def sum_along(g: Array, x: Array, statistics: Statistics, axes: tuple[int, ...])
 
 
 def unless_badly_centred(statistics: Statistics, raw: Callable[[], T], exact: Callable[[], T]) -> T:
-    """`raw()`, or `exact()` where that would lose digits; both give the same arrays."""
+    """Return `raw()`, or `exact()` where that would lose digits; both give the same arrays."""
     if jax.default_backend() != "cpu":  # there a condition waits, and differences cost nothing
         return exact()
     shift, offset, variance = statistics
@@ -185,36 +185,36 @@ def unless_badly_centred(statistics: Statistics, raw: Callable[[], T], exact: Ca
 
 
 def affine(x: Array, statistics: Statistics, slope: Array, level: Array | None) -> Array:
-    """`slope * centred x + level`, as one product and two sums for each element."""
+    """Compute `slope * centred x + level`, as one product and two sums for each element."""
     moved = -statistics.offset * slope
     return (wide(x) - statistics.shift) * slope + (moved if level is None else level + moved)
 
 
 def less_mean(x: Array, statistics: Statistics) -> Array:
-    """`x - mean`, exact to rounding however large the mean is."""
+    """Compute `x - mean`, exact to rounding however large the mean is."""
     return (wide(x) - statistics.shift) - statistics.offset
 
 
 def summed(values: Array, axes: tuple[int, ...]) -> Array:
-    """The sum over `axes`, which stay with size 1."""
+    """Sum over `axes`, which stay with size 1."""
     return values.sum(axes, keepdims=True)
 
 
 def _repeated(values: Array, like: Array) -> Array:
-    """For each channel of `like` the one number of `values`."""
+    """Repeat the one number of `values` for each channel of `like`."""
     return jnp.broadcast_to(values, (*values.shape[:-1], like.shape[-1]))
 
 
 def beside(x: Array, values: Array | None) -> Array | None:
-    """`(C,)` ready to broadcast to the `(..., C)` of `x`."""
+    """Return `(C,)` ready to broadcast to the `(..., C)` of `x`."""
     return None if values is None else values.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def times(root: Array, scale: Array | None) -> Array:
-    """Their product, where there is a scale."""
+    """Multiply a root by the scale, where there is one."""
     return root if scale is None else root * scale
 
 
 def wide(x: Array) -> Array:
-    """In float32 or wider; done wherever `x` is used, so that no such copy is written down."""
+    """Convert to float32 or wider. Call it wherever `x` is used, so that no copy is written down."""
     return x.astype(statistics_dtype(x))

@@ -1,4 +1,4 @@
-"""A linear map whose transpose is written by hand, and which stays open to every transformation.
+"""Makes linear maps whose transpose is written by hand, and which take every transformation.
 
 `jax.custom_vjp` lets one write a gradient, and takes `jax.jvp` away; `jax.custom_jvp` leaves the
 gradient to the transpose that JAX derives. A `custom_jvp` whose tangent is `linear(...)` has both:
@@ -21,7 +21,7 @@ def linear(
     residuals: Any,
     tangents: Any,
 ) -> Any:
-    """`forward(residuals, tangents)`, which is linear in the tangents.
+    """Compute `forward(residuals, tangents)`, which is linear in the tangents.
 
     Args:
         forward: any JAX function; differentiated as such with respect to the residuals.

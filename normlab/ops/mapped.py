@@ -1,4 +1,4 @@
-"""Mapped axes: those of `shard_map`, and of `vmap` with a name."""
+"""Handles mapped axes: those of `shard_map`, and of `vmap` with a name."""
 
 from jax import lax
 
@@ -6,7 +6,7 @@ from normlab.errors import AxisError
 
 
 def shards_along(axis_name: str) -> int:
-    """How many shards a mapped axis has.
+    """Return how many shards a mapped axis has.
 
     Raises:
         AxisError: there is no such axis here.

@@ -1,4 +1,4 @@
-"""Masks: which elements of an array count."""
+"""Handles masks, which say which elements of an array count."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,7 @@ from normlab.errors import MaskError, ShapeError
 
 
 def fit_mask(mask: Array, x: Array) -> Array:
-    """The mask as booleans of `x`'s shape.
+    """Return the mask as booleans of `x`'s shape.
 
     Raises:
         MaskError: it is neither of booleans nor of whole numbers that are all 0 or 1, which can
@@ -32,7 +32,7 @@ def fit_mask(mask: Array, x: Array) -> Array:
 
 
 def zero_masked(y: Array, mask: Array | None) -> Array:
-    """`y`, but zero where the mask is False, whatever stood there."""
+    """Return `y` with zeros where the mask is False, whatever stood there."""
     return y if mask is None else jnp.where(fit_mask(mask, y), y, 0)
 
 

@@ -1,4 +1,4 @@
-"""Division by a running mean square, with a backward that is steadied by running products.
+"""Divides by a running mean square, with a backward that running products steady.
 
 The gradient of `y = x / sqrt(mean(x^2))` is `(g - y * mean(g y)) / sqrt(mean(x^2))`: a batch enters
 by two statistics, one of the forward and one of the backward. Power normalisation and moving
@@ -36,7 +36,7 @@ def divided(
     keep: Array | None,
     moves: Array,
 ) -> Array:
-    """`x / root`; the gradient of `memory` is its next value (`Facts.backward_state`).
+    """Compute `x / root`; the gradient of `memory` is its next value (`Facts.backward_state`).
 
     A channel that is not in `moves`, or that has a mean which is not finite, keeps its own.
     """
@@ -86,12 +86,12 @@ class Quadratic(Running):
         require_field(self.warm_up >= 0, "warm_up", self.warm_up, allowed)
 
     def pool(self, states: State) -> State:
-        """The average over microbatches."""
+        """Average over microbatches."""
         pooled = {name: leaf.mean(axis=0) for name, leaf in states.items()}
         return {**pooled, "steps": states["steps"].max(axis=0)}
 
     def batch_mean_square(self, x: Array, keep: Array | None) -> tuple[Array, Array]:
-        """The batch's, `(C,)`, and which channels it may move."""
+        """Return the batch's mean square, `(C,)`, and which channels it may move."""
         sharing = over_batch(x)
         if sharing.size(x.shape) == 1:
             raise ShapeError(
@@ -103,16 +103,18 @@ class Quadratic(Running):
         return square, counted({"mean_square": square}, found.count)
 
     def moved_by(self, running: Array, new: Array, moves: Array) -> Array:
-        """The running value one step further, in the channels that move."""
+        """Move the running value one step further, in the channels that move."""
         mixed = self.momentum * running + (1 - self.momentum) * new.astype(running.dtype)
         return jnp.where(moves, mixed, running)
 
     def root(self, mean_square: Array, z: Array) -> Array:
-        """What is divided by, ready to broadcast to `z`."""
+        """Return the divisor, ready to broadcast to `z`."""
         return jnp.sqrt(per_channel("mean_square", mean_square, z) + self.eps)
 
 
 def prepared(x: Array, mask: Array | None) -> tuple[Array, Array | None]:
-    """The input in the precision of statistics, zero where masked, and the mask in its shape."""
+    """Return the input in the precision of statistics, zero where masked, and the mask in its
+    shape.
+    """
     z = zero_masked(x.astype(statistics_dtype(x)), mask)
     return z, None if mask is None else fit_mask(mask, x)

@@ -1,4 +1,4 @@
-"""Statistics as a value, and the exact way in which normlab takes a mean away.
+"""Holds statistics as a value, and takes a mean away exactly.
 
 `Moments(count, mean, m2)` merge exactly (Chan, Golub & LeVeque 1983): masks, shards, ghost groups
 and microbatches of unequal size then need no special case, and the count can never be forgotten.
@@ -36,22 +36,24 @@ class Moments(NamedTuple):
 
     @property
     def variance(self) -> Array:
-        """The biased variance; zero where nothing was counted."""
+        """Return the biased variance; zero where nothing was counted."""
         return self.m2 / jnp.maximum(self.count, 1)
 
     @property
     def statistics(self) -> State:
-        """The mean and the biased variance, under the names that a state gives them."""
+        """Return the mean and the biased variance, under the names that a state gives them."""
         return {"mean": self.mean, "variance": self.variance}
 
     @property
     def unbiased_variance(self) -> Array:
-        """The variance divided by `count - 1`; zero where fewer than two values were counted."""
+        """Return the variance divided by `count - 1`; zero where fewer than two values were
+        counted.
+        """
         return self.m2 / jnp.maximum(self.count - 1, 1)
 
 
 def pool(moments: Moments, axis: int) -> Moments:
-    """The moments of all the values behind an axis of `moments`; the axis stays, with size 1.
+    """Pool the moments of all the values behind an axis of `moments`; the axis stays, with size 1.
 
     >>> halves = Moments(jnp.array([7.0, 1.0]), jnp.array([0.0, 8.0]), jnp.array([7.0, 0.0]))
     >>> [leaf.item() for leaf in pool(halves, axis=0)]
@@ -65,7 +67,7 @@ def pool(moments: Moments, axis: int) -> Moments:
 
 
 def synchronise(moments: Moments, axis_name: str) -> Moments:
-    """The moments of all the values on every shard of a mapped axis (`shard_map` or `vmap`).
+    """Pool the moments of all the values on every shard of a mapped axis (`shard_map` or `vmap`).
 
     Raises:
         AxisError: there is no such axis here.
@@ -81,7 +83,9 @@ def synchronise(moments: Moments, axis_name: str) -> Moments:
 def _merged(
     moments: Moments, highest: Callable[[Array], Array], total: Callable[[Array], Array]
 ) -> Moments:
-    """Chan's merge. Means are averaged relative to one of them, so that large ones keep digits."""
+    """Merge as Chan does. Means are averaged relative to one of them, so that large ones keep
+    digits.
+    """
     if jnp.iscomplexobj(moments.mean):
         real = _merged(moments._replace(mean=moments.mean.real), highest, total)
         rest = Moments(moments.count, moments.mean.imag, jnp.zeros_like(moments.m2))
@@ -112,21 +116,21 @@ class Sharing:
     channel_groups: int | None = None
 
     def reduce(self, values: Array, op: Callable[..., Array]) -> Array:
-        """`op` (`jnp.sum`, `jnp.min`, `jnp.max`) over what is shared, ready to broadcast back."""
+        """Apply `op` (`jnp.sum`, `jnp.min`, `jnp.max`) to what is shared, ready to broadcast back."""
         reduced = op(values, axis=self.axes, keepdims=True)
         return self.across_groups(reduced, lambda grouped: op(grouped, axis=-1, keepdims=True))
 
     def size(self, shape: tuple[int, ...]) -> int:
-        """How many elements share a statistic in an array of this shape."""
+        """Return how many elements share a statistic in an array of this shape."""
         channels = 1 if self.channel_groups is None else shape[-1] // self.channel_groups
         return math.prod(shape[axis] for axis in self.axes) * channels
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """That of the statistics of an array of this shape."""
+        """Return the shape of the statistics of an array of this shape."""
         return tuple(1 if axis in self.axes else size for axis, size in enumerate(shape))
 
     def representative(self, x: Array) -> Array:
-        """The median of three of the values that share a statistic.
+        """Return the median of three of the values that share a statistic.
 
         One of the data's own values, so that a constant is hit exactly; of three, so that a single
         outlier is not taken.
@@ -143,7 +147,9 @@ class Sharing:
         return x
 
     def across_groups(self, values: Array, op: Callable[[Array], Array]) -> Array:
-        """`op` on the channels of each group (last axis), handed back to every one of them."""
+        """Apply `op` to the channels of each group (last axis), and give the result to each of
+        them.
+        """
         if self.channel_groups is None:
             return values
         grouped = values.reshape(*values.shape[:-1], self.channel_groups, -1)
@@ -158,7 +164,7 @@ def subtract_mean(
     axis_name: str | None = None,
     about_zero: bool = False,
 ) -> tuple[Array, Moments]:
-    """`x - mean`, and the moments.
+    """Return `x - mean`, and the moments.
 
     Args:
         x: any floating dtype.
@@ -225,7 +231,7 @@ def subtract_mean(
 def shared_mean(
     values: Array, sharing: Sharing, *, mask: Array | None = None, axis_name: str | None = None
 ) -> Array:
-    """The mean of the values that share a statistic; zero where nothing counts.
+    """Average the values that share a statistic; zero where nothing counts.
 
     For what is no moment of the input: absolute values, products, weights. `values` must be zero
     where masked.
@@ -247,7 +253,7 @@ def shared_mean(
 
 
 def statistics_dtype(x: Array) -> jnp.dtype:
-    """float32, or the input's own dtype where that is wider."""
+    """Return float32, or the input's own dtype where that is wider."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ShapeError(
             f"a normaliser needs floating-point input, got {x.dtype}; use x.astype(jnp.float32)"
@@ -256,7 +262,7 @@ def statistics_dtype(x: Array) -> jnp.dtype:
 
 
 def _masked_representative(x: Array, mask: Array, count: Array, sharing: Sharing) -> Array:
-    """The mean, clipped to the range of the data to hit a constant exactly; -inf for no data."""
+    """Return the mean, clipped to the data's range to hit a constant exactly; -inf for no data."""
     lowest = sharing.reduce(jnp.where(mask, x, jnp.inf), jnp.min)
     highest = sharing.reduce(jnp.where(mask, x, -jnp.inf), jnp.max)
     mean = sharing.reduce(x, jnp.sum) / jnp.maximum(count, 1)

@@ -1,4 +1,4 @@
-"""Standardising and the learnt scale and bias in one call: by a fast kernel wherever one serves."""
+"""Standardises and applies the learnt scale and bias in one call, by a fast kernel if one serves."""
 
 from dataclasses import dataclass, replace
 
@@ -41,7 +41,7 @@ def normalise(
     axis_name: str | None = None,
     about_zero: bool = False,
 ) -> tuple[Array, Moments]:
-    """`(x - mean) / sqrt(variance + eps) * scale + bias`.
+    """Compute `(x - mean) / sqrt(variance + eps) * scale + bias`.
 
     Args:
         x: `(..., C)`, any floating dtype, or complex. The variance of complex numbers is the mean
@@ -85,7 +85,7 @@ def centre(
     axis_name: str | None = None,
     about_zero: bool = False,
 ) -> tuple["Centred", Moments]:
-    """What `x - mean` takes, and the moments, for normalisers that are not `normalise`.
+    """Return the parts of `x - mean`, and the moments, for normalisers that are not `normalise`.
 
     Arguments and errors are those of `normalise`.
 
@@ -107,7 +107,7 @@ def centre(
 
 
 def less_given(x: Array, mean: Array, variance: Array, *, mask: Array | None = None) -> "Centred":
-    """What `x - mean` takes for statistics that are given, `(C,)` each.
+    """Return the parts of `x - mean` for statistics that are given, `(C,)` each.
 
     Raises:
         ShapeError: a statistic is not one number a channel, or the mask does not fit.
@@ -151,7 +151,8 @@ class Centred:
         scale: Array | None = None,
         bias: Array | None = None,
     ) -> Array:
-        """`((x - mean) * slope + level) * scale + bias` in the dtype of `x`, zero where masked.
+        """Compute `((x - mean) * slope + level) * scale + bias` in the dtype of `x`, zero where
+        masked.
 
         Args:
             slope, level: float32 or wider; at each axis size 1 or that of `x`.
@@ -171,7 +172,7 @@ class Centred:
         return scaled(self.x, self.about, slope, level).astype(self.x.dtype)
 
     def detached(self) -> "Centred":
-        """The same, its mean taken as given: the gradient is that of `x`."""
+        """Return the same with its mean taken as given: the gradient is that of `x`."""
         if self.about is not None:
             about = lax.stop_gradient(self.about)
             return replace(self, values=less_mean(self.x, about), about=about)
@@ -189,7 +190,7 @@ def _complex(
     axis_name: str | None,
     about_zero: bool,
 ) -> tuple[Array, Moments]:
-    """Standardised complex numbers: both parts are centred, and divided by one deviation."""
+    """Standardise complex numbers: centre both parts, and divide them by one deviation."""
     (real, of_real), (imaginary, of_imaginary) = (
         subtract_mean(part, sharing, mask=mask, axis_name=axis_name, about_zero=about_zero)
         for part in (x.real, x.imag)
@@ -212,7 +213,7 @@ def _moments(x: Array, sharing: Sharing, found: Statistics) -> Moments:
 def _kernel_for(
     x: Array, sharing: Sharing, mask: Array | None, axis_name: str | None, about_zero: bool
 ) -> Layout | None:
-    """The kernel that serves, or None."""
+    """Return the kernel that serves, or None."""
     last = x.ndim - 1
     plain = mask is not None or axis_name is not None or not in_no_mesh()
     if plain or not sharing.axes or not x.size:
@@ -230,7 +231,7 @@ def _kernel_for(
 
 
 def in_no_mesh() -> bool:
-    """Whether no mesh is set and this is not within `shard_map`.
+    """Return whether no mesh is set and this is not within `shard_map`.
 
     There the type of an array says how it is spread, which a derivative of one's own would have to
     follow. (Sharded arrays under `jit` need nothing of the kind.)
@@ -241,7 +242,7 @@ def in_no_mesh() -> bool:
 def in_precision_of(
     x: Array, scale: Array | None, bias: Array | None
 ) -> tuple[Array | None, Array | None]:
-    """Scale and bias, `(C,)` or None, in the dtype that the statistics of `x` have.
+    """Return scale and bias, `(C,)` or None, in the dtype that the statistics of `x` have.
 
     Raises:
         ShapeError: one of them is not one number a channel.

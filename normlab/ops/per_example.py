@@ -1,4 +1,4 @@
-"""Scale and bias, or statistics, that each condition or domain has for itself."""
+"""Gives each condition or domain its own scale and bias, or statistics."""
 
 import math
 
@@ -15,17 +15,17 @@ def require_count(name: str, value: int) -> None:
 
 
 def for_each(number: int, tree: Params) -> Params:
-    """The same leaves for each condition or domain, along a leading axis."""
+    """Repeat the leaves for each condition or domain, along a leading axis."""
     return {name: jnp.broadcast_to(leaf, (number, *leaf.shape)) for name, leaf in tree.items()}
 
 
 def per_example(values: Array, x: Array) -> Array:
-    """`(N,)` or `(N, C)` made to broadcast to `(N, ..., C)`."""
+    """Reshape `(N,)` or `(N, C)` to broadcast to `(N, ..., C)`."""
     return values.reshape(values.shape[0], *(1,) * (x.ndim - 2), math.prod(values.shape[1:]))
 
 
 def times(centred: Centred, root: Array, each: Params) -> Array:
-    """`centred * root * scale + bias`, scale and bias of each example (or part)."""
+    """Compute `centred * root * scale + bias`, with the scale and bias of each example (or part)."""
     slope = root * each["scale"].astype(root.dtype) if "scale" in each else root
     level = each["bias"].astype(root.dtype) if "bias" in each else None
     return centred.times(slope, level)

@@ -1,4 +1,4 @@
-"""What the normalisers that learn statistics from batches share: running values for evaluation."""
+"""Keeps running statistics, for the normalisers that learn them from batches."""
 
 from dataclasses import dataclass
 
@@ -37,15 +37,16 @@ class Running(Standardiser):
         }
 
     def moved(self, state: State, moments: Moments) -> State:
-        """`state` with its mean and variance one step further."""
+        """Return `state` with its mean and variance one step further."""
         return {**state, **move(state, self.statistics(moments), moments.count, self.momentum)}
 
     def statistics(self, moments: Moments) -> State:
-        """What the running statistics are averages of: the batch's mean and biased variance."""
+        """Return the statistics whose averages are kept: the batch's mean and biased variance."""
         return moments.statistics
 
     def pool(self, states: State) -> State:
-        """The state after one step whose equal microbatches ended in `states` (leading axis).
+        """Return the state after one step whose equal microbatches ended in `states` (leading
+        axis).
 
         The variance of the whole batch is the average of the variances plus the spread of the
         means, which is read off the states; everything else is averaged.
@@ -57,7 +58,7 @@ class Running(Standardiser):
 
 
 def move(state: State, batch: State, count: Array, momentum: Array | float) -> State:
-    """`momentum * old + (1 - momentum) * new` for each leaf of `batch`, without a gradient.
+    """Compute `momentum * old + (1 - momentum) * new` for each leaf of `batch`, without a gradient.
 
     A channel that is not `counted` stays as it was. A mean of complex numbers makes its leaf
     complex.
@@ -75,7 +76,7 @@ def move(state: State, batch: State, count: Array, momentum: Array | float) -> S
 
 
 def counted(batch: State, count: Array) -> Array:
-    """Which channels have statistics that may move a state, `(C,)`.
+    """Return which channels have statistics that may move a state, `(C,)`.
 
     Those of which two values or more were counted, and of which every statistic is finite.
 
@@ -90,7 +91,7 @@ def counted(batch: State, count: Array) -> Array:
 
 
 def over_batch(x: Array) -> Sharing:
-    """One statistic a channel, of the whole batch.
+    """Share one statistic a channel over the whole batch.
 
     Raises:
         ShapeError: there is no batch axis.
@@ -101,6 +102,6 @@ def over_batch(x: Array) -> Sharing:
 
 
 def less_running(x: Array, mean: Array, mask: Array | None) -> Array:
-    """`x - mean` of each channel, float32 or wider, finite where masked."""
+    """Compute `x - mean` of each channel, float32 or wider, finite where masked."""
     x = zero_masked(x.astype(statistics_dtype(x)), mask)
     return x - per_channel("mean", mean, x)

@@ -1,4 +1,4 @@
-"""Kernel transforms: what stands between a learnt kernel and the one that a layer uses.
+"""Holds the kernel transforms, which stand between a learnt kernel and the one that a layer uses.
 
 Every file has two faces, as in `normlab.norms`: a function, the mathematics; and a frozen
 dataclass, its description, with `init` and `apply` (see `normlab.core.KernelTransform`), for a

@@ -10,7 +10,7 @@ from normlab.weights.weight_norm import LearntLength
 
 @on_any_mesh
 def centred_weight_norm(kernel: Array, gain: Array | None = None) -> Array:
-    """`gain * (v - mean(v)) / ||v - mean(v)||` for each unit `v` of the kernel.
+    """Compute `gain * (v - mean(v)) / ||v - mean(v)||` for each unit `v` of the kernel.
 
     Huang et al. 2017, "Centered Weight Normalization in Accelerating Training of Deep Neural
     Networks".
@@ -54,5 +54,5 @@ class CentredWeightNorm(LearntLength):
     def apply(
         self, params: Params, state: State, kernel: Array, *, train: bool
     ) -> tuple[Array, State]:
-        """`centred_weight_norm` with the gain."""
+        """Apply `centred_weight_norm` with the gain."""
         return centred_weight_norm(kernel, self._gain(params, kernel)), state

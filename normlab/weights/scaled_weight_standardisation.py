@@ -88,14 +88,14 @@ class ScaledWeightStandardisation:
         _require(self.gamma, self.floor, self.eps)
 
     def init(self, key: Array, kernel: Array) -> tuple[Params, State]:
-        """A gain of one for each output, and no state."""
+        """Make a gain of one for each output, and no state."""
         ones = jnp.ones(kernel.shape[-1:], widened(kernel).dtype)
         return ({"gain": ones} if self.use_gain else {}), {}
 
     def apply(
         self, params: Params, state: State, kernel: Array, *, train: bool
     ) -> tuple[Array, State]:
-        """`scaled_weight_standardisation` with these fields and the gain."""
+        """Apply `scaled_weight_standardisation` with these fields and the gain."""
         scaled = scaled_weight_standardisation(
             kernel, params.get("gain"), gamma=self.gamma, floor=self.floor, eps=self.eps
         )

@@ -17,7 +17,7 @@ FIRST_ITERATIONS = 15
 
 @on_any_mesh
 def spectral_norm(kernel: Array, u: Array, v: Array) -> Array:
-    """`W / (v^T W u)` (Miyato et al. 2018); the derivative takes u and v as constants.
+    """Compute `W / (v^T W u)` (Miyato et al. 2018); the derivative takes u and v as constants.
 
     Args:
         kernel: `(..., in, out)`, any floating dtype; so is the result. W is the kernel as a matrix
@@ -46,7 +46,7 @@ def spectral_norm(kernel: Array, u: Array, v: Array) -> Array:
 
 
 def power_iteration(kernel: Array, u: Array, v: Array, iterations: int) -> tuple[Array, Array]:
-    """u and v nearer to the singular vectors: `v = W u / ||W u||`, `u = W^T v / ||W^T v||`.
+    """Move u and v nearer to the singular vectors: `v = W u / ||W u||`, `u = W^T v / ||W^T v||`.
 
     As in the paper's algorithm 1, each iteration begins with u, and the old v only stays where W
     takes u to zero, or to what is not finite, so that one such kernel does not lose them.
@@ -95,7 +95,9 @@ class SpectralNorm:
         require_field(valid, "iterations", self.iterations, "between 1 and 100")
 
     def init(self, key: Array, kernel: Array) -> tuple[Params, State]:
-        """No parameters; `u` from a random start of the key, and `v`."""
+        """Make no parameters; `u` and `v` begin at random, nearer to the singular vectors by some
+        iterations.
+        """
         w = widened(kernel)
         starts = [
             unit_length(jax.random.normal(one, (size, 1), w.dtype))[:, 0]
@@ -107,7 +109,7 @@ class SpectralNorm:
     def apply(
         self, params: Params, state: State, kernel: Array, *, train: bool
     ) -> tuple[Array, State]:
-        """`spectral_norm` with the state, which an iteration moves first in training."""
+        """Apply `spectral_norm` with the state, which an iteration moves first in training."""
         u, v = state["u"], state["v"]
         if train:
             u, v = power_iteration(kernel, u, v, self.iterations)
@@ -119,6 +121,6 @@ def _as_matrix(kernel: Array) -> Array:
 
 
 def _direction(vector: Array, old: Array) -> Array:
-    """The vector over its length, or the old one for one of zeros or one that is not finite."""
+    """Divide a vector by its length; keep the old one where it is zero or not finite."""
     found = unit_length(vector[:, None])[:, 0]
     return jnp.where(jnp.any(found != 0) & jnp.all(jnp.isfinite(found)), found, old)

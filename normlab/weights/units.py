@@ -1,4 +1,4 @@
-"""What the kernel transforms share: mean, variance and norm of the units of a kernel.
+"""Computes mean, variance and norm of the units of a kernel, for all kernel transforms.
 
 A unit is what makes one output: all of a kernel `(..., in, out)` at one place of its last axis.
 Results have the kernel's number of axes, of size 1 but for the last.
@@ -14,7 +14,7 @@ from normlab.errors import KernelError
 
 
 def widened(kernel: Array) -> Array:
-    """The kernel in float32, or in its own dtype where that is wider.
+    """Return the kernel in float32, or in its own dtype where that is wider.
 
     Raises:
         KernelError: it is not of floating-point numbers, or has no axis for inputs.
@@ -28,7 +28,7 @@ def widened(kernel: Array) -> Array:
 
 
 def fan_in(kernel: Array) -> int:
-    """How many numbers a unit has.
+    """Return how many numbers a unit has.
 
     >>> fan_in(jnp.ones((3, 3, 16, 32)))
     144
@@ -37,7 +37,7 @@ def fan_in(kernel: Array) -> int:
 
 
 def centre(kernel: Array) -> Array:
-    """Each unit less its mean: exact to rounding at any mean, and zero where it is constant.
+    """Subtract each unit's mean: exact to rounding at any mean, and zero where it is constant.
 
     The mean is taken away twice, first as it is in floating point, kept within the unit's range so
     that it hits a constant, and then what that left of it.
@@ -65,7 +65,7 @@ def centre(kernel: Array) -> Array:
 
 
 def mean_square(kernel: Array) -> Array:
-    """The mean of each unit's squares: of a centred kernel, its biased variance.
+    """Average each unit's squares; a centred kernel's are its biased variance.
 
     It is NaN where it does not fit in the dtype: what is divided by infinity would be zero.
     """
@@ -74,7 +74,7 @@ def mean_square(kernel: Array) -> Array:
 
 
 def norm(kernel: Array) -> Array:
-    """The length of each unit, of any size that the dtype holds; the gradient at zero is zero.
+    """Compute the length of each unit, whatever its size; the gradient at zero is zero.
 
     >>> [f"{length:.0e}" for length in norm(jnp.array([[3e30, 0.0], [4e30, 0.0]]))[0]]
     ['5e+30', '0e+00']
@@ -88,19 +88,19 @@ def norm(kernel: Array) -> Array:
 
 
 def positive_root(square: Array) -> Array:
-    """The square root, with a derivative of zero at zero instead of an infinite one."""
+    """Take the square root, with a derivative of zero at zero instead of an infinite one."""
     zero = square == 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
 
 
 def unit_length(kernel: Array) -> Array:
-    """Each unit over its length; zero stays zero, and what is not finite becomes NaN."""
+    """Divide each unit by its length; zero stays zero, and what is not finite becomes NaN."""
     length = norm(kernel)
     return kernel / jnp.where(length == 0, 1, length)
 
 
 def per_unit(gain: Array, kernel: Array) -> Array:
-    """`(out,)` in the kernel's precision, ready to broadcast to it.
+    """Return `(out,)` in the kernel's precision, ready to broadcast to it.
 
     Raises:
         KernelError: it is not one number for each output.

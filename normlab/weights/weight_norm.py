@@ -12,7 +12,8 @@ from normlab.weights.units import norm, per_unit, unit_length, widened
 
 @on_any_mesh
 def weight_norm(kernel: Array, gain: Array | None = None) -> Array:
-    """`gain * v / ||v||` for each unit `v` of the kernel (Salimans & Kingma 2016, equation 2).
+    """Compute `gain * v / ||v||` for each unit `v` of the kernel (Salimans & Kingma 2016, equation
+    2).
 
     Args:
         kernel: `(..., in, out)`, any floating dtype; so is the result.
@@ -50,13 +51,13 @@ class LearntLength:
         require_field(given, "start", self.start, "a number where use_gain is false")
 
     def init(self, key: Array, kernel: Array) -> tuple[Params, State]:
-        """A gain for each output, and no state."""
+        """Make a gain for each output, and no state."""
         if not self.use_gain:
             return {}, {}
         return {"gain": self._first_gain(self._direction(widened(kernel)))}, {}
 
     def _direction(self, kernel: Array) -> Array:
-        """What is scaled to the learnt length."""
+        """Return the units that are scaled to the learnt length."""
         return kernel
 
     def _first_gain(self, kernel: Array) -> Array:
@@ -95,5 +96,5 @@ class WeightNorm(LearntLength):
     def apply(
         self, params: Params, state: State, kernel: Array, *, train: bool
     ) -> tuple[Array, State]:
-        """`weight_norm` with the gain."""
+        """Apply `weight_norm` with the gain."""
         return weight_norm(kernel, self._gain(params, kernel)), state

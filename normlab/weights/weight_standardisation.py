@@ -14,7 +14,7 @@ from normlab.weights.units import centre, fan_in, mean_square, positive_root, wi
 def weight_standardisation(
     kernel: Array, *, eps: float = 1e-5, unbiased: bool = True, eps_in_variance: bool = False
 ) -> Array:
-    """`(w - mean(w)) / deviation(w)` for each unit `w` of the kernel (Qiao et al. 2019).
+    """Compute `(w - mean(w)) / deviation(w)` for each unit `w` of the kernel (Qiao et al. 2019).
 
     Args:
         kernel: `(..., in, out)`, any floating dtype; so is the result.
@@ -76,13 +76,13 @@ class WeightStandardisation:
         _require_eps(self.eps)
 
     def init(self, key: Array, kernel: Array) -> tuple[Params, State]:
-        """Nothing."""
+        """Make nothing: there are no parameters and no state."""
         return {}, {}
 
     def apply(
         self, params: Params, state: State, kernel: Array, *, train: bool
     ) -> tuple[Array, State]:
-        """`weight_standardisation` with these fields."""
+        """Apply `weight_standardisation` with these fields."""
         standardised = weight_standardisation(
             kernel, eps=self.eps, unbiased=self.unbiased, eps_in_variance=self.eps_in_variance
         )
