@@ -7,14 +7,16 @@ that cannot be read, or a duplicate name, is an error that names the file; nothi
 """
 
 import ast
+import contextlib
+import dataclasses
 import importlib
 import importlib.util
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from normlab.errors import UserError, did_you_mean
 
@@ -28,15 +30,67 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
+T = TypeVar("T")
+_MISSING = object()
+
+
+def later(default: T, before: Any = _MISSING) -> T:
+    """Declare a field of an entry or of settings that came after other fields.
+
+    A run that does not use it keeps the hash that it had before the field came.
+
+    Args:
+        default: the field's default.
+        before: what the field would have said of every run made before it came. A run that says so
+            has the hash of a run without the field. By default this is `default`, and a resolved
+            config then does not have the field unless it says something else.
+
+    >>> @dataclass
+    ... class Sound:
+    ...     level: str = later("standardised", before="raw")
+    ...     balance: bool = later(False)
+    >>> Sound().level, as_before(Sound, shown=True), as_before(Sound, shown=False)
+    ('standardised', {'level': 'raw'}, {'balance': False})
+    """
+    shown = before is not _MISSING
+    told = {_BEFORE: before if shown else default, _SHOWN: shown}
+    return field(default=default, metadata=told)  # type: ignore[return-value]
+
+
+_BEFORE, _SHOWN = "before", "shown"
+
+
+def as_before(called: Any, shown: bool) -> dict[str, Any]:
+    """What the fields that came `later` would have said of earlier runs, by name.
+
+    Args:
+        called: a dataclass; of anything else there are none.
+        shown: whether to give the fields that a resolved config always shows, or the others.
+    """
+    fields = dataclasses.fields(called) if dataclasses.is_dataclass(called) else ()
+    marked = [field for field in fields if field.metadata.get(_SHOWN) is shown]
+    return {field.name: field.metadata[_BEFORE] for field in marked}
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a shelf, not yet imported."""
+    """One entry of a shelf, not yet imported.
+
+    Attributes:
+        name: its name in a config.
+        module: the module that defines it.
+        attribute: its name there.
+        summary: the first line of its docstring.
+        file: the module's file.
+        told: the arguments of its decorator that are plain values, by name.
+    """
 
     name: str
     module: str
     attribute: str
     summary: str
     file: str
+    told: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def load(self) -> Any:
         """Import the entry's module and return the class or function."""
@@ -48,19 +102,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Shelf:
-    """A folder of entries of one kind, marked by one decorator.
-
-    Attributes:
-        kind: the name of the kind in messages.
-        package: the package that is the folder.
-        decorator: the name of the decorator.
-        takes_unmarked: whether `package.module:Class` may name a thing without the decorator.
-    """
+    """A folder of entries of one kind, marked by one decorator."""
 
     kind: str
     package: str
     decorator: str
-    takes_unmarked: bool = False
 
     @property
     def folder(self) -> Path:
@@ -104,9 +150,7 @@ class Shelf:
                 f"{name}: {error}. A name with a colon is read as package.module:Class; "
                 "its module must be importable from the folder you run in"
             ) from error
-        marked = getattr(loaded, "catalogue_kind", None)
-        allowed = (self.decorator, None) if self.takes_unmarked else (self.decorator,)
-        if ":" in name and marked not in allowed:
+        if ":" in name and getattr(loaded, "catalogue_kind", None) != self.decorator:
             raise UserError(f"{name} is not a {self.kind}: put @{self.decorator} above the class")
         return loaded
 
@@ -119,20 +163,30 @@ def _read(folder: Path, package: str, decorator: str) -> dict[str, Entry]:
         for node in tree.body:
             if not isinstance(node, ast.ClassDef | ast.FunctionDef):
                 continue
-            if decorator not in map(_decorator_name, node.decorator_list):
+            marks = [one for one in node.decorator_list if _decorator_name(one) == decorator]
+            if not marks:
                 continue
             name = snake_case(node.name)
             if name in found:
                 raise ImportError(f"{file}: '{name}' is already defined in {found[name].file}")
             summary = (ast.get_docstring(node) or "").partition("\n")[0]
             module = f"{package}.{file.stem}" if file.stem != "__init__" else package
-            found[name] = Entry(name, module, node.name, summary, str(file))
+            found[name] = Entry(name, module, node.name, summary, str(file), _told(marks[0]))
     return dict(sorted(found.items()))
 
 
 def _decorator_name(node: ast.expr) -> str | None:
     target = node.func if isinstance(node, ast.Call) else node
     return target.id if isinstance(target, ast.Name) else None
+
+
+def _told(mark: ast.expr) -> dict[str, Any]:
+    """The keyword arguments of a decorator that can be read without running anything."""
+    told = {}
+    for keyword in mark.keywords if isinstance(mark, ast.Call) else ():
+        with contextlib.suppress(ValueError):
+            told[str(keyword.arg)] = ast.literal_eval(keyword.value)
+    return told
 
 
 def lazily(
@@ -170,6 +224,6 @@ def lazily(
 NORMS = Shelf("normaliser", "normlab.norms", "normaliser")
 KERNELS = Shelf("kernel transform", "normlab.weights", "kernel_transform")
 PROBES = Shelf("probe", "normlab.probes", "probe")
-MODELS = Shelf("model", "normlab.models", "model", takes_unmarked=True)
+MODELS = Shelf("model", "normlab.models", "model")
 DATA = Shelf("dataset", "normlab.data", "dataset")
 AUGMENTATIONS = Shelf("augmentation", "normlab.data", "augmentation")

@@ -21,9 +21,9 @@ from normlab.adapters.linen_places import (
     Place,
     Variables,
     at,
+    evaluation,
     place_of,
 )
-from normlab.adapters.modes import in_mode
 from normlab.adapters.units import Leaf, Unit, unchanged
 from normlab.core import Array
 from normlab.errors import UserError
@@ -61,8 +61,7 @@ class LinenWeights:
         images = jax.ShapeDtypeStruct(images.shape, images.dtype)
 
         def init(x: Array) -> Any:
-            told, settings = in_mode(model, False, call)
-            return told.init(jax.random.key(0), x, **settings)
+            return model.init(jax.random.key(0), x, **evaluation(model, call))
 
         self._init = init
         self._images = images
@@ -204,8 +203,7 @@ class _Trace:
 
         def evaluated(variables: dict[Path, Any], x: Array) -> Any:
             tree, rngs = unflatten_dict(variables), {"params": jax.random.key(0)}
-            told, settings = in_mode(model, False, call)
-            return told.apply(tree, x, rngs=rngs, mutable=True, **settings)
+            return model.apply(tree, x, rngs=rngs, mutable=True, **evaluation(model, call))
 
         flat = flatten_dict(self.shapes)
         traced = jax.make_jaxpr(evaluated)(flat, images)

@@ -3,23 +3,23 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from normlab.configs import probes
-from normlab.configs.document import Document, Problem
+from normlab.configs.document import Node, Problem
+from normlab.configs.probes import Inside
 from normlab.configs.signatures import show
 from normlab.errors import UserError, did_you_mean
 from normlab.measures.claims import Claim, Expectation, Floor, HasArm, select
-from normlab.measures.measures import Measure
+from normlab.measures.measures import ASKED_FOR, METRICS, Measure
 from normlab.measures.probe_values import END, check_reduction, find
 from normlab.measures.value import NoValueError
 
 
-class Planned(NamedTuple):
+class PlannedRun(NamedTuple):
     """A run of the sweep before it is made, as claims see it."""
 
     arm: str
     seed: int
     axes: dict[str, Any]
-    inside: probes.Planned | None = None
+    inside: Inside | None = None
 
 
 KEYS = {"says": True, "measure": True, "compare": True, "expect": True, "floor": False,
@@ -28,25 +28,25 @@ KEYS = {"says": True, "measure": True, "compare": True, "expect": True, "floor":
 
 
 def read_claims(
-    document: Document, points: list[Planned], metrics: Iterable[str], lenient: bool
+    config: Node, points: list[PlannedRun], metrics: Iterable[str], lenient: bool
 ) -> tuple[list[Claim], list[Problem]]:
     """The claims of a config, or everything that is wrong with them.
 
     Args:
-        document: the config.
+        config: the config.
         points: the runs of its sweep; without any, what depends on them is not checked.
         metrics: the metrics that the runs will have.
         lenient: let claims speak of arms that are not there: a command that makes a part of an
             experiment's runs is no mistake, and the claims still stand when they begin.
     """
-    given = document.value.get("claims")
-    given = [] if given is None else given
-    if not isinstance(given, list):
-        message = f"'claims' must be a list of claims, found {show(given)}"
-        return [], [Problem(document.mark(("claims",)), message)]
+    given = config.get("claims")
+    if given is None or given.content is None:
+        return [], []
+    if not isinstance(given.content, list):
+        message = f"'claims' must be a list of claims, found {show(given.value)}"
+        return [], [Problem(given.mark, message)]
     claims, problems = [], []
-    for index in range(len(given)):
-        part = document.part(("claims", index))
+    for part in given.content:
         claim, found = _read_claim(part)
         if claim is not None and points:
             found = [] if lenient else _check_against(claim, part, points, metrics)
@@ -55,39 +55,39 @@ def read_claims(
     return claims, problems
 
 
-def _read_claim(part: Document) -> tuple[Claim | None, list[Problem]]:
+def _read_claim(part: Node) -> tuple[Claim | None, list[Problem]]:
     value = part.value
     if not isinstance(value, dict):
         message = f"a claim is a mapping with the keys {', '.join(KEYS)}, found {show(value)}"
-        return None, [Problem(part.mark(()), message)]
+        return None, [Problem(part.mark, message)]
     problems = [
         Problem(
-            part.key_mark((key,)), f"a claim has no key '{key}'; {did_you_mean(str(key), KEYS)}"
+            part.key_mark_at((key,)), f"a claim has no key '{key}'; {did_you_mean(str(key), KEYS)}"
         )
         for key in value
         if key not in KEYS
     ]
     for key, needed in KEYS.items():
         if needed and key not in value:
-            problems.append(Problem(part.mark(()), f"the claim needs the key '{key}'"))
+            problems.append(Problem(part.mark, f"the claim needs the key '{key}'"))
         elif key in value and key not in ("compare", "paired") and not isinstance(value[key], str):
             message = f"claim: '{key}' must be text, found {show(value[key])}"
-            problems.append(Problem(part.mark((key,)), message))
+            problems.append(Problem(part.mark_at((key,)), message))
     if not isinstance(value.get("paired"), bool | None):
         message = f"claim: 'paired' must be true, false or null, found {show(value['paired'])}"
-        problems.append(Problem(part.mark(("paired",)), message))
+        problems.append(Problem(part.mark_at(("paired",)), message))
     compare = value.get("compare", {"left": ""})
     fits = isinstance(compare, dict) and "left" in compare and compare.keys() <= {"left", "right"}
     if not fits or not all(isinstance(s, str | dict) and s for s in compare.values() if s != ""):
         message = "claim: 'compare' is written as in {left: batch_norm, right: identity}"
-        problems.append(Problem(part.mark(("compare",)), f"{message}, found {show(compare)}"))
+        problems.append(Problem(part.mark_at(("compare",)), f"{message}, found {show(compare)}"))
     for key, parse in (("measure", Measure.parse), ("expect", Expectation.parse),
                        ("floor", Floor.parse)):  # fmt: skip
         if isinstance(value.get(key), str):
             try:
                 parse(value[key])
             except UserError as error:
-                problems.append(Problem(part.mark((key,)), f"claim: {error}"))
+                problems.append(Problem(part.mark_at((key,)), f"claim: {error}"))
     if problems:
         return None, problems
     rest = {key: value[key] for key in value if key != "compare"}
@@ -95,12 +95,12 @@ def _read_claim(part: Document) -> tuple[Claim | None, list[Problem]]:
         claim = Claim(left=compare["left"], right=compare.get("right"), **rest)
         claim.check_arms()
     except UserError as error:
-        return None, [Problem(part.mark(("compare",)), f"claim: {error}")]
+        return None, [Problem(part.mark_at(("compare",)), f"claim: {error}")]
     return claim, []
 
 
 def _check_against(
-    claim: Claim, part: Document, points: list[Planned], metrics: Iterable[str]
+    claim: Claim, part: Node, points: list[PlannedRun], metrics: Iterable[str]
 ) -> list[Problem]:
     measures = {"measure": claim.measured}
     if claim.threshold is not None:
@@ -112,15 +112,29 @@ def _check_against(
             if key == "floor" and measure.axis is not None:
                 raise UserError("a floor is a measure of single runs")
         except UserError as error:
-            problems.append(Problem(part.mark((key,)), f"claim: {error}"))
+            problems.append(Problem(part.mark_at((key,)), f"claim: {error}"))
     for side in ("left", "right"):
         selector = getattr(claim, side)
         if selector is not None and not problems:
             try:
                 select(points, selector, measures["measure"].axis)
             except UserError as error:
-                problems.append(Problem(part.mark(("compare", side)), f"claim: {error}"))
+                problems.append(Problem(part.mark_at(("compare", side)), f"claim: {error}"))
     return problems
+
+
+def recorded_metrics(config: Node) -> list[str]:
+    """The metrics that the runs of a config will have."""
+    held_out, given = config.find(("data", "validation")), config.find(("train", "metrics"))
+    validated = held_out is not None and held_out.content is not None
+    # What else the metrics may be, the check of their section says.
+    asked = given.value if given is not None and isinstance(given.content, list) else []
+    return [
+        metric
+        for metric in METRICS
+        if (validated or not metric.startswith("val_"))
+        and (metric not in ASKED_FOR or metric.partition("_")[2] in asked)
+    ]
 
 
 def check_measure(measure: Measure, points: Iterable[HasArm], metrics: Iterable[str]) -> None:

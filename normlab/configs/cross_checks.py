@@ -7,16 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from normlab.adapters.classifier import Classifier
 from normlab.configs.build import (
     Keyed,
     SectionError,
     by_network,
-    failure_outside,
-    file_of,
     image_shapes,
     kernel_transform,
-    network,
+    model,
     normaliser,
     optimizer,
     parameter_shapes,
@@ -25,7 +22,9 @@ from normlab.configs.build import (
     total_steps,
     variable_shapes,
 )
+from normlab.configs.own_code import failure_outside, file_of
 from normlab.errors import FieldError, KernelError, UserError, in_one_line
+from normlab.models.slots import NORM_STATE
 
 MOST_STEPS = 2**31 - 1
 """What the step counter, an int32, can hold."""
@@ -67,8 +66,7 @@ def _mismatches(keyed: Keyed) -> tuple[SectionError, ...]:
 
 def _check_accumulation(sections: dict[str, Any]) -> None:
     settings, norm = recipe(sections), normaliser(sections)
-    uses_batch = norm is not None and norm.facts.uses_batch
-    ghosts = getattr(norm, "norm_batch", 0)
+    uses_batch, ghosts = norm.facts.uses_batch, getattr(norm, "norm_batch", 0)
     if settings.accumulate > 1 and uses_batch and ghosts is None:
         part = settings.batch_size // settings.accumulate
         raise SectionError(
@@ -93,11 +91,11 @@ def _check_length(sections: dict[str, Any]) -> None:
 
 def _check_shapes(sections: dict[str, Any]) -> None:
     """Trace one training batch through the model."""
-    settings, keyed = recipe(sections), by_network(sections)
+    settings, network = recipe(sections), by_network(sections)
     slots = {"norm": normaliser(sections), "kernel": kernel_transform(sections)}
-    network(keyed)  # what it raises itself names its own section
+    model(sections)  # what it raises itself names its own section
     try:
-        _trace_training(keyed, settings.batch_size // settings.accumulate)
+        _trace_training(network, settings.batch_size // settings.accumulate)
     except FieldError as error:
         section = next((name for name in slots if hasattr(slots[name], error.field)), "model")
         raise SectionError(section, error.field, str(error)) from None
@@ -126,9 +124,9 @@ def _check_optimizer(sections: dict[str, Any]) -> None:
 
 @lru_cache(maxsize=256)
 def _trace_training(keyed: Keyed, examples: int) -> None:
-    step = partial(Classifier(network(keyed)).apply, train=True, key=jax.random.key(0))
-    params, state = variable_shapes(keyed)
-    jax.eval_shape(step, params, state, image_shapes(keyed.sections, examples))
+    step = partial(model(keyed.sections).apply, train=True, mutable=[NORM_STATE])
+    images, rngs = image_shapes(keyed.sections, examples), {"dropout": jax.random.key(0)}
+    jax.eval_shape(step, variable_shapes(keyed), images, rngs=rngs)
 
 
 @lru_cache(maxsize=256)

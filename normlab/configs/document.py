@@ -1,4 +1,4 @@
-"""YAML as plain values, with the place in the file where each of them stands.
+"""Reads YAML as a tree of nodes, each of which knows the place where it was given.
 
 The dialect is YAML 1.2's core schema, not PyYAML's default 1.1: `1e-3` is a number, `no` is text,
 `010` is ten. A key given twice is an error, and so are tags and merge keys.
@@ -6,7 +6,9 @@ The dialect is YAML 1.2's core schema, not PyYAML's default 1.1: `1e-3` is a num
 
 import math
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import yaml
@@ -14,21 +16,46 @@ import yaml
 from normlab.errors import UserError
 
 Path = tuple[str | int, ...]
-"""Where a value stands in a document: keys and list indices from the top."""
+"""The way to a node from the top: keys of mappings and indices of lists."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in a file (line and column from 1), or a source without lines such as an argument."""
+    """The place where a value was given, and what made the value of what stands there.
+
+    Attributes:
+        source: the file, or the name of a source without lines.
+        line: from 1; None in a source without lines.
+        column: likewise.
+        override: the words on the command line that gave the value, if they did.
+        dialect: the library whose default or meaning made the value, if one did.
+        written: what stands at the place, where the dialect made another value of it.
+
+    >>> str(Mark("a.yaml", 3, 9, dialect="torch", written="0.1"))
+    'a.yaml:3:9 (dialect torch: 0.1)'
+    >>> str(Mark.of_override("seed=3"))
+    "command line 'seed=3'"
+    """
 
     source: str
     line: int | None = None
     column: int | None = None
+    override: str | None = None
+    dialect: str | None = None
+    written: str | None = None
+
+    @classmethod
+    def of_override(cls, text: str) -> "Mark":
+        """Mark what an override gives."""
+        return cls("command line", override=text)
 
     def __str__(self) -> str:
-        if self.line is None:
-            return self.source
-        return f"{self.source}:{self.line}:{self.column}"
+        place = self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"
+        if self.override is not None:
+            place = f"{place} '{self.override}'"
+        if self.dialect is None:
+            return place
+        return f"{place} (dialect {self.dialect}{f': {self.written}' if self.written else ''})"
 
 
 @dataclass(frozen=True)
@@ -46,58 +73,122 @@ class ConfigError(UserError):
     """Every mistake found in a config, each with its place."""
 
     def __init__(self, problems: list[Problem]):
-        unique = dict.fromkeys(problems)
-        order = sorted(unique, key=lambda p: (p.mark.source, p.mark.line or 0, p.mark.column or 0))
-        self.problems = order
-        super().__init__("\n".join(map(str, order)))
+        def order(problem: Problem) -> tuple[str, str, int, int]:
+            mark = problem.mark
+            return mark.source, mark.override or "", mark.line or 0, mark.column or 0
+
+        self.problems = sorted(dict.fromkeys(problems), key=order)
+        super().__init__("\n".join(map(str, self.problems)))
 
 
-@dataclass
-class Document:
-    """A parsed file: its value, the marks of every value and every key in it, and its mistakes.
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A value of a config and everything below it, each with its place.
 
-    `problems` are those that leave the rest readable, so that they can be told with the others.
+    A node never changes. What puts another in its place returns a new tree, which shares the rest.
+
+    Attributes:
+        content: nodes by key, a list of nodes, or a plain value.
+        mark: where it was given.
+        own_key_mark: where its key stands; None for the value's own place.
+
+    >>> node = Node.of({"norm": {"eps": 1e-5}}, Mark("file"))
+    >>> node.put(("norm", "eps"), Node(1e-3, Mark("other"))).value
+    {'norm': {'eps': 0.001}}
+    >>> node.mark_at(("norm", "momentum"))
+    Mark(source='file', line=None, ...)
     """
 
-    source: str
-    value: Any
-    marks: dict[Path, Mark] = field(default_factory=dict)
-    key_marks: dict[Path, Mark] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    content: Any
+    mark: Mark
+    own_key_mark: Mark | None = None
 
-    def mark(self, path: Path) -> Mark:
-        """The place of a value, or of the nearest thing around it that has one."""
-        for end in range(len(path), -1, -1):
-            if path[:end] in self.marks:
-                return self.marks[path[:end]]
-        return Mark(self.source)
+    @classmethod
+    def of(cls, value: Any, mark: Mark) -> "Node":
+        """Make a node of a plain value that was given at one place."""
+        if isinstance(value, dict):
+            return cls({key: cls.of(inner, mark) for key, inner in value.items()}, mark)
+        if isinstance(value, list):
+            return cls([cls.of(inner, mark) for inner in value], mark)
+        return cls(value, mark)
 
-    def key_mark(self, path: Path) -> Mark:
-        """The place of a key."""
-        return self.key_marks.get(path, self.mark(path))
+    @cached_property
+    def value(self) -> Any:
+        """The plain value; do not change it."""
+        if isinstance(self.content, dict):
+            return {key: node.value for key, node in self.content.items()}
+        if isinstance(self.content, list):
+            return [node.value for node in self.content]
+        return self.content
 
-    def replace(self, path: Path, other: "Document") -> None:
-        """Put the whole of `other` at `path`, with its marks; mappings on the way are made."""
-        target = self.value
-        for key in path[:-1]:
-            target = target.setdefault(key, {})
-        target[path[-1]] = other.value
-        for table, additions in ((self.marks, other.marks), (self.key_marks, other.key_marks)):
-            for old in [known for known in table if known[: len(path)] == path]:
-                del table[old]
-            table.update({(*path, *inner): mark for inner, mark in additions.items()})
+    @property
+    def key_mark(self) -> Mark:
+        """Where its key stands."""
+        return self.own_key_mark or self.mark
 
-    def part(self, path: Path) -> "Document":
-        """The document that stands at `path`."""
-        value = self.value
+    def get(self, key: Any) -> "Node | None":
+        """The node below a key of a mapping or an index of a list; None if there is none."""
+        if isinstance(self.content, dict):
+            return self.content.get(key)
+        inside = isinstance(self.content, list) and key in range(len(self.content))
+        return self.content[key] if inside else None
+
+    def has(self, key: Any) -> bool:
+        """Whether the node is a mapping with this key, and its value is not null."""
+        below = self.get(key)
+        return below is not None and below.content is not None
+
+    def at(self, path: Path) -> "Node":
+        """The node at a path that exists."""
+        node = self
         for key in path:
-            value = value[key]
+            node = node.content[key]
+        return node
 
-        def below(table: dict[Path, Mark]) -> dict[Path, Mark]:
-            depth = len(path)
-            return {inner[depth:]: mark for inner, mark in table.items() if inner[:depth] == path}
+    def find(self, path: Path) -> "Node | None":
+        """The node at a path, if there is one."""
+        node: Node | None = self
+        for key in path:
+            node = node.get(key) if node is not None else None
+        return node
 
-        return Document(self.source, value, below(self.marks), below(self.key_marks))
+    def mark_at(self, path: Path) -> Mark:
+        """The place of the value at a path, or of the nearest thing around it."""
+        node = self.find(path)
+        return node.mark if node is not None else self.mark_at(path[:-1])
+
+    def key_mark_at(self, path: Path) -> Mark:
+        """The place of the key at a path; where there is none, that of the value."""
+        node = self.find(path)
+        return node.key_mark if node is not None else self.mark_at(path)
+
+    def walk(self) -> Iterator[tuple[Path, "Node"]]:
+        """Every node of the tree with its path, itself first."""
+        yield (), self
+        below = self.content
+        if isinstance(below, dict | list):
+            for key, node in below.items() if isinstance(below, dict) else enumerate(below):
+                yield from (((key, *path), inner) for path, inner in node.walk())
+
+    def put(self, path: Path, other: "Node") -> "Node":
+        """The tree with another node at a path; mappings on the way are made, marked like it."""
+        if not path:
+            return other
+        first, *rest = path
+        below = (self.get(first) or Node({}, other.mark)).put(tuple(rest), other)
+        if isinstance(self.content, list):
+            content: Any = [below if i == first else n for i, n in enumerate(self.content)]
+        else:
+            content = {**self.content, first: below}
+        return replace(self, content=content)
+
+    def without(self, *keys: Any) -> "Node":
+        """A mapping without some of its keys."""
+        return replace(self, content={k: n for k, n in self.content.items() if k not in keys})
+
+    def marked(self, mark: Mark) -> "Node":
+        """The same values, all of them given at one place."""
+        return replace(Node.of(self.value, mark), own_key_mark=mark)
 
 
 class _CoreLoader(yaml.SafeLoader):
@@ -123,10 +214,14 @@ DEEPEST, MOST_VALUES, MOST_DIGITS = 20, 5_000, 40
 """No experiment comes near these, but a file that is none does, or aliases of aliases."""
 
 
-def parse(text: str, source: str) -> Document:
+def parse(text: str, source: str, problems: list[Problem] | None = None) -> Node:
     """Read one YAML document.
 
-    A repeated key, a tag and the like are noted in the document's `problems`.
+    Args:
+        text: the document.
+        source: what its marks name.
+        problems: takes the mistakes that leave the rest readable, such as a repeated key or a tag;
+            None to raise them too.
 
     Raises:
         ConfigError: it is not YAML.
@@ -139,11 +234,15 @@ def parse(text: str, source: str) -> Document:
         raise ConfigError([Problem(Mark(source), _TOO_DEEP)]) from None
     except yaml.YAMLError as error:
         raise ConfigError([Problem(Mark(source), f"this is not YAML: {error}")]) from None
-    document = Document(source, None)
     if node is None:
-        return document
-    document.value = _construct(node, (), document, ())
-    return document
+        return Node(None, Mark(source))
+    builder = _Builder(source)
+    tree = builder.build(node, ())
+    if problems is None and builder.problems:
+        raise ConfigError(builder.problems)
+    if problems is not None:
+        problems += builder.problems
+    return tree
 
 
 _TOO_DEEP = f"lists and mappings lie in one another more than {DEEPEST} deep"
@@ -167,74 +266,71 @@ def _syntax_problem(error: yaml.MarkedYAMLError, source: str) -> Problem:
     return Problem(place, message)
 
 
-def _construct(
-    node: yaml.Node,
-    path: Path,
-    document: Document,
-    parents: tuple[yaml.Node, ...],
-) -> Any:
-    mark = Mark(document.source, node.start_mark.line + 1, node.start_mark.column + 1)
-    document.marks[path] = mark
-    if any(node is parent for parent in parents):
-        document.problems.append(Problem(mark, "this alias contains itself"))
-        return None
-    if len(parents) > DEEPEST:
-        raise ConfigError([Problem(mark, _TOO_DEEP)])
-    if len(document.marks) > MOST_VALUES:
-        message = f"there are more than {MOST_VALUES} values, aliases written out"
-        raise ConfigError([Problem(mark, message)])
-    if isinstance(node, yaml.CollectionNode) and node.tag not in (_TAG + "map", _TAG + "seq"):
-        document.problems.append(_unsupported(node.tag, mark))
-    below = (*parents, node)
-    if isinstance(node, yaml.SequenceNode):
-        return [
-            _construct(item, (*path, index), document, below)
-            for index, item in enumerate(node.value)
-        ]
-    if not isinstance(node, yaml.MappingNode):
-        return _scalar(node, mark, document)
-    mapping: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key_mark = Mark(
-            document.source, key_node.start_mark.line + 1, key_node.start_mark.column + 1
-        )
-        if not isinstance(key_node, yaml.ScalarNode):
-            document.problems.append(
-                Problem(key_mark, "a key must be a single word, not a list or mapping")
-            )
-            continue
-        key = _scalar(key_node, key_mark, document)
-        if key in mapping:
-            first = document.key_marks[(*path, key)]
-            document.problems.append(
-                Problem(key_mark, f"'{key}' is given twice, first in line {first.line}; keep one")
-            )
-            continue
-        document.key_marks[(*path, key)] = key_mark
-        mapping[key] = _construct(value_node, (*path, key), document, below)
-    return mapping
+class _Builder:
+    """Makes our nodes of PyYAML's, noting the mistakes on the way."""
 
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.problems: list[Problem] = []
+        self.count = 0
 
-def _scalar(node: yaml.Node, mark: Mark, document: Document) -> Any:
-    text, kind = node.value, node.tag.removeprefix(_TAG)
-    if kind == "str":
-        return text
-    if kind not in _KINDS or not re.fullmatch(_KINDS[kind][0], text):  # `!mine 3`, `!!int abc`
-        document.problems.append(_unsupported(node.tag, mark))
-        return text
-    if kind == "null":
-        return None
-    if kind == "bool":
-        return text.lower() == "true"
-    if kind == "int" and len(text) <= MOST_DIGITS:
-        return int(text, 16) if text.startswith("0x") else int(text)
-    if kind == "float":
-        number = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        if math.isfinite(number) or text[-1] not in "0123456789.":
-            return number
-    shown = text if len(text) < 20 else f"{text[:20]}..."
-    document.problems.append(Problem(mark, f"the number {shown} is too large"))
-    return 0
+    def build(self, node: yaml.Node, parents: tuple[yaml.Node, ...]) -> Node:
+        mark = self.mark_of(node)
+        if any(node is parent for parent in parents):
+            return self.refuse(mark, "this alias contains itself", None)
+        if len(parents) > DEEPEST:
+            raise ConfigError([Problem(mark, _TOO_DEEP)])
+        self.count += 1
+        if self.count > MOST_VALUES:
+            message = f"there are more than {MOST_VALUES} values, aliases written out"
+            raise ConfigError([Problem(mark, message)])
+        if isinstance(node, yaml.CollectionNode) and node.tag not in (_TAG + "map", _TAG + "seq"):
+            self.refuse(mark, _unsupported(node.tag), None)
+        below = (*parents, node)
+        if isinstance(node, yaml.SequenceNode):
+            return Node([self.build(item, below) for item in node.value], mark)
+        if isinstance(node, yaml.ScalarNode):
+            return self.scalar(node, mark)
+        mapping: dict[Any, Node] = {}
+        for key_node, value_node in node.value:
+            key_mark = self.mark_of(key_node)
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.refuse(key_mark, "a key must be a single word, not a list or mapping", None)
+                continue
+            key = self.scalar(key_node, key_mark).content
+            if key in mapping:
+                first = mapping[key].key_mark.line
+                message = f"'{key}' is given twice, first in line {first}; keep one"
+                self.refuse(key_mark, message, None)
+                continue
+            mapping[key] = replace(self.build(value_node, below), own_key_mark=key_mark)
+        return Node(mapping, mark)
+
+    def mark_of(self, node: yaml.Node) -> Mark:
+        return Mark(self.source, node.start_mark.line + 1, node.start_mark.column + 1)
+
+    def refuse(self, mark: Mark, message: str, stand_in: Any) -> Node:
+        self.problems.append(Problem(mark, message))
+        return Node(stand_in, mark)
+
+    def scalar(self, node: yaml.ScalarNode, mark: Mark) -> Node:
+        text, kind = node.value, node.tag.removeprefix(_TAG)
+        if kind == "str":
+            return Node(text, mark)
+        if kind not in _KINDS or not re.fullmatch(_KINDS[kind][0], text):  # `!mine 3`, `!!int abc`
+            return self.refuse(mark, _unsupported(node.tag), text)
+        if kind == "null":
+            return Node(None, mark)
+        if kind == "bool":
+            return Node(text.lower() == "true", mark)
+        if kind == "int" and len(text) <= MOST_DIGITS:
+            return Node(int(text, 16) if text.startswith("0x") else int(text), mark)
+        if kind == "float":
+            number = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+            if math.isfinite(number) or text[-1] not in "0123456789.":
+                return Node(number, mark)
+        shown = text if len(text) < 20 else f"{text[:20]}..."
+        return self.refuse(mark, f"the number {shown} is too large", 0)
 
 
 def flow(value: Any) -> str:
@@ -247,6 +343,6 @@ def flow(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def _unsupported(tag: str, mark: Mark) -> Problem:
+def _unsupported(tag: str) -> str:
     shown = tag.replace(_TAG, "!!")
-    return Problem(mark, f"the tag {shown} is not supported; write a plain value")
+    return f"the tag {shown} is not supported; write a plain value"

@@ -1,76 +1,74 @@
-"""From one document to all its runs: one at every point of the sweep."""
+"""From one config to all its runs: one at every point of the sweep."""
 
 import copy
 import itertools
 import math
 from dataclasses import replace
 
-from normlab.configs.document import Document, Problem
-from normlab.configs.exclusions import leave_out
+from normlab.configs.document import Node, Problem
 from normlab.configs.learning_rate import RATE, rate_place, settle_rate
 from normlab.configs.overrides import full_path, spell_out_names
 from normlab.configs.resolve import resolve
 from normlab.configs.run_config import RunConfig
-from normlab.configs.sweep import MOST_RUNS, Point, joined, read_axes
+from normlab.configs.sweep import MOST_RUNS, Point, joined, leave_out, read_axes
 
 
-def expand(document: Document) -> tuple[list[RunConfig], list[Problem]]:
+def expand(config: Node) -> tuple[list[RunConfig], list[Problem]]:
     """All runs of a config, in the order in which they are made, and all that is wrong with it."""
-    points, problems = _points(document)
-    sweepless = copy.deepcopy(document)
-    sweepless.value.pop("sweep", None)
+    points, problems = _points(config)
+    sweepless = config.without("sweep")
     runs: list[RunConfig] = []
     for point in points:
-        run, found = _run_at(point, copy.deepcopy(sweepless))
+        run, found = _run_at(point, sweepless)
         problems += found
         runs += [run] if run is not None else []
-    return runs, problems + _repeated(runs, document)
+    return runs, problems + _repeated(runs, config)
 
 
-def is_tied(document: Document) -> bool:
+def is_tied(config: Node) -> bool:
     """Whether some axes go together, so that none of them can be overridden alone."""
-    sweep = document.value.get("sweep")
-    return isinstance(sweep, dict) and any(sweep.get(form) for form in ("zip", "list"))
+    sweep = config.get("sweep")
+    forms = [sweep.get(form) for form in ("zip", "list")] if sweep is not None else []
+    return any(form is not None and form.value for form in forms)
 
 
-def _points(document: Document) -> tuple[list[Point], list[Problem]]:
+def _points(config: Node) -> tuple[list[Point], list[Problem]]:
     """The points of the sweep in order, the last factor varying fastest, and all its mistakes.
 
     Without a sweep there is one point, which has no axes. If there are too many to list, there
     are none.
     """
-    factors, axes, problems = read_axes(document)
+    factors, axes, problems = read_axes(config)
     if math.prod(map(len, factors)) > MOST_RUNS:
         message = f"the sweep has more than {MOST_RUNS} runs; split it into several files"
-        return [], [*problems, Problem(document.mark(("sweep",)), message)]
+        return [], [*problems, Problem(config.mark_at(("sweep",)), message)]
     points = [joined(parts) for parts in itertools.product(*factors)]
-    left, found = leave_out(points, document, axes, whole=not problems)
+    left, found = leave_out(points, config, axes, whole=not problems)
     return left, problems + found
 
 
-def _run_at(point: Point, variant: Document) -> tuple[RunConfig | None, list[Problem]]:
+def _run_at(point: Point, variant: Node) -> tuple[RunConfig | None, list[Problem]]:
     """The run at one point of the sweep, or everything that is wrong with it."""
     paths = {full_path(axis): axis for axis in point.values}
     for path, axis in paths.items():
-        # A copy, because other points share it, and what is below it may be written to.
-        variant.replace(path, copy.deepcopy(point.values[axis]))
-    spell_out_names(variant)
-    axes = {axis: copy.deepcopy(variant.part(path).value) for path, axis in paths.items()}
-    place = rate_place(variant) if RATE[0] in variant.value else None
+        variant = variant.put(path, point.values[axis])
+    variant = spell_out_names(variant)
+    axes = {axis: copy.deepcopy(variant.at(path).value) for path, axis in paths.items()}
+    place = rate_place(variant) if variant.get(RATE[0]) is not None else None
     if place in paths:
         message = f"the axis '{paths[place]}' and 'learning_rate' set the same; keep one"
-        return None, [Problem(variant.key_mark(RATE), message)]
+        return None, [Problem(variant.key_mark_at(RATE), message)]
     if place is not None and isinstance(axes.get(place[0]), dict):
         # It overwrites what a swept schedule or optimiser says, which labels must not repeat.
         axes[place[0]].pop(place[1], None)
-    problems = settle_rate(variant)
+    variant, problems = settle_rate(variant)
     run, found = resolve(variant, axes)
     if run is None or problems:
         return None, problems + found
     return replace(run, names=point.names, words=point.words), []
 
 
-def _repeated(runs: list[RunConfig], document: Document) -> list[Problem]:
+def _repeated(runs: list[RunConfig], config: Node) -> list[Problem]:
     hashes: set[str] = set()
     called: set[tuple[str, int]] = set()
     messages = []
@@ -84,4 +82,4 @@ def _repeated(runs: list[RunConfig], document: Document) -> list[Problem]:
             )
         hashes.add(run.hash)
         called.add((run.arm, run.seed))
-    return [Problem(document.mark(("sweep",)), message) for message in messages]
+    return [Problem(config.mark_at(("sweep",)), message) for message in messages]

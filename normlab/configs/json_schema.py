@@ -3,10 +3,9 @@
 from typing import Any
 
 from normlab.catalogue import AUGMENTATIONS, PROBES
+from normlab.configs import dialects
 from normlab.configs.claims import KEYS
-from normlab.configs.dialects import KEY, SECTIONS
-from normlab.configs.probes import Probing
-from normlab.configs.sections import CALLS, COMMON_TO_DATA, OWN, RANGE, REQUIRED, SETTINGS, WORDS
+from normlab.configs.sections import COMMON_TO_DATA, OWN, RANGE, SECTIONS, TARGET, WORDS
 from normlab.configs.signatures import fields_model
 from normlab.configs.tune import DEFAULT_MEASURE
 from normlab.dialects.library import Dialect, dialects_of
@@ -20,8 +19,14 @@ def json_schema() -> dict[str, Any]:
     properties: dict[str, Any] = {
         key: {"type": "string", "description": text} for key, text in WORDS.items()
     }
-    for section in CALLS:
-        properties[section] = _call(section)
+    for name, section in SECTIONS.items():
+        if section.shelf is not None:
+            # A config that extends another may leave the name to it.
+            properties[name] = _call_of(section.shelf.entries(), name, {"required": []})
+        if section.shelf is not None and not section.needed:
+            properties[name]["anyOf"].append({"type": "null"})
+        if section.settings is not None:
+            properties[name] = _fields(section.settings, name)
     augment = {"type": "array", "items": _call_of(AUGMENTATIONS.entries(), "augmentation", {})}
     augment["description"] = COMMON_TO_DATA["augment"]
     kinds = [{"type": ["integer", "null"]}, {"const": OWN}]
@@ -29,11 +34,14 @@ def json_schema() -> dict[str, Any]:
     for variant in properties["data"]["anyOf"]:
         if "properties" in variant:
             variant["properties"] |= {"augment": augment, "validation": validation}
-    for section in CALLS.keys() - REQUIRED:
-        properties[section]["anyOf"].append({"type": "null"})
-    for section, settings in SETTINGS.items():
-        properties[section] = _fields(settings, "")
-    properties["probes"] = _probes()
+    measure = {"type": "array", "items": _call_of(PROBES.entries(), "probe", {}), "minItems": 1}
+    measure["description"] = "the probes"
+    probes = properties["probes"]
+    probes |= {
+        "type": ["object", "null"],
+        "properties": {**probes["properties"], "measure": measure},
+    }
+    properties["target"] = _fields(TARGET.settings, "target")
     properties |= {"sweep": _sweep(), "tune": _tune(), "claims": _claims()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -42,14 +50,6 @@ def json_schema() -> dict[str, Any]:
         "properties": properties,
         "additionalProperties": False,
     }
-
-
-def _probes() -> dict[str, Any]:
-    schema = _fields(Probing, "probes")
-    measure = {"type": "array", "items": _call_of(PROBES.entries(), "probe", {}), "minItems": 1}
-    measure["description"] = "what looks inside the network"
-    schema["properties"] = {**schema["properties"], "measure": measure}
-    return {**schema, "type": ["object", "null"], "required": []}
 
 
 def _sweep() -> dict[str, Any]:
@@ -145,11 +145,6 @@ def _claims() -> dict[str, Any]:
     }
 
 
-def _call(section: str) -> dict[str, Any]:
-    partial = {"required": []}  # a config that extends another may leave the name to it
-    return _call_of(CALLS[section].entries(), section, partial)
-
-
 def _call_of(entries: dict[str, Any], kind: str, overrides: dict[str, Any]) -> dict[str, Any]:
     names = {"enum": list(entries)}
     by_path = {"type": "string", "pattern": ENTRY_BY_PATH}
@@ -161,7 +156,7 @@ def _call_of(entries: dict[str, Any], kind: str, overrides: dict[str, Any]) -> d
         if entry.summary:
             schema["description"] = entry.summary
         variants.append({**schema, **overrides})
-        if kind in SECTIONS and (spoken := dialects_of(name)):
+        if kind in dialects.SECTIONS and (spoken := dialects_of(name)):
             variants.append({**_in_dialect(schema, spoken), **overrides})
     free = {"type": "object", "properties": {"name": by_path}, "required": ["name"]}
     return {"anyOf": [*variants, free]}
@@ -176,7 +171,7 @@ def _in_dialect(schema: dict[str, Any], spoken: list[Dialect]) -> dict[str, Any]
         own["momentum"] = {"anyOf": [{"type": "number"}, {"type": "null"}]}
     about = "a library, whose defaults and meanings hold"
     chosen = {"enum": [*(library.name for library in spoken), None], "description": about}
-    return {**schema, "properties": {"name": {"const": name}, KEY: chosen, **own}}
+    return {**schema, "properties": {"name": {"const": name}, dialects.KEY: chosen, **own}}
 
 
 def _fields(called: Any, kind: str) -> dict[str, Any]:

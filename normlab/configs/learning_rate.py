@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from normlab.configs.document import Document, Problem
+from normlab.configs.document import Node, Problem
 from normlab.configs.optax_names import SCHEDULES
 from normlab.configs.sections import LENGTHS
 from normlab.errors import UserError
@@ -12,17 +12,18 @@ RATE = ("learning_rate",)
 """Where an override or an axis leaves it until optimiser and schedule are final."""
 
 
-def rate_place(document: Document) -> tuple[str, str] | None:
+def rate_place(config: Node) -> tuple[str, str] | None:
     """Where a bare `learning_rate` belongs, or None where the config does not tell.
 
-    >>> rate_place(Document("", {"optimizer": {"name": "sgd"}}))
+    >>> from normlab.configs.document import Mark
+    >>> rate_place(Node.of({"optimizer": {"name": "sgd"}}, Mark("")))
     ('optimizer', 'learning_rate')
-    >>> rate_place(Document("", {"schedule": {"name": "constant_schedule"}}))
+    >>> rate_place(Node.of({"schedule": {"name": "constant_schedule"}}, Mark("")))
     ('schedule', 'value')
     """
-    schedule = document.value.get("schedule")
-    if schedule is None:
+    if not config.has("schedule"):
         return ("optimizer", "learning_rate")
+    schedule = config.at(("schedule",)).value
     arguments = _arguments_of(schedule)
     argument = next((a for a in ("peak_value", "value", "init_value") if a in arguments), None)
     if argument is None or (argument == "init_value" and _rises(schedule)):
@@ -30,32 +31,32 @@ def rate_place(document: Document) -> tuple[str, str] | None:
     return ("schedule", argument)
 
 
-def settle_rate(document: Document) -> list[Problem]:
+def settle_rate(config: Node) -> tuple[Node, list[Problem]]:
     """Put a bare `learning_rate` where it belongs, once optimiser and schedule are final.
 
     Returns:
-        A problem if the config does not tell where that is.
+        The config, and a problem if it does not tell where that is.
     """
-    if RATE[0] not in document.value:
-        return []
-    rate, key_mark, place = document.part(RATE), document.key_mark(RATE), rate_place(document)
-    document.replace(RATE, Document(document.source, None))  # its marks go too
-    del document.value[RATE[0]]
+    rate = config.get(RATE[0])
+    if rate is None:
+        return config, []
+    place, config = rate_place(config), config.without(*RATE)
     if place is not None:
-        if isinstance(document.value.get(place[0]), dict):
-            document.replace(place, rate)
-        return []  # otherwise there is no such section, which is told elsewhere
-    schedule = document.value["schedule"]
+        section = config.get(place[0])
+        if section is not None and isinstance(section.content, dict):
+            config = config.put(place, rate)
+        return config, []  # otherwise there is no such section, which is told elsewhere
+    schedule = config.at(("schedule",)).value
     arguments = [name for name in _arguments_of(schedule) if name not in LENGTHS]
     if not arguments:
-        return []  # it is no schedule, which is told elsewhere
+        return config, []  # it is no schedule, which is told elsewhere
     values = [name for name in arguments if name.endswith("value")] or arguments
     keys = " or ".join(f"'schedule.{name}'" for name in values)
     message = (
         f"it cannot be told which argument of schedule {schedule['name']} is the learning rate; "
         f"write {keys} instead of 'learning_rate'"
     )
-    return [Problem(key_mark, message)]
+    return config, [Problem(rate.key_mark, message)]
 
 
 def _arguments_of(schedule: Any) -> list[str]:

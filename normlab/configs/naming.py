@@ -13,7 +13,8 @@ from typing import Any
 from normlab.configs.document import Path, flow, parse
 from normlab.configs.learning_rate import RATE
 from normlab.configs.overrides import FORMS, full_path
-from normlab.configs.run_config import SECTIONS, RunConfig
+from normlab.configs.run_config import RunConfig
+from normlab.configs.sections import SECTIONS
 from normlab.errors import UserError
 from normlab.store.names import words_of
 

@@ -13,26 +13,17 @@ import importlib
 import importlib.metadata
 import sys
 import sysconfig
+import traceback
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from normlab.errors import UserError
+from normlab.errors import UserError, in_one_line
 
 _seen: dict[str, tuple[Any, str]] = {}
 """By module, the loading that was seen and the hash of the source at that time."""
-
-
-def find_code_beside(file: Path) -> None:
-    """Let a config name modules that lie beside it: they are found before those of this folder.
-
-    Python's own modules and installed packages are found first, so no file can hide one of them.
-    """
-    beside, here = str(file.resolve().parent), str(Path.cwd())
-    if beside not in sys.path:
-        sys.path.insert(sys.path.index(here) if here in sys.path else len(sys.path), beside)
 
 
 def own_code(sections: dict[str, Any]) -> dict[str, str]:
@@ -83,6 +74,19 @@ def check_same(expected: dict[str, str]) -> None:
                 f"{module.__file__}: it, or a file that it imports, was edited after this command "
                 "began; give the command again, which makes the runs of the new source"
             )
+
+
+def failure_outside(name: str, error: BaseException) -> str:
+    """What to say when `package.module:Class` itself fails: no traceback, but its last line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == file_of(name)]
+    place = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
+    return f"{name} fails: {in_one_line(error)}{place}"
+
+
+def file_of(name: str) -> str | None:
+    """The file of `package.module:Class`, if it has been imported from one."""
+    return getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
 
 
 def source_of(module: ModuleType) -> str:

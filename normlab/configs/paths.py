@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from normlab.configs.document import Document, Mark
+from normlab.configs.document import Mark, Node
 from normlab.data.places import data_root
 
 
 def paths_beside_config(
-    called: Callable[..., Any], fields: dict[str, Any], document: Document
+    called: Callable[..., Any], fields: dict[str, Any], given: Node
 ) -> dict[str, str | None]:
     """Return those arguments that are paths, as absolute paths.
 
@@ -23,11 +23,11 @@ def paths_beside_config(
     Args:
         called: the class whose arguments these are.
         fields: its arguments.
-        document: where they stand.
+        given: where they stand.
     """
     hints = typing.get_type_hints(called) if inspect.isclass(called) else {}
     return {
-        key: None if value is None else _absolute(Path(value), document.mark((key,)))
+        key: None if value is None else _absolute(Path(value), given.mark_at((key,)))
         for key, value in fields.items()
         if hints.get(key) in (Path, Path | None)
     }

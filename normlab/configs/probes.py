@@ -13,40 +13,18 @@ its states are gone: who adds `probes` gets runs that have them, beside those ma
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from normlab.configs import build
-from normlab.configs.document import Document, Path, Problem
+from normlab.configs.document import Node, Path, Problem
+from normlab.configs.own_code import failure_outside
 from normlab.data.dataset import Outline
-from normlab.errors import UserError, require_field
+from normlab.errors import UserError
 from normlab.measures.probe_values import END
 from normlab.probes.contract import HeldOut, Moment, PerLayer, Subject
-
-
-@dataclass(frozen=True)
-class Probing:
-    """When and at what the probes look; which they are stands in `measure`, a list of calls.
-
-    Attributes:
-        at: steps before which they look, from 0, and "end" for after the last one.
-        every: they look before every so many steps too, from the first one on.
-        examples: how many of the training examples they look at: the first, without augmentation.
-    """
-
-    at: tuple[int | Literal["end"], ...] = (0, "end")
-    every: int | None = None
-    examples: int = 256
-
-    def __post_init__(self) -> None:
-        fine = all(step == END or step >= 0 for step in self.at)
-        require_field(fine, "at", list(self.at), "a list of steps from 0, and of end")
-        require_field(self.every is None or self.every >= 1, "every", self.every, "at least 1")
-        require_field(self.examples >= 1, "examples", self.examples, "at least 1")
-        some = bool(self.at) or self.every is not None
-        require_field(some, "at", list(self.at), "a list with a step, unless there is an 'every'")
 
 
 def in_order(at: tuple[int | str, ...]) -> list[int | str]:
@@ -80,7 +58,7 @@ class Quantity(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Planned:
+class Inside:
     """What a run will record of its inside.
 
     Attributes:
@@ -96,15 +74,15 @@ class Planned:
     problems: tuple[tuple[int, str], ...]
 
 
-def planned(sections: dict[str, Any]) -> Planned | None:
+def look_inside(sections: dict[str, Any]) -> Inside | None:
     """What a resolved run will record; found by tracing its probes, which computes nothing."""
     if sections.get("probes") is None:
         return None
-    return _planned(build.Keyed.by_program(sections))
+    return _look_inside(build.Keyed.by_program(sections))
 
 
 @lru_cache(maxsize=256)
-def _planned(keyed: build.Keyed) -> Planned:
+def _look_inside(keyed: build.Keyed) -> Inside:
     sections = keyed.sections
     program, outline = build.program(sections), build.outline(sections)
     count = sections["probes"]["examples"]
@@ -122,14 +100,14 @@ def _planned(keyed: build.Keyed) -> Planned:
             problems.append((index, f"{name} cannot look into this network: {error}"))
         except Exception as error:  # a probe and a network that do not suit each other
             call = sections["probes"]["measure"][index]["name"]
-            problems.append((index, build.failure_outside(call, error)))
+            problems.append((index, failure_outside(call, error)))
         else:
             for quantity, value in found.items():
                 layers = value.layers if isinstance(value, PerLayer) else None
                 shape = value.values.shape if isinstance(value, PerLayer) else value.shape
                 quantities.append(Quantity(name, quantity, layers, shape))
     total = build.total_steps(sections)
-    return Planned(look_at(sections), total, tuple(quantities), tuple(problems))
+    return Inside(look_at(sections), total, tuple(quantities), tuple(problems))
 
 
 def _held_out(outline: Outline) -> HeldOut:
@@ -139,7 +117,7 @@ def _held_out(outline: Outline) -> HeldOut:
     return HeldOut(images, labels, channels, channels)
 
 
-def check_together(document: Document, sections: dict[str, Any]) -> list[Problem]:
+def check_together(config: Node, sections: dict[str, Any]) -> list[Problem]:
     """What only shows when the probes meet the rest of the config."""
     probing = sections.get("probes")
     if probing is None:
@@ -147,9 +125,9 @@ def check_together(document: Document, sections: dict[str, Any]) -> list[Problem
     problems = []
 
     def complain(path: Path, message: str) -> None:
-        problems.append(Problem(document.mark(("probes", *path)), f"probes: {message}"))
+        problems.append(Problem(config.mark_at(("probes", *path)), f"probes: {message}"))
 
-    total, given = build.total_steps(sections), document.value["probes"]
+    total, given = build.total_steps(sections), config.at(("probes",)).value
     for index, step in enumerate(given.get("at", ())):
         if step != END and step > total:
             complain(("at", index), f"the run has {total} steps, found {step}; 'end' is the last")
@@ -158,7 +136,7 @@ def check_together(document: Document, sections: dict[str, Any]) -> list[Problem
         message = f"'examples' must be at most {examples}, the training examples that there are"
         complain(("examples",), f"{message}, found {probing['examples']}")
         return problems
-    found = planned(sections)
+    found = look_inside(sections)
     for index, message in found.problems if found else ():
         complain(("measure", index), f"{message}; mend it or take it out of 'measure'")
     return problems

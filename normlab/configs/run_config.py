@@ -1,15 +1,20 @@
 """One run's config, resolved: every default filled in, named for people, identified by its hash."""
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+from normlab.catalogue import as_before
 from normlab.configs import build
-from normlab.configs.document import Path, flow
-from normlab.configs.identity import short_hash
+from normlab.configs.document import Mark, Path, flow
+from normlab.configs.sections import CALLS, SECTIONS
 from normlab.store.names import slug
 
-SECTIONS = ("data", "model", "norm", "kernel", "optimizer", "schedule", "decay", "train", "probes")
-"""The sections of a resolved config, in the order in which they are shown."""
+SEED_AXES = ("seed", "train.seed")
+"""The axes of the sweep that are the seed, however it is spelt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +31,13 @@ class RunConfig:
     """
 
     sections: dict[str, Any]
-    origins: dict[Path, str] = field(default_factory=dict)
+    origins: Mapping[Path, Mark] = field(default_factory=dict)
     axes: dict[str, Any] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
     own_code: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Ten hex digits: the same for the same resolved config, whatever file it came from.
 
@@ -68,7 +73,7 @@ class RunConfig:
         return {
             axis: self.names.get(axis, value_label(value))
             for axis, value in self.axes.items()
-            if not _is_seed(axis)
+            if axis not in SEED_AXES
         }
 
     @property
@@ -79,16 +84,12 @@ class RunConfig:
     def with_seed(self, seed: int) -> "RunConfig":
         """The same run with another seed."""
         train = {**self.sections["train"], "seed": seed}
-        axes = {axis: seed if _is_seed(axis) else value for axis, value in self.axes.items()}
+        axes = {axis: seed if axis in SEED_AXES else value for axis, value in self.axes.items()}
         return replace(self, sections={**self.sections, "train": train}, axes=axes)
 
-    def came_from(self, origins: dict[Path, str]) -> "RunConfig":
+    def came_from(self, origins: Mapping[Path, Mark]) -> "RunConfig":
         """The same run with other places where its values were given."""
         return replace(self, origins=origins)
-
-
-def _is_seed(axis: str) -> bool:
-    return axis in ("seed", "train.seed")
 
 
 def is_call(value: Any) -> bool:
@@ -124,3 +125,54 @@ def as_label(key: Any) -> str:
     ('batch_norm', '8')
     """
     return key if isinstance(key, str) else flow(key)
+
+
+def on_command_line(value: Any) -> str:
+    """A value of an axis as an override gives it."""
+    if isinstance(value, dict) and list(value) == ["name"]:
+        return value["name"]
+    return flow(value)
+
+
+def resolved(sections: dict[str, Any]) -> dict[str, Any]:
+    """Checked sections as a run has them: all of them, without what came later and is not used."""
+    whole = {name: _plain(sections.get(name)) for name in SECTIONS}
+    used = {n: value for n, value in whole.items() if value is not None or not SECTIONS[n].later}
+    return _without_earlier(used, shown=False)
+
+
+def short_hash(sections: dict[str, Any], own_code: dict[str, str]) -> str:
+    """Ten hex digits of the sections as they were before later settings came, and of own code."""
+    hashed = _without_earlier(sections, shown=True)
+    data = hashed.get("data") or {}
+    if data.get("contents") is not None:  # what data are is known, so they may be moved
+        hashed["data"] = {key: value for key, value in data.items() if key != "path"}
+    if own_code:  # without any, the hash is what it always was
+        hashed["own_code"] = own_code
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _without_earlier(sections: dict[str, Any], shown: bool) -> dict[str, Any]:
+    """The sections without the settings that say what held before they came."""
+    used = {}
+    for name, section in sections.items():
+        if isinstance(section, dict):
+            earlier = _as_before(name, section, shown)
+            section = {k: v for k, v in section.items() if k not in earlier or v != earlier[k]}
+        used[name] = section
+    return used
+
+
+def _as_before(name: str, section: dict[str, Any], shown: bool) -> dict[str, Any]:
+    if name not in CALLS:
+        return as_before(SECTIONS[name].settings, shown)
+    if ":" in str(section["name"]):  # a person's fields were there before
+        return {}
+    return as_before(CALLS[name].load(section["name"]), shown)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as YAML has them, at every depth."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

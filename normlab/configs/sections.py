@@ -1,28 +1,18 @@
-"""The sections that a config may have, and the tables that say what each of them is."""
+"""Says which sections a config may have, and what each of them names or holds."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from normlab.adapters.modes import SWITCHES
-from normlab.adapters.own_model import FOUND
 from normlab.catalogue import DATA, KERNELS, MODELS, NORMS, Shelf
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES, OptaxShelf
 from normlab.errors import require_field
+from normlab.measures.probe_values import END
 from normlab.training.optimizer import Role
 from normlab.training.recipe import Recipe
 
-CALLS: dict[str, Shelf | OptaxShelf] = {
-    "data": DATA,
-    "model": MODELS,
-    "norm": NORMS,
-    "kernel": KERNELS,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-}
-"""The sections that name something to call; their other keys are its arguments."""
-
-REQUIRED = {"data", "model", "norm", "optimizer"}
-"""Those that every experiment has; the others may be left out, or null."""
+LENGTHS = ("decay_steps", "transition_steps")
+"""Arguments of schedules that are the length of the run where they are left out."""
 
 COMMON_TO_DATA = {
     "augment": "augmentations of every training batch, in turn",
@@ -31,35 +21,11 @@ COMMON_TO_DATA = {
 }
 """Keys of `data` that are not arguments of the dataset: every dataset has them."""
 
-COMMON_TO_NORM = {
-    "where": "which normalisation layers of a model of your own it replaces: a pattern, or a list "
-    "of patterns, for their paths or classes (default: all)",
-}
-"""Keys of `norm` that are not arguments of the normaliser."""
-
 OWN = "own"
-"""The value of `data.validation` where it is no number, and the name of the `norm` that a person's
-own model has."""
+"""What `data.validation` is where it is no number."""
 
-OWN_MODEL = "own model"
-"""What stands for `model` in the tables below where a person's own code is named."""
-
-FILLED_IN = {
-    "model": {"norm", "classes", "kernel", "parent", "name"},
-    OWN_MODEL: {"parent", "name", "rngs", *SWITCHES},
-    "norm": {"axis_name"},
-    "optimizer": {"mask", "weight_decay_mask", "trust_ratio_mask", "key", "dtype_momentum"},
-}
-"""Arguments that a config does not give: they come from other sections or from the loop."""
-
-LENGTHS = ("decay_steps", "transition_steps")
-"""Arguments of schedules that are the length of the run where they are left out."""
-
-STAND_INS = {"model": {"norm": None, "classes": 1}}
-"""What is put for them where a section is checked by itself."""
-
-OPTIONAL = {OWN_MODEL: FOUND, "optimizer": {"learning_rate"}, "schedule": set(LENGTHS)}
-"""Arguments that their function requires but the config may leave out."""
+RANGE = re.compile(r"([0-9]{1,10})\.\.([0-9]{1,10})")
+"""An axis in short: from the first number to the last, both included."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +61,98 @@ class Target:
         require_field(inside, "test_accuracy", self.test_accuracy, "above 0 and at most 1")
 
 
-SETTINGS: dict[str, type] = {"train": Recipe, "decay": Decay, "target": Target}
+@dataclass(frozen=True)
+class Probing:
+    """When and at what the probes look; which they are stands in `measure`, a list of calls.
+
+    Attributes:
+        at: steps before which they look, from 0, and "end" for after the last one.
+        every: they look before every so many steps too, from the first one on.
+        examples: how many of the training examples they look at: the first, without augmentation.
+    """
+
+    at: tuple[int | Literal["end"], ...] = (0, "end")
+    every: int | None = None
+    examples: int = 256
+
+    def __post_init__(self) -> None:
+        fine = all(step == END or step >= 0 for step in self.at)
+        require_field(fine, "at", list(self.at), "a list of steps from 0, and of end")
+        require_field(self.every is None or self.every >= 1, "every", self.every, "at least 1")
+        require_field(self.examples >= 1, "examples", self.examples, "at least 1")
+        some = bool(self.at) or self.every is not None
+        require_field(some, "at", list(self.at), "a list with a step, unless there is an 'every'")
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of a run's config.
+
+    Attributes:
+        about: what it is, in a few words.
+        shelf: where the thing lies that it names; its other keys are that thing's arguments. None
+            for a section of plain settings.
+        settings: the class of its settings; None for a section that names something.
+        needed: whether every experiment has it. One that is not may be left out, or null.
+        later: whether it came after others, so that a resolved config without it does not have it
+            and keeps its hash.
+        filled_in: arguments that a config does not give, because they come from other sections or
+            from the training loop.
+        stand_ins: values for these where the section is checked by itself.
+        optional: arguments that their function requires but the config may leave out.
+    """
+
+    about: str
+    shelf: Shelf | OptaxShelf | None = None
+    settings: type | None = None
+    needed: bool = False
+    later: bool = False
+    filled_in: frozenset[str] = frozenset()
+    stand_ins: dict[str, Any] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
+
+
+SECTIONS = {
+    "data": Section("the dataset, its augmentation and what is held out", DATA, needed=True),
+    "model": Section(
+        "the network",
+        MODELS,
+        needed=True,
+        filled_in=frozenset({"norm", "classes", "kernel", "parent", "name"}),
+        stand_ins={"norm": None, "classes": 1},
+    ),
+    "norm": Section(
+        "the normaliser in the network's slots",
+        NORMS,
+        needed=True,
+        filled_in=frozenset({"axis_name"}),
+    ),
+    "kernel": Section("what makes the kernels of their parameters", KERNELS, later=True),
+    "optimizer": Section(
+        "optax's optimiser",
+        OPTIMIZERS,
+        needed=True,
+        filled_in=frozenset(
+            {"mask", "weight_decay_mask", "trust_ratio_mask", "key", "dtype_momentum"}
+        ),
+        optional=frozenset({"learning_rate"}),
+    ),
+    "schedule": Section("optax's learning rate by step", SCHEDULES, optional=frozenset(LENGTHS)),
+    "decay": Section("weight decay: how much, and of which parameters", settings=Decay),
+    "train": Section("length, batches and loss of training", settings=Recipe),
+    "probes": Section("what looks inside the network", settings=Probing, later=True),
+}
+"""The sections of a run, in the order in which a resolved config has them."""
+
+TARGET = Section("the accuracy to which steps and seconds are counted", settings=Target)
+"""The section `target`, which is the experiment's and not its runs'."""
+
+CALLS: dict[str, Shelf | OptaxShelf] = {
+    name: section.shelf for name, section in SECTIONS.items() if section.shelf is not None
+}
+"""The sections that name something to call."""
+
+SETTINGS = {name: section.settings for name, section in SECTIONS.items() if section.settings}
 """The sections that are plain settings."""
 
 WORDS = {
@@ -106,7 +163,10 @@ WORDS = {
 }
 """The keys that are text."""
 
-TOP_LEVEL = (*WORDS, *CALLS, *SETTINGS, "probes", "sweep", "tune", "claims")
+TOP_LEVEL = (*WORDS, *SECTIONS, "target", "sweep", "tune", "claims")
+"""Every key of a config."""
 
-RANGE = re.compile(r"([0-9]{1,10})\.\.([0-9]{1,10})")
-"""An axis in short: from the first number to the last, both included."""
+
+def section(kind: str) -> Section:
+    """Find a section; what has none of its own, such as an augmentation, has nothing special."""
+    return SECTIONS.get(kind, Section(""))

@@ -4,39 +4,39 @@ There is no second description: a new field of a dataclass, a module or an optax
 key of the config, with its type and default. Pydantic checks the values and writes the JSON schema.
 """
 
-import dataclasses
-import functools
 import inspect
 import json
 import pathlib
 import typing
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pydantic
 
-from normlab.adapters.own_model import parameters_of
-from normlab.configs.document import Document, Path, Problem
-from normlab.configs.sections import FILLED_IN, OPTIONAL, OWN_MODEL, RANGE, STAND_INS
-from normlab.errors import FieldError, did_you_mean
+from normlab.configs.document import Node, Problem
+from normlab.configs.own_code import failure_outside
+from normlab.configs.paths import paths_beside_config
+from normlab.configs.sections import RANGE, section
+from normlab.errors import FieldError, UserError, did_you_mean
 from normlab.models.slots import Dtype
+
+T = TypeVar("T")
+Checked = tuple[T, list[Problem]]
+"""What a part of a config amounts to, and everything that is wrong with it."""
 
 
 @cache
 def fields_model(called: Callable[..., Any], kind: str = "") -> type[pydantic.BaseModel]:
     """A pydantic model of what a config may give as arguments of `called`."""
-    filled, optional = FILLED_IN.get(kind, set()), OPTIONAL.get(kind, set())
-    if kind == OWN_MODEL:
-        hints, parameters = _hints_outside(called), parameters_of(called)
-    else:
-        hints = typing.get_type_hints(called) if isinstance(called, type) else {}
-        parameters = inspect.signature(called).parameters
+    hints = typing.get_type_hints(called) if isinstance(called, type) else {}
+    filled, optional = section(kind).filled_in, section(kind).optional
     fields: dict[str, Any] = {}
-    for name, parameter in parameters.items():
+    for name, parameter in inspect.signature(called).parameters.items():
         if name in filled:
             continue
-        kind_of_value = hints.get(name) or (Any if kind == OWN_MODEL else _type_of(parameter))
+        kind_of_value = hints.get(name) or _type_of(parameter)
         default = parameter.default
         if name in optional and default is inspect.Parameter.empty:
             kind_of_value, default = kind_of_value | None, None
@@ -47,35 +47,6 @@ def fields_model(called: Callable[..., Any], kind: str = "") -> type[pydantic.Ba
     # Optax makes some of its functions by `functools.partial`, which has no name.
     name = getattr(called, "__name__", kind)
     return pydantic.create_model(name, __config__=config, **fields)
-
-
-def _has_plain_default(called: Any, name: str) -> bool:
-    return name not in OPTIONAL[OWN_MODEL] and _is_plain(parameters_of(called)[name].default)
-
-
-def _hints_outside(called: Any) -> dict[str, Any]:
-    """The types of a person's own arguments, as far as a config can give values of them."""
-    function = called.func if isinstance(called, functools.partial) else called
-    fields = dataclasses.is_dataclass(function) or not isinstance(function, type)
-    try:
-        hints = typing.get_type_hints(function if fields else function.__init__)
-    except Exception:  # names that only a type checker sees
-        return {}
-    return {name: hint for name, hint in hints.items() if _is_plain_type(hint)}
-
-
-def _is_plain_type(hint: Any) -> bool:
-    try:
-        pydantic.TypeAdapter(hint).json_schema()
-    except Exception:  # pydantic has an error for each of the many things that are no JSON
-        return False
-    return True
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _type_of(parameter: inspect.Parameter) -> Any:
@@ -91,49 +62,98 @@ def _type_of(parameter: inspect.Parameter) -> Any:
     return next((kind | None for kind in (float, int) if kind in admitted), Any)
 
 
+def check_list(given: Node, key: str, shelf: Any, subject: str) -> Checked[list[dict[str, Any]]]:
+    """Check a list of calls, each a name or a mapping with a name, that stands under `key`."""
+    if not isinstance(given.content, list):
+        message = f"'{key}' must be a list of {subject}s, found {show(given.value)}"
+        return [], [Problem(given.mark, message)]
+    calls, problems = [], []
+    for item in map(named, given.content):
+        if not isinstance(item.content, dict):
+            article = "an" if subject[0] in "aeiou" else "a"
+            found = show(item.value)
+            message = f"{article} {subject} is a name or a mapping with a name, found {found}"
+            problems.append(Problem(item.mark, message))
+            continue
+        call, wrong = check_call(item, shelf, subject)
+        problems += wrong
+        calls += [call] if call is not None else []
+    return calls, problems
+
+
+def named(call: Node) -> Node:
+    """Write a call that is only a name as the mapping it stands for.
+
+    >>> from normlab.configs.document import Mark
+    >>> named(Node("identity", Mark("a.yaml"))).value
+    {'name': 'identity'}
+    """
+    if not isinstance(call.content, str):
+        return call
+    return replace(call, content={"name": Node(call.content, call.mark)})
+
+
+def check_call(call: Node, shelf: Any, subject: str) -> Checked[dict[str, Any] | None]:
+    """Check a mapping `{name: ..., arguments}` by the signature of what it names."""
+    name = call.value.get("name")
+    here = call.mark_at(("name",))
+    if not isinstance(name, str):
+        names = ", ".join(shelf.entries())
+        found = f", found {show(name)}" if "name" in call.value else ""
+        return None, [Problem(here, f"'{subject}' needs a name: one of {names}{found}")]
+    arguments = call.without("name")
+    try:
+        called = shelf.load(name)
+        fields, problems = check_arguments(called, subject, arguments, f"{subject} {name}")
+        if fields is not None:
+            fields |= paths_beside_config(called, fields, arguments)
+    except UserError as error:
+        return None, [Problem(here, str(error))]
+    except (Exception, SystemExit) as error:
+        if ":" not in name:
+            raise  # what lies in normlab's own folders is not the user's mistake
+        return None, [Problem(here, failure_outside(name, error))]
+    return (None if fields is None else {"name": name, **fields}), problems
+
+
 def check_arguments(
-    called: Callable[..., Any], kind: str, document: Document, path: Path, subject: str
-) -> tuple[dict[str, Any] | None, list[Problem]]:
-    """The arguments at `path` with defaults filled in, or everything that is wrong with them.
+    called: Callable[..., Any], kind: str, given: Node, subject: str
+) -> Checked[dict[str, Any] | None]:
+    """Check arguments, and fill in the defaults.
 
     Args:
         called: a dataclass, a module or a function.
         kind: the section, for what a config need not or may not give.
-        document: where the arguments stand.
-        path: and where in it, a mapping.
+        given: the arguments, a mapping.
         subject: what the messages call it.
+
+    Returns:
+        The arguments, or None and everything that is wrong with them.
     """
     model = fields_model(called, kind)
-    stand_ins = STAND_INS.get(kind, {})
-    given = document.part(path).value
-    odd = [key for key in given if not isinstance(key, str)]
+    stand_ins = section(kind).stand_ins
+    odd = [key for key in given.content if not isinstance(key, str)]
     if odd:
         hint = _known_keys(model, "")
         return None, [
-            Problem(document.key_mark((*path, key)), f"{subject} has no key {show(key)}; {hint}")
+            Problem(given.key_mark_at((key,)), f"{subject} has no key {show(key)}; {hint}")
             for key in odd
         ]
+    plain = given.value
     try:
         # Through JSON, where a list may stand for a tuple though types are strict otherwise.
-        checked = model.model_validate_json(json.dumps(given))
+        checked = model.model_validate_json(json.dumps(plain))
     except pydantic.ValidationError as error:
         errors = error.errors()
-        problems = [_problem(one, model, document, path, subject) for one in errors]
+        problems = [_problem(one, model, given, subject) for one in errors]
         wrong = {one["loc"][0] for one in errors if one["loc"]}
-        fine = {key: as_argument(given[key]) for key in given if key not in wrong}
-        if kind == OWN_MODEL:
-            return None, problems
-        found = _field_problems(called, {**stand_ins, **fine}, document, path, subject)
-        return None, problems + found
+        fine = {key: as_argument(plain[key]) for key in plain if key not in wrong}
+        return None, problems + _field_problems(called, {**stand_ins, **fine}, given, subject)
     free = {
-        n: given[n] for n, f in model.model_fields.items() if f.annotation is Any and n in given
+        n: plain[n] for n, f in model.model_fields.items() if f.annotation is Any and n in plain
     }
     values = {**checked.model_dump(), **free}
-    if kind == OWN_MODEL:
-        # What is no data cannot be told in a config, and the code's own default holds.
-        values = {n: v for n, v in values.items() if n in given or _has_plain_default(called, n)}
-        return values, []  # it is made where the data are known
-    problems = _field_problems(called, {**stand_ins, **values}, document, path, subject)
+    problems = _field_problems(called, {**stand_ins, **values}, given, subject)
     return (None if problems else values), problems
 
 
@@ -143,7 +163,7 @@ def as_argument(value: Any) -> Any:
 
 
 def _field_problems(
-    called: Callable[..., Any], values: dict[str, Any], document: Document, path: Path, subject: str
+    called: Callable[..., Any], values: dict[str, Any], given: Node, subject: str
 ) -> list[Problem]:
     """Everything that a class itself says against its values, one complaint a field."""
     problems: list[Problem] = []
@@ -154,8 +174,7 @@ def _field_problems(
         try:
             called(**values)
         except FieldError as error:
-            place = document.mark((*path, error.field))
-            problems.append(Problem(place, f"{subject}: {error}"))
+            problems.append(Problem(given.mark_at((error.field,)), f"{subject}: {error}"))
             if error.field not in values:
                 return problems
             del values[error.field]  # its default stands in, so that the next field is heard
@@ -165,28 +184,22 @@ def _field_problems(
             return problems
 
 
-def _problem(
-    error: Any, model: type[pydantic.BaseModel], document: Document, path: Path, subject: str
-) -> Problem:
+def _problem(error: Any, model: type[pydantic.BaseModel], given: Node, subject: str) -> Problem:
     field, *rest = error["loc"] or ("",)
-    where = (*path, field)
     if error["type"] == "extra_forbidden":
         hint = _known_keys(model, str(field))
-        return Problem(document.key_mark(where), f"{subject} has no key '{field}'; {hint}")
-    if error["type"] == "missing":
-        wanted = describe_type(model.model_fields[field].annotation)
-        return Problem(document.mark(path), f"{subject} needs the key '{field}': {wanted}")
-    given = document.part(where).value
+        return Problem(given.key_mark_at((field,)), f"{subject} has no key '{field}'; {hint}")
     wanted = describe_type(model.model_fields[field].annotation)
-    indices = [index for index in rest if isinstance(index, int)]
-    exact = (*where, *indices) if isinstance(given, list) else where
-    found = document.part(exact).value if isinstance(given, list) else given
+    if error["type"] == "missing":
+        return Problem(given.mark, f"{subject} needs the key '{field}': {wanted}")
+    indices = tuple(index for index in rest if isinstance(index, int))
+    found = given.find((field, *indices)) or given.at((field,))
     if error["type"] == "finite_number":
         wanted = wanted.replace("number", "finite number")
-    message = f"{subject}: '{field}' must be {wanted}, found {show(found)}"
-    if isinstance(found, str) and RANGE.fullmatch(found):
+    message = f"{subject}: '{field}' must be {wanted}, found {show(found.value)}"
+    if isinstance(found.content, str) and RANGE.fullmatch(found.content):
         message += "; a range is an axis of the sweep"
-    return Problem(document.mark(exact), message)
+    return Problem(found.mark, message)
 
 
 def _known_keys(model: type[pydantic.BaseModel], key: str) -> str:

@@ -13,10 +13,10 @@ Each of the first four is a factor, some alternatives, and the runs are the prod
 import functools
 import operator
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from normlab.configs.document import Document, Path, Problem
+from normlab.configs.document import Node, Path, Problem, flow
 from normlab.configs.learning_rate import RATE
 from normlab.configs.overrides import FORMS, Fixed, full_path, obstacle
 from normlab.configs.run_config import as_label, value_label
@@ -31,6 +31,9 @@ SWEPT = (*CALLS, "train", "decay")
 MOST_RUNS = 10_000
 """More than this is a slip of the finger in a range, and listing them would take minutes."""
 
+EXCLUDED = "{norm: instance_norm, batch_size: 1}"
+"""An example of what `exclude` lists."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -42,7 +45,7 @@ class Point:
         words: what stands in the arm's name for an axis, where the config says so.
     """
 
-    values: dict[str, Document] = field(default_factory=dict)
+    values: dict[str, Node] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
 
@@ -69,9 +72,9 @@ def spelt_out(axis: str, value: Any) -> Any:
     return {"name": value} if axis in CALLS and isinstance(value, str) else value
 
 
-def read_axes(document: Document) -> tuple[list[list[Point]], list[str], list[Problem]]:
+def read_axes(config: Node) -> tuple[list[list[Point]], list[str], list[Problem]]:
     """The factors of the sweep in order, all their axes, and every mistake in them."""
-    reader = _Reader(document)
+    reader = _Reader(config)
     return reader.factors(), list(reader.axes), reader.problems
 
 
@@ -83,20 +86,23 @@ def joined(parts: Iterable[Point]) -> Point:
 class _Reader:
     """Reads the section, noting the mistakes on the way."""
 
-    def __init__(self, document: Document):
-        self.document = document
+    def __init__(self, config: Node):
+        self.config = config
         self.problems: list[Problem] = []
         self.axes: dict[str, Path] = {}  # each with the place of its key
-        sweep = document.value.get("sweep")
-        self.sweep: dict[Any, Any] = sweep if isinstance(sweep, dict) else {}
-        if sweep is not None and not isinstance(sweep, dict):
-            message = f"'sweep' must be a mapping of axes to lists of values, found {show(sweep)}"
-            self.problems.append(Problem(document.mark(("sweep",)), message))
+        sweep = config.get("sweep")
+        self.sweep: dict[Any, Node] = {}
+        if sweep is not None and isinstance(sweep.content, dict):
+            self.sweep = sweep.content
+        elif sweep is not None and sweep.content is not None:
+            found = show(sweep.value)
+            message = f"'sweep' must be a mapping of axes to lists of values, found {found}"
+            self.problems.append(Problem(sweep.mark, message))
 
     def factors(self) -> list[list[Point]]:
         found: list[list[Point]] = []
-        for key, given in self.sweep.items():
-            path = ("sweep", key)
+        for key, node in self.sweep.items():
+            path, given = ("sweep", key), node.content
             if isinstance(given, Fixed) or (key in FORMS and given is None):
                 continue
             if key == "zip":
@@ -117,9 +123,9 @@ class _Reader:
             hint = did_you_mean(axis, [*SWEPT, *Recipe.__dataclass_fields__, *RATE, *FORMS])
             message = f"nothing is called '{axis}' that could be swept; {hint}"
         else:
-            message = obstacle(self.document, meant) or self.clash(axis)
+            message = obstacle(self.config, meant) or self.clash(axis)
         if message is not None:
-            self.problems.append(Problem(self.document.key_mark(path), message))
+            self.problems.append(Problem(self.config.key_mark_at(path), message))
             return False
         self.axes[axis] = path
         return True
@@ -127,7 +133,7 @@ class _Reader:
     def clash(self, axis: str) -> str | None:
         """What to say if an axis sets what another axis sets, or a part of it."""
         if axis in self.axes:
-            first = self.document.key_mark(self.axes[axis])
+            first = self.config.key_mark_at(self.axes[axis])
             return f"the axis '{axis}' is given twice in the sweep, first at {first}; keep one"
         for other in self.axes:
             shorter, longer = sorted((full_path(axis), full_path(other)), key=len)
@@ -135,7 +141,7 @@ class _Reader:
                 return f"the axes '{other}' and '{axis}' would overwrite each other; keep one"
         return None
 
-    def values(self, path: Path) -> list[tuple[str | None, Document]]:
+    def values(self, path: Path) -> list[tuple[str | None, Node]]:
         """The values of the axis at `path`, each with its label, if it has one."""
         axis, given = path[-1], self.at(path)
         if isinstance(given, list) and given:
@@ -146,9 +152,8 @@ class _Reader:
         first, last = map(int, match.groups()) if match else (1, 0)
         if first <= last:
             last = min(last, first + MOST_RUNS)  # which is one too many, and is told so
-            marks = {(): self.document.mark(path)}
-            numbers = range(first, last + 1)
-            return [(None, Document(self.document.source, n, dict(marks))) for n in numbers]
+            mark = self.config.mark_at(path)
+            return [(None, Node(number, mark)) for number in range(first, last + 1)]
         message = (
             f"the axis '{axis}' must be a list of values, or a range such as 0..4, "
             f"found {show(given)}"
@@ -220,30 +225,122 @@ class _Reader:
         return points
 
     def at(self, path: Path) -> Any:
-        value = self.document.value
-        for key in path:
-            value = value[key]
-        return value
+        return self.config.at(path).value
 
-    def value(self, path: Path, axis: Path) -> Document:
+    def value(self, path: Path, axis: Path) -> Node:
         """The value at `path`, which keeps in mind where the key of its axis stands."""
-        value = self.document.part(path)
-        value.key_marks[()] = self.document.key_mark(axis)
-        return value
+        return replace(self.config.at(path), own_key_mark=self.config.key_mark_at(axis))
 
-    def point(self, axis: str, label: str | None, value: Document) -> Point:
+    def point(self, axis: str, label: str | None, value: Node) -> Point:
         named = {} if label is None else {axis: label}
         return Point({axis: value}, named, named)
 
     def label(self, path: Path) -> str:
         label = as_label(path[-1])
         if not label.strip():
-            self.problems.append(Problem(self.document.key_mark(path), "a label must not be empty"))
+            self.problems.append(
+                Problem(self.config.key_mark_at(path), "a label must not be empty")
+            )
         return label
 
     def complain(self, path: Path, message: str) -> None:
-        self.problems.append(Problem(self.document.mark(path), message))
+        self.problems.append(Problem(self.config.mark_at(path), message))
 
 
 def _words(axes: Iterable[Any]) -> str:
     return " and ".join(f"'{axis}'" for axis in axes)
+
+
+def leave_out(
+    points: list[Point], config: Node, axes: list[str], whole: bool
+) -> tuple[list[Point], list[Problem]]:
+    """The points that no rule leaves out, and every mistake in the rules.
+
+    Args:
+        points: of the whole sweep.
+        config: the config.
+        axes: all axes of the sweep.
+        whole: whether all of the sweep could be read; otherwise no rule is blamed for what it
+            leaves out.
+    """
+    here: Path = ("sweep", "exclude")
+    sweep = config.get("sweep")
+    if sweep is None or not sweep.has("exclude"):
+        return points, []
+    given = sweep.value["exclude"]
+    if not isinstance(given, list):
+        message = (
+            "'exclude' must be a list of mappings of axes to values, as in "
+            f"[{EXCLUDED}], found {show(given)}"
+        )
+        return points, [Problem(config.mark_at(here), message)]
+    left, problems = points, []
+    for index in range(len(given)):
+        path = (*here, index)
+        rule, found = _rule(config, path, axes)
+        if not rule:
+            problems += found
+            continue
+        if whole and not found:
+            found = _check_used(config, path, rule, points)
+        if rule.keys() <= points[0].values.keys():
+            left = [point for point in left if not _meets(point, rule)]
+        problems += found
+    if whole and not left:
+        message = f"this leaves out every run of the sweep, all {len(points)}; keep some"
+        return points, [*problems, Problem(config.key_mark_at(here), message)]
+    return left, problems
+
+
+def _rule(config: Node, path: Path, axes: list[str]) -> tuple[dict[str, Any], list[Problem]]:
+    """What a run must have to be left out, by axis; empty if overrides leave nothing to do."""
+    given = config.at(path).value
+    if not isinstance(given, dict) or not given:
+        message = (
+            "what is excluded must be a mapping of axes to values, as in "
+            f"{EXCLUDED}, found {show(given)}"
+        )
+        return {}, [Problem(config.mark_at(path), message)]
+    swept = {full_path(axis): axis for axis in axes}
+    sweep = config.at(("sweep",)).value
+    fixed = {full_path(axis): v for axis, v in sweep.items() if isinstance(v, Fixed)}
+    rule, problems, holds = {}, [], True
+    for axis, wanted in given.items():
+        meant = full_path(str(axis))
+        if meant in swept:
+            rule[swept[meant]] = wanted
+        elif meant in fixed:
+            holds = holds and _is(fixed[meant], str(axis), wanted)
+        else:
+            hint = did_you_mean(str(axis), axes) if axes else "it has none"
+            message = f"the sweep has no axis '{axis}'; {hint}"
+            problems.append(Problem(config.key_mark_at((*path, axis)), message))
+    # A rule of which no axis is left was overridden: someone wants just that run.
+    return (rule if holds else {}), problems
+
+
+def _is(fixed: Fixed, axis: str, wanted: Any) -> bool:
+    """Whether what an axis is fixed to is this value, or was called so."""
+    values = fixed.values if isinstance(fixed.values, dict) else {}
+    named = {as_label(key): value for key, value in values.items()}.get(as_label(wanted), wanted)
+    return spelt_out(axis, fixed.value) in (spelt_out(axis, wanted), spelt_out(axis, named))
+
+
+def _meets(point: Point, rule: dict[str, Any]) -> bool:
+    return all(point.has(axis, wanted) for axis, wanted in rule.items())
+
+
+def _check_used(
+    config: Node, path: Path, rule: dict[str, Any], points: list[Point]
+) -> list[Problem]:
+    """A rule that leaves out nothing is a slip."""
+    if any(_meets(point, rule) for point in points):
+        return []
+    for axis, wanted in rule.items():
+        if not any(point.has(axis, wanted) for point in points):
+            values = list(dict.fromkeys(point.label(axis) for point in points))
+            shown = ", ".join(values[:10]) + (", ..." if values[10:] else "")
+            message = f"'{axis}' is never {flow(wanted)}, so no run is left out; it is {shown}"
+            return [Problem(config.mark_at((*path, axis)), message)]
+    message = "no run has all of these values together, so none is left out; drop it"
+    return [Problem(config.mark_at(path), message)]

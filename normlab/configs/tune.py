@@ -9,18 +9,24 @@ examples held out of the training split (`data.validation`), never on the test s
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from normlab.configs.run_config import RunConfig
-from normlab.errors import UserError
+from normlab.configs.claims import check_measure, recorded_metrics
+from normlab.configs.document import Node, Problem
+from normlab.configs.expand import expand
+from normlab.configs.overrides import full_path
+from normlab.configs.run_config import SEED_AXES, RunConfig
+from normlab.configs.signatures import Checked, show
+from normlab.errors import UserError, did_you_mean
 from normlab.measures.measures import Measure
 from normlab.store.record import Record
 from normlab.store.run import Run
 
 DEFAULT_MEASURE = "final(val_accuracy)"
+EXAMPLE = "{grid: {learning_rate: [0.03, 0.1, 0.3]}, seeds: 100..101}"
 
 
 class Trial(NamedTuple):
@@ -113,3 +119,125 @@ class Tuning:
 def _at_edge(value: Any, values: list[Any]) -> bool:
     numbers = [v for v in values if isinstance(v, int | float)]
     return len(numbers) == len(values) > 1 and value in (min(numbers), max(numbers))
+
+
+def read_tuning(config: Node) -> Checked[Tuning | None]:
+    """The section `tune`, with all the runs that it may lead to, or all that is wrong with it.
+
+    Without it there is neither a tuning nor a problem.
+    """
+    tune = config.get("tune")
+    if tune is None or tune.content is None:
+        return None, []
+    problems = _misshapen(tune, config)
+    if problems:
+        return None, problems + expand(config)[1]
+    grid = [str(axis) for axis in tune.value["grid"]]
+    measure, problems = _read_measure(tune, config)
+    # No measure of probes can decide, so looking inside trials would be for nothing.
+    unprobed = config.without("probes")
+    trials, found = _expand_with(unprobed, tune, grid, of_trials=True)
+    candidates, also_found = _expand_with(config, tune, grid, of_trials=False)
+    problems += found + also_found
+    both = {trial.config.seed for trial in trials} & {run.config.seed for run in candidates}
+    if both:
+        message = (
+            f"the sweep has {', '.join(map(str, sorted(both)))} of these seeds too; a run that "
+            "helped to choose must not be reported, so give others"
+        )
+        problems.append(Problem(tune.mark_at(("seeds",)), message))
+    if problems:
+        return None, problems
+    values = {axis: list(dict.fromkeys(trial.point[axis] for trial in trials)) for axis in grid}
+    seeds = sorted({trial.config.seed for trial in trials})
+    return Tuning(values, seeds, measure, trials, candidates), []
+
+
+def _misshapen(tune: Node, config: Node) -> list[Problem]:
+    if not isinstance(tune.content, dict):
+        message = f"'tune' must be a mapping, as in {EXAMPLE}, found {show(tune.value)}"
+        return [Problem(tune.mark, message)]
+    keys = ("grid", "seeds", "measure")
+    problems = [
+        Problem(node.key_mark, f"tune has no key '{key}'; {did_you_mean(str(key), keys)}")
+        for key, node in tune.content.items()
+        if key not in keys
+    ]
+    for key in ("grid", "seeds"):
+        if key not in tune.content:
+            message = f"tune needs the key '{key}', as in {EXAMPLE}"
+            problems.append(Problem(tune.mark, message))
+    grid = tune.get("grid")
+    if grid is None:
+        return problems
+    if not isinstance(grid.content, dict) or not grid.content:
+        found = show(grid.value)
+        message = f"tune: 'grid' must be a mapping of axes to lists of values, found {found}"
+        return [*problems, Problem(grid.mark, message)]
+    sweep = config.get("sweep")
+    for axis, values in grid.content.items():
+        given = config.find(full_path(str(axis)))
+        if sweep is not None and sweep.get(axis) is not None:
+            message = f"'{axis}' is swept too; what is tuned cannot be an axis of the sweep"
+            problems.append(Problem(values.key_mark, message))
+        elif given is not None and given.mark.override is not None:
+            message = f"tuning would choose '{axis}' itself; add tune=null to fix it"
+            problems.append(Problem(given.mark, message))
+    return problems
+
+
+def _read_measure(tune: Node, config: Node) -> Checked[Measure]:
+    text = tune.value.get("measure", DEFAULT_MEASURE)
+    try:
+        if not isinstance(text, str):
+            raise UserError(f"'measure' must be text, found {show(text)}")
+        measure = Measure.parse(text)
+        if measure.axis is not None:
+            raise UserError(f"{measure} is taken over several runs; tuning needs one of each run")
+        if any(metric.startswith("test") for metric in measure.metrics):
+            raise UserError(
+                f"{measure} would choose by the test split; choose by val_accuracy or val_loss"
+            )
+        if measure.higher_is_better is None:
+            raise UserError(f"{measure} does not say whether more or less of it is better")
+        check_measure(measure, [], recorded_metrics(config))
+    except UserError as error:
+        problem = Problem(tune.mark_at(("measure",)), f"tune: {error}")
+        return Measure.parse(DEFAULT_MEASURE), [problem]
+    return measure, []
+
+
+def _expand_with(
+    config: Node, tune: Node, grid: list[str], of_trials: bool
+) -> Checked[list[Trial]]:
+    """The sweep multiplied with the grid; for the trials with their seeds instead of its own."""
+    sweep = config.get("sweep")
+    if sweep is None or not isinstance(sweep.content, dict):
+        sweep = Node({}, config.mark)
+    if of_trials:
+        sweep = sweep.without(*SEED_AXES)
+        excluded = sweep.get("exclude")
+        if excluded is not None and isinstance(excluded.content, list):
+            rules = [rule for rule in excluded.content if not _speaks_of_seeds(rule)]
+            sweep = sweep.put(("exclude",), replace(excluded, content=rules or None))
+        sweep = sweep.put(("seed",), tune.at(("seeds",)))
+    for axis in grid:
+        sweep = sweep.put((axis,), tune.at(("grid", axis)))
+    runs, problems = expand(config.put(("sweep",), sweep))
+    if problems:
+        return [], problems
+    return [_as_trial(run, grid, of_trials) for run in runs], problems
+
+
+def _speaks_of_seeds(rule: Node) -> bool:
+    return isinstance(rule.content, dict) and bool(set(SEED_AXES) & set(rule.content))
+
+
+def _as_trial(run: RunConfig, grid: list[str], is_trial: bool) -> Trial:
+    def rest(table: dict[str, Any]) -> dict[str, Any]:
+        return {axis: value for axis, value in table.items() if axis not in grid}
+
+    reduced = replace(run, axes=rest(run.axes), names=rest(run.names), words=rest(run.words))
+    point = {axis: run.labels[axis] for axis in grid}
+    # A trial is told apart by its point; a run of the sweep is that of its arm, however tuned.
+    return Trial(reduced.arm, point, run if is_trial else reduced)

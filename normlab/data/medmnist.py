@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from normlab.catalogue import later
 from normlab.data.dataset import Dataset, Outline, Split, data_root, dataset, stratified
 from normlab.data.medmnist_sets import SETS, SIZE
 from normlab.data.reading import npz_headers, read_npz, whole
@@ -58,7 +59,7 @@ class Medmnist:
     """
 
     set: Name = "pneumoniamnist"
-    balance: bool = False
+    balance: bool = later(False)
 
     def __post_init__(self) -> None:
         require_field(self.set in SETS, "set", self.set, f"one of {', '.join(SETS)}")

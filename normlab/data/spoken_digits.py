@@ -17,6 +17,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from normlab.catalogue import later
 from normlab.data.dataset import Dataset, Outline, Split, data_root, dataset
 from normlab.data.log_mel import at_level, grey, log_mel, standardised
 from normlab.data.reading import require_possible, whole
@@ -96,7 +97,7 @@ class SpokenDigits:
     mels: int = 32
     frames: int = 32
     seconds: float = 0.8
-    level: Literal["standardised", "raw"] = "standardised"
+    level: Literal["standardised", "raw"] = later("standardised", before="raw")
 
     def __post_init__(self) -> None:
         require_field(self.level in LEVELS, "level", self.level, f"one of {', '.join(LEVELS)}")

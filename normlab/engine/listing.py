@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from normlab.configs.document import flow
-from normlab.configs.experiment import SEEDS, Experiment, added_arms, as_word
+from normlab.configs.experiment import Experiment, added_arms, as_word
 from normlab.configs.naming import arm_key
-from normlab.configs.run_config import RunConfig
+from normlab.configs.run_config import SEED_AXES, RunConfig
 from normlab.engine.plan import runs_of
 from normlab.errors import UserError
 from normlab.store.files import DamagedError
@@ -137,7 +137,7 @@ def _with_seeds(
     seeds, own = ({run.seed for run in some} for some in (runs, whole.runs))
     if seeds <= own or whole.tied or whole.tuning is not None:
         return about
-    axis = next((axis for axis in SEEDS if axis in whole.runs[0].axes), "seed")
+    axis = next((axis for axis in SEED_AXES if axis in whole.runs[0].axes), "seed")
     more = f"sweep.{axis}={flow(sorted(seeds | own))}"
     return about | {"overrides": [*about["overrides"], more]}
 

@@ -125,7 +125,8 @@ def print_outcome(
     """Print what a finished or interrupted command made: question, arms, verdicts and folder."""
     console.print()
     if experiment.question:
-        console.print(experiment.question, style="bold", markup=False)
+        wraps = console.is_terminal
+        console.print(experiment.question, style="bold", markup=False, soft_wrap=not wraps)
     if outcome.runs.runs:  # there are none until tuning is through
         print_comparison(console, compare(outcome.runs), wide)
         console.print()

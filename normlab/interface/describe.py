@@ -6,14 +6,13 @@ from typing import Any
 
 from normlab.catalogue import NORMS, PROBES, snake_case
 from normlab.configs.document import flow
-from normlab.configs.probes import Probing
-from normlab.configs.sections import SETTINGS
+from normlab.configs.sections import SETTINGS, Target
 from normlab.configs.signatures import describe_type, fields_model
 from normlab.errors import UserError, did_you_mean
 from normlab.interface.costs import cost_of
 from normlab.interface.shelves import SHELVES
 
-SECTIONS = {**SETTINGS, "probes": Probing}
+SECTIONS = {**SETTINGS, "target": Target}
 """What is told of whole."""
 
 
@@ -108,8 +107,8 @@ def _facts(facts: Any) -> list[str]:
     lines = []
     for field in dataclasses.fields(facts):
         value = getattr(facts, field.name)
-        if isinstance(value, frozenset):
-            value = ", ".join(sorted(value)) or "nothing"
+        if isinstance(value, frozenset | tuple):
+            value = ", ".join(sorted(value) if isinstance(value, frozenset) else value) or "nothing"
         elif isinstance(value, bool):
             value = "yes" if value else "no"
         lines.append(f"{field.name.replace('_', ' ')}: {value}")

@@ -10,8 +10,8 @@ from rich.console import Console
 from normlab.configs import build
 from normlab.configs.document import flow
 from normlab.configs.experiment import Experiment
-from normlab.configs.run_config import SECTIONS, RunConfig
-from normlab.configs.sections import LENGTHS
+from normlab.configs.run_config import RunConfig
+from normlab.configs.sections import LENGTHS, SECTIONS
 from normlab.engine.plan import plan, runs_of
 from normlab.interface.console import describe_plan
 
@@ -80,7 +80,7 @@ def _resolved(run: RunConfig) -> list[str]:
 def _origin(run: RunConfig, section: str, key: str) -> str:
     given = run.origins.get((section, key))
     if given is not None:
-        return given
+        return str(given)
     return "the length of the run" if section == "schedule" and key in LENGTHS else "default"
 
 

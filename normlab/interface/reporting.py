@@ -1,6 +1,8 @@
 """From a folder to a report, for the command line."""
 
 import shlex
+import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,32 +17,47 @@ from normlab.store.loading import load_runs
 
 
 def draw(
-    path: Path, kind: str, baseline: str | None, measure: str, file: Path, **options: str
+    path: Path,
+    kind: str,
+    baseline: str | None,
+    measure: str,
+    file: Path,
+    width: str | None = None,
+    style: str | None = None,
+    **options: str,
 ) -> Path:
     """One picture of a comparison, as a file; the same runs give the same bytes.
+
+    `width` and `style` are as in `normlab plot`.
 
     Raises:
         UserError: there is no such picture of these runs, or the file cannot be written.
     """
     import matplotlib
 
+    from normlab.reports.figures.sizes import fit, inches
     from normlab.reports.figures.style import SVG
 
     comparison = compare(load_runs(path), baseline=baseline, measure=measure)
     figure = comparison.plot(kind, **options)
+    if width is not None or style is not None:
+        fit(figure, None if width is None else inches(width), style)
     metadata = {"Date": None, "Creator": None} if file.suffix == ".svg" else None
     try:
-        with matplotlib.rc_context(SVG):
+        with matplotlib.rc_context(SVG), warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
             figure.savefig(file, dpi=150, metadata=metadata)
     except (OSError, ValueError) as error:  # matplotlib's ValueError lists the formats it knows
         raise UserError(f"{file}: cannot be written ({error}); choose another --out") from None
+    for warning in found:
+        print(f"note: {warning.message}", file=sys.stderr)
     return file
 
 
 def render(
     path: Path | Sequence[Path], baseline: str | None, measure: str, form: str, wide: bool = False
 ) -> str:
-    """The report of an experiment, as text of one form: html, md, json, csv or text.
+    """The report of an experiment, as text of one form: html, md, latex, json, csv or text.
 
     Several experiments have one report. With `wide` the text has every column. Its lines are as
     wide as the terminal.
@@ -63,6 +80,10 @@ def render(
         from normlab.reports.markdown import to_markdown
 
         return to_markdown(comparison, command)
+    if form == "latex":
+        from normlab.reports.latex import to_latex
+
+        return to_latex(comparison, command)
     from normlab.reports.export import to_csv, to_json
 
     return to_json(comparison) if form == "json" else to_csv(comparison)

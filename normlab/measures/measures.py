@@ -42,6 +42,30 @@ def higher_is_better(metric: str) -> bool:
     return not metric.endswith("loss")
 
 
+def metric_words(name: str) -> str:
+    """Write the name of a metric or of an axis in words.
+
+    >>> metric_words("val_balanced_accuracy"), metric_words("train_loss")
+    ('validation balanced accuracy', 'training loss')
+    """
+    part, _, rest = name.partition("_")
+    whole = {"train": "training", "val": "validation"}.get(part, part) if name in METRICS else part
+    return f"{whole} {rest}".replace("_", " ").strip()
+
+
+def unit_of(metric: str) -> str:
+    """Name the unit of a metric.
+
+    >>> unit_of("test_accuracy"), unit_of("train_loss")
+    ('share of examples', 'nats')
+    """
+    if metric.endswith("loss"):
+        return "nats"
+    if metric.endswith("auc"):
+        return "area under the curve"
+    return "mean share of a class" if metric.endswith("balanced_accuracy") else "share of examples"
+
+
 def _higher(arguments: tuple[Any, ...]) -> bool:
     return higher_is_better(arguments[0])
 
@@ -176,6 +200,8 @@ class Definition:
         unit: what the number counts, where it is not the metric's own unit.
         may_take: what may follow: "how" many values become one, or which of them it is.
         exact: whether it is settled by the config alone, so that equal values are no chance.
+        words: how a picture names it, with its unit; `{0}` is the first argument in words, and
+            `{unit}` the unit of the metric. Empty if it is named as it is written.
     """
 
     takes: tuple[str, ...]
@@ -184,25 +210,33 @@ class Definition:
     unit: str = ""
     may_take: tuple[str, ...] = ()
     exact: bool = False
+    words: str = ""
 
 
 MEASURES = {
-    "final": Definition(("metric",), final, _higher),
-    "best": Definition(("metric",), best, _higher),
-    "steps_to": Definition(("metric", "number"), steps_to, False, "steps"),
-    "seconds_to": Definition(("metric", "number"), seconds_to, False, "s"),
-    "area": Definition(("metric",), area, _higher),
-    "gap": Definition(("metric", "metric"), gap, False),
-    "diverged": Definition((), diverged, False),
-    "seconds_per_step": Definition((), seconds_per_step, False, "s"),
-    "peak_memory": Definition((), peak_memory, False, "MB", exact=True),
-    "parameters": Definition((), parameters, False, exact=True),
-    "compile_seconds": Definition((), compile_seconds, False, "s"),
-    "largest_stable": Definition(("axis",), largest_stable, True),
-    "slope": Definition(("metric", "axis"), slope, True),
+    "final": Definition(("metric",), final, _higher, words="{0} at the end ({unit})"),
+    "best": Definition(("metric",), best, _higher, words="best {0} ({unit})"),
+    "steps_to": Definition(("metric", "number"), steps_to, False, "steps",
+                           words="optimiser steps until {0} reaches {1}"),
+    "seconds_to": Definition(("metric", "number"), seconds_to, False, "s",
+                             words="seconds of training until {0} reaches {1}"),
+    "area": Definition(("metric",), area, _higher, words="mean {0} over the steps ({unit})"),
+    "gap": Definition(("metric", "metric"), gap, False, words="{0} minus {1} at the end ({unit})"),
+    "diverged": Definition((), diverged, False, words="share of runs that diverged"),
+    "seconds_per_step": Definition((), seconds_per_step, False, "s",
+                                   words="seconds of an optimiser step"),
+    "peak_memory": Definition((), peak_memory, False, "MB", exact=True,
+                              words="memory of a training step (MB)"),
+    "parameters": Definition((), parameters, False, exact=True, words="parameters (number)"),
+    "compile_seconds": Definition((), compile_seconds, False, "s",
+                                  words="seconds of tracing and compiling"),
+    "largest_stable": Definition(("axis",), largest_stable, True,
+                                 words="largest {0} that still learns"),
+    "slope": Definition(("metric", "axis"), slope, True,
+                        words="change of {0} each time {1} doubles ({unit})"),
     "probe": Definition(("quantity", "step"), probe, None, may_take=("how",)),
     "drift": Definition(("quantity",), drift, None, may_take=("how",)),
-}
+}  # fmt: skip
 """Every measure, by name."""
 
 PRICES = ("seconds_per_step", "peak_memory", "parameters", "compile_seconds")
@@ -277,6 +311,24 @@ class Measure:
     def definition(self) -> Definition:
         """The entry of `MEASURES` that it names."""
         return MEASURES[self.name]
+
+    @property
+    def words(self) -> str:
+        """How a picture names it, with its unit.
+
+        >>> Measure.parse("final(test_accuracy)").words
+        'test accuracy at the end (share of examples)'
+        >>> Measure.parse("steps_to(val_accuracy, 0.6)").words
+        'optimiser steps until validation accuracy reaches 0.6'
+        """
+        if not self.definition.words:
+            return str(self)
+        arguments = [
+            f"{one:g}" if isinstance(one, float) else metric_words(str(one))
+            for one in self.arguments
+        ]
+        unit = unit_of(self.metrics[0]) if self.metrics else ""
+        return self.definition.words.format(*arguments, unit=unit)
 
     @property
     def axis(self) -> str | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from normlab.catalogue import PROBES
 from normlab.errors import UserError, did_you_mean, nearest
 from normlab.measures.value import NoValueError, Value
 from normlab.store.record import Record
@@ -35,6 +36,16 @@ REDUCTIONS: dict[str, Callable[[np.ndarray], float]] = {
     "spread": spread,
 }
 """How many values (of the layers, or along a line) become one; a layer's name picks its own."""
+
+
+def leading(name: str) -> tuple[str, ...]:
+    """The quantities of a probe of the catalogue that reports show first; empty if none is named.
+
+    >>> leading("hessian"), leading("my_probe")
+    (('largest', 'smallest'), ())
+    """
+    entry = PROBES.entries().get(name)
+    return entry.told.get("leading", ()) if entry is not None else ()
 
 
 def probe(record: Record, quantity: str, step: int | str, how: str = "") -> Value | None:

@@ -7,7 +7,7 @@ import flax.linen as nn
 from normlab.core import Array
 from normlab.errors import require_field
 
-Place = Literal["head", "blocks"]
+DropoutPlace = Literal["head", "blocks"]
 """Where units are dropped. `head`: the input of the linear head, after the last normaliser.
 `blocks`: the input of convolutions and dense layers between normalisers (each model says which), so
 that a later normaliser sees different variances in training and in evaluation."""
@@ -22,12 +22,12 @@ class Drops(Protocol):
         ...
 
     @property
-    def dropout_at(self) -> Place:
+    def dropout_at(self) -> DropoutPlace:
         """Where units are dropped."""
         ...
 
 
-def drop(model: Drops, x: Array, at: Place, train: bool) -> Array:
+def drop(model: Drops, x: Array, at: DropoutPlace, train: bool) -> Array:
     """Drop units of `x` in training, if `at` is the place where `model` drops them.
 
     Each number is set to 0 with probability `dropout`, independently of the others, and otherwise
@@ -50,6 +50,6 @@ def require_dropout(model: Drops, blocks: bool = True) -> None:
     """Raise `FieldError` unless the model's fields are valid; `blocks` says whether it has any."""
     inside = 0 <= model.dropout < 1
     require_field(inside, "dropout", model.dropout, "at least 0 and below 1")
-    places = get_args(Place) if blocks or not model.dropout else ("head",)
+    places = get_args(DropoutPlace) if blocks or not model.dropout else ("head",)
     allowed = "head or blocks" if len(places) > 1 else "head, as there is only one layer before it"
     require_field(model.dropout_at in places, "dropout_at", model.dropout_at, allowed)

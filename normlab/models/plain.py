@@ -2,9 +2,10 @@
 
 import flax.linen as nn
 
+from normlab.catalogue import later
 from normlab.core import Array, KernelTransform, Normaliser
 from normlab.errors import require_channels_last, require_field
-from normlab.models.dropout import Place, drop, require_dropout
+from normlab.models.dropout import DropoutPlace, drop, require_dropout
 from normlab.models.slots import (
     ActivationName,
     Dtype,
@@ -39,8 +40,8 @@ class MLP(nn.Module):
     widths: tuple[int, ...] = (100, 100, 100)
     activation: ActivationName = "sigmoid"
     dtype: Dtype = "float32"
-    dropout: float = 0.0
-    dropout_at: Place = "head"
+    dropout: float = later(0.0)
+    dropout_at: DropoutPlace = later("head")
 
     def __post_init__(self):
         _require_widths(self.widths)
@@ -83,8 +84,8 @@ class Convnet(nn.Module):
     layers: int = 2
     activation: ActivationName = "relu"
     dtype: Dtype = "float32"
-    dropout: float = 0.0
-    dropout_at: Place = "head"
+    dropout: float = later(0.0)
+    dropout_at: DropoutPlace = later("head")
 
     def __post_init__(self):
         _require_widths(self.widths)

@@ -3,9 +3,10 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from normlab.catalogue import later
 from normlab.core import Array, KernelTransform, Normaliser
 from normlab.errors import require_channels_last, require_field
-from normlab.models.dropout import Place, drop, require_dropout
+from normlab.models.dropout import DropoutPlace, drop, require_dropout
 from normlab.models.slots import (
     ACTIVATIONS,
     ActivationName,
@@ -31,8 +32,8 @@ class _ResidualNetwork(nn.Module):
     width: int = 16
     activation: ActivationName = "relu"
     dtype: Dtype = "float32"
-    dropout: float = 0.0
-    dropout_at: Place = "head"
+    dropout: float = later(0.0)
+    dropout_at: DropoutPlace = later("head")
 
     def __post_init__(self):
         valid = self.depth >= 8 and (self.depth - 2) % (STAGES * BLOCK_LAYERS) == 0

@@ -103,7 +103,10 @@ def effective_rank(matrix: Array) -> Array:
     return jnp.exp(-jnp.sum(share * jnp.log(jnp.where(share > 0, share, 1))))
 
 
-@probe(paper="Glorot & Bengio 2010; effective rank: Roy & Vetterli 2007")
+@probe(
+    paper="Glorot & Bengio 2010; effective rank: Roy & Vetterli 2007",
+    leading=("variance", "effective_rank", "dead"),
+)
 @dataclass(frozen=True, kw_only=True)
 class Activations:
     """Measures the activations of each layer, over a batch in training mode.

@@ -98,9 +98,15 @@ each layer."""
 
 @dataclass(frozen=True)
 class ProbeFacts:
-    """Facts about a probe that are known without running it."""
+    """Facts about a probe that are known without running it.
+
+    Attributes:
+        paper: where it comes from.
+        leading: the quantities that a report shows first; empty for the first three.
+    """
 
     paper: str
+    leading: tuple[str, ...] = ()
 
 
 class Probe(Protocol):
@@ -116,11 +122,17 @@ class Probe(Protocol):
 Described = TypeVar("Described", bound=type)
 
 
-def probe(*, paper: str) -> Callable[[Described], Described]:
-    """Mark a frozen dataclass as a probe of the catalogue."""
+def probe(*, paper: str, leading: tuple[str, ...] = ()) -> Callable[[Described], Described]:
+    """Mark a frozen dataclass as a probe of the catalogue.
+
+    Args:
+        paper: where the probe comes from.
+        leading: the quantities that a report shows first, written out as texts, because reports
+            read them without importing the probe. By default these are the first three.
+    """
 
     def mark(cls: Described) -> Described:
-        cls.facts = ProbeFacts(paper)
+        cls.facts = ProbeFacts(paper, leading)
         cls.catalogue_kind = "probe"
         return cls
 

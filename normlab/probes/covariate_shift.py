@@ -102,7 +102,10 @@ def _inputs(subject: Subject, moment: Moment) -> dict[str, Array]:
     return activations(subject, moment, "inputs")
 
 
-@probe(paper="input: arXiv:1502.03167; gradient: arXiv:1805.11604, definition 2.1")
+@probe(
+    paper="input: arXiv:1502.03167; gradient: arXiv:1805.11604, definition 2.1",
+    leading=("distance", "gradient_change", "gradient_cosine"),
+)
 @dataclass(frozen=True)
 class CovariateShift:
     """Measures how the next step changes each layer's input and gradient through other layers.

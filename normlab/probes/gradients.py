@@ -9,7 +9,7 @@ from normlab.probes.formulas import norm, spread
 from normlab.probes.layers import kernels, layers, loss_and_gradient, per_layer
 
 
-@probe(paper="Glorot & Bengio 2010")
+@probe(paper="Glorot & Bengio 2010", leading=("rms", "spread", "total"))
 @dataclass(frozen=True)
 class Gradients:
     """Measures the gradient of the training loss with respect to each layer's kernel.

@@ -98,7 +98,7 @@ def _product(subject: Subject, moment: Moment, flat: Array) -> Array:
     return hessian_vector_product(lambda flat: loss(unravel(flat)), point)(flat)
 
 
-@probe(paper="Lanczos 1950; arXiv:1901.10159")
+@probe(paper="Lanczos 1950; arXiv:1901.10159", leading=("largest", "smallest"))
 @dataclass(frozen=True, kw_only=True)
 class Hessian:
     """Measures the extreme eigenvalues of the Hessian of the training loss by Lanczos' method.

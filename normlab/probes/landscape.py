@@ -62,7 +62,9 @@ def along_gradient(
     return Slice(losses, changes, ratio(changes, steps * size), start, size)
 
 
-@probe(paper="arXiv:1805.11604, section 3.2 and figure 4")
+@probe(
+    paper="arXiv:1805.11604, section 3.2 and figure 4", leading=("loss", "gradient_change", "beta")
+)
 @dataclass(frozen=True, kw_only=True)
 class Landscape:
     """Measures the loss and the change of the gradient along it (Santurkar et al. 2018).

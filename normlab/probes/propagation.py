@@ -41,7 +41,10 @@ def growth(squares: Array) -> Array:
     return jnp.exp((first - last) / steps)
 
 
-@probe(paper="arXiv:1611.01232; gradients through batch normalisation: arXiv:1902.08129")
+@probe(
+    paper="arXiv:1611.01232; gradients through batch normalisation: arXiv:1902.08129",
+    leading=("square", "gradient", "similarity"),
+)
 @dataclass(frozen=True)
 class Propagation:
     """Measures signal propagation by depth; at initialisation it predicts whether nets can train.

@@ -61,7 +61,10 @@ def effective_learning_rate(weight: Array, gradient: Array, update: Array) -> Ar
     return ratio(norm(across(weight, update)), norm(gradient) * norm(weight) ** 2)
 
 
-@probe(paper="arXiv:1706.05350; arXiv:1803.01814; angular update: arXiv:2006.08419")
+@probe(
+    paper="arXiv:1706.05350; arXiv:1803.01814; angular update: arXiv:2006.08419",
+    leading=("ratio", "angle", "spread"),
+)
 @dataclass(frozen=True)
 class Updates:
     """Measures the effect of the next step on each layer's kernel.

@@ -33,6 +33,15 @@ def short_name(measure: Measure) -> str:
     return ", ".join([quantity.rpartition(".")[2].replace("_", " "), *map(str, more)])
 
 
+def axis_words(measure: Measure) -> str:
+    """Name a measure at the axis of a picture: in words with its unit.
+
+    >>> axis_words(Measure.parse("final(train_loss)"))
+    'training loss at the end (nats)'
+    """
+    return measure.words if measure.definition.words else short_name(measure)
+
+
 def number(value: float, digits: int = 3) -> str:
     """Write a number as tables show it.
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from normlab.measures.measures import Measure
-from normlab.reports.figures.probes import LEADING
+from normlab.measures.probe_values import leading
 from normlab.store.reading import JsonRows
 
 MOST_ROWS = 40
@@ -27,7 +27,7 @@ class Thinning:
         self._measures = [Measure.parse(text) for text in measures]
         inside = (one.arguments[0] for one in self._measures if looks_inside(one))
         self._quantities = {name.rpartition(".")[2] for name in (*inside, drawn)}
-        self._leading = {} if drawn else LEADING
+        self._drawn = drawn
 
     def rows(self, rows: JsonRows) -> JsonRows:
         """Keep all rows of short curves, and some of long ones."""
@@ -50,7 +50,8 @@ class Thinning:
         return [row for row in rows if "error" in row or self._is_kept(row)]
 
     def _is_kept(self, row: dict[str, Any]) -> bool:
-        return row["quantity"] in (*self._quantities, *self._leading.get(row["probe"], ()))
+        first = () if self._drawn else leading(row["probe"])
+        return row["quantity"] in (*self._quantities, *first)
 
 
 def looks_inside(measure: Measure) -> bool:

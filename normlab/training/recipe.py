@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from normlab.catalogue import later
 from normlab.errors import UserError, require_field
 from normlab.training.metrics import METRICS, Metric
 
@@ -37,12 +38,12 @@ class Recipe:
     seed: int = 0
     label_smoothing: float = 0.0
     clip: float | None = None
-    adaptive_clip: float | None = None
-    scalar_rate: float | None = None
+    adaptive_clip: float | None = later(None)
+    scalar_rate: float | None = later(None)
     accumulate: int = 1
     eval_every: int | None = None
     eval_batch_size: int = 500
-    metrics: tuple[Metric, ...] | None = None
+    metrics: tuple[Metric, ...] | None = later(None)
 
     def __post_init__(self) -> None:
         whole = "a positive whole number"

@@ -61,7 +61,7 @@ def test_fields_come_from_the_config_and_the_command_line(config):
     assert build.kernel_transform(runs_of(file)[0].sections) == SpectralNorm(iterations=3)
     (run,) = runs_of(file, "kernel.iterations=5")
     assert build.kernel_transform(run.sections) == SpectralNorm(iterations=5)
-    assert run.origins["kernel", "iterations"] == "command line 'kernel.iterations=5'"
+    assert str(run.origins["kernel", "iterations"]) == "command line 'kernel.iterations=5'"
     (run,) = runs_of(file, "kernel=weight_norm")
     assert build.kernel_transform(run.sections) == WeightNorm()
     assert runs_of(file, "kernel=null")[0].hash == runs_of(config(text(), "plain.yaml"))[0].hash

@@ -11,7 +11,7 @@ import pytest
 from normlab.catalogue import PROBES
 from normlab.configs.experiment import load_experiment
 from normlab.configs.json_schema import json_schema
-from normlab.configs.probes import look_at, planned
+from normlab.configs.probes import look_at, look_inside
 from normlab.interface.describe import describe_entry
 
 from .mistakes import problems_of, text
@@ -65,7 +65,7 @@ def test_runs_that_differ_in_seed_and_rate_alone_are_traced_once(config, monkeyp
     sweep = "sweep: {learning_rate: [0.1, 0.2, 0.3], seed: 0..1}\n"
     runs = load_experiment(config(text() + PROBED + sweep)).runs
     assert len(runs) == 6
-    assert {id(planned(one.sections)) for one in runs} == {id(planned(run.sections))}
+    assert {id(look_inside(one.sections)) for one in runs} == {id(look_inside(run.sections))}
 
 
 MISTAKES = {

@@ -99,3 +99,12 @@ def test_it_works_in_bfloat16(name):
     who = subject(MODELS["mlp"](BatchNorm(), dtype="bfloat16"))
     for key, value in numbers(measured(make(name), who, moment(who))).items():
         assert value.dtype == jnp.float32 and bool(jnp.isfinite(value).all()), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_report_shows_first_is_measured_and_is_read_without_importing_the_probe(name):
+    probe = make(name)
+    assert PROBES.entries()[name].told.get("leading", ()) == probe.facts.leading
+    found = jax.eval_shape(partial(probe.measure, *network("mlp", "identity")[:1]),
+                           network("mlp", "identity")[1])  # fmt: skip
+    assert set(probe.facts.leading) <= found.keys()

@@ -51,6 +51,22 @@ def command(
             show_default="several",
         ),
     ] = None,
+    width: Annotated[
+        str | None,
+        typer.Option(
+            help="The width, such as 3.25 (inches), 84mm or 8.4cm.",
+            metavar="WIDTH",
+            show_default="6.6 inches",
+        ),
+    ] = None,
+    style: Annotated[
+        str | None,
+        typer.Option(
+            help="Sizes of text and lines: paper or talk.",
+            metavar="STYLE",
+            show_default="a report's",
+        ),
+    ] = None,
 ) -> None:
     """Draw one picture of the report into a file of its own."""
     from normlab.interface.reporting import draw
@@ -59,4 +75,5 @@ def command(
     given = {name: value for name, value in options.items() if value is not None}
     if given and kind != "probes":
         raise UserError(f"--{next(iter(given))} is for `normlab plot FOLDER probes` alone")
-    print(draw(path, kind, baseline, measure, out or path / f"{kind}.svg", **given))
+    file = out or path / f"{kind}.svg"
+    print(draw(path, kind, baseline, measure, file, width, style, **given))

@@ -24,6 +24,7 @@ class Form(StrEnum):
     html = "html"
     md = "md"
     json = "json"
+    latex = "latex"
     csv = "csv"
     text = "text"
 

@@ -13,8 +13,8 @@ from normlab.errors import UserError, did_you_mean
 from normlab.evidence.comparison import Comparison
 from normlab.evidence.intervals import Interval, mean_interval
 from normlab.evidence.samples import sample
-from normlab.measures.measures import METRICS, Measure
-from normlab.reports.english import short_name
+from normlab.measures.measures import METRICS, Measure, metric_words, unit_of
+from normlab.reports.english import axis_words
 from normlab.reports.figures.style import (
     COLOURS,
     DASHES,
@@ -22,8 +22,10 @@ from normlab.reports.figures.style import (
     MARKERS,
     WIDTH,
     Picture,
+    across,
     framed,
     in_order,
+    label,
     legend_above,
     plain,
 )
@@ -92,10 +94,12 @@ def over(
                 _bars(place, points, line, index, joined=all(map(_is_number, ticks)))
         if ticks:
             _scale(place, ticks)
-        place.set_xlabel(plain(axis.replace("_", " ")))
+        place.set_xlabel(across(axis))
         place.set_title(plain(title), fontsize=9, loc="left", color=INK)
-    curve = f"{metric or 'test_accuracy'} {how}".replace("_", " ").strip()
-    row[0].set_ylabel(plain(curve if axis == STEP else short_name(comparison.measure)))
+    curve = metric or "test_accuracy"
+    unit = f" ({unit_of(curve)})" if curve in METRICS else ""
+    words = f"{metric_words(curve)} {how}".strip() + unit
+    row[0].set_ylabel(label(words if axis == STEP else axis_words(comparison.measure), 36))
     if by is not None:
         legend_above(figure)
     return figure
@@ -132,8 +136,8 @@ def _by_axis(
         values = sample("", own, measure)
         if len(values) and not values.censored.any():
             lost = sum(record.state == "diverged" for record in own)
-            across = tick if _is_number(tick) else index
-            found.append(_point(across, values.values, lost, len(own)))
+            place = tick if _is_number(tick) else index
+            found.append(_point(place, values.values, lost, len(own)))
     return found
 
 
@@ -167,25 +171,28 @@ def _style(index: int) -> dict[str, Any]:
             "marker": MARKERS[turn % len(MARKERS)], "linewidth": 1.8}  # fmt: skip
 
 
-def _curve(axes: Any, points: list[PlottedMean], label: str, index: int) -> None:
+def _curve(axes: Any, points: list[PlottedMean], name: str, index: int) -> None:
     """Draw means with a band."""
     if points:
-        across, means, bands, *_ = zip(*points, strict=True)
-        style = _style(index) | {"markersize": 0}
-        axes.plot(across, means, label=plain(label), **style)
-        axes.fill_between(across, *zip(*bands, strict=True), color=style["color"], alpha=0.16,
+        along, means, bands, *_ = zip(*points, strict=True)
+        alone = len(points) == 1  # neither a line nor a band of one point is seen
+        style = _style(index) | {"markersize": 6 if alone else 0}
+        axes.plot(along, means, label=plain(name), **style)
+        axes.fill_between(along, *zip(*bands, strict=True), color=style["color"], alpha=0.16,
                           linewidth=0)  # fmt: skip
+        if alone:
+            axes.vlines(along, *zip(*bands, strict=True), color=style["color"], linewidth=1.4)
 
 
-def _bars(axes: Any, points: list[PlottedMean], label: str, index: int, joined: bool) -> None:
+def _bars(axes: Any, points: list[PlottedMean], name: str, index: int, joined: bool) -> None:
     """Draw means with a bar each, and lines between them."""
     if points:
-        across, means, bars, *_ = zip(*points, strict=True)
+        along, means, bars, *_ = zip(*points, strict=True)
         style = _style(index)
         if not joined:
             style["linestyle"] = "none"
-        axes.plot(across, means, label=plain(label), markersize=4.5, **style)
-        axes.vlines(across, *zip(*bars, strict=True), color=style["color"], linewidth=1.4,
+        axes.plot(along, means, label=plain(name), markersize=4.5, **style)
+        axes.vlines(along, *zip(*bars, strict=True), color=style["color"], linewidth=1.4,
                     alpha=0.7)  # fmt: skip
         for point in points:
             if point.lost:

@@ -1,7 +1,6 @@
 """Figures of arms: differences, values, learning curves, prices, several measures side by side."""
 
 import math
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,21 +12,25 @@ from normlab.evidence.comparison import Arm, Comparison
 from normlab.evidence.contrasts import mean_of
 from normlab.evidence.intervals import mean_interval
 from normlab.evidence.samples import sample
-from normlab.measures.measures import METRICS, Measure
-from normlab.reports.english import short_name
+from normlab.measures.measures import METRICS, Measure, metric_words, unit_of
+from normlab.reports.english import axis_words, short_name
 from normlab.reports.figures.style import (
     COLOURS,
     FAINT,
     LONGEST_NAME,
     MARKERS,
+    across,
     blank,
     colour,
     dash,
+    label,
     legend,
     legend_above,
     marker,
     plain,
+    row_names,
 )
+from normlab.reports.ranking import ranked
 from normlab.store.record import Record
 
 
@@ -36,8 +39,8 @@ def differences(comparison: Comparison) -> Figure:
 
     The ticks are the arm's single runs minus the baseline's mean.
     """
-    arms = [arm for arm in comparison.arms if arm.difference is not None]
-    figure, axes = blank(0.75 + _row(arms) * max(1, len(arms)))
+    arms = [arm for arm in ranked(comparison) if arm.difference is not None]
+    figure, axes = blank(0.9 + _row(arms) * max(1, len(arms)))
     axes.axvline(0, color=FAINT, linewidth=1)
     for row, arm in enumerate(arms):
         found = arm.difference
@@ -55,18 +58,22 @@ def differences(comparison: Comparison) -> Figure:
         values = arm.sample.values[~arm.sample.censored] - base
         axes.plot(values, np.full(len(values), row + 0.24), "|", color=shade, alpha=0.8,
                   markersize=7)  # fmt: skip
-    axes.set_yticks(range(len(arms)), [_counted(arm) for arm in arms])
+    names, room = row_names(list(map(_counted, arms)))
+    axes.set_yticks(range(len(arms)), names)
     axes.set_ylim(len(arms) - 0.4, -0.6)
     higher = comparison.measure.higher_is_better
     note = "" if higher is None else f"  ({'right' if higher else 'left'} is better)"
-    axes.set_xlabel(f"{plain(comparison.measure)} minus that of\n{plain(comparison.against)}{note}")
+    words = axis_words(comparison.measure)
+    axes.set_xlabel(
+        f"{label(words, room)}\n{label(f'minus that of {comparison.against}{note}', room)}"
+    )
     return figure
 
 
 def values(comparison: Comparison) -> Figure:
     """Draw every run's value as a mark, by arm, with the 95% interval of the mean."""
     figure, axes = blank(0.75 + _row(comparison.arms) * len(comparison.arms))
-    for row, arm in enumerate(comparison.arms):
+    for row, arm in enumerate(arms := ranked(comparison)):
         shade, own = colour(comparison, arm), arm.sample
         spots = row + 0.22 * (np.arange(len(own)) % 3 - 1) * (len(own) > 1)
         known = ~own.censored
@@ -77,11 +84,12 @@ def values(comparison: Comparison) -> Figure:
         low, high = arm.mean.interval
         if math.isfinite(low):
             axes.plot([low, high], [row, row], color=shade, linewidth=2)
-    axes.set_yticks(range(len(comparison.arms)), [_counted(arm) for arm in comparison.arms])
+    names, room = row_names(list(map(_counted, arms)))
+    axes.set_yticks(range(len(arms)), names)
     axes.set_ylim(len(comparison.arms) - 0.4, -0.6)
     censored = any(arm.sample.censored.any() for arm in comparison.arms)
     note = "\n(an open arrow: not reached by then)" if censored else ""
-    axes.set_xlabel(f"{plain(comparison.measure)}{note}")
+    axes.set_xlabel(f"{label(axis_words(comparison.measure), room)}{note}")
     return figure
 
 
@@ -102,16 +110,19 @@ def curves(
     """
     if metric not in METRICS:
         raise UserError(f"no metric is called '{metric}'; {did_you_mean(metric, METRICS)}")
+    if not any(metric in row for record in comparison.records for row in record.metrics):
+        raise UserError(f"these runs have no '{metric}'")
     figure, axes = blank(3.6)
-    for arm in comparison.arms:
-        style = {"color": colour(comparison, arm), "linestyle": dash(comparison, arm)}
+    for arm in ranked(comparison):
+        style = {"color": colour(comparison, arm), "linestyle": dash(comparison, arm),
+                 "marker": marker(comparison, arm)}  # fmt: skip
         runs = [record for record in arm.records if record.metrics]
         if every_seed:
             _every_run(axes, arm, runs, metric, x, style)
         else:
             _mean_curve(axes, arm, runs, metric, x, style)
-    axes.set_xlabel({"train_seconds": "seconds of training"}.get(x, x))
-    axes.set_ylabel(metric.replace("_", " "))
+    axes.set_xlabel(across(x))
+    axes.set_ylabel(f"{metric_words(metric)}\n({unit_of(metric)})")
     legend(axes)
     return figure
 
@@ -120,11 +131,13 @@ def _every_run(
     axes: Any, arm: Arm, runs: list[Record], metric: str, x: str, style: dict[str, Any]
 ) -> None:
     for index, record in enumerate(runs):
-        across, up = ([row.get(key) for row in record.metrics] for key in (x, metric))
-        label = plain(arm.name) if index == 0 else None
-        axes.plot(across, up, label=label, linewidth=1, alpha=0.8, **style)
+        along, up = ([row.get(key) for row in record.metrics] for key in (x, metric))
+        name = plain(arm.name) if index == 0 else None
+        axes.plot(along, up, label=name, linewidth=1, alpha=0.8, **_seen(along, style))
         if record.state == "diverged":
-            axes.plot(across[-1:], up[-1:], "x", color=style["color"], markersize=8)
+            axes.plot(along[-1:], up[-1:], "x", color=style["color"], markersize=8)
+    if not runs:
+        axes.plot([], [], label=plain(f"{arm.name} (no evaluation)"), **style)
 
 
 def _mean_curve(
@@ -134,34 +147,44 @@ def _mean_curve(
     whole = [record for record in runs if record.state == "done"]
     tables = [{row["step"]: row for row in record.metrics if metric in row} for record in whole]
     steps = sorted(set.intersection(*map(set, tables))) if tables else []
-    if not steps:
-        return
-    across = [float(np.mean([table[step][x] for table in tables])) for step in steps]
+    along = [float(np.mean([table[step][x] for table in tables])) for step in steps]
     columns = [[table[step][metric] for table in tables] for step in steps]
     lost = len(runs) - len(whole)
-    label = plain(arm.name) + (f" ({len(whole)} of {len(runs)} runs)" if lost else "")
-    axes.plot(across, [np.mean(column) for column in columns], label=label, linewidth=2, **style)
-    if len(whole) > 1:
+    name = plain(arm.name) + (f" ({len(whole)} of {len(runs)} runs)" if lost else "")
+    means = [np.mean(column) for column in columns]
+    axes.plot(along, means, label=name, linewidth=2, **_seen(along, style))
+    if len(whole) > 1 and steps:
         bands = np.array([mean_interval(column) for column in columns])
         bands[np.isinf(bands)] = np.nan  # where all seeds have the same, there is no band
-        axes.fill_between(across, *bands.T, color=style["color"], alpha=0.16, linewidth=0)
+        axes.fill_between(along, *bands.T, color=style["color"], alpha=0.16, linewidth=0)
+        if len(steps) == 1:  # a band of one point has no width
+            axes.vlines(along, *bands.T, color=style["color"], linewidth=1.6)
+
+
+def _seen(along: Sequence[Any], style: dict[str, Any]) -> dict[str, Any]:
+    """Show a marker where one evaluation is all there is: a line of one point is not seen."""
+    if len(along) > 1:
+        return {**style, "marker": ""}
+    return {**style, "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.8}
 
 
 def price(comparison: Comparison, price: str = "seconds_per_step") -> Figure:
     """Draw price against quality: one point an arm, with the interval of its mean."""
     figure, axes = blank(3.4)
-    for arm in comparison.arms:
+    for arm in ranked(comparison):
         if price not in arm.prices or not math.isfinite(arm.mean.estimate):
+            axes.plot([], [], marker(comparison, arm), color=colour(comparison, arm),
+                      label=plain(f"{arm.name} (not known)"))  # fmt: skip
             continue
-        shade, across = colour(comparison, arm), arm.prices[price]
+        shade, along = colour(comparison, arm), arm.prices[price]
         low, high = arm.mean.interval
         if math.isfinite(low):
-            axes.plot([across, across], [low, high], color=shade, linewidth=1.6)
-        axes.plot(across, arm.mean.estimate, marker(comparison, arm), color=shade, markersize=9,
+            axes.plot([along, along], [low, high], color=shade, linewidth=1.6)
+        axes.plot(along, arm.mean.estimate, marker(comparison, arm), color=shade, markersize=9,
                   linestyle="none", label=plain(arm.name))  # fmt: skip
-    axes.set_xlabel(price.replace("_", " ") + {"peak_memory": " (MB)"}.get(price, ""))
+    axes.set_xlabel(Measure(price).words)
     axes.set_xlim(left=0)
-    axes.set_ylabel(plain(comparison.measure))
+    axes.set_ylabel(label(axis_words(comparison.measure), 36))
     legend(axes)
     return figure
 
@@ -177,11 +200,11 @@ def beside(comparison: Comparison, measures: Sequence[str] = ()) -> Figure:
         UserError: there is no such measure.
     """
     parsed = [Measure.parse(text) for text in measures] or [comparison.measure]
-    apart = 0.7 / len(parsed)
+    apart, arms = 0.7 / len(parsed), ranked(comparison)
     figure, axes = blank(0.9 + len(comparison.arms) * max(0.34, 0.16 * len(parsed)))
     for index, measure in enumerate(parsed):
         shade, mark = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        for row, arm in enumerate(comparison.arms):
+        for row, arm in enumerate(arms):
             own = sample(arm.name, arm.records, measure)
             place, known = row + apart * (index - (len(parsed) - 1) / 2), own.values[~own.censored]
             axes.plot(known, np.full(len(known), place), "|", color=shade, alpha=0.6, markersize=5)
@@ -191,18 +214,18 @@ def beside(comparison: Comparison, measures: Sequence[str] = ()) -> Figure:
             if math.isfinite(found.estimate):
                 axes.plot(found.estimate, place, mark, color=shade, markersize=5.5)
         axes.plot([], [], mark, color=shade, label=plain(short_name(measure)))
-    axes.set_yticks(range(len(comparison.arms)), [plain(a.name) for a in comparison.arms])
-    axes.set_ylim(len(comparison.arms) - 0.45, -0.55)
+    axes.set_yticks(range(len(arms)), row_names([arm.name for arm in arms])[0])
+    axes.set_ylim(len(arms) - 0.45, -0.55)
     legend_above(figure, columns=3)
     return figure
 
 
 def _row(arms: list[Arm]) -> float:
-    """Give each row so many inches; less if there are many."""
-    return 0.42 if len(arms) <= 12 else 0.27
+    """Give each row so many inches; less if there are many, but room for names of two lines."""
+    if len(arms) <= 12:
+        return 0.42
+    return 0.27 if max(len(_counted(arm)) for arm in arms) <= LONGEST_NAME else 0.36
 
 
 def _counted(arm: Arm) -> str:
-    # A name with many arguments in one line would leave no room for the picture.
-    lines = textwrap.wrap(f"{arm.name}  (n = {len(arm.sample)})", LONGEST_NAME)
-    return "\n".join(map(plain, lines))
+    return f"{arm.name}  (n = {len(arm.sample)})"

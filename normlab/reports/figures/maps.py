@@ -10,6 +10,8 @@ from normlab.errors import UserError, did_you_mean
 from normlab.evidence.comparison import Comparison
 from normlab.evidence.inference import performance_profile, profile_band
 from normlab.evidence.samples import sample
+from normlab.reports.english import axis_words
+from normlab.reports.figures import style
 from normlab.reports.figures.style import (
     COLOURS,
     DASHES,
@@ -17,6 +19,7 @@ from normlab.reports.figures.style import (
     INK,
     blank,
     in_order,
+    label,
     legend,
     plain,
 )
@@ -62,9 +65,10 @@ def heat(comparison: Comparison, rows: str | None = None, columns: str | None = 
         axes.text(j, i, text, ha="center", va="center", fontsize=9, color=shade)
     axes.set_xticks(range(grid.shape[1]), list(map(plain, ticks[across])))
     axes.set_yticks(range(grid.shape[0]), list(map(plain, ticks[down])))
-    axes.set_xlabel(plain(across))
-    axes.set_ylabel(plain(down))
-    axes.set_title(f"mean {plain(comparison.measure)}", fontsize=10, loc="left", color=INK)
+    axes.set_xlabel(style.across(across))
+    axes.set_ylabel(style.across(down))
+    axes.set_title(label(f"mean {axis_words(comparison.measure)}"), fontsize=10, loc="left",
+                   color=INK)  # fmt: skip
     axes.grid(False)
     return figure
 
@@ -105,7 +109,7 @@ def profile(comparison: Comparison, axis: str = "data") -> Figure:
         axes.fill_between(thresholds, low, high, color=shade, alpha=0.16, linewidth=0)
         axes.plot(thresholds, performance_profile(own, thresholds), label=plain(arm), color=shade,
                   linestyle=DASHES[index % len(DASHES)], linewidth=2)  # fmt: skip
-    axes.set_xlabel(f"{plain(comparison.measure)} of at least")
+    axes.set_xlabel(label(f"{axis_words(comparison.measure)} of at least"))
     axes.set_ylabel("share of runs")
     legend(axes)
     return figure

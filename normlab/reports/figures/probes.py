@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 
 from normlab.errors import UserError, did_you_mean
 from normlab.evidence.comparison import Arm, Comparison
+from normlab.measures.probe_values import leading
 from normlab.reports.figures.style import (
     INK,
     WIDTH,
     Picture,
+    across,
     colour,
     dash,
     framed,
@@ -25,20 +27,9 @@ from normlab.reports.figures.style import (
     marker,
     plain,
 )
+from normlab.reports.ranking import ranked
 
 ALONG = "step along the gradient"
-
-LEADING = {
-    "activations": ("variance", "effective_rank", "dead"),
-    "covariate_shift": ("distance", "gradient_change", "gradient_cosine"),
-    "gradients": ("rms", "spread", "total"),
-    "hessian": ("largest", "smallest"),
-    "landscape": ("loss", "gradient_change", "beta"),
-    "propagation": ("square", "gradient", "similarity"),
-    "under_corruption": ("darkness", "fog", "clean", "corrupted"),
-    "updates": ("ratio", "angle", "spread"),
-}
-"""A probe's picture shows these quantities first; another probe's, its first three."""
 
 POSITIONS = "step"
 """The quantity of a probe that says where along a line its other vectors were taken."""
@@ -135,8 +126,8 @@ def probes(
             raise UserError(f"{name} has no '{quantity}'; {did_you_mean(quantity, shown)}")
         return _draw(comparison, [[p] for p in _panels(quantity, own)], ALONE)
     if not every:
-        leading = [q for q in LEADING.get(name, ()) if q in shown] or list(shown)[:3]
-        shown = {q: shown[q] for q in leading}
+        first = [q for q in leading(name) if q in shown] or list(shown)[:3]
+        shown = {q: shown[q] for q in first}
     rows = [_panels(q, own) for q in shown if shown[q].dimensions]
     single = [panel for q in shown if not shown[q].dimensions for panel in _panels(q, own)]
     rows += [single[start : start + 3] for start in range(0, len(single), 3)]
@@ -146,7 +137,7 @@ def probes(
 def has_more(found: dict[str, ProbeSeries], probe: str) -> bool:
     """Whether a probe has quantities that its picture does not show first."""
     shown = {q for q, one in found.items() if one.dimensions < 2 and not _is_positions(q, found)}
-    return bool(shown - set(LEADING.get(probe, list(found)[:3])))
+    return bool(shown - set(leading(probe) or list(found)[:3]))
 
 
 def _is_positions(quantity: str, own: dict[str, ProbeSeries]) -> bool:
@@ -162,7 +153,7 @@ class _Panel:
 
     quantity: str
     title: str
-    across: str
+    along: str
     draw: Draw
     logarithmic: bool
     layers: list[str] = field(default_factory=list)
@@ -173,13 +164,13 @@ def _panels(quantity: str, own: dict[str, ProbeSeries]) -> list[_Panel]:
     one = own[quantity]
     steps, log, label = one.steps, one.logarithmic, quantity.replace("_", " ")
 
-    def panel(title: str, across: str, draw: Draw, layers: list[str] | None = None) -> _Panel:
-        return _Panel(label, title, across, draw, log, layers or [])
+    def panel(title: str, along: str, draw: Draw, layers: list[str] | None = None) -> _Panel:
+        return _Panel(label, title, along, draw, log, layers or [])
 
     if one.dimensions == 0:
         if len(steps) == 1:
             return [panel(f"step {steps[0]}", "", lambda a, c: _dots(a, c, one, steps[0]))]
-        return [panel("", "step", lambda a, c: _over_steps(a, c, one))]
+        return [panel("", across("step"), lambda a, c: _over_steps(a, c, one))]
     if one.layers:
         names = [list(own) for own in one.layers.values()]
         common = names[0] if all(own == names[0] for own in names) else []
@@ -190,11 +181,13 @@ def _panels(quantity: str, own: dict[str, ProbeSeries]) -> list[_Panel]:
             for step in ends
         ]  # fmt: skip
         if len(steps) > 1:
-            found.append(panel("median of layers", "step", lambda a, c: _over_steps(a, c, one)))
+            found.append(
+                panel("median of layers", across("step"), lambda a, c: _over_steps(a, c, one))
+            )
         return found
     places = own.get(POSITIONS)
     if places is None or places.dimensions != 1:  # as eigenvalues, in order
-        over = panel("the first over steps", "step", lambda a, c: _over_steps(a, c, one))
+        over = panel("the first over steps", across("step"), lambda a, c: _over_steps(a, c, one))
         return [
             *([over] if len(steps) > 1 else []),
             *(panel(f"step {step}", "number",
@@ -210,8 +203,8 @@ def _panels(quantity: str, own: dict[str, ProbeSeries]) -> list[_Panel]:
 
 def _draw(comparison: Comparison, rows: list[list[_Panel]], height: float) -> Figure:
     figure = Picture(figsize=(WIDTH, 0.35 + height * len(rows)), layout="constrained")
-    across = max(map(len, rows))
-    grid = figure.add_gridspec(len(rows), across)
+    columns = max(map(len, rows))
+    grid = figure.add_gridspec(len(rows), columns)
     for down, row in enumerate(rows):
         first = None
         for column, panel in enumerate(row):
@@ -225,7 +218,7 @@ def _draw(comparison: Comparison, rows: list[list[_Panel]], height: float) -> Fi
                 axes.set_ylabel(plain(panel.quantity))
             else:
                 axes.tick_params(labelleft=False)
-            _label(axes, panel, across == 1)
+            _label(axes, panel, columns == 1)
     legend_above(figure)
     return figure
 
@@ -233,7 +226,7 @@ def _draw(comparison: Comparison, rows: list[list[_Panel]], height: float) -> Fi
 def _label(axes: Any, panel: _Panel, large: bool) -> None:
     axes.tick_params(labelsize=8)
     axes.yaxis.label.set_fontsize(9)
-    axes.set_xlabel(panel.across, fontsize=8)
+    axes.set_xlabel(panel.along, fontsize=8)
     if panel.title:
         axes.set_title(panel.title, fontsize=8, loc="left", color=INK)
     if panel.layers and large:
@@ -241,15 +234,15 @@ def _label(axes: Any, panel: _Panel, large: bool) -> None:
             range(1, len(panel.layers) + 1), list(map(plain, panel.layers)), rotation=40, ha="right"
         )
         axes.tick_params(axis="x", labelsize=7)
-    elif not panel.across:
+    elif not panel.along:
         axes.set_xticks([])
-    elif panel.across != ALONG:
+    elif panel.along != ALONG:
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
 
 
 def _each(comparison: Comparison, one: ProbeSeries) -> Iterable[tuple[Arm, dict[int, np.ndarray]]]:
     """Yield every arm that has the quantity, with an array of (seeds, ...) by step."""
-    for arm in comparison.arms:
+    for arm in ranked(comparison):
         by_step = one.values.get(arm.name, {})
         if by_step:
             yield arm, {step: np.stack(all) for step, all in sorted(by_step.items())}
@@ -258,20 +251,20 @@ def _each(comparison: Comparison, one: ProbeSeries) -> Iterable[tuple[Arm, dict[
 def _by_depth(axes: Any, comparison: Comparison, one: ProbeSeries, step: int) -> None:
     for arm, by_step in _each(comparison, one):
         if step in by_step:
-            across = np.arange(1, by_step[step].shape[1] + 1)
-            _line(axes, comparison, arm, across, by_step[step])
-            axes.set_xlim(0.6, len(across) + 0.4)
+            along = np.arange(1, by_step[step].shape[1] + 1)
+            _line(axes, comparison, arm, along, by_step[step])
+            axes.set_xlim(0.6, len(along) + 0.4)
 
 
 def _along(axes: Any, comparison: Comparison, one: ProbeSeries, places: Any, step: int) -> None:
     for arm, by_step in _each(comparison, one):
         if step not in by_step:
             continue
-        across = np.arange(1, by_step[step].shape[1] + 1)
+        along = np.arange(1, by_step[step].shape[1] + 1)
         own = places.values.get(arm.name, {}).get(step) if places else None
-        if own is not None and own[0].shape == across.shape:
-            across = own[0]
-        _line(axes, comparison, arm, across, by_step[step])
+        if own is not None and own[0].shape == along.shape:
+            along = own[0]
+        _line(axes, comparison, arm, along, by_step[step])
 
 
 def _over_steps(axes: Any, comparison: Comparison, one: ProbeSeries) -> None:
@@ -298,11 +291,11 @@ def _dots(axes: Any, comparison: Comparison, one: ProbeSeries, step: int) -> Non
 
 
 def _line(
-    axes: Any, comparison: Comparison, arm: Arm, across: Any, table: Any, band: Any = None
+    axes: Any, comparison: Comparison, arm: Arm, along: Any, table: Any, band: Any = None
 ) -> None:
     """Draw the mean over the first axis, with the range over it as a band."""
     shade = colour(comparison, arm)
-    axes.plot(across, _mean(table), color=shade, linestyle=dash(comparison, arm), linewidth=1.6,
+    axes.plot(along, _mean(table), color=shade, linestyle=dash(comparison, arm), linewidth=1.6,
               marker=marker(comparison, arm), markersize=3, label=plain(arm.name))  # fmt: skip
     if band is None and len(table) > 1:
         some = np.isfinite(table).any(axis=0)
@@ -310,7 +303,7 @@ def _line(
                               np.nan) for f, s in ((np.min, -1), (np.max, 1)))  # fmt: skip
         band = np.stack([low, high], axis=1)
     if band is not None:
-        axes.fill_between(across, band[:, 0], band[:, 1], color=shade, alpha=0.16, linewidth=0)
+        axes.fill_between(along, band[:, 0], band[:, 1], color=shade, alpha=0.16, linewidth=0)
 
 
 def _mean(table: np.ndarray) -> np.ndarray:

@@ -6,13 +6,16 @@ marker or a dash of its own.
 
 import io
 import math
-import textwrap
+from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.figure import Figure
+from rich.cells import cell_len
 
 from normlab.evidence.comparison import Arm, Comparison
-from normlab.reports.text_columns import visible
+from normlab.reports.figures.fonts import LONGEST_NAME, show_every_script, without_glyph_warnings
+from normlab.reports.text_columns import visible, wrapped
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a0882b", "#7f7f7f")
 MARKERS = "osD^vPX*"
@@ -27,16 +30,27 @@ WIDTH = 6.6
 MOST_WITHIN = 8
 """A legend of more entries would cover the lines."""
 
-LONGEST_NAME = 40
-"""An arm's name is broken into lines of so many characters."""
-
-
 SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "normlab", "font.family": "sans-serif"}
 """Text stays text, and the same figure gives the same bytes."""
 
 
+TRUETYPE: Any = {"pdf.fonttype": 42, "ps.fonttype": 42}
+"""Journals refuse matplotlib's default, fonts of type 3."""
+
+
 class Picture(Figure):
     """A figure that a notebook shows without pyplot, which would keep it open."""
+
+    def savefig(self, fname: Any, *, transparent: Any = None, **options: Any) -> None:
+        """Write the figure as matplotlib does, with text of any script and TrueType fonts."""
+        name = fname if isinstance(fname, str | Path) else ""
+        form = (
+            options.get("format") or Path(name).suffix[1:] or matplotlib.rcParams["savefig.format"]
+        )
+        text_stays = form == "svg" and matplotlib.rcParams["svg.fonttype"] == "none"
+        show_every_script(self, replace=not text_stays)
+        with matplotlib.rc_context(TRUETYPE), without_glyph_warnings():
+            super().savefig(fname, transparent=transparent, **options)
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
@@ -74,6 +88,47 @@ def plain(text: Any) -> str:
     return f"\N{ZERO WIDTH SPACE}{shown}" if shown.startswith("_") else shown
 
 
+ACROSS = {
+    "step": "optimiser steps",
+    "epoch": "epochs",
+    "train_seconds": "seconds of training",
+    "batch_size": "batch size (examples)",
+    "learning_rate": "learning rate",
+    "depth": "depth (layers)",
+    "width": "width (channels)",
+    "epochs": "epochs",
+    "train_examples": "training examples",
+}
+"""What stands at the horizontal axis, with its unit; any other name stands as it is written."""
+
+LONGEST_LABEL = 62
+"""A label of an axis is broken into lines of so many characters."""
+
+
+def across(name: str) -> str:
+    """Name a horizontal axis in words.
+
+    >>> across("batch_size"), across("weight_decay")
+    ('batch size (examples)', 'weight decay')
+    """
+    return ACROSS.get(name) or plain(name.replace("_", " "))
+
+
+def label(text: str, longest: int = LONGEST_LABEL) -> str:
+    """Escape the label of an axis, and break a long one into lines between words."""
+    whole, bracket, unit = text.rpartition(" (")
+    parts = [whole, f"({unit}"] if bracket and cell_len(text) > longest else [text]
+    return "\n".join(plain(line) for part in parts for line in wrapped(part, longest, ""))
+
+
+def row_names(names: list[str]) -> tuple[list[str], int]:
+    """Break the names of rows into lines, and say how many places a label below has then."""
+    # A name with many arguments in one line would leave no room for the picture.
+    lines = [wrapped(name, LONGEST_NAME, "") for name in names]
+    widest = max((cell_len(line) for own in lines for line in own), default=0)
+    return ["\n".join(map(plain, own)) for own in lines], min(LONGEST_LABEL, 80 - widest)
+
+
 def legend(axes: Any) -> None:
     """Add a legend, if there is something to tell apart; a long one stands above the axes."""
     count = len(axes.get_legend_handles_labels()[0])
@@ -86,15 +141,18 @@ def legend(axes: Any) -> None:
         axes.legend(frameon=False, fontsize=9, labelcolor=INK)
 
 
-def legend_above(figure: Figure, columns: int = 4) -> None:
+LEGEND_TEXT = 9.0
+
+
+def legend_above(figure: Figure, columns: int = 4, size: float = LEGEND_TEXT) -> None:
     """Add one legend above all axes of a figure; it has each label once."""
     found: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault("\n".join(textwrap.wrap(label, LONGEST_NAME)), handle)
+            found.setdefault("\n".join(wrapped(label, LONGEST_NAME, "")), handle)
     if found:
         figure.legend(found.values(), found.keys(), loc="outside upper left", frameon=False,
-                      fontsize=9, labelcolor=INK, ncols=min(columns, len(found)))  # fmt: skip
+                      fontsize=size, labelcolor=INK, ncols=min(columns, len(found)))  # fmt: skip
 
 
 def in_order(found: list[Any]) -> list[Any]:
@@ -123,4 +181,7 @@ def dash(comparison: Comparison, arm: Arm) -> Any:
 
 
 def _index(comparison: Comparison, arm: Arm) -> int:
-    return [one.name for one in comparison.arms].index(arm.name)
+    """Return an arm's place in the plan, which no baseline, measure or order of rows changes."""
+    places = {id(record): place for place, record in enumerate(comparison.records)}
+    first = {one.name: min(places[id(r)] for r in one.records) for one in comparison.arms}
+    return sorted(first, key=first.__getitem__).index(arm.name)
