@@ -28,7 +28,7 @@ from normlab.training.state import Clock, TrainState
 
 
 class Checkpoints:
-    """The checkpoints of one run.
+    """Keeps the checkpoints of one run.
 
     Args:
         path: their folder; made if it is absent.
@@ -58,7 +58,7 @@ class Checkpoints:
         write_atomically(self._path / FILES, lines)
 
     def restore(self, like: TrainState) -> tuple[TrainState, Clock] | None:
-        """The newest state and the seconds spent until it, or None.
+        """Return the newest state and the seconds spent until it, or None.
 
         Args:
             like: a state of the same structure, as `Compiled.init` makes it.

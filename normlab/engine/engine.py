@@ -32,7 +32,7 @@ SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 @dataclass(frozen=True)
 class RunEnded:
-    """The engine is through with a run.
+    """Says that the engine is through with a run.
 
     Attributes:
         run: which.
@@ -50,7 +50,7 @@ class RunEnded:
 
 @dataclass(frozen=True)
 class GaveUp:
-    """So many runs have failed that no more are begun."""
+    """Says that so many runs have failed that no more are begun."""
 
     failures: int
 
@@ -61,7 +61,7 @@ Tell = Callable[[Planned | RunStarted | RunEnded | GaveUp | Event], None]
 
 @dataclass
 class Outcome:
-    """What became of an experiment: its runs on disk, and how each of them ended.
+    """Holds an experiment's runs on disk, and how each of them ended.
 
     Attributes:
         runs: the runs.
@@ -75,7 +75,7 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether any run failed, is damaged, or was left to another process."""
+        """Return whether any run failed, is damaged, or was left to another process."""
         return bool({"failed", "busy", DAMAGED} & {*self.states})
 
 
@@ -162,7 +162,7 @@ class Engine:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Within it lists of runs can be made, one after the other, by the same workers.
+        """Let the same workers make several lists of runs, one after the other, in the block.
 
         The first Ctrl-C or SIGTERM lets every run end its step and save; the second Ctrl-C ends
         everything at once.
@@ -240,7 +240,7 @@ def _finished(runs: list[Run]) -> bool:
 
 @contextmanager
 def _handling_signals(stopped: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM sets `stopped`; the second Ctrl-C stops at once."""
+    """Let the first Ctrl-C or SIGTERM set `stopped`, and the second Ctrl-C stop at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

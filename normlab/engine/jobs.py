@@ -1,4 +1,4 @@
-"""How many runs are made at once where nobody says; docs/speed.md has what that was chosen by."""
+"""Chooses how many runs are made at once; docs/speed.md has the measurements behind it."""
 
 from pathlib import Path
 
@@ -19,10 +19,11 @@ WORTH_WORKERS = 50_000
 
 
 def jobs_for(experiment: Experiment, out: Path) -> int:
-    """As many as there are cores, up to 4, if the runs are on the CPU, and enough are unfinished.
+    """Return how many runs to make at once: as many as there are cores, up to 4, on the CPU.
 
-    One where a claim or the tuning is about seconds: those of runs side by side are no timings. One
-    on GPUs and TPUs, which a run has to itself.
+    It is one where few examples are left to train on. It is one where a claim or the tuning is
+    about seconds too, because runs side by side slow each other down, and on GPUs and TPUs, which
+    a run has to itself.
 
     Args:
         experiment: what is to be run.

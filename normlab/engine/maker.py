@@ -35,7 +35,7 @@ SECONDS_BETWEEN_NOTES = 1.0
 
 @dataclass(frozen=True)
 class RunStarted:
-    """A run is turned to: `phase` is "compiling" or "training"."""
+    """Says that a run is begun: `phase` is "compiling" or "training"."""
 
     run: RunConfig
     index: int
@@ -45,7 +45,7 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class Task:
-    """One run to be made.
+    """Describes one run to be made.
 
     Attributes:
         config: what it does.
@@ -82,7 +82,7 @@ class Maker:
     _probers: dict[str, Prober] = field(default_factory=dict)
 
     def attempt(self, task: Task) -> tuple[str, str]:
-        """One run, and whatever may go wrong with it: how it ended, and a word on that."""
+        """Make one run, whatever may go wrong; return how it ended, and a word on that."""
         run = task.run
         try:
             with run.locked():
@@ -170,7 +170,7 @@ class Maker:
         return self._data[key]
 
     def _compile(self, config: RunConfig) -> tuple[Compiled, float]:
-        """The program of a run, and the seconds this call took for it: 0 where a run had it."""
+        """Return a run's program, and the seconds that this call took for it: 0 if it was there."""
         key = config.program_hash
         if key in self._compiled:
             return self._compiled[key], 0.0
@@ -184,7 +184,7 @@ class Maker:
         return compiled, compiled.seconds
 
     def _prober(self, config: RunConfig, compiled: Compiled) -> Prober | None:
-        """The probes of a run, compiled; None where it has none."""
+        """Return the probes of a run, compiled, or None where it has none."""
         probing = config.sections.get("probes")
         if probing is None:
             return None
@@ -234,7 +234,7 @@ def write_failure(task: Task, summary: str, details: str) -> tuple[str, str]:
 
 
 def attempt_in_worker(task: Task, checkpoint_seconds: float) -> tuple[str, str]:
-    """`Maker.attempt` in a worker process, by the one maker that it has."""
+    """Call `Maker.attempt` in a worker process, on the one maker that it has."""
     if worker.stopping.is_set():
         return "new", ""
     return _maker_of_worker(checkpoint_seconds).attempt(task)

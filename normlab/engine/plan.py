@@ -1,4 +1,4 @@
-"""What a command is going to make, and how long it will take."""
+"""Says which runs a command is going to make, and how long they will take."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from normlab.store.run import Run
 
 @dataclass(frozen=True)
 class Planned:
-    """What is going to be made; told before it, and again once the time it takes is known.
+    """Holds what is going to be made; sent before it, and again once the time it takes is known.
 
     Attributes:
         runs: the runs.
@@ -30,7 +30,7 @@ class Planned:
 
 
 def plan(configs: list[RunConfig], folder: Path, jobs: int) -> Planned:
-    """What making some runs comes to, as far as the runs in the experiment's folder tell."""
+    """Plan some runs, as far as those in the experiment's folder tell how long they take."""
     runs = runs_of(configs, folder)
     snapshots = [
         # A failed run is going to be made again.

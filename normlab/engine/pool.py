@@ -1,4 +1,4 @@
-"""Several worker processes, and which of them makes which run."""
+"""Keeps several worker processes, and chooses which of them makes which run."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -14,7 +14,7 @@ SECONDS_BETWEEN_LOOKS = 0.2
 
 @dataclass
 class _Lane:
-    """A place for one worker; another takes it when that one is lost."""
+    """A place for one worker. Another worker takes it when that one is lost."""
 
     cores: set[int]
     worker: Worker | None = None

@@ -1,4 +1,4 @@
-"""Probes put to a run, and what they see as rows."""
+"""Applies probes to a run, and turns what they see into rows."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from normlab.training.state import TrainState
 
 
 class Prober:
-    """Probes of one program and the first of its training examples.
+    """Holds the probes of one program and the first of its training examples.
 
     A probe compiles what it needs when it first looks; keep one prober for all runs of a program.
 
@@ -44,7 +44,7 @@ class Prober:
                 raise UserError(f"probe {name}: {error}") from error
 
     def look(self, state: TrainState) -> tuple[list[dict[str, Any]], float]:
-        """The rows of all probes at this state, and the seconds that they took.
+        """Return the rows of all probes at this state, and the seconds that they took.
 
         Those of the first look have the compilation in them.
 
@@ -110,7 +110,7 @@ class Watch:
         self.seconds += seconds
 
     def frame(self) -> Any:
-        """A pandas DataFrame with a row for every number.
+        """Make a pandas DataFrame with a row for every number.
 
         Raises:
             UserError: pandas is not installed.
@@ -121,7 +121,7 @@ class Watch:
 
 
 def as_rows(step: int, probe: str, readings: Readings) -> list[dict[str, Any]]:
-    """A row for each quantity, in JSON's own types; what is not finite is None.
+    """Make a row for each quantity, in JSON's own types; what is not finite is None.
 
     >>> as_rows(3, "p", {"q": np.float32(0.5), "r": PerLayer(np.array([1.0, np.nan]), ("a", "b"))})
     ... # doctest: +NORMALIZE_WHITESPACE

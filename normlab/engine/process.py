@@ -1,4 +1,4 @@
-"""What a process that makes runs is told: to keep its memory, and to keep what it compiles.
+"""Prepares a process that makes runs: it keeps its memory, and what it compiles.
 
 Both belong to a whole process, so importing normlab does neither. The command line and its workers,
 whose processes are normlab's own, do both before anything is computed; so does `normlab.run`, which
@@ -57,7 +57,7 @@ def prepare() -> None:
 
 
 def set_by_normlab() -> dict[str, str]:
-    """What normlab has set in this process and in the programs that it compiles, for provenance."""
+    """Return what normlab has set in this process and in its programs, for provenance."""
     from normlab.training.compiler import compiler_options, dropped_options
 
     options = " ".join(f"{name}={value}" for name, value in compiler_options().items())
@@ -67,7 +67,7 @@ def set_by_normlab() -> dict[str, str]:
 
 
 def keep_memory() -> str:
-    """Have glibc keep freed memory; returns what it was told, nothing where others decide that.
+    """Let glibc keep freed memory; return what was set, or nothing where others decide that.
 
     An array of 32 MB is otherwise 8,192 new pages, each of which the system first fills with zeros:
     `python -m experiments.speed.loop` has what that costs.
@@ -84,12 +84,14 @@ def keep_memory() -> str:
 
 
 def programs_folder(kept: str = "compiled") -> Path:
-    """Where compiled programs for this kind of machine are kept, unless JAX is told otherwise."""
+    """Return where compiled programs for this kind of machine are kept, unless JAX is told
+    otherwise.
+    """
     return platformdirs.user_cache_path("normlab") / kept / kind_of_machine()
 
 
 def keep_programs() -> str:
-    """Have JAX keep compiled programs on disk; returns "on", or nothing where others decide that.
+    """Let JAX keep compiled programs on disk; return "on", or nothing where others decide that.
 
     An entry that cannot be read is of no consequence: its program is compiled.
     """
@@ -115,7 +117,7 @@ def keep_programs() -> str:
 
 @cache
 def usable_cores() -> int | None:
-    """How many cores this process may use; a worker, before it was told which to keep to.
+    """Return how many cores this process may use; a worker's are those before it was given a part.
 
     XLA has as many threads, and adds up in portions, one a thread: last digits depend on it.
     """
@@ -134,7 +136,7 @@ def about_processor(*keys: str) -> list[str]:
 
 
 def kind_of_machine() -> str:
-    """Ten hex digits that are the same where a program compiled for a processor may be used.
+    """Return ten hex digits that are the same where a compiled program may be used.
 
     JAX's own key does not tell apart processors that share a home, of which one may lack
     instructions of the other; nor how many cores there are, on which the order of sums depends.
@@ -145,7 +147,7 @@ def kind_of_machine() -> str:
 
 
 def prune(folder: Path, most: int) -> None:
-    """If the files in `folder` are too many, remove those that nobody has used for longest."""
+    """Remove the files in `folder` that nobody has used for longest, if there are too many."""
     files = []
     for path in folder.rglob("*-cache"):
         with contextlib.suppress(OSError):  # another process prunes too

@@ -1,4 +1,4 @@
-"""How far runs are, as their folders say, and how long the rest will take; without jax."""
+"""Reads from runs' folders how far they are, and how long the rest will take; without jax."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from normlab.store.run import Run
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run at a glance.
+    """Shows a run at a glance.
 
     Attributes:
         arm: its arm.
@@ -53,7 +53,7 @@ class Observer:
     _seen: dict[Path, tuple[tuple[int, int], Snapshot]] = field(default_factory=dict)
 
     def look(self, runs: Iterable[Run | Record]) -> list[Snapshot]:
-        """The runs as they are now."""
+        """Return the runs as they are now."""
         return [self._look(run) for run in runs]
 
     def _look(self, run: Run | Record) -> Snapshot:
@@ -68,7 +68,7 @@ class Observer:
 
 
 def finished_in(folder: Path) -> list[Snapshot]:
-    """Every finished run in an experiment's folder, those of former sweeps too."""
+    """Find every finished run in an experiment's folder, those of former sweeps too."""
     runs = []
     for file in folder.glob(f"*/{STATUS}"):
         run = Run(file.parent)
@@ -82,7 +82,7 @@ def finished_in(folder: Path) -> list[Snapshot]:
 def seconds_left(
     snapshots: list[Snapshot], jobs: int, known: Iterable[Snapshot] = ()
 ) -> float | None:
-    """How long it takes until all runs are finished; None where nothing tells.
+    """Estimate how long it takes until all runs are finished; None where nothing tells.
 
     Args:
         snapshots: the runs.
@@ -170,7 +170,7 @@ def _changed(file: Path) -> int:
 
 
 def _is_alive(process: tuple[str | None, int] | None) -> bool:
-    """Whether a process is there; taken to be, where that cannot be known from here."""
+    """Return whether a process is there; assume it where that cannot be known from here."""
     # On Windows `os.kill` would end it.
     if process is None or process[0] != platform.node() or os.name != "posix":
         return True

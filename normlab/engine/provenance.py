@@ -1,4 +1,4 @@
-"""What a run was made with: versions, devices, flags, code, data and command."""
+"""Records what a run was made with: versions, devices, flags, code, data and command."""
 
 import importlib.metadata
 import os
@@ -27,7 +27,7 @@ def collect(
     at_once: int = 1,
     own_code: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """One record, as JSON can hold it.
+    """Collect one record, as JSON can hold it.
 
     Args:
         data: what the run is trained on.
@@ -59,7 +59,7 @@ def collect(
 
 
 def machine(packages: Sequence[str]) -> dict[str, Any]:
-    """The command, versions, processor, devices and flags; nothing that names the computer.
+    """Return the command, versions, processor, devices and flags; nothing names the computer.
 
     Args:
         packages: the distributions whose versions matter; None stands for one not installed.

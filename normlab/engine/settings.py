@@ -1,4 +1,4 @@
-"""The settings that change a run's numbers, as they are in force in this process."""
+"""Reads the settings that change a run's numbers, as they are in force in this process."""
 
 import os
 from typing import Any
@@ -10,7 +10,7 @@ from normlab.training.compiler import compiler_options, tuned
 
 
 def in_force() -> dict[str, str]:
-    """The value of each setting as it is now, however it was set.
+    """Return the value of each setting as it is now, however it was set.
 
     >>> in_force()["jax_enable_x64"]
     'False'

@@ -1,4 +1,4 @@
-"""A second Python process that makes runs, behind the `Executor` interface.
+"""Starts a second Python process that makes runs, behind the `Executor` interface.
 
 The standard library's process pool is not used: it ends every worker when one is killed, starts by
 running the caller's own script again, and leaves its workers behind when the caller is killed.
@@ -29,7 +29,7 @@ class WorkerDiedError(Exception):
 
 
 class Worker(Executor):
-    """One process; it does what it is given in turn.
+    """Runs one process, which does what it is given in turn.
 
     Args:
         cores: the processor cores that it keeps to; empty for all.
@@ -51,7 +51,7 @@ class Worker(Executor):
         self._thread = ThreadPoolExecutor(1)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have a function of some module called there; all that it takes and gives is pickled.
+        """Let the worker call a function of some module; all that it takes and gives is pickled.
 
         The future raises `WorkerDiedError` if there is no answer.
         """
@@ -79,7 +79,7 @@ class Worker(Executor):
         return f"the process that made it (pid {self._process.pid}) {how}{hint}"
 
     def stop(self) -> None:
-        """Have it end its run, which can be resumed, and then itself; returns at once."""
+        """Let the worker end its run, which can be resumed, and then itself; return at once."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # it may be dead, with a command not yet flushed
             self._process.stdin.close()
@@ -89,7 +89,7 @@ class Worker(Executor):
         self._process.kill()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """`stop()`, and wait until it is gone."""
+        """Call `stop()`, and wait until the process is gone."""
         self.stop()
         self._thread.shutdown(wait, cancel_futures=cancel_futures)
         if wait:
@@ -99,7 +99,7 @@ class Worker(Executor):
 
 
 def shares(workers: int) -> list[set[int]]:
-    """This process's cores, dealt out; empty sets where a system does not say which they are."""
+    """Deal out this process's cores; the sets are empty where a system does not say which they are."""
     if not hasattr(os, "sched_getaffinity"):
         return [set() for _ in range(workers)]
     cores = sorted(os.sched_getaffinity(0))
@@ -111,7 +111,7 @@ def shares(workers: int) -> list[set[int]]:
 
 
 def serve(cores: set[int]) -> None:
-    """What a worker does: answer commands until there are no more."""
+    """Answer commands until there are no more, as a worker does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.set())
     # Whatever a run prints goes to the standard error; answers have the standard output alone.
@@ -140,7 +140,7 @@ def serve(cores: set[int]) -> None:
 
 
 def _keep_to(cores: set[int]) -> None:
-    """Have every thread stay on some cores, if any are named."""
+    """Let every thread stay on some cores, if any are named."""
     threads = Path("/proc/self/task")
     if not cores or not threads.is_dir():
         return

@@ -1,1 +1,1 @@
-"""What people see and call: the command line's parts and the notebook's."""
+"""Holds what people see and call: the parts of the command line and of the notebook."""

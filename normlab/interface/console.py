@@ -1,4 +1,4 @@
-"""What a person sees while runs are made: a live table on a terminal, plain lines elsewhere."""
+"""Shows how runs are made: a live table on a terminal, plain lines elsewhere."""
 
 import shlex
 from contextlib import AbstractContextManager
@@ -106,7 +106,7 @@ class Display(AbstractContextManager["Display"]):
 
 
 def describe_plan(plan: Planned) -> str:
-    """How many runs of which length, and how long the unfinished ones will take.
+    """Say how many runs of which length there are, and how long the unfinished ones will take.
 
     >>> describe_plan(Planned([], 0, (6, 6), 0.0))
     '0 runs of 6 epochs'

@@ -1,4 +1,4 @@
-"""What `normlab describe` says of one entry of the catalogue."""
+"""Describes one entry of the catalogue, for `normlab describe`."""
 
 import dataclasses
 import inspect
@@ -17,7 +17,7 @@ SECTIONS = {**SETTINGS, "target": Target}
 
 
 def describe_entry(name: str) -> str:
-    """Kind, docstring, fields with defaults, facts, and an example in YAML.
+    """Give kind, docstring, fields with defaults, facts, and an example in YAML.
 
     Args:
         name: of an entry of the catalogue, or of a section of settings such as `train`.
@@ -62,7 +62,7 @@ def _find(name: str) -> tuple[str, Any]:
 
 
 def _section_of(name: str) -> str:
-    """Where a config would name `package.module:Class`: as a normaliser, if it does not say."""
+    """Find where a config would name `package.module:Class`: as a normaliser, if it does not say."""
     try:
         kind = getattr(NORMS.find(name).load(), "catalogue_kind", None)
     except ImportError:
@@ -72,7 +72,7 @@ def _section_of(name: str) -> str:
 
 
 def _function_of(name: str, called: Any) -> Any:
-    """The pure function beside a description: `group_norm` beside `GroupNorm`."""
+    """Find the pure function beside a description: `group_norm` beside `GroupNorm`."""
     if not isinstance(called, type):
         return None
     module = inspect.getmodule(called)

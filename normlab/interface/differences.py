@@ -1,4 +1,4 @@
-"""The twenty differences between libraries that docs/conventions.md is about, a sentence each."""
+"""Lists the twenty differences between libraries of docs/conventions.md, a sentence each."""
 
 DOCS = "docs/conventions.md"
 
@@ -28,7 +28,7 @@ DIFFERENCES = {
 
 
 def of_field(field: str, normaliser: str) -> str:
-    """The number of the difference that a field is about.
+    """Return the number of the difference that a field is about.
 
     >>> of_field("eps", "rms_norm"), of_field("momentum", "batch_norm")
     ('S4', 'S1')

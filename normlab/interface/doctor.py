@@ -1,4 +1,4 @@
-"""What a person sends along when something is wrong: versions, machine, settings, folders."""
+"""Collects what a report of a problem needs: versions, machine, settings, folders."""
 
 import importlib.util
 import os
@@ -15,7 +15,7 @@ OPTIONAL = ("torch", "safetensors", "pandas", "tensorboard", "wandb", "mlflow")
 
 
 def diagnosis() -> dict[str, str]:
-    """Heading to what is there, for one machine; nothing that names the person or the computer.
+    """Describe one machine by headings; nothing names the person or the computer.
 
     Raises nothing: what cannot be found out is said so.
     """
@@ -45,7 +45,7 @@ def diagnosis() -> dict[str, str]:
 
 
 def _folder(path: Path | str) -> str:
-    """A folder, by its place below the home, with its size and the room that is left."""
+    """Describe a folder by its place below the home, its size and the room that is left."""
     path = Path(path)
     shown = f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
     if not path.exists():

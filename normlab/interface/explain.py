@@ -1,4 +1,4 @@
-"""What `normlab explain` prints: what a config's arms do, and how two libraries' layers differ."""
+"""Explains what a config's arms do, and how two libraries' layers differ."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ class Block(NamedTuple):
 
 
 def explain_file(file: Path, overrides: Iterable[str]) -> list[Block]:
-    """A block for each different normaliser of a config, in the order of its arms."""
+    """Make a block for each different normaliser of a config, in the order of its arms."""
     blocks: dict[str, Block] = {}
     for run in load_experiment(file, tuple(overrides)).runs:
         norm = build.normaliser(run.sections)
@@ -52,7 +52,7 @@ def explain_file(file: Path, overrides: Iterable[str]) -> list[Block]:
 
 
 def explain_norm(name: str, library: str | None, given: Iterable[str]) -> list[Block]:
-    """One normaliser by its name, with `field=value` arguments, in a library's dialect or none.
+    """Explain one normaliser by its name, with `field=value` arguments and perhaps a dialect.
 
     Raises:
         UserError: there is no such normaliser, dialect or field.
@@ -78,7 +78,8 @@ def explain_norm(name: str, library: str | None, given: Iterable[str]) -> list[B
 
 
 def explain_difference(left: str, right: str, only: str | None) -> list[Block]:
-    """How the layers of two libraries differ, a block a normaliser, then what each difference does.
+    """Tell how the layers of two libraries differ, a block a normaliser, and what each difference
+    does.
 
     Raises:
         UserError: there is no such dialect, or one of them lacks the normaliser asked for.
@@ -136,14 +137,14 @@ def _argument(text: str) -> tuple[str, Any]:
 
 
 def _peculiar(spoken: Dialect, name: str) -> dict[str, str]:
-    """What the library does that the description does not hold."""
+    """Say what the library does that the description does not hold."""
     layer = spoken.layer(name)
     notes = {f"{spoken.name}, {number}": text for number, text in layer.notes.items()}
     return {f"{spoken.name}'s layer": layer.theirs, **notes}
 
 
 def _decay(run: RunConfig) -> str:
-    """Whether weight decay touches the normaliser's own parameters."""
+    """Say whether weight decay touches the normaliser's own parameters."""
     decay, optimizer = run.sections["decay"], run.sections["optimizer"]
     own = optimizer.get("weight_decay")
     rates = [f"{decay['rate']:g} (decay)"] if decay["rate"] else []
@@ -157,7 +158,7 @@ def _decay(run: RunConfig) -> str:
 
 
 def _differing(first: Dialect, second: Dialect, name: str) -> list[list[str]]:
-    """Rows of what, one's, the other's, the number of the difference."""
+    """Make rows of the aspect, both values, and the number of the difference."""
     one, other = (_settled(spoken, name) for spoken in (first, second))
     rows = []
     for field in dict.fromkeys([*one, *other]):
@@ -173,7 +174,7 @@ def _differing(first: Dialect, second: Dialect, name: str) -> list[list[str]]:
 
 
 def _settled(spoken: Dialect, name: str) -> dict[str, str]:
-    """A layer's fields in normlab's meaning, in words, with what the library writes for them."""
+    """Say a layer's fields in normlab's meaning, with what the library writes for them."""
     layer: Layer = spoken.layer(name)
     stand_ins = {"momentum": 0.5, "groups": 1}
     given = {key: stand_ins[key] for key in layer.required}

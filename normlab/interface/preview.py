@@ -1,4 +1,4 @@
-"""What `normlab run --dry-run` shows: what would be run, and where every value comes from."""
+"""Shows what would be run, and where every value comes from, for `normlab run --dry-run`."""
 
 import math
 from pathlib import Path

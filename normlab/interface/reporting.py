@@ -1,4 +1,4 @@
-"""From a folder to a report, for the command line."""
+"""Makes a report from a folder, for the command line."""
 
 import shlex
 import sys
@@ -26,7 +26,7 @@ def draw(
     style: str | None = None,
     **options: str,
 ) -> Path:
-    """One picture of a comparison, as a file; the same runs give the same bytes.
+    """Draw one picture of a comparison as a file; the same runs give the same bytes.
 
     `width` and `style` are as in `normlab plot`.
 
@@ -57,7 +57,7 @@ def draw(
 def render(
     path: Path | Sequence[Path], baseline: str | None, measure: str, form: str, wide: bool = False
 ) -> str:
-    """The report of an experiment, as text of one form: html, md, latex, json, csv or text.
+    """Write the report of an experiment in one form: html, md, latex, json, csv or text.
 
     Several experiments have one report. With `wide` the text has every column. Its lines are as
     wide as the terminal.

@@ -1,4 +1,4 @@
-"""What `normlab runs clean` would delete, and the deleting.
+"""Finds what `normlab runs clean` would delete, and deletes it.
 
 Only folders that normlab made for runs are ever touched, and no link is followed. A run is looked
 at again with its lock held before anything of it goes, so that one that has been begun, or has come
@@ -97,7 +97,7 @@ def _heading(runs: Runs, found: list[Candidate]) -> Iterator[str]:
 
 
 def candidates(runs: Runs, checkpoints: bool) -> list[Candidate]:
-    """What may go of the runs in an experiment's folder."""
+    """Find what may go of the runs in an experiment's folder."""
     found = (_candidate(runs, run, checkpoints) for run in runs_in(runs.path))
     return [one for one in found if one is not None]
 
@@ -127,7 +127,7 @@ def _why_orphan(runs: Runs, run: Run, state: str) -> str:
 
 
 def _held(run: Run) -> str:
-    """Why a run must be left alone, or nothing; changes nothing."""
+    """Say why a run must be left alone, or nothing; change nothing."""
     if is_elsewhere(run):
         return f"it is being made on {run.status['host']}, or was; that cannot be seen from here"
     if not (run.path / LOCK).exists():  # to try the lock would make it
@@ -163,7 +163,7 @@ def _delete(runs: Runs, one: Candidate, checkpoints: bool) -> str:
 
 
 def _delete_run(folder: Path) -> None:
-    """What makes it a run goes last, so that a deletion broken off can be done again.
+    """Delete last the files that make it a run, so that a broken deletion can be done again.
 
     The lock is the very last: until then no other process begins the run anew.
     """

@@ -1,4 +1,4 @@
-"""What `normlab runs diff` says: how two runs, or two experiments, differ."""
+"""Shows how two runs, or two experiments, differ, for `normlab runs diff`."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -28,7 +28,7 @@ several alike it was made does not."""
 
 
 def diff(first: Path, second: Path) -> str:
-    """How two runs differ, or two experiments.
+    """Say how two runs differ, or two experiments.
 
     Raises:
         UserError: a folder is neither, one is a run and the other an experiment, or files were
@@ -46,7 +46,7 @@ def diff(first: Path, second: Path) -> str:
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys; lists stay as they are.
+    """Make nested mappings one, with dotted keys; lists stay as they are.
 
     >>> flatten({"norm": {"name": "group_norm", "groups": 8}, "seed": 0})
     {'norm.name': 'group_norm', 'norm.groups': 8, 'seed': 0}
@@ -72,7 +72,7 @@ def _diff_runs(a: Run, b: Run) -> list[str]:
 
 
 def _differing(a: dict[str, Any], b: dict[str, Any], show: Callable[[Any], str]) -> list[list[str]]:
-    """Key and both values, where they are not the same."""
+    """List key and both values, where they are not the same."""
     rows = []
     for key in dict.fromkeys([*a, *b]):
         shown = [show(found[key]) if key in found else ABSENT for found in (a, b)]
@@ -88,7 +88,7 @@ def _section(heading: str, rows: list[list[str]]) -> list[str]:
 
 
 def _made_with(run: Run) -> dict[str, list[str]]:
-    """By dotted key every value that it had, each time the run was worked on."""
+    """Give by dotted key every value that it had, each time the run was worked on."""
     found: dict[str, list[str]] = {}
     for proof in run.provenance:
         for key, value in flatten({name: proof.get(name) for name in COMPARED}).items():
@@ -109,7 +109,7 @@ def _side_by_side(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 
 
 def _first_difference(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[str]:
-    """The first evaluation of both whose metrics, times apart, are not the same."""
+    """Find the first evaluation of both whose metrics, times apart, are not the same."""
     others = {row["step"]: row for row in b}
     common = [(row, others[row["step"]]) for row in a if row["step"] in others]
     if not common:
@@ -196,7 +196,7 @@ def _seeds(runs: Runs) -> dict[str, list[int]]:
 
 
 def _config_of(runs: Iterable[Run | Record], arm: str) -> dict[str, Any] | None:
-    """The resolved config of an arm, without the seed; None if no run of it has one."""
+    """Return the resolved config of an arm without the seed, or None if no run of it has one."""
     for run in runs:
         if run.arm == arm and run.begun:
             flat = flatten(run.config)

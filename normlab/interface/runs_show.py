@@ -1,4 +1,4 @@
-"""What `normlab runs list` and `normlab runs show` say."""
+"""Writes what `normlab runs list` and `normlab runs show` print."""
 
 import shlex
 from collections import Counter
@@ -31,7 +31,7 @@ STOPPED = "stopped: the process is no more, and the same command goes on from th
 
 
 def list_experiments(folder: Path) -> str:
-    """A line for every experiment below a folder, and one for every damaged run.
+    """Write a line for every experiment below a folder, and one for every damaged run.
 
     Raises:
         UserError: there is no such folder.
@@ -71,7 +71,7 @@ def _counts(snapshots: list[Snapshot]) -> str:
 
 
 def show(path: Path) -> str:
-    """Everything that a run's folder tells; of an experiment, a line a run.
+    """Write everything that a run's folder tells; of an experiment, a line a run.
 
     Raises:
         UserError: the folder is neither, or its files were changed.
@@ -148,7 +148,7 @@ def _state(run: Run) -> list[str]:
 
 
 def number(value: Any) -> str:
-    """A metric for people.
+    """Write a metric for people.
 
     >>> number(0.123456789), number(100000), number(None)
     ('0.123457', '100000', 'None')
@@ -157,7 +157,7 @@ def number(value: Any) -> str:
 
 
 def _facts(proof: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    """A record of provenance; one of an older normlab may have less."""
+    """List a record of provenance; an older normlab may have written less."""
     yield "command", shlex.join(proof.get("command", []))
     git = proof.get("git")
     if git:

@@ -1,4 +1,4 @@
-"""What a normaliser does, in words: read from its fields, and seen by running it on a little."""
+"""Says what a normaliser does: reads its fields, and runs it on a little."""
 
 import dataclasses
 import math
@@ -21,7 +21,8 @@ FOR_ALL = (
 
 
 def semantics(norm: Normaliser) -> dict[str, str]:
-    """Aspect -> what holds, for people; aspects that a normaliser does not have are left out.
+    """Map each aspect to what holds, in words; aspects that a normaliser does not have are left
+    out.
 
     >>> from normlab.norms import LayerNorm
     >>> semantics(LayerNorm())["statistics"]
@@ -58,7 +59,7 @@ def semantics(norm: Normaliser) -> dict[str, str]:
 
 
 def horizon(momentum: float, debiased: bool = False) -> str:
-    """What a momentum means in steps.
+    """Say what a momentum means in steps.
 
     >>> horizon(0.9)
     '0.9 of the old value stays: 63% of a change is in after 10 steps'
@@ -108,7 +109,7 @@ def _first_steps(norm: Normaliser, fields: dict[str, Any]) -> tuple[bool, bool]:
 
 
 def _features(fields: dict[str, Any]) -> int:
-    """Channels that groups of them divide, more than one in each."""
+    """Return a number of channels that groups divide, with more than one in each."""
     return math.lcm(16, 2 * (fields.get("groups") or 1), 2 * (fields.get("group_size") or 1))
 
 
@@ -117,7 +118,7 @@ def _examples(fields: dict[str, Any]) -> int:
 
 
 def _parameters(norm: Normaliser, fields: dict[str, Any]) -> str:
-    """The shapes, with C for what grows with the number of channels."""
+    """List the shapes, with C for what grows with the number of channels."""
     features = _features(fields)
     small, large = (norm.init(size)[0] for size in (features, 2 * features))
     if not small:
@@ -131,7 +132,7 @@ def _parameters(norm: Normaliser, fields: dict[str, Any]) -> str:
 
 
 def _reach(norm: Normaliser, fields: dict[str, Any], train: bool) -> str:
-    """Which other values an output depends on, found by changing them."""
+    """Find which other values an output depends on, by changing them."""
     features = _features(fields)
     x = np.random.default_rng(0).standard_normal((_examples(fields), 3, 3, features)) + 1
     variants = []
@@ -175,7 +176,7 @@ def _reach(norm: Normaliser, fields: dict[str, Any], train: bool) -> str:
 
 
 def _one_value(norm: Normaliser, fields: dict[str, Any]) -> str:
-    """A batch of one example of one position."""
+    """Make a batch of one example of one position."""
     features = _features(fields)
     params, state = norm.init(features)
     x = jnp.arange(1.0, features + 1).reshape(1, 1, 1, features)

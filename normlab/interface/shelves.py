@@ -1,4 +1,4 @@
-"""The shelves of the catalogue under the names that a config and `normlab list` have for them."""
+"""Names the shelves of the catalogue as a config and `normlab list` do."""
 
 from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES

@@ -1,4 +1,4 @@
-"""A sweep at a glance, read from its runs' folders; nothing here imports jax."""
+"""Shows a sweep at a glance, read from its runs' folders; nothing here imports jax."""
 
 import time
 from collections import Counter
@@ -43,7 +43,7 @@ ORDER = ("done", "diverged", "failed", DAMAGED, "running", "interrupted", "stopp
 
 
 class View:
-    """The table of a sweep's runs as they are whenever it is drawn.
+    """Draws the table of a sweep's runs as they are at that moment.
 
     Args:
         runs: asked at every drawing, so that runs may be added to the sweep.
@@ -55,7 +55,7 @@ class View:
         self._observer = Observer()
 
     def look(self) -> list[Snapshot]:
-        """The runs as they are now."""
+        """Return the runs as they are now."""
         return self._observer.look(self._runs())
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -91,7 +91,7 @@ class View:
 
 
 def _most_telling(snapshots: list[Snapshot], lines: int) -> list[Snapshot]:
-    """As many as fit: what runs, then what ended last; in the order of the sweep."""
+    """Choose as many as fit: what runs, then what ended last; in the order of the sweep."""
     if len(snapshots) <= lines:
         return snapshots
 
@@ -139,7 +139,7 @@ def _fitted(rows: list[list[Text]], width: int) -> list[list[Text]]:
 
 
 def sparkline(values: tuple[float, ...], top: float, width: int = SPARKLINE) -> str:
-    """Values from 0 to `top` as blocks; of more than `width` of them, the last of each portion.
+    """Draw values from 0 to `top` as blocks; of more than `width` values, the last of each portion.
 
     >>> sparkline((0.0, 0.5, 1.0), top=1.0)
     '▁▅█'
@@ -151,7 +151,7 @@ def sparkline(values: tuple[float, ...], top: float, width: int = SPARKLINE) -> 
 
 
 def summary(snapshots: list[Snapshot], jobs: int | None = None) -> str:
-    """One line on all runs: how many are in which state, and when they will be finished."""
+    """Say in one line how many runs are in which state, and when they will be finished."""
     counts = _counts(snapshots)
     running = sum(s.state == "running" for s in snapshots)
     text = f"{len(snapshots)} {'run' if len(snapshots) == 1 else 'runs'}: {counts}"
@@ -172,7 +172,7 @@ def _counts(snapshots: list[Snapshot]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """About how long, in words.
+    """Say in words about how long it takes.
 
     >>> duration(8), duration(100), duration(5000), duration(200_000)
     ('about 8 s', 'about 2 min', 'about 1 h 23 min', 'about 2 d 7 h')
@@ -189,7 +189,7 @@ def duration(seconds: float) -> str:
 
 
 def live(view: View, console: Console, transient: bool = False) -> Live:
-    """The view, drawn again and again on a terminal while the result is entered."""
+    """Draw the view again and again on a terminal, while the result is entered."""
     return Live(
         view,
         console=console,

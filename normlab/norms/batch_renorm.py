@@ -146,7 +146,7 @@ def _require_limits(r_max: Array | float, d_max: Array | float) -> None:
 
 
 def _risen(steps: Array, over: int) -> Array:
-    """Rise evenly from 0 before the first step to 1 after `over` of them; at once if `over` is 0."""
+    """Rise evenly from 0 before the first step to 1 after `over` of them, or at once if that is 0."""
     return jnp.where(steps < 0, 0.0, jnp.minimum(1.0, steps / over if over else 1.0))
 
 

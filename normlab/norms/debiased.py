@@ -63,7 +63,7 @@ class DebiasedBatchNorm(BatchNorm):
         }
 
     def _weight_of_old(self, steps: Array) -> Array:
-        """Compute `m (1 - m^(t-1)) / (1 - m^t)` at step t, which is `(t - 1) / t` as m goes to 1."""
+        """Compute `m (1 - m^(t-1)) / (1 - m^t)` at step t: `(t - 1) / t` as m goes to 1."""
         t = jnp.maximum(steps, 1)
         if self.momentum == 0:
             return jnp.zeros_like(t)

@@ -120,7 +120,7 @@ class _Whitening(Running, ABC):
         return {name: leaf.mean(axis=0) for name, leaf in states.items()}
 
     def _covariance(self, centred: Array, size: int, mask: Array | None) -> Array:
-        """Compute `(G, D, D)`: products over the root of both counts, so that it is never indefinite."""
+        """Compute `(G, D, D)`: products over the root of both counts, so never indefinite."""
         rows = centred.reshape(-1, centred.shape[-1] // size, size)
         kept = jnp.ones_like(centred) if mask is None else fit_mask(mask, centred)
         counts = kept.reshape(rows.shape).astype(rows.dtype).sum(axis=0)

@@ -216,5 +216,5 @@ def times(root: Array, scale: Array | None) -> Array:
 
 
 def wide(x: Array) -> Array:
-    """Convert to float32 or wider. Call it wherever `x` is used, so that no copy is written down."""
+    """Convert to float32 or wider. It is called wherever `x` is used, so that no copy is kept."""
     return x.astype(statistics_dtype(x))

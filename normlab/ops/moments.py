@@ -116,7 +116,7 @@ class Sharing:
     channel_groups: int | None = None
 
     def reduce(self, values: Array, op: Callable[..., Array]) -> Array:
-        """Apply `op` (`jnp.sum`, `jnp.min`, `jnp.max`) to what is shared, ready to broadcast back."""
+        """Apply `op` (`jnp.sum`, `jnp.min`, `jnp.max`) to what is shared, ready to broadcast."""
         reduced = op(values, axis=self.axes, keepdims=True)
         return self.across_groups(reduced, lambda grouped: op(grouped, axis=-1, keepdims=True))
 

@@ -1,4 +1,4 @@
-"""Standardises and applies the learnt scale and bias in one call, by a fast kernel if one serves."""
+"""Standardises, and applies scale and bias, in one call: by a fast kernel where one serves."""
 
 from dataclasses import dataclass, replace
 

@@ -25,7 +25,7 @@ def per_example(values: Array, x: Array) -> Array:
 
 
 def times(centred: Centred, root: Array, each: Params) -> Array:
-    """Compute `centred * root * scale + bias`, with the scale and bias of each example (or part)."""
+    """Compute `centred * root * scale + bias`, scale and bias of each example (or part)."""
     slope = root * each["scale"].astype(root.dtype) if "scale" in each else root
     level = each["bias"].astype(root.dtype) if "bias" in each else None
     return centred.times(slope, level)

@@ -1,4 +1,6 @@
-"""What lies in folders of experiments. Nothing here follows a link, writes, or imports jax."""
+"""Looks at what lies in folders of experiments. Nothing here follows a link, writes, or imports
+jax.
+"""
 
 import contextlib
 import os
@@ -20,14 +22,14 @@ WRITTEN_BY_NORMLAB = {"state", "pid", "host"}
 
 @dataclass(frozen=True)
 class Usage:
-    """How many bytes the files of a folder have, and when the newest was written (since 1970)."""
+    """Holds how many bytes a folder's files have, and when the newest was written (since 1970)."""
 
     size: int = 0
     changed: float = 0.0
 
 
 def usage(folder: Path) -> Usage:
-    """Of everything in a folder; files that vanish meanwhile do not count."""
+    """Measure everything in a folder; files that vanish meanwhile do not count."""
     size, changed = 0, 0.0
     for place, _, files in os.walk(folder):
         for name in files:
@@ -40,7 +42,7 @@ def usage(folder: Path) -> Usage:
 
 
 def in_words(size: int) -> str:
-    """Bytes for people.
+    """Write a number of bytes for people.
 
     >>> in_words(999), in_words(12_345), in_words(4_200_000_000)
     ('999 B', '12.3 kB', '4.2 GB')
@@ -52,7 +54,7 @@ def in_words(size: int) -> str:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether normlab made this folder for a run: it holds a config, and a status of ours.
+    """Return whether normlab made this folder for a run: it holds a config, and a status of ours.
 
     Of a damaged status nobody knows whose it is.
     """
@@ -66,12 +68,12 @@ def is_run(folder: Path) -> bool:
 
 
 def runs_in(folder: Path) -> list[Run]:
-    """The runs whose folders lie in an experiment's, whether they belong to it or not."""
+    """List the runs whose folders lie in an experiment's, whether they belong to it or not."""
     return [Run(child) for child in sorted(folder.iterdir()) if is_run(child)]
 
 
 def experiments_below(folder: Path) -> list[Path]:
-    """The experiments in a folder, or the folder itself if it is one.
+    """List the experiments in a folder, or the folder itself if it is one.
 
     Raises:
         UserError: there is no such folder.
@@ -89,7 +91,7 @@ def experiments_below(folder: Path) -> list[Path]:
 
 
 def is_orphan(runs: Runs, run: Run) -> bool:
-    """Whether a run in an experiment's folder is of no experiment, neither this nor one beside."""
+    """Return whether a run in this folder belongs to no experiment, neither this nor one beside."""
     if not runs.runs:  # while arms are tuned, the runs that the trials lead to are not known
         return False
     return not _lists(runs, run) and lister(runs, run) is None
@@ -111,11 +113,11 @@ def _lists(runs: Runs, run: Run) -> bool:
 
 
 def orphans(runs: Runs) -> list[Run]:
-    """The runs in an experiment's folder that do not belong to it any more."""
+    """List the runs in an experiment's folder that do not belong to it any more."""
     return [run for run in runs_in(runs.path) if is_orphan(runs, run)]
 
 
 def is_elsewhere(run: Run) -> bool:
-    """Whether the status says that a process of another host is making the run."""
+    """Return whether the status says that a process of another host is making the run."""
     status = run.status
     return status["state"] == "running" and status.get("host") != platform.node()
