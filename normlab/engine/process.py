@@ -84,9 +84,7 @@ def keep_memory() -> str:
 
 
 def programs_folder(kept: str = "compiled") -> Path:
-    """Return where compiled programs for this kind of machine are kept, unless JAX is told
-    otherwise.
-    """
+    """Return where this kind of machine's compiled programs are kept by default."""
     return platformdirs.user_cache_path("normlab") / kept / kind_of_machine()
 
 

@@ -99,7 +99,7 @@ class Worker(Executor):
 
 
 def shares(workers: int) -> list[set[int]]:
-    """Deal out this process's cores; the sets are empty where a system does not say which they are."""
+    """Deal out this process's cores; the sets are empty where a system does not name them."""
     if not hasattr(os, "sched_getaffinity"):
         return [set() for _ in range(workers)]
     cores = sorted(os.sched_getaffinity(0))

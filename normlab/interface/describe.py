@@ -62,7 +62,7 @@ def _find(name: str) -> tuple[str, Any]:
 
 
 def _section_of(name: str) -> str:
-    """Find where a config would name `package.module:Class`: as a normaliser, if it does not say."""
+    """Find where a config names `package.module:Class`: as a normaliser, if it does not say."""
     try:
         kind = getattr(NORMS.find(name).load(), "catalogue_kind", None)
     except ImportError:

@@ -78,8 +78,7 @@ def explain_norm(name: str, library: str | None, given: Iterable[str]) -> list[B
 
 
 def explain_difference(left: str, right: str, only: str | None) -> list[Block]:
-    """Tell how the layers of two libraries differ, a block a normaliser, and what each difference
-    does.
+    """Tell how two libraries' layers differ, a block a normaliser, and to what effect.
 
     Raises:
         UserError: there is no such dialect, or one of them lacks the normaliser asked for.

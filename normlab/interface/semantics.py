@@ -21,8 +21,7 @@ FOR_ALL = (
 
 
 def semantics(norm: Normaliser) -> dict[str, str]:
-    """Map each aspect to what holds, in words; aspects that a normaliser does not have are left
-    out.
+    """Map each aspect to what holds, in words; aspects that do not apply are left out.
 
     >>> from normlab.norms import LayerNorm
     >>> semantics(LayerNorm())["statistics"]

@@ -67,9 +67,7 @@ class AveragedBatchNorm(Running):
         return y, {n: jnp.where(moves, _stored(new[n]), state[n]) for n in state}
 
     def pool(self, states: State) -> State:
-        """Pool the states as `BatchNorm` does, with the weight that the old values had in this
-        step.
-        """
+        """Pool the states as `BatchNorm` does, with this step's weight of the old values."""
         steps = states["steps"].max(axis=0)
         new = jnp.where(steps > 1, max(1 - self.momentum, 1e-6), 1.0)
         return {

@@ -27,8 +27,7 @@ def batch_renorm(
     eps: float = 1e-5,
     mask: Array | None = None,
 ) -> Array:
-    """Compute `z * r + d` with `r = s_batch / s`, `d = (m_batch - m) / s`, both clipped (Ioffe
-    2017).
+    """Compute `z * r + d`, `r = s_batch / s`, `d = (m_batch - m) / s` both clipped (Ioffe 2017).
 
     `z` is the batch-normalised input, `m` and `s` the running mean and deviation. No gradient goes
     through `r` and `d`. With `r_max=1, d_max=0` it is batch normalisation; without a limit its
@@ -131,9 +130,7 @@ class BatchRenorm(Running):
         return {**state, "mean": mean, "deviation": jnp.sqrt(variance + self.eps)}
 
     def pool(self, states: State) -> State:
-        """Average over microbatches: deviations too, because the running deviation is such an
-        average.
-        """
+        """Average over microbatches; the running deviation is an average of deviations."""
         pooled = {name: leaf.mean(axis=0) for name, leaf in states.items()}
         return {**pooled, "steps": states["steps"].max(axis=0)}
 
@@ -146,7 +143,7 @@ def _require_limits(r_max: Array | float, d_max: Array | float) -> None:
 
 
 def _risen(steps: Array, over: int) -> Array:
-    """Rise evenly from 0 before the first step to 1 after `over` of them, or at once if that is 0."""
+    """Rise evenly from 0 before the first step to 1 after `over` of them."""
     return jnp.where(steps < 0, 0.0, jnp.minimum(1.0, steps / over if over else 1.0))
 
 

@@ -63,9 +63,7 @@ class ConditionalBatchNorm(Running):
         mask: Array | None = None,
         condition: Array | None = None,
     ) -> tuple[Array, State]:
-        """Apply it as every normaliser; `condition` is `(N,)`, and without it the first stands for
-        all.
-        """
+        """Apply it as every normaliser; `condition` is `(N,)`, the first for all if absent."""
         if condition is None:
             condition = jnp.zeros(x.shape[0], jnp.int32)
         if train:

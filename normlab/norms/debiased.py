@@ -50,9 +50,7 @@ class DebiasedBatchNorm(BatchNorm):
         return {**move(state, batch, moments.count, self._weight_of_old(steps)), "steps": steps}
 
     def pool(self, states: State) -> State:
-        """Pool the states as `BatchNorm` does, with the weight that the old values had in this
-        step.
-        """
+        """Pool the states as `BatchNorm` does, with this step's weight of the old values."""
         steps = states["steps"].max(axis=0)
         new = 1 - self._weight_of_old(steps)
         spread = states["mean"].var(axis=0) / jnp.maximum(new, 1e-6)

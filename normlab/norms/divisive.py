@@ -28,8 +28,7 @@ def divisive_norm(
     window: int = 5,
     mask: Array | None = None,
 ) -> Array:
-    """Compute `v / sqrt(sigma^2 + mean(v^2))` with `v = x - mean(x)`, both means over a
-    neighbourhood.
+    """Compute `v / sqrt(sigma^2 + mean(v^2))`, `v = x - mean(x)`, means over a neighbourhood.
 
     It holds all channels of the positions in a window around the element (Ren et al. 2017, with
     equal weights and one window for both means, where they allow two); at the border it holds

@@ -24,8 +24,7 @@ def local_response_norm(
     beta: float = 0.75,
     mask: Array | None = None,
 ) -> Array:
-    """Compute `x / (k + alpha * sum x^2)^beta`, the sum over `size` neighbouring channels
-    (AlexNet).
+    """Compute `x / (k + alpha * sum x^2)^beta`, the sum over `size` channels (AlexNet).
 
     Krizhevsky et al. 2012, section 3.3, with its numbers. torch and Caffe call `alpha` what is
     `size` times ours, as they take the mean of the squares, and torch's `k` is 1. Of an even size

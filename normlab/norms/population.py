@@ -65,9 +65,7 @@ class PopulationNorm(Running):
         return scale_and_shift(z, x, scale, bias, mask), state
 
     def pool(self, states: State) -> State:
-        """Pool the states as `BatchNorm` does, with the weight that the old values had in this
-        step.
-        """
+        """Pool the states as `BatchNorm` does, with this step's weight of the old values."""
         steps = states["steps"].max(axis=0)
         new = 1 - self._weight_of_old(jnp.maximum(steps - 1, 0))
         spread = states["mean"].var(axis=0) / jnp.maximum(new, 1e-6)

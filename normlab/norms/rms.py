@@ -18,8 +18,7 @@ def rms_norm(
     eps: float = 1e-5,
     mask: Array | None = None,
 ) -> Array:
-    """Compute `x / sqrt(mean(x^2) + eps)` over the channels of each position (Zhang & Sennrich
-    2019).
+    """Compute `x / sqrt(mean(x^2) + eps)` over each position's channels (Zhang & Sennrich 2019).
 
     Args:
         x: `(..., C)`, any floating dtype; so is the result.

@@ -19,8 +19,7 @@ LARGEST_EPS = 2.0**128  # the first power of two that float32 calls infinite
 def scale_and_shift(
     z: Array, like: Array, scale: Array | None, bias: Array | None, mask: Array | None
 ) -> Array:
-    """Compute `z * scale + bias` in z's precision, rounded once to the dtype of `like`; zero where
-    masked.
+    """Compute `z * scale + bias` in z's precision, in the dtype of `like`; zero where masked.
 
     Args:
         z: `(..., C)`, float32 or wider. What it holds where masked must be finite: the gradient of

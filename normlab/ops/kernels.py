@@ -35,8 +35,7 @@ from normlab.ops.overflow import unless_overflowed
 def _normalised(
     layout: Layout, eps: float, x: Array, scale: Array | None, bias: Array | None
 ) -> tuple[Array, Statistics]:
-    """Return `(x - mean) / sqrt(variance + eps) * scale + bias` in the dtype of `x`, and its
-    statistics.
+    """Return `(x - mean) / sqrt(variance + eps) * scale + bias`, and the statistics.
 
     Args:
         layout: which values share statistics.

@@ -113,8 +113,6 @@ class Quadratic(Running):
 
 
 def prepared(x: Array, mask: Array | None) -> tuple[Array, Array | None]:
-    """Return the input in the precision of statistics, zero where masked, and the mask in its
-    shape.
-    """
+    """Return the input in the precision of statistics, zero where masked, and its mask."""
     z = zero_masked(x.astype(statistics_dtype(x)), mask)
     return z, None if mask is None else fit_mask(mask, x)

@@ -46,9 +46,7 @@ class Moments(NamedTuple):
 
     @property
     def unbiased_variance(self) -> Array:
-        """Return the variance divided by `count - 1`; zero where fewer than two values were
-        counted.
-        """
+        """Return the variance divided by `count - 1`; zero for fewer than two values."""
         return self.m2 / jnp.maximum(self.count - 1, 1)
 
 
@@ -83,9 +81,7 @@ def synchronise(moments: Moments, axis_name: str) -> Moments:
 def _merged(
     moments: Moments, highest: Callable[[Array], Array], total: Callable[[Array], Array]
 ) -> Moments:
-    """Merge as Chan does. Means are averaged relative to one of them, so that large ones keep
-    digits.
-    """
+    """Merge as Chan does, with means relative to one of them, so that large ones keep digits."""
     if jnp.iscomplexobj(moments.mean):
         real = _merged(moments._replace(mean=moments.mean.real), highest, total)
         rest = Moments(moments.count, moments.mean.imag, jnp.zeros_like(moments.m2))
@@ -147,9 +143,7 @@ class Sharing:
         return x
 
     def across_groups(self, values: Array, op: Callable[[Array], Array]) -> Array:
-        """Apply `op` to the channels of each group (last axis), and give the result to each of
-        them.
-        """
+        """Apply `op` to the channels of each group (last axis), and repeat the result."""
         if self.channel_groups is None:
             return values
         grouped = values.reshape(*values.shape[:-1], self.channel_groups, -1)

@@ -151,8 +151,7 @@ class Centred:
         scale: Array | None = None,
         bias: Array | None = None,
     ) -> Array:
-        """Compute `((x - mean) * slope + level) * scale + bias` in the dtype of `x`, zero where
-        masked.
+        """Compute `((x - mean) * slope + level) * scale + bias` in x's dtype, zero where masked.
 
         Args:
             slope, level: float32 or wider; at each axis size 1 or that of `x`.

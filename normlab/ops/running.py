@@ -45,8 +45,7 @@ class Running(Standardiser):
         return moments.statistics
 
     def pool(self, states: State) -> State:
-        """Return the state after one step whose equal microbatches ended in `states` (leading
-        axis).
+        """Return the state after a step whose equal microbatches ended in `states` (leading axis).
 
         The variance of the whole batch is the average of the variances plus the spread of the
         means, which is read off the states; everything else is averaged.

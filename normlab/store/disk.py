@@ -1,6 +1,4 @@
-"""Looks at what lies in folders of experiments. Nothing here follows a link, writes, or imports
-jax.
-"""
+"""Looks at what lies in folders of experiments. Nothing here writes or follows a link."""
 
 import contextlib
 import os

@@ -95,9 +95,7 @@ class SpectralNorm:
         require_field(valid, "iterations", self.iterations, "between 1 and 100")
 
     def init(self, key: Array, kernel: Array) -> tuple[Params, State]:
-        """Make no parameters; `u` and `v` begin at random, nearer to the singular vectors by some
-        iterations.
-        """
+        """Make no parameters; `u` and `v` begin at random, moved by some iterations."""
         w = widened(kernel)
         starts = [
             unit_length(jax.random.normal(one, (size, 1), w.dtype))[:, 0]

@@ -12,8 +12,7 @@ from normlab.weights.units import norm, per_unit, unit_length, widened
 
 @on_any_mesh
 def weight_norm(kernel: Array, gain: Array | None = None) -> Array:
-    """Compute `gain * v / ||v||` for each unit `v` of the kernel (Salimans & Kingma 2016, equation
-    2).
+    """Compute `gain * v / ||v||` for each unit `v` (Salimans & Kingma 2016, equation 2).
 
     Args:
         kernel: `(..., in, out)`, any floating dtype; so is the result.
