@@ -114,7 +114,7 @@ def error(found: np.ndarray, true: np.ndarray) -> float:
 
 
 def installed(package: str) -> bool:
-    """Whether a package can be measured."""
+    """Return whether a package can be measured."""
     try:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -100,7 +100,7 @@ class Normaliser(Protocol):
     facts: ClassVar[Facts]
 
     def init(self, features: int) -> tuple[Params, State]:
-        """The parameters and the state for an input of `features` channels.
+        """Return the parameters and the state for an input of `features` channels.
 
         Neither depends on data, so no batch that a model happens to be initialised with can
         leak into an evaluation.
@@ -110,7 +110,7 @@ class Normaliser(Protocol):
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
     ) -> tuple[Array, State]:
-        """The normalised input, and the state that the next step needs.
+        """Return the normalised input, and the state that the next step needs.
 
         Args:
             params: as `init` makes them.
@@ -138,21 +138,22 @@ class OptionalMethods(Protocol):
     """
 
     def pool(self, states: State) -> State:
-        """The state after one step whose microbatches ended in `states`; see `pool_states`.
+        """Return the state after one step whose microbatches ended in `states`; see `pool_states`.
 
         Default: the mean over the microbatches.
         """
         ...
 
     def frozen(self) -> Normaliser:
-        """The normaliser whose training is the evaluation of this one, with the same variables.
+        """Return the normaliser whose training is the evaluation of this one, with the same
+        variables.
 
         Default: there is none, and `freeze` refuses.
         """
         ...
 
     def read_moments(self, state: State) -> tuple[Array, Array]:
-        """The mean and the variance, `(C,)` each, that a state holds.
+        """Return the mean and the variance, `(C,)` each, that a state holds.
 
         Default: its leaves `mean` and `variance`. It is asked where `Facts.keeps_moments` is true,
         as are the two methods below.
@@ -160,14 +161,14 @@ class OptionalMethods(Protocol):
         ...
 
     def write_moments(self, state: State, mean: Array, variance: Array) -> State:
-        """The state with this mean and this variance, `(C,)` each; other leaves stay.
+        """Return the state with this mean and this variance, `(C,)` each; other leaves stay.
 
         Default: the leaves `mean` and `variance` take them.
         """
         ...
 
     def share_moments(self, moments: Any) -> Any:
-        """The `Moments` of the channels that share a statistic, at each of them.
+        """Return the `Moments` of the channels that share a statistic, at each of them.
 
         `moments` are those of each channel by itself, `(C,)`. Default: no channels share any.
         """
@@ -175,7 +176,7 @@ class OptionalMethods(Protocol):
 
 
 def _run_on_any_mesh(cls: Any) -> None:
-    """`cls.apply` on any mesh: its results are spread as the input, or kernel, and the state."""
+    """Let `cls.apply` run on any mesh: results are spread as the input (or kernel) and state."""
 
     def like(self: Any, params: Params, state: State, x: Array, *_: Any) -> tuple[Array, State]:
         return x, state
@@ -245,7 +246,7 @@ class KernelTransform(Protocol):
     facts: ClassVar["KernelFacts"]
 
     def init(self, key: Array, kernel: Array) -> tuple[Params, State]:
-        """The parameters and the state for a kernel as it is initialised, float32 or wider.
+        """Return the parameters and the state for a kernel as it is initialised, float32 or wider.
 
         Which there are, and their shapes, may depend on the fields and on the kernel's shape.
         """
@@ -254,7 +255,8 @@ class KernelTransform(Protocol):
     def apply(
         self, params: Params, state: State, kernel: Array, *, train: bool
     ) -> tuple[Array, State]:
-        """The kernel that the layer uses, in the kernel's shape and dtype, and the next state.
+        """Return the kernel that the layer uses, in the kernel's shape and dtype, and the next
+        state.
 
         A unit that is not finite comes out as NaN, and so does one whose squares do not fit in the
         dtype where they are taken as they are; neither moves a state.
@@ -267,7 +269,7 @@ class KernelTransform(Protocol):
 
 @dataclass(frozen=True)
 class KernelFacts:
-    """What is known of a kernel transform without running it.
+    """States what is known of a kernel transform without running it.
 
     Attributes:
         paper: where it comes from.
@@ -299,7 +301,7 @@ def kernel_transform(
 
 
 def pool_states(normaliser: Normaliser, states: State) -> State:
-    """The state after one step whose microbatches each ended in one of `states`.
+    """Return the state after one step whose microbatches each ended in one of `states`.
 
     Every leaf of `states` has a leading axis over microbatches that all started from the same
     state. A normaliser whose state is not linear in its batch statistics has a method

@@ -1,4 +1,4 @@
-"""Arrays that are spread over a mesh: what a normaliser does there is what it does anywhere.
+"""Spreads arrays over a mesh: what a normaliser does there is what it does anywhere.
 
 The axes of a mesh are automatic, explicit or manual (`jax.sharding.AxisType`). On automatic ones
 XLA decides how values are spread, and needs nothing from us. On explicit ones, which
@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def on_any_mesh(function: F, like: Callable[..., Any] = lambda first, *_: first) -> F:
-    """`function`, also for arrays on a mesh with explicit axes.
+    """Make `function` take arrays on a mesh with explicit axes too.
 
     Args:
         function: arrays, and whatever else, to arrays.
@@ -65,12 +65,12 @@ def on_any_mesh(function: F, like: Callable[..., Any] = lambda first, *_: first)
 
 
 def _is_on_explicit(leaf: Any) -> bool:
-    """Whether the type of an array names a mesh with explicit axes."""
+    """Return whether the type of an array names a mesh with explicit axes."""
     return isinstance(leaf, Array) and bool(jax.typeof(leaf).sharding.mesh.explicit_axes)
 
 
 def _spec(leaf: Any) -> PartitionSpec:
-    """How an array's type is spread over explicit axes."""
+    """Return how an array's type is spread over explicit axes."""
     return jax.typeof(leaf).sharding.spec if _is_on_explicit(leaf) else PartitionSpec()
 
 

@@ -116,13 +116,13 @@ def pass_time(monkeypatch):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_compilation():
-    """Without most of XLA's optimisations, in this process and in those that a test begins."""
+    """Compile without most of XLA's optimisations, here and in processes that a test begins."""
     yield from optimised(False)
 
 
 @pytest.fixture(scope="module")
 def as_users_compile(quick_compilation):
-    """With all of them."""
+    """Compile with all of them."""
     yield from optimised(True)
 
 

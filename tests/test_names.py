@@ -16,7 +16,7 @@ FLAX = {"nn", "nnx"}
 
 
 def may_name(place: str) -> bool:
-    """Whether a file speaks of classes by their names: other libraries' layers, and entries."""
+    """Return whether a file may name classes: other libraries' layers, and entries."""
     return place.startswith(("norms/", "dialects/")) or place == "adapters/flax_layers.py"
 
 

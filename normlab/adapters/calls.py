@@ -1,4 +1,4 @@
-"""The calls that a trace shows: which weights meet the data first, and which a flattened image."""
+"""Reads from a trace which weights meet the data first, and which meet a flattened image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -93,7 +93,7 @@ class Meetings:
 def _image_of(
     equation: Any, out: Any, data: list[Any], flat: Mapping[Any, tuple[int, ...]]
 ) -> tuple[int, ...] | None:
-    """The shape of the image that a result is, element by element, or `VECTOR`, or neither.
+    """Return the shape of the image that a result is by element, or `VECTOR`, or neither.
 
     `(N, H, W, C)` to `(N, H * W * C)` flattens an image. `(N, C)` to `(N, G, C / G)` and back, as
     group norm does, leaves a vector; so does what is made of vectors alone, but a convolution.
@@ -116,7 +116,7 @@ def _image_of(
 
 
 def _inner(equation: Any) -> list[tuple[Any, list[tuple[Any, Any]]]]:
-    """The traces within an operation, each with its inputs and the operation's for them."""
+    """List the traces within an operation, each with its inputs and the operation's for them."""
     found = []
     for one in jaxprs_in_params(equation.params):
         more = len(equation.invars) - len(one.invars)

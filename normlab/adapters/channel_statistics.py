@@ -1,4 +1,4 @@
-"""The mean and variance of each channel that a normaliser keeps: read, written, and made anew.
+"""Reads, writes and renews the mean and variance of each channel that a normaliser keeps.
 
 Each function asks a method of `normlab.core.OptionalMethods`, or takes its default.
 """
@@ -26,20 +26,22 @@ def require_moments(place: Place) -> None:
 
 
 def of_batch(normaliser: Normaliser, moments: Moments) -> tuple[Array, Array]:
-    """Mean and biased variance, `(C,)`, by which training normalises."""
+    """Return mean and biased variance, `(C,)`, by which training normalises."""
     moments = _shared(normaliser, moments)
     return moments.mean, moments.variance
 
 
 def of_population(normaliser: Normaliser, moments: Moments) -> tuple[Array, Array]:
-    """Mean and variance, `(C,)`, as the state keeps it: biased, unless the normaliser says not."""
+    """Return mean and variance, `(C,)`, as the state keeps them: biased, unless the normaliser says
+    not.
+    """
     moments = _shared(normaliser, moments)
     unbiased = getattr(normaliser, "unbiased_running_variance", False)
     return moments.mean, moments.unbiased_variance if unbiased else moments.variance
 
 
 def mean_and_variance(normaliser: Normaliser, state: State) -> tuple[Array, Array]:
-    """The mean and the variance that a state holds."""
+    """Return the mean and the variance that a state holds."""
     read = getattr(normaliser, "read_moments", None)
     return (state["mean"], state["variance"]) if read is None else read(state)
 
@@ -47,7 +49,7 @@ def mean_and_variance(normaliser: Normaliser, state: State) -> tuple[Array, Arra
 def with_mean_and_variance(
     normaliser: Normaliser, state: State, mean: Array, variance: Array
 ) -> State:
-    """A state with another mean and variance; whatever else it holds stays."""
+    """Return a state with another mean and variance; whatever else it holds stays."""
     write = getattr(normaliser, "write_moments", None)
     new = {"mean": mean, "variance": variance} if write is None else write(state, mean, variance)
     changed = {name: leaf.astype(state[name].dtype) for name, leaf in new.items()}

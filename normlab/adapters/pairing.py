@@ -1,4 +1,4 @@
-"""Which layer of one network is which of another: by name first, then by shape and order."""
+"""Pairs the layers of two networks: by name first, then by shape and order."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ IN_ORDER = "equal in shape; in the order of {} there, of {} here"
 
 @dataclass(frozen=True)
 class Pair:
-    """A layer of the source, that of the target which gets its arrays, and why."""
+    """A layer of the source, the target's layer that gets its arrays, and why."""
 
     one: Unit
     other: Unit
@@ -75,14 +75,14 @@ class Layers:
 
 @dataclass
 class _Queue:
-    """The layers of one form: those that names pair, and those that they leave, on both sides."""
+    """The layers of one form on both sides: those that names pair, and the others."""
 
     named: list[Pair] = field(default_factory=list)
     left: tuple[list[Unit], list[Unit]] = field(default_factory=lambda: ([], []))
 
 
 def pair(source: Layers, target: Layers, names: Mapping[str, str]) -> list[Pair]:
-    """Every layer of the source with one of the target.
+    """Pair every layer of the source with one of the target.
 
     See `normlab.adapters.interchange.carry` for the rules.
 
@@ -158,7 +158,7 @@ def _queues(
 
 
 def _unique(units: Iterable[Unit], names: Mapping[str, Parts]) -> dict[Any, Unit]:
-    """Each layer by its form and common name, without those of which two have the same."""
+    """Index the layers by form and common name, without those of which two have the same."""
     found = defaultdict(list)
     for unit in units:
         if not all(part.isdigit() for part in names[unit.name]):  # an index alone is no name
@@ -213,13 +213,13 @@ def _places(pairs: list[Pair]) -> dict[int, tuple[Any, Any]]:
 
 
 def _contradict(pairs: list[Pair], at: Mapping[int, tuple[Any, Any]]) -> bool:
-    """Whether two pairs are in one order in the source, and in the other in the target."""
+    """Return whether two pairs are in one order in the source, and in the other in the target."""
     known = [at[id(p)] for p in pairs if None not in at[id(p)]]
     return any((a[0] < b[0]) != (a[1] < b[1]) for a, b in combinations(known, 2))
 
 
 def _beside(source: Layers, target: Layers, queue: _Queue, pairs: list[Pair]) -> list[Pair]:
-    """Normalisers paired as the layers before them are; none if that does not say it of all."""
+    """Pair normalisers as the layers before them are; none if that does not say it of all."""
     before, behind = source.before(), {layer: norm for norm, layer in target.before().items()}
     to = {p.one.name: p.other.name for p in pairs}
     others = {unit.name: unit for unit in queue.left[1]}

@@ -1,4 +1,4 @@
-"""A network's layers as `carry` sees them, whatever library wrote them, as `Unit` values."""
+"""Describes a network's layers for `carry`, whatever library wrote them, as `Unit` values."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ Parts = tuple[str, ...]
 
 
 def unchanged(values: np.ndarray) -> np.ndarray:
-    """For an array that both sides write alike."""
+    """Return an array as it is, for one that both sides write alike."""
     return values
 
 
@@ -56,7 +56,7 @@ class Unit:
 
     @property
     def form(self) -> tuple[Any, ...]:
-        """What two layers have in common that can be paired."""
+        """Return what two layers that can be paired have in common."""
         if "kernel" in self.leaves:
             shape = self.leaves["kernel"].shape
         else:
@@ -65,22 +65,24 @@ class Unit:
 
     @property
     def automatic(self) -> bool:
-        """Whether linen made a part of the name: `Dense_0` says only what was made first."""
+        """Return whether linen made a part of the name: `Dense_0` says only what was made first."""
         return any(AUTOMATIC.fullmatch(part) for part in re.split("[./]", self.name))
 
     @property
     def words(self) -> str:
-        """The name with a `#` for each number, which is alike in layers that are numbered."""
+        """Return the name with a `#` for each number, which is alike in numbered layers."""
         return re.sub(r"\d+", "#", self.name)
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The numbers in its name."""
+        """Return the numbers in the name."""
         return tuple(map(int, re.findall(r"\d+", self.name)))
 
     @property
     def list(self) -> Parts:
-        """The name with a `#` for each index of a list, which is alike in members of one list."""
+        """Return the name with a `#` for each index of a list, which is alike in members of one
+        list.
+        """
         return tuple("#" if part.isdigit() else part for part in re.split("[./]", self.name))
 
     def __str__(self) -> str:
@@ -91,7 +93,7 @@ AUTOMATIC = re.compile(r"[A-Z]\w*_\d+")
 
 
 def common_names(units: Sequence[Unit]) -> dict[str, Parts]:
-    """The name of each layer in the form in which the names of two libraries are compared.
+    """Return each layer's name in the form in which the names of two libraries are compared.
 
     `layer1.0.conv` of torch, `layer1/0/conv` of NNX and `layer1_0/conv` of linen are one name: the
     parts between dots and slashes, the number at a part's end being a part of its own if a `_`

@@ -86,7 +86,7 @@ class Arm:
 
     @property
     def distinguished(self) -> bool:
-        """Whether the interval of the difference to the baseline leaves zero outside."""
+        """Return whether the interval of the difference to the baseline leaves zero outside."""
         if self.difference is None:
             return False
         low, high = self.difference.interval

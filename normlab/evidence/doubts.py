@@ -27,7 +27,7 @@ def share(one: Sample) -> str:
 
 
 def mixed(one: Sample) -> bool:
-    """Whether some seeds of an arm learned and others did not."""
+    """Return whether some seeds of an arm learned and others did not."""
     return 0 < len(one.unlearned) < len(one)
 
 

@@ -45,7 +45,7 @@ class IntervalEstimate:
 
     @property
     def foretells(self) -> bool:
-        """Whether the method can say how many seeds would decide."""
+        """Return whether the method can say how many seeds would decide."""
         return bool(self.distances(0.0))
 
     def seeds_to_decide(self, *bounds: float, level: float = LEVEL) -> int | None:

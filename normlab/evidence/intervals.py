@@ -42,7 +42,7 @@ ROUNDING = 1e-5
 
 
 def equal(values: Sequence[float] | np.ndarray) -> bool:
-    """Whether the values are all the same, so that they show no spread.
+    """Return whether the values are all the same, so that they show no spread.
 
     >>> equal([0.1, 0.1]), equal([0.1, 0.2])
     (True, False)

@@ -71,7 +71,7 @@ def read_remarks(folder: Path) -> Remarks:
 
 
 def _is_text(found: Any, keys: tuple[str, ...], all_of_them: bool = False) -> bool:
-    """Whether a value is a mapping in which these keys hold text; they may be absent."""
+    """Return whether a value is a mapping in which these keys hold text; they may be absent."""
     if not isinstance(found, dict) or (all_of_them and set(found) != set(keys)):
         return False
     return all(isinstance(found[key], str) for key in keys if key in found)

@@ -53,7 +53,7 @@ class Sample:
 
     @property
     def complete(self) -> bool:
-        """Whether every planned run has a value."""
+        """Return whether every planned run has a value."""
         return len(self) == self.planned
 
     def only(self, seeds: Iterable[int]) -> np.ndarray:
@@ -105,7 +105,7 @@ def sample(name: str, records: Iterable[Record], measure: Measure) -> Sample:
 
 
 def learned(record: Record) -> bool:
-    """Whether a finished run ended better than a guess: neither diverged nor at chance.
+    """Return whether a finished run ended better than a guess: neither diverged nor at chance.
 
     At chance is a last test accuracy that guessing among the classes reaches, on so many test
     examples, in more than 5% of cases (exact binomial). With classes of unequal size naming the

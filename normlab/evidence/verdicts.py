@@ -68,7 +68,7 @@ class Verdict:
 
     @property
     def standing(self) -> str:
-        """Whether the claim was registered in time, written after the fact, or withdrawn."""
+        """Return whether the claim was registered in time, written after the fact, or withdrawn."""
         if self.withdrawn:
             return "registered, then taken out of the config"
         return "registered before the first step" if self.registered else "written after the fact"
@@ -140,7 +140,7 @@ def _weigh(claim: Claim, records: list[Record], withdrawn: bool = False) -> Verd
 
 
 def _stood(claim: Claim, records: list[Record]) -> bool:
-    """Whether a claim was written down before any of these runs began."""
+    """Return whether a claim was written down before any of these runs began."""
     begun = [record for record in records if record.provenance]
     return bool(begun) and all(claim.hash in r.provenance[0].get("claims", []) for r in begun)
 

@@ -164,7 +164,7 @@ def about_verdict(verdict: Verdict) -> str:
 
 
 def raised(verdicts: Iterable[Verdict]) -> bool:
-    """Whether the level of some verdict is above 95%, because there are several claims."""
+    """Return whether the level of some verdict is above 95%, because there are several claims."""
     return any(verdict.contrast and verdict.level > LEVEL + 1e-9 for verdict in verdicts)
 
 

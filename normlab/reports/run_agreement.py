@@ -64,7 +64,7 @@ def same_kind(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 def values_agree(a: Any, b: Any, tolerance: float) -> bool:
-    """Whether two values are the same, or numbers within the tolerance; lists by element.
+    """Return whether two values are the same, or numbers within the tolerance; lists by element.
 
     A value that is not finite is null once it is published, so it agrees only with such a value.
 

@@ -55,5 +55,5 @@ class Thinning:
 
 
 def looks_inside(measure: Measure) -> bool:
-    """Whether a measure reads what probes saw."""
+    """Return whether a measure reads what probes saw."""
     return "quantity" in measure.definition.takes

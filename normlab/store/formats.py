@@ -91,7 +91,7 @@ PROBES_ROW = (
 
 
 def fits_layers(row: dict[str, Any]) -> bool:
-    """Whether a row of probes that has layers has a value for each."""
+    """Return whether a row of probes that has layers has a value for each."""
     if not row.get("layers"):
         return True
     return isinstance(row["values"], list) and len(row["values"]) == len(row["layers"])

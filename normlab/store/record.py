@@ -77,12 +77,12 @@ class Record:
 
     @property
     def begun(self) -> bool:
-        """Whether there was anything of the run."""
+        """Return whether there was anything of the run."""
         return self.state != "new"
 
     @property
     def finished(self) -> bool:
-        """Whether the run has its result: done, or diverged."""
+        """Return whether the run has its result: done, or diverged."""
         return self.state in FINISHED
 
     @cached_property

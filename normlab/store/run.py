@@ -47,7 +47,7 @@ class Run:
 
     @property
     def begun(self) -> bool:
-        """Whether the run has been begun."""
+        """Return whether the run has been begun."""
         return (self.path / layout.CONFIG).exists()
 
     @property

@@ -1,4 +1,4 @@
-"""What the tests of the layers share."""
+"""Networks and values that the tests of the layers share."""
 
 from functools import partial
 

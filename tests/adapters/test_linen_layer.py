@@ -22,7 +22,7 @@ def flat(variables):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_layer_gives_what_the_normaliser_gives_and_its_next_state(name):
-    """In training and in evaluation, which needs no state of the backward pass."""
+    """This holds in training and in evaluation, which needs no state of the backward pass."""
     norm, x = make(name), images()
     backward = norm.facts.backward_state
     layer = Norm(norm)

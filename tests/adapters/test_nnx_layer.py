@@ -43,7 +43,7 @@ def test_a_layer_gives_what_the_normaliser_gives_and_its_next_state(name):
 
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_training_moves_params_and_every_kind_of_state(name):
-    """With masks, by the optimiser of Flax, against the same by hand."""
+    """Training with masks by Flax's optimiser is compared with the same by hand."""
     norm, x, target = make(name), images(), images(5)
     mask = jnp.asarray(sample((4, 3, 2, 1), seed=3) > -0.5)
     layer = Norm(norm, 8)

@@ -33,7 +33,7 @@ class Linen(nn.Module):
 
 
 class Cnn(nnx.Module):
-    """As `Linen`; the names of its attributes are not in the order of their definition."""
+    """The network of `Linen`; its attributes' names do not sort in the order of definition."""
 
     def __init__(self, flat=False, ours=False, stem=4):
         def norm(width):

@@ -1,4 +1,4 @@
-"""Which layer gets which weights, where several have one shape: the right one, or a refusal."""
+"""Each layer gets the right weights where several have one shape, or `carry` refuses."""
 
 import functools
 from typing import Any
@@ -45,7 +45,7 @@ def norm_of(name, seed):
 
 
 def through(state, *calls):
-    """What the layers give that are called in this order, a rectifier behind each; by numpy."""
+    """Compute by numpy what layers give in this order, with a rectifier behind each."""
     x = X.astype(np.float64)
     for name in calls:
         if f"{name}.running_mean" in state:
@@ -256,7 +256,7 @@ def test_an_order_that_equal_names_contradict_pairs_no_others():
 
 
 def test_indices_that_are_shifted_are_no_names():
-    """Of torch's `layers.0, layers.2, layers.4` only two are here, and neither is the same."""
+    """Two of torch's `layers.0, layers.2, layers.4` are here, and neither is the same layer."""
     state = state_of("layers.0", "layers.2", "layers.4")
 
     class Listed(nnx.Module):

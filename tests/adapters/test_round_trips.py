@@ -17,7 +17,7 @@ IMAGES = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype(np.float3
 
 
 class NnxBlock(nnx.Module):
-    """As in torch's block; the attributes are not in the order of calls, nor are their names."""
+    """Torch's block; neither the attributes nor their names are in the order of calls."""
 
     def __init__(self, before, after, stride, projected, rngs):
         def conv(before, size, stride):
@@ -68,7 +68,7 @@ class NnxResnet(nnx.Module):
 
 
 class LinenResnet(nn.Module):
-    """As `NnxResnet` with projected shortcuts, in linen, with linen's own names."""
+    """The `NnxResnet` with projected shortcuts, in linen, with linen's own names."""
 
     width: int
     classes: int

@@ -21,7 +21,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
 class Linen(nn.Module):
-    """As one would write it in flax, dropout and all; the first layer sees the data itself."""
+    """A network with dropout as people write it in flax; the first layer sees the data itself."""
 
     @nn.compact
     def __call__(self, x, training):
@@ -93,7 +93,7 @@ def test_averaged_variances_are_low_by_exactly_the_variance_of_the_means():
 
 
 def test_the_second_layer_sees_batches_normalised_by_themselves(batches, linen):
-    """By hand: each batch less its own mean, through the convolution, then all pooled."""
+    """By hand, each batch less its own mean goes through the convolution, and all are pooled."""
     inputs = []
     for batch in batches:
         z = (batch - batch.mean(axis=(0, 1, 2), keepdims=True)) / jnp.sqrt(

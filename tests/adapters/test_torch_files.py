@@ -30,7 +30,7 @@ class Runs:
 
 
 class AttributeDict(dict):
-    """As Lightning keeps its hyperparameters."""
+    """A class as Lightning keeps its hyperparameters in."""
 
 
 class Listed(list):
@@ -128,7 +128,7 @@ def test_of_several_state_dicts_one_must_be_chosen():
 
 
 def test_torchs_own_files_are_read(tmp_path):
-    """In both of torch's formats, and with another pickle protocol."""
+    """Both of torch's formats are read, and another pickle protocol."""
     torch = pytest.importorskip("torch")
     network = torch.nn.Sequential(
         OrderedDict(conv=torch.nn.Conv2d(2, 3, 1), bn=torch.nn.BatchNorm2d(3))

@@ -1,4 +1,4 @@
-"""What a config resolves to, and what makes two runs the same run."""
+"""A config resolves to the right values, and two runs are the same run only if they must be."""
 
 import random
 import shlex

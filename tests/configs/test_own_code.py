@@ -64,7 +64,7 @@ def write(folder, factor="1.0", package=""):
 
 
 def again():
-    """As if a process began: nothing of the person's is imported."""
+    """Forget what was imported of the person's, as if a process began."""
     for name in ("mynorm", "helpers", "mine", "mine.mynorm", "mine.helpers"):
         sys.modules.pop(name, None)
     importlib.invalidate_caches()

@@ -42,7 +42,7 @@ def installed(library):
 
 
 def s1(record):
-    """One step: d + (1 - d) v from zero and one, v itself where debiased; "0.9" is two horizons."""
+    """One step gives d + (1 - d) v from zero and one, or v if debiased; "0.9" is two horizons."""
     x = sample((128, 1), mean=2.8, std=1.8)
     m, v, n = x.mean(), x.var(), 128
     after = {
@@ -175,7 +175,7 @@ def s9(record):
 
 
 def s10(record):
-    """What parameters exist by default."""
+    """Libraries differ in the parameters that exist by default."""
     found = {name: sorted(dialect(name).instance_norm().init(4)[0]) for name in ("torch", "flax")}
     assert found == {"torch": [], "flax": ["bias", "scale"]}
     assert sorted(dialect("equinox").rms_norm().init(4)[0]) == ["bias", "scale"]
@@ -244,7 +244,7 @@ def s14(record):
 
 
 def standardised(kernel):
-    """By the three formulas: the authors' code, timm's, and DeepMind's without its gain."""
+    """Standardise by three formulas: the authors' code, timm's, and DeepMind's without its gain."""
     kernel = jnp.asarray(kernel)
     size = kernel.size // kernel.shape[-1]
     return {

@@ -91,7 +91,7 @@ def test_a_flipped_bit_a_cut_and_a_lost_file_are_told(copy, seed):
 
 @pytest.mark.parametrize("bit", range(4000, 34000, 5000))
 def test_without_digests_of_files_those_of_the_arrays_tell(copy, bit):
-    """As after a crash between the two, and as where the disk or the memory errs on the way."""
+    """The same happens after a crash between the two, and where the disk or the memory errs."""
     (copy / FILES).unlink()
     flip(largest(copy), bit)
     for restore in (restored, restore_anything):

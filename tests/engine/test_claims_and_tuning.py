@@ -1,4 +1,4 @@
-"""What an experiment with claims and tuning leaves on disk, made for real."""
+"""An experiment with claims and tuning, made for real, leaves the right files."""
 
 import json
 

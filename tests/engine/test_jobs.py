@@ -1,4 +1,4 @@
-"""How many runs are made at once where nobody says."""
+"""The right number of runs is made at once where nobody says how many."""
 
 import json
 

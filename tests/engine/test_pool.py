@@ -82,7 +82,7 @@ def assert_all_gone(pids):
 
 
 def pipes_of(process):
-    """How many pipes a process holds open: two for each of its workers."""
+    """Count the pipes that a process holds open: two for each of its workers."""
     return sum(
         str(fd.readlink()).startswith("pipe:") for fd in Path(f"/proc/{process.pid}/fd").iterdir()
     )

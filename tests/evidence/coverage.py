@@ -1,4 +1,4 @@
-"""How often intervals miss, by simulation, for values that are normal and values that are not.
+"""Simulates how often intervals miss, for values that are normal and values that are not.
 
     python -m tests.evidence.coverage [REPEATS]
 
@@ -23,7 +23,7 @@ Draw = Callable[[np.random.Generator, int], np.ndarray]
 
 
 class Values(NamedTuple):
-    """What runs may come to: how seeds are drawn, the mean, the middle half's mean, the grain."""
+    """A kind of values: how seeds are drawn, the mean, the middle half's mean, the grain."""
 
     draw: Draw
     mean: float
@@ -32,7 +32,7 @@ class Values(NamedTuple):
 
 
 def of(draw: Draw, mean: float, grain: float = 0.0) -> Values:
-    """With the mean of the middle half of a million draws."""
+    """Make a kind of values; the mean of the middle half is that of a million draws."""
     many = np.sort(draw(np.random.default_rng(1), 1_000_000))
     return Values(draw, mean, float(many[250_000:750_000].mean()), grain)
 
@@ -89,7 +89,7 @@ def of_the_middle(kind: Values, n: int, repeats: int) -> tuple[float, float]:
 def of_a_difference(
     kind: Values, n: int, repeats: int, times: float = 1.0, paired: bool = False
 ) -> tuple[float, float]:
-    """Of two arms of one mean, of which the left one has so many times the spread."""
+    """Compare two arms of one mean, of which the left one has so many times the spread."""
     rng = np.random.default_rng(n)
 
     def one():

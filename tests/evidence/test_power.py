@@ -1,4 +1,4 @@
-"""How many seeds would decide: the stated number has the power that it promises."""
+"""The stated number of seeds has the power that it promises."""
 
 import math
 from dataclasses import replace
@@ -25,7 +25,7 @@ def exactly(mean, deviation, n=6, seed=0):
 
 
 def reached(n, left, right, bounds, level=0.95, paired=False):
-    """How often scipy's interval of n seeds an arm leaves every bound on its right side."""
+    """Return how often scipy's interval of n seeds an arm leaves every bound on its right side."""
     rng = np.random.default_rng(n)
     a, b = (rng.normal(*own, (REPEATS, n)) for own in (left, right))
     found = (

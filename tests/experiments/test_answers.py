@@ -25,7 +25,7 @@ def values(question, measure):
 
 
 def says(question, *words):
-    """That the answer or the remarks say each of these."""
+    """Return whether the answer or the remarks say each of these."""
     text = COMMITTED[question].notes["answer"] + COMMITTED[question].remarks.beware
     assert not [one for one in words if one not in " ".join(text.split())]
 
@@ -106,7 +106,7 @@ def test_the_rates_at_which_accuracy_is_highest():
 
 
 def is_of_jpegs():
-    """Whether the first image of CIFAR-10's Parquet tables is a JPEG."""
+    """Return whether the first image of CIFAR-10's Parquet tables is a JPEG."""
     folder = Cifar10().locate()
     if folder is None or folder.is_file():
         return False
@@ -118,7 +118,7 @@ def is_of_jpegs():
 
 @pytest.mark.parametrize("question", COMMITTED.values(), ids=COMMITTED)
 def test_the_copy_of_the_data_is_the_one_that_is_named(question):
-    """Where that copy lies on this machine: its fingerprint is the one of the records."""
+    """If that copy lies on this machine, its fingerprint is the one of the records."""
     record = question.records[0]
     told = record.data
     try:

@@ -149,7 +149,7 @@ def test_what_is_withdrawn_was_claimed(question):
 
 @pytest.mark.parametrize("question", COMMITTED, ids=lambda question: question.name)
 def test_the_remarks_on_a_tuning_are_those_of_its_page(question):
-    """How many arms ended at an edge of the grid, and by how many seeds, where a remark says so."""
+    """A remark that counts the arms at an edge of the grid, or the tuning's seeds, is right."""
     tuning = question.runs.about.get("tuning")
     counted = re.search(r"(\d+) of (\d+) arms ended at an edge", question.remarks.beware)
     if counted:

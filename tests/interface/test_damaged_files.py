@@ -136,7 +136,7 @@ def swapped(tree, chosen):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_no_damage_ends_in_a_traceback(runs, seed):
-    """Of runs as they are written today, as earlier ones were, and unfinished ones."""
+    """This holds of runs as they are written today, as earlier ones were, and unfinished ones."""
     chosen = random.Random(seed)
     run = runs.runs[seed % 4]
     status = json.loads((run.path / "status.json").read_text())

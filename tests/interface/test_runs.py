@@ -28,7 +28,9 @@ def write_run(*where, **more):
 
 @pytest.fixture
 def runs(tmp_path):
-    """Of arm a one run done and one not begun, of arm b one failed and one diverged; an orphan."""
+    """Arm a has one run done and one not begun, arm b one failed and one diverged; one is an
+    orphan.
+    """
     folder = tmp_path / "runs" / "tiny"
     made = [
         write_run(folder, "a", 0, 0.8),

@@ -121,7 +121,7 @@ def variables_with(model, x, **values):
 
 
 def test_shortcut_takes_every_second_pixel_and_fills_new_channels_with_zeros():
-    """With all block convolutions at zero only the shortcuts remain, computed here by hand."""
+    """All block convolutions are zero, so that only the shortcuts remain, computed here by hand."""
     model = Resnet(norm=Identity(), classes=4, depth=8, width=1)
     x = jnp.arange(64.0).reshape(1, 8, 8, 1)
     variables = variables_with(model, x, kernel=0.0)

@@ -129,7 +129,7 @@ def _real(z):
 
 
 def _renormalised(x, norm, params, mask=None):
-    """At the first step: the running mean is 0, the running deviation 1."""
+    """Renormalise at the first step: the running mean is 0, the running deviation 1."""
     mean, variance = _channels(x, mask)
     deviation = np.sqrt(variance + norm.eps)
     r = np.clip(_real(deviation), 1 / norm.r_max, norm.r_max)
@@ -285,7 +285,7 @@ def _newton(covariance, iterations):
 
 
 def _inverse_root(covariance):
-    """By the iteration of Denman & Beavers, which a complex step goes through."""
+    """Compute it by the iteration of Denman & Beavers, which a complex step goes through."""
     y, z = covariance, np.eye(len(covariance))
     for _ in range(40):
         y, z = (y + np.linalg.inv(z)) / 2, (z + np.linalg.inv(y)) / 2

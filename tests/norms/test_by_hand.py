@@ -1,4 +1,4 @@
-"""What no other library has, on numbers small enough to check on paper; eps is next to nothing.
+"""Normalisers that no other library has agree with numbers checked on paper; eps is almost zero.
 
 The entries that another library does have are in tests/peers.
 """

@@ -1,4 +1,4 @@
-"""What every entry of the catalogue keeps; a new file in normlab/norms is held to it by itself.
+"""Every entry of the catalogue keeps this contract; a new file in normlab/norms is held to it.
 
 Its derivatives and its behaviour under jax's transformations are in test_transformations.py, its
 masks in test_masks.py. A new entry needs its equation in reference.py, and nothing else here.
@@ -107,7 +107,7 @@ def test_wide_input_is_not_narrowed(name):
 @pytest.mark.parametrize("mean", [30, -100])
 @pytest.mark.parametrize("name", UNIT)
 def test_narrow_input_has_float32_statistics(name, mean):
-    """In bfloat16 itself, whose step near 100 is 0.5, the mean square has no digit left."""
+    """The mean square in bfloat16, whose step near 100 is 0.5, would have no digit left."""
     norm = make(name)
     x = jnp.asarray(sample((16, 8, 8, 32), mean)).astype(jnp.bfloat16)
     y = output(norm, *norm.init(32), x)

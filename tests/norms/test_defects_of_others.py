@@ -65,7 +65,7 @@ def test_02_masked_statistics_over_shards_are_weighted_by_what_counts(record_pro
 
 
 def test_03_an_all_masked_batch_does_not_poison_the_running_statistics(record_property):
-    """In flax one such batch makes them NaN for ever."""
+    """One such batch makes flax's running statistics NaN for ever."""
     x, mask = jnp.ones((4, 3)), jnp.zeros((4, 1), bool)
     record_property("flax's mean", flax_train(x, mask)[1]["mean"].tolist())
     _, state = train(BatchNorm(), x, mask=mask)

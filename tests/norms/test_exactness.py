@@ -101,7 +101,7 @@ def by_torch(torch, kind, x, dy):
 
 
 def errors(found, true):
-    """Of the output and of the gradient: the largest error over the largest value."""
+    """Return the largest error over the largest value, of the output and of the gradient."""
     pairs = zip(found, true, strict=True)
     return [np.abs(np.asarray(f, np.float64) - t).max() / np.abs(t).max() for f, t in pairs]
 

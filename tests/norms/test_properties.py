@@ -1,4 +1,4 @@
-"""What holds of every entry whatever the numbers: drawn offsets, scales, dtypes and masks.
+"""Every entry keeps these properties whatever offsets, scales, dtypes and masks are drawn.
 
 Each entry has one shape, of odd sizes, so that it is compiled once and then drawn for often.
 """
@@ -147,7 +147,7 @@ def test_examples_that_are_all_masked_leave_the_others_as_they_are(name):
 
 
 def factors(norm):
-    """Of each column of the weights where every channel may be scaled, else one of all."""
+    """Draw a factor for each column of the weights if channels may be scaled alone, else one."""
     if "channel scale" in norm.facts.invariant_to:
         return np.array([0.5, 2, 3, 0.25, 7, 1, 4, 0.1], np.float32).reshape(1, 8)
     return np.full((1, 8), 3, np.float32)

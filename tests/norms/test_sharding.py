@@ -44,7 +44,7 @@ EXPLICIT, AUTO = mesh_of(AxisType.Explicit), mesh_of(AxisType.Auto)
 
 
 def place(mesh, spec, tree):
-    """What has the channels last is spread as the input's channels; the rest is whole."""
+    """Spread arrays with the channels last as the input's channels; leave the rest whole."""
 
     def put(leaf):
         if leaf.ndim == len(SHAPE):
@@ -79,7 +79,7 @@ def arguments(norm, dtype=jnp.float32, masked=False):
 
 
 def assert_same(found, wanted, tolerance=2e-6):
-    """To rounding, relative to the largest: sums of several devices run in another order."""
+    """Compare to rounding, relative to the largest: several devices sum in another order."""
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         one, other = (np.asarray(jax.device_get(a)).astype(np.float64) for a in (one, other))

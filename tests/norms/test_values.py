@@ -1,4 +1,4 @@
-"""What no input may do: nothing, not a number, too large a number, a mask of something else.
+"""No input does harm: an empty one, NaN, too large a number, a mask of something else.
 
 Every entry of the catalogue is held to the contract in `normlab.core` for these.
 """
@@ -155,7 +155,7 @@ def test_a_bad_domain_spoils_no_other():
 
 @pytest.mark.parametrize("norm", [PopulationNorm(), MovingAverageBatchNorm(warm_up=0, memory=2)])
 def test_a_channel_begins_with_the_first_batch_that_it_has(norm):
-    """What was left alone at the first step does not carry the zeros and ones of the beginning."""
+    """A channel left alone at the first step does not carry the zeros and ones of the beginning."""
     params, state = norm.init(2)
     batches = [sample((8, 2), mean=2, seed=seed) for seed in range(3)]
     late = [batches[0].copy(), *batches[1:]]

@@ -106,7 +106,7 @@ def test_one_badly_centred_statistic_makes_all_exact(layout):
 @pytest.mark.parametrize("mean", [0.0, 1e3])
 @pytest.mark.parametrize("layout", [*LAYOUTS, Channels((1, 2), 3, centred=False)], ids=str)
 def test_statistics_and_scaled_have_the_derivatives_of_their_formulas(layout, mean):
-    """Of both orders, by forward and by reverse mode, with the cheap sums and the exact ones."""
+    """Both orders, forward and reverse mode, the cheap sums and the exact ones are checked."""
 
     def halves(x, slope, level):
         about = statistics(layout, x)
@@ -142,7 +142,7 @@ def test_statistics_and_scaled_have_the_derivatives_of_their_formulas(layout, me
 
 @pytest.mark.parametrize("channels", [7, 16, 48, 384, 1000])
 def test_a_constant_of_few_digits_is_zero_whatever_the_mean_is_divided_by(channels):
-    """In bfloat16 rows have a way of their own where XLA's 1 / channels gives constants back."""
+    """Rows in bfloat16 have a way of their own where XLA's 1 / channels gives constants back."""
     digits = np.arange(128, 256)[:, None] * 2.0 ** np.arange(-4, 8, 4)[:, None, None]
     x = jnp.asarray(np.broadcast_to(digits, (3, 128, channels)), jnp.bfloat16)
     for sign in (-1, 1):

@@ -58,7 +58,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """For people, and in the golden file."""
+        """Name it for people, and in the golden file."""
         given = ",".join(f"{key}={value}" for key, value in self.arguments.items())
         return f"{self.dialect} {self.normaliser}" + (f" {given}" if given else "")
 

@@ -27,7 +27,7 @@ def load(name: str) -> dict[str, np.ndarray]:
 
 
 def versions(name: str) -> dict[str, str]:
-    """What `goldens/NAME.npz` was made with: library to version."""
+    """Read which versions of libraries `goldens/NAME.npz` was made with."""
     with np.load(FOLDER / f"{name}.npz") as file:
         return json.loads(str(file[VERSIONS]))
 

@@ -1,4 +1,4 @@
-"""How a layer of each library is given parameters and asked for outputs and gradients.
+"""Gives layers of each library parameters, and asks them for outputs and gradients.
 
 A record is what is compared: outputs and input gradients of two training steps, the parameters'
 gradients in the last, and the evaluation after it. Libraries are imported when first asked for.

@@ -48,7 +48,7 @@ def three_layers():
 
 
 def test_the_gradients_shift_is_that_of_the_layers_before_alone(three_layers):
-    """In Santurkar's definition 2.1 only the layers before it have moved."""
+    """Santurkar's definition 2.1 moves only the layers before it."""
     found, x, targets, kernels, after, g = three_layers
     mixed = [gradients(x, targets, after[:i] + kernels[i:])[i] for i in range(3)]
     distance = [np.linalg.norm(a - b) for a, b in zip(g, mixed, strict=True)]
@@ -126,7 +126,7 @@ def test_at_a_rate_of_zero_nothing_shifts():
 @pytest.mark.parametrize("shape", [(50, 3), (6, 5, 5, 3)])
 @pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
 def test_a_distribution_that_is_moved_and_stretched_shifts_by_that(shape, scale):
-    """For channels of deviation d, `2 x + 3 d` moves by 3 deviations and stretches by one."""
+    """Channels of deviation d that become `2 x + 3 d` move by 3 deviations and stretch by one."""
     axes = tuple(range(len(shape) - 1))
     x = RNG.standard_normal(shape)
     x = scale * (x - x.mean(axis=axes)) / x.std(axis=axes)

@@ -80,7 +80,7 @@ def test_each_value_lies_within_its_error_of_an_eigenvalue():
 
 
 def test_of_linear_regression_they_are_the_squared_singular_values_of_the_data():
-    """For `factor * mean |xW - y|^2` they are `2 factor s^2 / N`, repeated for each output."""
+    """They are `2 factor s^2 / N` for `factor * mean |xW - y|^2`, repeated for each output."""
     outputs, factor = 2, 0.75
     singular = np.array([6.0, 5.0, 3.0, 1.0, 0.5])
     x = with_singular_values(singular, rows=20)

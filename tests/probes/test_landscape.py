@@ -44,7 +44,7 @@ def test_on_a_quadratic_the_loss_along_the_gradient_is_its_parabola(outputs):
 
 @pytest.mark.parametrize("which", [0, 3])
 def test_along_an_eigenvector_the_smoothness_is_its_eigenvalue(which):
-    """At a point moved from the optimum along an eigenvector, the gradient is along it too."""
+    """The gradient at a point moved from the optimum along an eigenvector is along it too."""
     x = with_singular_values(SINGULAR, rows=ROWS)
     values, vectors = np.linalg.eigh(x.T @ x / ROWS)
     kernel = RNG.standard_normal((4, 1))

@@ -18,7 +18,7 @@ LAYERS = ["Conv_0", "Conv_1", "Dense_0"]
 
 
 def rows_of(scale):
-    """What two probes see at steps 0, 10 and the end; everything grows with `scale`."""
+    """Make rows that two probes see at steps 0, 10 and the end; everything grows with `scale`."""
     for step in (0, 10, STEPS):
         size = scale * (1 + step)
         for probe, quantity, layers, values in (

@@ -1,4 +1,4 @@
-"""What a person remarks stands in every report; a withdrawn verdict is never shown as one."""
+"""A person's remark stands in every report; a withdrawn verdict is never shown as one."""
 
 import json
 

@@ -16,7 +16,7 @@ sweep: {norm: [identity, batch_norm]}
 
 
 def normlab(*words, cwd, **environment):
-    """What it prints and how it ends."""
+    """Run a command, and return what it prints and how it ends."""
     command = [sys.executable, "-m", "normlab.cli", *map(str, words)]
     return subprocess.run(
         command, cwd=cwd, env=os.environ | environment,

@@ -1,4 +1,4 @@
-"""What provenance says of the code: its commit, and whether anything differs from it."""
+"""Provenance names the code's commit, and says whether anything differs from it."""
 
 import os
 import subprocess

@@ -45,7 +45,7 @@ def test_microbatches_that_hold_the_norm_batch_change_nothing(compiled, whole, a
 
 
 def test_without_a_norm_batch_each_microbatch_has_its_own_statistics(compiled):
-    """That is another algorithm, the same as a norm batch of the microbatch's size."""
+    """This is another algorithm, the same as a norm batch of the microbatch's size."""
     norm = BatchNorm()
     two = end(compiled, norm, 2)
     assert difference(two, end(compiled, norm, 1)) > 1e-3

@@ -167,7 +167,7 @@ def test_large_finite_gradients_are_no_divergence(compiled):
 
 
 def test_a_gradient_of_zero_is_no_divergence_even_under_a_clip():
-    """With one class the loss is zero whatever the weights are."""
+    """The loss of one class is zero whatever the weights are."""
     split = Split(np.arange(64, dtype=np.uint8).reshape(16, 2, 2, 1), np.zeros(16, np.int32))
     model = MLP(norm=BatchNorm(), classes=1, widths=(4,))
     recipe = Recipe(epochs=2, batch_size=8, clip=1.0)

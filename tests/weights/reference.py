@@ -42,13 +42,13 @@ def centred_weight_norm(v, transform, g):
 
 
 def weight_standardisation(w, transform, g):
-    """As the authors' code: torch's `std`, which is unbiased, and eps added to it."""
+    """Follow the authors' code: torch's `std`, which is unbiased, and eps added to it."""
     centred = w - w.sum() / len(w)
     return centred / (np.sqrt((centred**2).sum() / (len(w) - 1)) + transform.eps)
 
 
 def scaled_weight_standardisation(w, transform, g):
-    """As the authors' code: `rsqrt(max(var * fan_in, 1e-4)) * gain`."""
+    """Follow the authors' code: `rsqrt(max(var * fan_in, 1e-4)) * gain`."""
     centred = w - w.sum() / len(w)
     total = (centred**2).sum()
     return g * centred / np.sqrt(total if total.real > 1e-4 else 1e-4)

@@ -1,4 +1,4 @@
-"""What every kernel transform keeps; a new file in normlab/weights is held to it by itself.
+"""Every kernel transform keeps this contract; a new file in normlab/weights is held to it.
 
 A new entry needs its equation in reference.py, and nothing else here.
 """

@@ -1,4 +1,4 @@
-"""What the papers say of their transforms, and numbers small enough to check on paper."""
+"""Transforms have the properties that their papers state, and agree with numbers by hand."""
 
 import jax
 import jax.numpy as jnp

@@ -43,7 +43,7 @@ def promotion_as_users_have_it():
 
 
 def own(tree):
-    """What belongs to transforms."""
+    """Select what belongs to transforms."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [leaf for path, leaf in leaves if any(getattr(k, "key", "") == TRANSFORM for k in path)]
 

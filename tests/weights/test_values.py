@@ -1,4 +1,4 @@
-"""What no kernel may do: hold zeros, what is not a number, too large a number, or nothing."""
+"""No kernel does harm: zeros, NaN, too large a number, or nothing."""
 
 import jax
 import jax.numpy as jnp

@@ -65,7 +65,7 @@ class ProbeSeries:
 
     @property
     def logarithmic(self) -> bool:
-        """Whether it spans decades and is positive."""
+        """Return whether it spans decades and is positive."""
         every = np.concatenate(
             [one.ravel() for own in self.values.values() for all in own.values() for one in all]
         )
@@ -135,7 +135,7 @@ def probes(
 
 
 def has_more(found: dict[str, ProbeSeries], probe: str) -> bool:
-    """Whether a probe has quantities that its picture does not show first."""
+    """Return whether a probe has quantities that its picture does not show first."""
     shown = {q for q, one in found.items() if one.dimensions < 2 and not _is_positions(q, found)}
     return bool(shown - set(leading(probe) or list(found)[:3]))
 
