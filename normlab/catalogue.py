@@ -102,11 +102,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class Shelf:
-    """A folder of entries of one kind, marked by one decorator."""
+    """A folder of entries of one kind, marked by one decorator.
+
+    Attributes:
+        kind: the name of the kind in messages.
+        package: the package that is the folder.
+        decorator: the name of the decorator.
+        takes_unmarked: whether `package.module:Class` may name a thing without the decorator.
+    """
 
     kind: str
     package: str
     decorator: str
+    takes_unmarked: bool = False
 
     @property
     def folder(self) -> Path:
@@ -150,7 +158,9 @@ class Shelf:
                 f"{name}: {error}. A name with a colon is read as package.module:Class; "
                 "its module must be importable from the folder you run in"
             ) from error
-        if ":" in name and getattr(loaded, "catalogue_kind", None) != self.decorator:
+        marked = getattr(loaded, "catalogue_kind", None)
+        allowed = (self.decorator, None) if self.takes_unmarked else (self.decorator,)
+        if ":" in name and marked not in allowed:
             raise UserError(f"{name} is not a {self.kind}: put @{self.decorator} above the class")
         return loaded
 
@@ -224,6 +234,6 @@ def lazily(
 NORMS = Shelf("normaliser", "normlab.norms", "normaliser")
 KERNELS = Shelf("kernel transform", "normlab.weights", "kernel_transform")
 PROBES = Shelf("probe", "normlab.probes", "probe")
-MODELS = Shelf("model", "normlab.models", "model")
+MODELS = Shelf("model", "normlab.models", "model", takes_unmarked=True)
 DATA = Shelf("dataset", "normlab.data", "dataset")
 AUGMENTATIONS = Shelf("augmentation", "normlab.data", "augmentation")

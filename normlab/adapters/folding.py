@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Var, jaxprs_in_params
@@ -18,12 +19,13 @@ from normlab.adapters.linen_places import (
     Place,
     Variables,
     at,
-    evaluation,
     held,
     input_of,
     place_of,
     put,
 )
+from normlab.adapters.modes import Around, in_mode
+from normlab.adapters.nnx_linen import Layer
 from normlab.core import Array
 from normlab.errors import UserError
 from normlab.models.slots import NORM_STATE, no_normaliser
@@ -34,7 +36,7 @@ class Folded:
     """A network for inference, and what became of each of its normalisers.
 
     Attributes:
-        model: called as the one before, in evaluation.
+        model: called as the one before; it evaluates unless the call says otherwise.
         variables: its variables.
         folded: path of each normaliser that is gone -> path of the layer that holds it now.
         left: path of each that stayed -> why.
@@ -91,7 +93,9 @@ def fold(model: nn.Module, variables: Variables, images: Array, **call: Any) -> 
         variables = {name: tree for name, tree in variables.items() if name != NORM_STATE}
         return Folded(plain, variables, report)
     norms = tuple(place.path for place, _ in pairs)
-    return Folded(_PassingOver(model, norms, without_bias), variables, report, left)
+    told, settings = in_mode(model, False, call)
+    given = tuple(settings.items())
+    return Folded(_PassingOver(told, norms, without_bias, given), variables, report, left)
 
 
 def _all_folded(variables: Variables, pairs: list[tuple[Place, Path]]) -> Variables:
@@ -130,19 +134,16 @@ def _without(tree: Any, path: Path) -> dict[str, Any]:
     return rest
 
 
-class _PassingOver(nn.Module):
+class _PassingOver(Around):
     """A model whose folded normalisers are passed over, and whose layers have got a bias."""
 
-    model: nn.Module
     norms: tuple[Path, ...]
     biases: tuple[Path, ...]
-
-    def setup(self) -> None:
-        nn.share_scope(self, self.model)
+    given: tuple[tuple[str, Any], ...]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with at_each_call(_passing_over(self.norms, self.biases)):
-            return self.model(*args, **kwargs)
+            return self.model(*args, **{**dict(self.given), **kwargs})
 
 
 def _passing_over(norms: tuple[Path, ...], biases: tuple[Path, ...]) -> Meet:
@@ -164,7 +165,8 @@ def _passing_over(norms: tuple[Path, ...], biases: tuple[Path, ...]) -> Meet:
 
 def _bears(module: nn.Module) -> bool:
     """Whether a module is a layer into whose kernel and bias a normaliser can go."""
-    return type(module) in (nn.Conv, nn.Dense)
+    kind = module.kind if isinstance(module, Layer) else type(module)
+    return kind in (nn.Conv, nn.Dense, nnx.Conv, nnx.Linear)
 
 
 MARK = "normlab:"
@@ -181,6 +183,7 @@ def _structure(
     places: dict[Path, Place] = {}
     transformed: set[Path] = set()
     calls: Counter[Path] = Counter()
+    inside: set[Path] = set()
 
     def mark(
         module: nn.Module, then: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -194,16 +197,21 @@ def _structure(
         place = place_of(module)
         if place is None or not (place.params({"params": model_params}) or held(module, place)):
             return then(*args, **kwargs)
-        calls[path] += 1
         places[path] = place
+        if path in inside:  # a swap has put it in the place of the layer that is called
+            return then(*args, **kwargs)
+        calls[path] += 1
         x, _ = input_of(args, kwargs)
         x = checkpoint_name(x, MARK + "in:" + "/".join(path))
-        return then(x, *args[1:], **{name: v for name, v in kwargs.items() if name != "x"})
+        inside.add(path)
+        y = then(x, *args[1:], **{name: v for name, v in kwargs.items() if name != "x"})
+        inside.remove(path)
+        return y
 
     model_params = variables.get("params", {})
     with at_each_call(mark):
-        settings = evaluation(model, call)
-        traced = jax.make_jaxpr(lambda v, x: model.apply(v, x, **settings))(variables, images)
+        told, settings = in_mode(model, False, call)
+        traced = jax.make_jaxpr(lambda v, x: told.apply(v, x, **settings))(variables, images)
     found = _Links()
     found.read(traced.jaxpr)
 

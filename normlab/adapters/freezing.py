@@ -7,6 +7,7 @@ import flax.linen as nn
 
 from normlab.adapters.intercepting import at_each_call
 from normlab.adapters.linen_places import evaluate, held, input_of, place_of
+from normlab.adapters.modes import Around
 from normlab.core import Normaliser
 from normlab.errors import UserError
 
@@ -48,12 +49,7 @@ def _frozen(normaliser: Any) -> Normaliser:
     return frozen()
 
 
-class _Frozen(nn.Module):
-    model: nn.Module
-
-    def setup(self) -> None:
-        nn.share_scope(self, self.model)
-
+class _Frozen(Around):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with at_each_call(_stand):
             return self.model(*args, **kwargs)

@@ -14,7 +14,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from normlab.adapters.flax_axes import features_of
 from normlab.adapters.intercepting import Meet, at_each_call
 from normlab.adapters.linen_norm import Norm as Norm
-from normlab.adapters.swapping import New, Swapped, as_types, choose, refuse
+from normlab.adapters.modes import Around
+from normlab.adapters.swapping import New, Swapped, Where, as_types, choose, matches, refuse
 from normlab.core import Array
 from normlab.errors import UserError
 
@@ -26,16 +27,20 @@ class _Put(Norm):
     """A layer that a swap has put in; it is not itself replaced."""
 
 
-class SwappedModel(nn.Module):
-    """A linen model in whose calls layers of some types are replaced; `swap` makes it."""
+class SwappedModel(Around):
+    """A linen model in whose calls layers of some types are replaced; `swap` makes it.
 
-    model: nn.Module
+    Attributes:
+        old: the types of layers.
+        new: what comes in their place.
+        where: which of them.
+        train: whether layers that cannot know it train, such as a layer norm; None for unknown.
+    """
+
     old: tuple[type[nn.Module], ...]
     new: New
-
-    def setup(self) -> None:
-        """Variables stand where the model alone would have them."""
-        nn.share_scope(self, self.model)
+    where: Where | None = None
+    train: bool | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own call."""
@@ -59,7 +64,7 @@ class SwappedModel(nn.Module):
             UserError: the call has no such layer, or one that cannot be replaced.
         """
         found, why = Swapped(), {}
-        with at_each_call(_replacing(self.old, self.new, found, why)):
+        with at_each_call(_replacing(self, found, why)):
             jax.eval_shape(lambda: self.model.init(jax.random.key(0), *args, **kwargs))
         refuse(why)
         found.require_some(self.old, self.model)
@@ -102,11 +107,11 @@ class SwappedModel(nn.Module):
         return unflatten_dict(kept | fresh())
 
     def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with at_each_call(_replacing(self.old, self.new)):
+        with at_each_call(_replacing(self)):
             return getattr(self.model, name)(*args, **kwargs)
 
 
-def swap(model: nn.Module, old: Any, new: New) -> SwappedModel:
+def swap(model: nn.Module, old: Any, new: New, where: Where | None = None) -> SwappedModel:
     """A model that is `model` with every layer of a type replaced.
 
     Layers are replaced as they are called, so it does not matter how the model makes them, nor
@@ -119,6 +124,8 @@ def swap(model: nn.Module, old: Any, new: New) -> SwappedModel:
         model: any linen module; it stays as it is.
         old: a type of layer, or a tuple of types.
         new: a normaliser, or a function of a layer that gives one, or None to leave it.
+        where: a pattern for the paths or classes of the layers to replace, or several; None for
+            all, such as `"blocks/*"` or `("stem/*", "LayerNorm")`.
 
     Raises:
         UserError: from the calls: a layer cannot be replaced, with its path and the reason.
@@ -133,16 +140,18 @@ def swap(model: nn.Module, old: Any, new: New) -> SwappedModel:
     >>> sorted(swapped.init(jax.random.key(0), x)), sorted(model.init(jax.random.key(0), x))
     (['params'], ['batch_stats', 'params'])
     """
-    return SwappedModel(model, as_types(old), new)
+    return SwappedModel(model, as_types(old), new, where)
 
 
 def _replacing(
-    old: tuple[type, ...], new: New, found: Swapped | None = None, why: dict[str, str] | None = None
+    swapped: SwappedModel, found: Swapped | None = None, why: dict[str, str] | None = None
 ) -> Meet:
-    """Return how a layer is met: what `new` gives is called in the place of the types `old`.
+    """Return how a layer is met: what `swapped.new` gives is called in the place of some types.
 
     `found` notes what was done, and `why` what cannot be. Without `why` the latter is an error.
     """
+    old, new, where, train = swapped.old, swapped.new, swapped.where, swapped.train
+    stands_if_unknown = None if train is None else not train
     found = found or Swapped()
 
     def instead(layer: nn.Module, call: Any, args: Any, kwargs: Any) -> Any:
@@ -152,10 +161,13 @@ def _replacing(
         if not isinstance(layer, old):
             found.leave_unasked(path, layer)
             return call(*args, **kwargs)
+        if not matches(where, path, layer):
+            found.leave_out(path)
+            return call(*args, **kwargs)
         given = inspect.signature(type(layer).__call__).bind(layer, *args, **kwargs).arguments
         _, x = itertools.islice(given.values(), 2)
         try:
-            put = _put(layer, new, x, given.get("use_running_average"))
+            put = _put(layer, new, x, given.get("use_running_average"), stands_if_unknown)
         except UserError as error:
             if why is None:
                 raise UserError(f"{path}: {error}") from error
@@ -170,12 +182,16 @@ def _replacing(
     return instead
 
 
-def _put(layer: Any, new: New, x: Array, stands: bool | None) -> _Put | None:
+def _put(
+    layer: Any, new: New, x: Array, stands: bool | None, if_unknown: bool | None
+) -> _Put | None:
     normaliser = choose(new, layer, x.ndim)
     if normaliser is None:
         return None
     if stands is None:
         stands = getattr(layer, "use_running_average", None)
+    if stands is None:
+        stands = if_unknown
     if normaliser.init(features_of(normaliser, x.shape))[1] and stands is None:
         raise UserError(
             f"{type(layer).__name__} does not know training from evaluation, which "

@@ -10,6 +10,7 @@ from normlab.adapters.flax_layers import like_flax
 from normlab.adapters.flax_names import flax_name
 from normlab.adapters.linen_norm import BATCH_STATS
 from normlab.adapters.linen_norm import Norm as Layer
+from normlab.adapters.modes import with_fields
 from normlab.core import Array, Normaliser, Params, State
 from normlab.errors import UserError
 from normlab.models.slots import NORM, NORM_STATE, Norm
@@ -106,23 +107,12 @@ def evaluate(module: nn.Module, call: Callable[..., Any], x: Array, mask: Array 
     """The module's output as in evaluation, whatever it is asked for."""
     if isinstance(module, Norm):
         return call(x, train=False)
-    asked = getattr(module, "use_running_average", None)
-    object.__setattr__(module, "use_running_average", True)
-    try:
-        return call(x, mask=mask)
-    finally:
-        object.__setattr__(module, "use_running_average", asked)
+    return with_fields({"use_running_average": True}, module, call, (x,), {"mask": mask})
 
 
 def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Array, Array | None]:
     """The array and the mask that a normalising layer is called with."""
     return args[0] if args else kwargs["x"], kwargs.get("mask")
-
-
-def evaluation(model: nn.Module, call: dict[str, Any]) -> dict[str, Any]:
-    """How a model is called in evaluation: as `call` says, and with `train=False` for ours."""
-    ours = getattr(model, "catalogue_kind", None) == "model"
-    return {"train": False, **call} if ours else call
 
 
 def at(tree: Any, path: Path) -> Any:

@@ -21,9 +21,9 @@ from normlab.adapters.linen_places import (
     Place,
     Variables,
     at,
-    evaluation,
     place_of,
 )
+from normlab.adapters.modes import in_mode
 from normlab.adapters.units import Leaf, Unit, unchanged
 from normlab.core import Array
 from normlab.errors import UserError
@@ -61,7 +61,8 @@ class LinenWeights:
         images = jax.ShapeDtypeStruct(images.shape, images.dtype)
 
         def init(x: Array) -> Any:
-            return model.init(jax.random.key(0), x, **evaluation(model, call))
+            told, settings = in_mode(model, False, call)
+            return told.init(jax.random.key(0), x, **settings)
 
         self._init = init
         self._images = images
@@ -203,7 +204,8 @@ class _Trace:
 
         def evaluated(variables: dict[Path, Any], x: Array) -> Any:
             tree, rngs = unflatten_dict(variables), {"params": jax.random.key(0)}
-            return model.apply(tree, x, rngs=rngs, mutable=True, **evaluation(model, call))
+            told, settings = in_mode(model, False, call)
+            return told.apply(tree, x, rngs=rngs, mutable=True, **settings)
 
         flat = flatten_dict(self.shapes)
         traced = jax.make_jaxpr(evaluated)(flat, images)

@@ -18,7 +18,7 @@ from normlab.adapters.flax_names import (
     watch_backward_state,
     wide_enough,
 )
-from normlab.adapters.swapping import New, Swapped, as_types, choose, refuse
+from normlab.adapters.swapping import New, Swapped, Where, as_types, choose, matches, refuse
 from normlab.core import Array, Normaliser, State
 from normlab.errors import UserError
 
@@ -167,7 +167,7 @@ class Norm(nnx.Module):
         return bool(stands)
 
 
-def swap(model: nnx.Module, old: Any, new: New) -> Swapped:
+def swap(model: nnx.Module, old: Any, new: New, where: Where | None = None) -> Swapped:
     """Replace every layer of a type in a model, in place, or none if one cannot be.
 
     Variables of the same name and shape are carried over, as they are: scale, bias and running
@@ -182,6 +182,8 @@ def swap(model: nnx.Module, old: Any, new: New) -> Swapped:
         model: any NNX module that holds such layers in attributes, lists, tuples or dictionaries.
         old: a type of layer with `num_features`, or one of Flax's normalisers; or a tuple of types.
         new: a normaliser, or a function of a layer that gives one, or None to leave it.
+        where: a pattern for the paths or classes of the layers to replace, or several; None for
+            all, such as `"blocks/*"` or `("stem/*", "LayerNorm")`.
 
     Returns:
         Every layer that was changed, and every normalisation layer that was left and why.
@@ -208,6 +210,9 @@ def swap(model: nnx.Module, old: Any, new: New) -> Swapped:
     def plan(path: str, layer: Any) -> Any:
         if not isinstance(layer, types):
             report.leave_unasked(path, layer)
+            return layer
+        if not matches(where, path, layer):
+            report.leave_out(path)
             return layer
         try:
             normaliser = choose(new, layer)

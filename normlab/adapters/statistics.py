@@ -31,12 +31,12 @@ from normlab.adapters.linen_places import (
     Variables,
     at,
     evaluate,
-    evaluation,
     held,
     hold,
     input_of,
     place_of,
 )
+from normlab.adapters.modes import in_mode
 from normlab.core import Array, State
 from normlab.errors import UserError
 from normlab.ops.moments import Moments, pool, subtract_mean
@@ -211,9 +211,9 @@ class _Meeting:
         self, model: nn.Module, variables: Variables, inputs: tuple[Array, ...], call: Any
     ) -> Variables:
         """The collections of states after a call of the model."""
+        told, settings = in_mode(model, False, call)
         with at_each_call(self._meet):
-            settings = evaluation(model, call)
-            states: Any = model.apply(variables, *inputs, mutable=list(COLLECTIONS), **settings)[1]
+            states: Any = told.apply(variables, *inputs, mutable=list(COLLECTIONS), **settings)[1]
             return states
 
     def places(self) -> list[Place]:

@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 from normlab.adapters.flax_axes import canonical
@@ -14,7 +15,30 @@ from normlab.errors import UserError
 New = Normaliser | Callable[[Any], Normaliser | None]
 """What a swap is given: a normaliser, or a function of the layer, whose None leaves it."""
 
+Where = str | tuple[str, ...]
+"""Which of the layers of a type to replace; see `matches`."""
+
 UNCHOSEN = "the function that chooses gave none"
+ELSEWHERE = "where leaves it out"
+
+
+def matches(where: Where | None, path: str, layer: Any) -> bool:
+    """Return whether a layer is among those that `where` names; None names all.
+
+    Args:
+        where: a pattern or several, with the wildcards `*`, `?` and `[...]`. A layer is meant if
+            one of them matches its path or the name of its class.
+        path: names that are joined by `/`.
+        layer: the layer.
+
+    >>> matches("blocks/*/norm1", "blocks/0/norm1", None), matches("stem", "blocks/0/norm1", None)
+    (True, False)
+    """
+    patterns = (where,) if isinstance(where, str) else where
+    names = (path, *(base.__name__ for base in type(layer).__mro__[:-1]))
+    return patterns is None or any(
+        fnmatchcase(name, pattern) for name in names for pattern in patterns
+    )
 
 
 @dataclass
@@ -42,11 +66,18 @@ class Swapped:
         if isinstance(layer, LAYERS):
             self.left[path] = f"{type(layer).__name__} is not among the types to replace"
 
+    def leave_out(self, path: str) -> None:
+        """Note a layer that `where` does not name."""
+        self.left[path] = ELSEWHERE
+
     def require_some(self, old: tuple[type, ...], model: Any) -> None:
         """Raise `UserError` if no layer of the types `old` was met."""
         if not self.changed and UNCHOSEN not in self.left.values():
+            if ELSEWHERE in self.left.values():
+                raise UserError(f"where leaves out every layer that could be swapped:\n{self}")
+            names = dict.fromkeys(cls.__name__ for cls in old)
             raise UserError(
-                f"the model has no {' or '.join(cls.__name__ for cls in old)} to swap; "
+                f"the model has no {' or '.join(names)} to swap; "
                 + (f"it has\n{self}" if self.left else f"it is\n{model}")
             )
 

@@ -11,14 +11,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from normlab.adapters.classifier import Classifier
+from normlab.adapters.own_model import is_ours, make_classifier, with_normaliser
 from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES, snake_case
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
 from normlab.configs.own_code import loaded_code
-from normlab.configs.sections import COMMON_TO_DATA
+from normlab.configs.sections import COMMON_TO_DATA, COMMON_TO_NORM, OWN
 from normlab.configs.signatures import as_argument
 from normlab.core import KernelTransform, Normaliser
 from normlab.data.dataset import Dataset, Outline
-from normlab.errors import UserError
+from normlab.errors import FieldError, UserError
 from normlab.probes.contract import Probe
 from normlab.training.optimizer import RoleMask, decayed, with_recipe
 from normlab.training.program import Program
@@ -111,10 +113,10 @@ def _described(sections: dict[str, Any]) -> Any:
     return DATA.load(call.name)(**call.arguments)
 
 
-def normaliser(sections: dict[str, Any]) -> Normaliser:
-    """The normaliser."""
-    call = Call.of(sections["norm"])
-    return NORMS.load(call.name)(**call.arguments)
+def normaliser(sections: dict[str, Any]) -> Normaliser | None:
+    """Make the normaliser; None where a person's own model keeps its own layers."""
+    call = Call.of(sections["norm"], *COMMON_TO_NORM)
+    return None if call.name == OWN else NORMS.load(call.name)(**call.arguments)
 
 
 def kernel_transform(sections: dict[str, Any]) -> KernelTransform | None:
@@ -129,6 +131,14 @@ def model(sections: dict[str, Any]) -> nn.Module:
     """The network around them."""
     call = Call.of(sections["model"])
     called, transform = MODELS.load(call.name), kernel_transform(sections)
+    if not is_ours(called):
+        return _own_model(sections, called, call)
+    if sections["norm"]["name"] == OWN:
+        message = f"norm '{OWN}' is the layers of a model of your own; {call.name} has none"
+        raise SectionError("norm", "name", message)
+    if sections["norm"].get("where") is not None:
+        message = f"model {call.name} has slots, which all hold one normaliser; leave out where"
+        raise SectionError("norm", "where", message)
     slots: dict[str, Any] = {"norm": normaliser(sections), "classes": outline(sections).classes}
     if transform is not None:
         if "kernel" not in inspect.signature(called).parameters:
@@ -138,6 +148,28 @@ def model(sections: dict[str, Any]) -> nn.Module:
     return called(**slots, **call.arguments)
 
 
+def _own_model(sections: dict[str, Any], called: Any, call: Call) -> nn.Module:
+    """A person's own network, with the normaliser in the place of its own layers."""
+    if kernel_transform(sections) is not None:
+        message = f"model {call.name} has no slot for a kernel transform; use null"
+        raise SectionError("kernel", None, message)
+    data, norm = outline(sections), normaliser(sections)
+    try:
+        made = make_classifier(called, call.arguments, data.classes, data.image_shape)
+    except UserError as error:
+        field = error.field if isinstance(error, FieldError) else None
+        raise SectionError("model", field, f"{call.name}: {error}") from error
+    if norm is None:
+        return made
+    where = as_argument(sections["norm"].get("where"))
+    try:
+        return with_normaliser(made, norm, data.image_shape, where)
+    except FieldError as error:
+        raise SectionError("norm", error.field, str(error)) from error
+    except UserError as error:
+        raise SectionError("norm", None if where is None else "where", str(error)) from error
+
+
 def optimizer(sections: dict[str, Any]) -> optax.GradientTransformation:
     """The optimiser, with its schedule, the weight decay and what the recipe adds."""
     call = Call.of(sections["optimizer"])
@@ -145,13 +177,14 @@ def optimizer(sections: dict[str, Any]) -> optax.GradientTransformation:
     accepted = inspect.signature(function).parameters
     arguments = dict(call.arguments)
     decay, roles = sections["decay"], tuple(sections["decay"]["roles"])
-    arguments |= {mask: RoleMask(roles) for mask in MASKS if mask in accepted}
+    norm_paths = _norm_paths(by_network(sections))
+    arguments |= {mask: RoleMask(roles, norm_paths) for mask in MASKS if mask in accepted}
     rate = arguments.pop("learning_rate", None)
     if sections["schedule"] is not None:
         rate = schedule(sections)
     make = partial(function, **arguments)
     built = make() if rate is None else rated(make, rate, total_steps(sections))
-    return with_recipe(decayed(built, decay["rate"], roles), recipe(sections))
+    return with_recipe(decayed(built, decay["rate"], roles, norm_paths), recipe(sections))
 
 
 def schedule(sections: dict[str, Any]) -> optax.Schedule:
@@ -169,7 +202,9 @@ def program(sections: dict[str, Any]) -> Program:
     """Everything that is compiled, for any seed."""
     calls = [Call.of(call) for call in sections["data"]["augment"]]
     augmentations = tuple(AUGMENTATIONS.load(call.name)(**call.arguments) for call in calls)
-    return Program(model(sections), optimizer(sections), recipe(sections), augmentations)
+    return Program(
+        network(by_network(sections)), optimizer(sections), recipe(sections), augmentations
+    )
 
 
 def probes(sections: dict[str, Any]) -> dict[str, Probe]:
@@ -197,7 +232,7 @@ def total_steps(sections: dict[str, Any]) -> int:
 
 def parameter_shapes(sections: dict[str, Any]) -> Any:
     """The tree of the model's parameters, as shapes: nothing is computed."""
-    return variable_shapes(by_network(sections))["params"]
+    return variable_shapes(by_network(sections))[0]
 
 
 def of_one_program(sections: dict[str, Any]) -> dict[str, Any]:
@@ -248,6 +283,23 @@ def by_network(sections: dict[str, Any]) -> Keyed:
 
 @lru_cache(maxsize=256)
 def variable_shapes(keyed: Keyed) -> Any:
-    """The network's variables, as shapes."""
-    start = partial(model(keyed.sections).init, train=False)
-    return jax.eval_shape(start, jax.random.key(0), image_shapes(keyed.sections, 1))
+    """The network's parameters and state, as shapes."""
+    start = Classifier(network(keyed)).init
+    images = image_shapes(keyed.sections, 1)
+    return jax.eval_shape(lambda key: start(key, images), jax.random.key(0))
+
+
+@lru_cache(maxsize=256)
+def _norm_paths(keyed: Keyed) -> frozenset[tuple[str, ...]] | None:
+    """Where the normalisation layers of a person's own network are; None for one of normlab's."""
+    found = network(keyed)
+    if is_ours(found):
+        return None
+    params, state = variable_shapes(keyed)
+    return Classifier(found).norm_paths(params, state, image_shapes(keyed.sections, 1))
+
+
+@lru_cache(maxsize=256)
+def network(keyed: Keyed) -> nn.Module:
+    """The network; one object for all runs that have it."""
+    return model(keyed.sections)

@@ -7,13 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from normlab.adapters.classifier import Classifier
 from normlab.configs.build import (
     Keyed,
     SectionError,
     by_network,
     image_shapes,
     kernel_transform,
-    model,
+    network,
     normaliser,
     optimizer,
     parameter_shapes,
@@ -24,7 +25,6 @@ from normlab.configs.build import (
 )
 from normlab.configs.own_code import failure_outside, file_of
 from normlab.errors import FieldError, KernelError, UserError, in_one_line
-from normlab.models.slots import NORM_STATE
 
 MOST_STEPS = 2**31 - 1
 """What the step counter, an int32, can hold."""
@@ -66,7 +66,8 @@ def _mismatches(keyed: Keyed) -> tuple[SectionError, ...]:
 
 def _check_accumulation(sections: dict[str, Any]) -> None:
     settings, norm = recipe(sections), normaliser(sections)
-    uses_batch, ghosts = norm.facts.uses_batch, getattr(norm, "norm_batch", 0)
+    uses_batch = norm is not None and norm.facts.uses_batch
+    ghosts = getattr(norm, "norm_batch", 0)
     if settings.accumulate > 1 and uses_batch and ghosts is None:
         part = settings.batch_size // settings.accumulate
         raise SectionError(
@@ -91,11 +92,11 @@ def _check_length(sections: dict[str, Any]) -> None:
 
 def _check_shapes(sections: dict[str, Any]) -> None:
     """Trace one training batch through the model."""
-    settings, network = recipe(sections), by_network(sections)
+    settings, keyed = recipe(sections), by_network(sections)
     slots = {"norm": normaliser(sections), "kernel": kernel_transform(sections)}
-    model(sections)  # what it raises itself names its own section
+    network(keyed)  # what it raises itself names its own section
     try:
-        _trace_training(network, settings.batch_size // settings.accumulate)
+        _trace_training(keyed, settings.batch_size // settings.accumulate)
     except FieldError as error:
         section = next((name for name in slots if hasattr(slots[name], error.field)), "model")
         raise SectionError(section, error.field, str(error)) from None
@@ -124,9 +125,9 @@ def _check_optimizer(sections: dict[str, Any]) -> None:
 
 @lru_cache(maxsize=256)
 def _trace_training(keyed: Keyed, examples: int) -> None:
-    step = partial(model(keyed.sections).apply, train=True, mutable=[NORM_STATE])
-    images, rngs = image_shapes(keyed.sections, examples), {"dropout": jax.random.key(0)}
-    jax.eval_shape(step, variable_shapes(keyed), images, rngs=rngs)
+    step = partial(Classifier(network(keyed)).apply, train=True, key=jax.random.key(0))
+    params, state = variable_shapes(keyed)
+    jax.eval_shape(step, params, state, image_shapes(keyed.sections, examples))
 
 
 @lru_cache(maxsize=256)

@@ -20,6 +20,7 @@ from normlab.configs.naming import (
     own_name,
 )
 from normlab.configs.overrides import read
+from normlab.configs.own_code import find_code_beside
 from normlab.configs.probes import look_inside
 from normlab.configs.resolve import check_section
 from normlab.configs.run_config import SEED_AXES, RunConfig, on_command_line
@@ -156,6 +157,7 @@ def as_word(file: FilePath) -> str:
 def _read_experiment(file: FilePath, overrides: tuple[str, ...]) -> Experiment:
     unreadable: list[Problem] = []
     config = read(file, overrides, unreadable)
+    find_code_beside(file)
     problems = _check_keys(config)
     target, found = _read_target(config)
     problems += found

@@ -26,6 +26,16 @@ _seen: dict[str, tuple[Any, str]] = {}
 """By module, the loading that was seen and the hash of the source at that time."""
 
 
+def find_code_beside(file: Path) -> None:
+    """Let a config name modules that lie beside it: they are found before those of this folder.
+
+    Python's own modules and installed packages are found first, so no file can hide one of them.
+    """
+    beside, here = str(file.resolve().parent), str(Path.cwd())
+    if beside not in sys.path:
+        sys.path.insert(sys.path.index(here) if here in sys.path else len(sys.path), beside)
+
+
 def own_code(sections: dict[str, Any]) -> dict[str, str]:
     """The modules that a config names and that have been imported, each with its source's hash.
 

@@ -9,7 +9,7 @@ from normlab.configs.dialects import translate_dialects
 from normlab.configs.document import Node, Problem
 from normlab.configs.own_code import own_code
 from normlab.configs.run_config import RunConfig, resolved
-from normlab.configs.sections import LENGTHS, OWN, SECTIONS, Section
+from normlab.configs.sections import COMMON_TO_NORM, LENGTHS, OWN, SECTIONS, Section
 from normlab.configs.signatures import Checked, check_arguments, check_call, check_list, show
 from normlab.errors import FieldError, UserError
 
@@ -20,7 +20,7 @@ def resolve(config: Node, axes: dict[str, Any]) -> Checked[RunConfig | None]:
     Returns:
         The resolved config, or None and everything that is wrong.
     """
-    config, problems = translate_dialects(config)
+    config, problems = translate_dialects(_with_own_norm(config))
     sections: dict[str, Any] = {}
     for name, section in SECTIONS.items():
         given = config.get(name)
@@ -97,7 +97,36 @@ def _check_probes(given: Node, name: str, section: Section) -> Checked[dict[str,
     return {**settings, "at": probes.in_order(settings["at"]), "measure": calls}, []
 
 
-READERS = {"data": _check_data, "probes": _check_probes}
+def _with_own_norm(config: Node) -> Node:
+    """Write down that a person's own model keeps its own layers where no `norm` is given."""
+    model = config.value.get("model")
+    own = isinstance(model, dict) and ":" in str(model.get("name"))
+    if not own or config.value.get("norm") is not None:
+        return config
+    return config.put(("norm",), Node.of({"name": OWN}, config.mark_at(("model",))))
+
+
+def _check_norm(given: Node, name: str, section: Section) -> Checked[dict[str, Any] | None]:
+    """The layers that a normaliser replaces in a person's own model, and its arguments."""
+    if not isinstance(given.content, dict):
+        return check_section(given, name, section)
+    where, problems = given.value.get("where"), []
+    several = isinstance(where, list) and where and all(isinstance(one, str) for one in where)
+    if where is not None and not isinstance(where, str) and not several:
+        message = f"norm: 'where' must be a pattern or a list of patterns, found {show(where)}"
+        problems = [Problem(given.mark_at(("where",)), message)]
+    if given.value.get("name") == OWN:
+        more = [key for key in given.content if key != "name"]
+        message = f"norm '{OWN}' has no key '{more[0]}'; it has none" if more else ""
+        found = [Problem(given.key_mark_at((key,)), message) for key in more[:1]]
+        return (None if found else {"name": OWN}), found
+    call, found = check_section(given.without(*COMMON_TO_NORM), name, section)
+    if call is None or problems or found:
+        return None, problems + found
+    return call if where is None else {**call, "where": where}, []
+
+
+READERS = {"data": _check_data, "norm": _check_norm, "probes": _check_probes}
 """The sections that have more keys than what they name, or than their settings."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from normlab.catalogue import as_before
 from normlab.configs import build
 from normlab.configs.document import Mark, Path, flow
-from normlab.configs.sections import CALLS, SECTIONS
+from normlab.configs.sections import CALLS, OWN, SECTIONS
 from normlab.store.names import slug
 
 SEED_AXES = ("seed", "train.seed")
@@ -166,7 +166,7 @@ def _without_earlier(sections: dict[str, Any], shown: bool) -> dict[str, Any]:
 def _as_before(name: str, section: dict[str, Any], shown: bool) -> dict[str, Any]:
     if name not in CALLS:
         return as_before(SECTIONS[name].settings, shown)
-    if ":" in str(section["name"]):  # a person's fields were there before
+    if ":" in str(section["name"]) or section["name"] == OWN:  # these were there before
         return {}
     return as_before(CALLS[name].load(section["name"]), shown)
 

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from normlab.adapters.modes import SWITCHES
+from normlab.adapters.own_model import FOUND
 from normlab.catalogue import DATA, KERNELS, MODELS, NORMS, Shelf
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES, OptaxShelf
 from normlab.errors import require_field
@@ -21,8 +23,18 @@ COMMON_TO_DATA = {
 }
 """Keys of `data` that are not arguments of the dataset: every dataset has them."""
 
+COMMON_TO_NORM = {
+    "where": "which normalisation layers of a model of your own it replaces: a pattern, or a list "
+    "of patterns, for their paths or classes (default: all)",
+}
+"""Keys of `norm` that are not arguments of the normaliser."""
+
 OWN = "own"
-"""What `data.validation` is where it is no number."""
+"""The value of `data.validation` where it is no number, and the name of the `norm` that a person's
+own model has."""
+
+OWN_MODEL = "own model"
+"""The kind of a call that names a model of a person's own code without normlab's slots."""
 
 RANGE = re.compile(r"([0-9]{1,10})\.\.([0-9]{1,10})")
 """An axis in short: from the first number to the last, both included."""
@@ -144,6 +156,14 @@ SECTIONS = {
 }
 """The sections of a run, in the order in which a resolved config has them."""
 
+OWN_NETWORK = Section(
+    "a network of a person's own code",
+    MODELS,
+    filled_in=frozenset({"parent", "name", "rngs", *SWITCHES}),
+    optional=FOUND,
+)
+"""The section `model` where the network has no slots of normlab's."""
+
 TARGET = Section("the accuracy to which steps and seconds are counted", settings=Target)
 """The section `target`, which is the experiment's and not its runs'."""
 
@@ -169,4 +189,4 @@ TOP_LEVEL = (*WORDS, *SECTIONS, "target", "sweep", "tune", "claims")
 
 def section(kind: str) -> Section:
     """Find a section; what has none of its own, such as an augmentation, has nothing special."""
-    return SECTIONS.get(kind, Section(""))
+    return OWN_NETWORK if kind == OWN_MODEL else SECTIONS.get(kind, Section(""))

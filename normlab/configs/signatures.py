@@ -4,6 +4,8 @@ There is no second description: a new field of a dataclass, a module or an optax
 key of the config, with its type and default. Pydantic checks the values and writes the JSON schema.
 """
 
+import dataclasses
+import functools
 import inspect
 import json
 import pathlib
@@ -15,10 +17,11 @@ from typing import Any, Literal, TypeVar
 
 import pydantic
 
+from normlab.adapters.own_model import is_ours, parameters_of
 from normlab.configs.document import Node, Problem
 from normlab.configs.own_code import failure_outside
 from normlab.configs.paths import paths_beside_config
-from normlab.configs.sections import RANGE, section
+from normlab.configs.sections import OWN_MODEL, RANGE, section
 from normlab.errors import FieldError, UserError, did_you_mean
 from normlab.models.slots import Dtype
 
@@ -30,13 +33,17 @@ Checked = tuple[T, list[Problem]]
 @cache
 def fields_model(called: Callable[..., Any], kind: str = "") -> type[pydantic.BaseModel]:
     """A pydantic model of what a config may give as arguments of `called`."""
-    hints = typing.get_type_hints(called) if isinstance(called, type) else {}
     filled, optional = section(kind).filled_in, section(kind).optional
+    if kind == OWN_MODEL:
+        hints, parameters = _hints_outside(called), parameters_of(called)
+    else:
+        hints = typing.get_type_hints(called) if isinstance(called, type) else {}
+        parameters = inspect.signature(called).parameters
     fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(called).parameters.items():
+    for name, parameter in parameters.items():
         if name in filled:
             continue
-        kind_of_value = hints.get(name) or _type_of(parameter)
+        kind_of_value = hints.get(name) or (Any if kind == OWN_MODEL else _type_of(parameter))
         default = parameter.default
         if name in optional and default is inspect.Parameter.empty:
             kind_of_value, default = kind_of_value | None, None
@@ -47,6 +54,37 @@ def fields_model(called: Callable[..., Any], kind: str = "") -> type[pydantic.Ba
     # Optax makes some of its functions by `functools.partial`, which has no name.
     name = getattr(called, "__name__", kind)
     return pydantic.create_model(name, __config__=config, **fields)
+
+
+def _hints_outside(called: Any) -> dict[str, Any]:
+    """The types of a person's own arguments, as far as a config can give values of them."""
+    function = called.func if isinstance(called, functools.partial) else called
+    fields = dataclasses.is_dataclass(function) or not isinstance(function, type)
+    try:
+        hints = typing.get_type_hints(function if fields else function.__init__)
+    except Exception:  # names that only a type checker sees
+        return {}
+    return {name: hint for name, hint in hints.items() if _is_plain_type(hint)}
+
+
+def _is_plain_type(hint: Any) -> bool:
+    try:
+        pydantic.TypeAdapter(hint).json_schema()
+    except Exception:  # pydantic has an error for each of the many things that are no JSON
+        return False
+    return True
+
+
+def _has_plain_default(called: Any, name: str) -> bool:
+    return name not in section(OWN_MODEL).optional and _is_plain(
+        parameters_of(called)[name].default
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _type_of(parameter: inspect.Parameter) -> Any:
@@ -104,7 +142,9 @@ def check_call(call: Node, shelf: Any, subject: str) -> Checked[dict[str, Any] |
     arguments = call.without("name")
     try:
         called = shelf.load(name)
-        fields, problems = check_arguments(called, subject, arguments, f"{subject} {name}")
+        own = subject == "model" and not is_ours(called)
+        kind = OWN_MODEL if own else subject
+        fields, problems = check_arguments(called, kind, arguments, f"{subject} {name}")
         if fields is not None:
             fields |= paths_beside_config(called, fields, arguments)
     except UserError as error:
@@ -147,12 +187,18 @@ def check_arguments(
         errors = error.errors()
         problems = [_problem(one, model, given, subject) for one in errors]
         wrong = {one["loc"][0] for one in errors if one["loc"]}
+        if kind == OWN_MODEL:
+            return None, problems
         fine = {key: as_argument(plain[key]) for key in plain if key not in wrong}
         return None, problems + _field_problems(called, {**stand_ins, **fine}, given, subject)
     free = {
         n: plain[n] for n, f in model.model_fields.items() if f.annotation is Any and n in plain
     }
     values = {**checked.model_dump(), **free}
+    if kind == OWN_MODEL:
+        # What is no data cannot be told in a config, and the code's own default holds.
+        values = {n: v for n, v in values.items() if n in plain or _has_plain_default(called, n)}
+        return values, []  # it is made where the data are known
     problems = _field_problems(called, {**stand_ins, **values}, given, subject)
     return (None if problems else values), problems
 

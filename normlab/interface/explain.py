@@ -36,7 +36,14 @@ def explain_file(file: Path, overrides: Iterable[str]) -> list[Block]:
     blocks: dict[str, Block] = {}
     for run in load_experiment(file, tuple(overrides)).runs:
         norm = build.normaliser(run.sections)
+        if norm is None:
+            title = f"{run.arm}: the layers of {run.sections['model']['name']} as they are"
+            blocks.setdefault(title, Block(title, []))
+            continue
         rows = semantics(norm)
+        where = run.sections["norm"].get("where")
+        if where is not None:
+            rows["takes the place of"] = flow(where)
         if rows["parameters"] != "none":
             rows["weight decay"] = _decay(run)
         transform = build.kernel_transform(run.sections)

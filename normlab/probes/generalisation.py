@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from normlab.adapters.classifier import Classifier
 from normlab.adapters.linen_places import Variables
+from normlab.adapters.modes import in_mode
 from normlab.core import Array
 from normlab.data.augment import standardised
 from normlab.errors import UserError
-from normlab.models.slots import NORM_STATE
 from normlab.probes.contract import Moment, Readings, Subject, probe
 
 AT_ONCE = 500
@@ -23,7 +24,8 @@ AT_ONCE = 500
 @partial(jax.jit, static_argnums=0)
 def sums(model: nn.Module, variables: Variables, images: Array, labels: Array) -> Array:
     """Sum the loss and the number of correct predictions in evaluation: `(2,)` float32."""
-    logits: Any = model.apply(variables, images, train=False)
+    told, call = in_mode(model, False, {})
+    logits: Any = told.apply(variables, images, **call)
     logits = logits.astype(jnp.float32)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     correct = (logits.argmax(axis=-1) == labels).astype(jnp.float32)
@@ -58,7 +60,7 @@ class Generalisation:
                 "generalisation compares with the test images, and there are none here: put it "
                 "into a config's 'probes', or into normlab.Watch"
             )
-        variables = {"params": moment.params, NORM_STATE: moment.norm_state}
+        variables = Classifier(subject.model).variables(moment.params, moment.norm_state)
 
         def means(images: Array, labels: Array, as_seen: Any) -> Array:
             count = len(labels)

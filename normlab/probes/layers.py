@@ -14,11 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from normlab.adapters import linen as adapted
+from normlab.adapters.classifier import NORMALISERS
 from normlab.adapters.intercepting import at_each_call
 from normlab.core import Array
 from normlab.errors import UserError
-from normlab.models import slots
 from normlab.probes.contract import Moment, PerLayer, Subject
 
 KERNEL = "kernel"
@@ -26,16 +25,6 @@ KERNEL = "kernel"
 Place = Literal["inputs", "outputs", "norms"]
 """Where to measure: the input of each layer but the first (whose input is the images), the output
 of each layer, or the output of each normaliser."""
-
-NORMALISERS = (
-    slots.Norm,
-    adapted.Norm,
-    nn.BatchNorm,
-    nn.LayerNorm,
-    nn.RMSNorm,
-    nn.GroupNorm,
-    nn.InstanceNorm,
-)
 
 
 class LayerCall(NamedTuple):

@@ -6,8 +6,10 @@ from functools import lru_cache
 from typing import Any
 
 import flax.linen as nn
+import jax
 import optax
 
+from normlab.adapters.modes import in_mode
 from normlab.catalogue import snake_case
 from normlab.core import Array
 from normlab.errors import UserError, require_channels_last
@@ -27,6 +29,10 @@ def _no_optimizer(updates: Any, state: Any, params: Any = None) -> Any:
 
 
 NO_OPTIMIZER = optax.GradientTransformation(lambda params: (), _no_optimizer)
+
+
+DROPOUT_SEED = 0
+"""The seed of dropout where no key is given: every call of the loss drops the same units."""
 
 
 def look(
@@ -55,8 +61,9 @@ def look(
         optimizer: the optimiser, for probes that measure the effect of a step.
         opt_state: the optimiser's state; its initial state by default.
         loss: a function of the model's output and the labels; the mean over the batch.
-        call: further arguments of the model's call in training, such as `train=True` or
-            `rngs={"dropout": key}`.
+        call: further arguments of the model's call, such as `rngs={"dropout": key}`. The model is
+            called as in training: its own word for that (`train`, `deterministic` and the like) is
+            found, unless it is given here.
 
     Returns:
         The readings of each probe, under its name in a config: `found["hessian"]["largest"]`.
@@ -97,9 +104,12 @@ def _subject(
     loss: Callable[[Any, Array], Array],
     call: tuple[tuple[str, Any], ...],
 ) -> Subject:
+    told, settings = in_mode(model, True, dict(call))
+    settings = {"rngs": {"dropout": jax.random.key(DROPOUT_SEED)}, **settings}
+
     def training_loss(params: Any, rest: Any, images: Array, labels: Array) -> tuple[Array, Any]:
         variables = {"params": params, **rest}
-        output, moved = model.apply(variables, images, mutable=[*rest], **dict(call))
+        output, moved = told.apply(variables, images, mutable=[*rest], **settings)
         return loss(output, labels), moved
 
     return Subject(model, training_loss, optimizer)

@@ -9,14 +9,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from normlab.adapters.classifier import Classifier
 from normlab.adapters.linen_places import Variables
+from normlab.adapters.modes import in_mode
 from normlab.adapters.statistics import adapt, keeps_statistics
 from normlab.catalogue import AUGMENTATIONS
 from normlab.core import Array
 from normlab.data.augment import standardised
 from normlab.data.light import Corruption
 from normlab.errors import FieldError, UserError, require_field
-from normlab.models.slots import NORM_STATE
 from normlab.probes.contract import HeldOut, Moment, Readings, Subject, probe
 from normlab.probes.formulas import scan
 
@@ -28,10 +29,10 @@ AT_ONCE = 500
 def recognised(
     model: nn.Module, variables: Variables, images: Array, labels: Array, prior: float = math.inf
 ) -> Array:
-    """Count the correct predictions of a model of this library, batch by batch.
+    """Count the correct predictions of a model, batch by batch.
 
     Args:
-        model: a model from `normlab.models`.
+        model: any linen classifier.
         variables: the variables of the trained model.
         images: `(B, n, H, W, C)`, standardised: B batches of n.
         labels: `(B, n)` integers.
@@ -41,7 +42,8 @@ def recognised(
 
     def of_batch(x: Array, labels: Array) -> Array:
         own = adapt(model, variables, x, prior=prior)
-        logits: Any = model.apply(own, x, train=False)
+        told, call = in_mode(model, False, {})
+        logits: Any = told.apply(own, x, **call)
         return (logits.argmax(axis=-1) == labels).sum()
 
     # The batches share their kernels, so this is one convolution over all of them.
@@ -124,7 +126,7 @@ class UnderCorruption:
         most = max(self.batches, default=1)
         if most > len(test.labels):
             raise UserError(f"batches: there are only {len(test.labels)} test images, not {most}")
-        variables = {"params": moment.params, NORM_STATE: moment.norm_state}
+        variables = Classifier(subject.model).variables(moment.params, moment.norm_state)
         some = standardised(test.images[:2], test.mean, test.std)
         adapts = keeps_statistics(subject.model, variables, some)
 

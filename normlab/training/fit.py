@@ -7,15 +7,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import flax.linen as nn
 import jax
 import numpy as np
 import optax
 
+from normlab.adapters.own_model import make_classifier
 from normlab.core import Array
 from normlab.data.augment import Augmentation
 from normlab.data.dataset import Dataset
-from normlab.errors import UserError
 from normlab.training.events import Diverged, Emit, Lookable, Progress, Row, Saveable
 from normlab.training.optimizer import with_recipe
 from normlab.training.program import Compiled, Program
@@ -53,7 +52,7 @@ class Fitted:
 
 
 def fit(
-    model: nn.Module,
+    model: Any,
     data: Dataset,
     optimizer: optax.GradientTransformation,
     recipe: Recipe | None = None,
@@ -65,8 +64,10 @@ def fit(
     """Train a model from scratch and evaluate it on the test split as it goes.
 
     Args:
-        model: from `normlab.models`, or any linen module that is called as
-            `module(images, train=...)`, returns logits, and has a field `norm`.
+        model: from `normlab.models`, or any linen or NNX module that returns logits for images, or
+            the class of one or a function that returns one. A class or a function gets the number
+            of classes. A linen module and a class start anew from the seed; an NNX module starts
+            from the values that it has, and it is not changed.
         data: uint8 images and labels.
         optimizer: any optax transformation. The recipe's clipping and rates are added to it.
         recipe: epochs, batch size, seed and the like.
@@ -92,25 +93,12 @@ def fit(
     ('done', 1.0)
     """
     recipe = recipe or Recipe()
-    _check_classes(model, data)
-    program = Program(model, with_recipe(optimizer, recipe), recipe, augmentations)
+    shape, data_have = data.train.images.shape[1:], f"dataset '{data.name}' has"
+    module = make_classifier(model, {}, len(data.classes), shape, data_have)
+    program = Program(module, with_recipe(optimizer, recipe), recipe, augmentations)
     compiled = Compiled(program, DeviceData.put(data))
     loop = Loop(compiled, recipe.seed, emit=emit, look_at=look_at)
     return loop.run(compiled.init(recipe.seed), Clock(), compile_seconds=compiled.seconds)
-
-
-def _check_classes(model: nn.Module, data: Dataset) -> None:
-    image = jax.ShapeDtypeStruct((1, *data.train.images.shape[1:]), np.float32)
-    logits, _ = jax.eval_shape(
-        lambda x: model.init_with_output(jax.random.key(0), x, train=False), image
-    )
-    classes = len(data.classes)
-    # Otherwise the loss of a label without a logit is NaN, which looks like divergence.
-    if logits.shape[-1] < classes:
-        raise UserError(
-            f"the model returns {logits.shape[-1]} logits but dataset '{data.name}' has {classes} "
-            f"classes: make the model with classes={classes}"
-        )
 
 
 def never() -> bool:

@@ -13,6 +13,8 @@ from normlab.training.recipe import Recipe
 
 Role = Literal["weight", "bias", "norm"]
 
+Path = tuple[str, ...]
+
 
 def with_recipe(
     optimizer: optax.GradientTransformation, recipe: Recipe
@@ -81,7 +83,10 @@ def is_scalar(params: Any) -> Any:
 
 
 def decayed(
-    optimizer: optax.GradientTransformation, rate: float, roles: tuple[Role, ...]
+    optimizer: optax.GradientTransformation,
+    rate: float,
+    roles: tuple[Role, ...],
+    norm_paths: frozenset[Path] | None = None,
 ) -> optax.GradientTransformation:
     """Add `rate * parameter` to the gradient before the optimiser (L2, as in torch's SGD).
 
@@ -89,24 +94,42 @@ def decayed(
         optimizer: any optax transformation.
         rate: the weight of the penalty; 0 returns the optimiser unchanged.
         roles: the roles of the parameters that decay.
+        norm_paths: as for `RoleMask`.
     """
     if rate == 0:
         return optimizer
-    return optax.chain(optax.add_decayed_weights(rate, mask=RoleMask(roles)), optimizer)
+    mask = RoleMask(roles, norm_paths)
+    return optax.chain(optax.add_decayed_weights(rate, mask=mask), optimizer)
 
 
 class RoleMask:
     """Marks the parameters that have one of `roles`, for optax's `mask` arguments.
 
+    Args:
+        roles: of "weight", "bias" and "norm".
+        norm_paths: where the normalisation layers of a person's own model are. None for a model of
+            this library, whose slots have names.
+
     >>> RoleMask(("weight",))({"Dense_0": {"kernel": 1.0, "bias": 2.0}})
     {'Dense_0': {'bias': False, 'kernel': True}}
     """
 
-    def __init__(self, roles: tuple[Role, ...]):
-        self.roles = roles
+    def __init__(self, roles: tuple[Role, ...], norm_paths: frozenset[Path] | None = None):
+        self.roles, self.norm_paths = roles, norm_paths
 
     def __call__(self, params: Any) -> Any:
         """Return a tree of booleans: True for parameters with one of the roles."""
         return jax.tree_util.tree_map_with_path(
-            lambda path, leaf: parameter_role(path) in self.roles, params
+            lambda path, leaf: self._role(path, leaf) in self.roles, params
         )
+
+    def _role(self, path: tuple[Any, ...], leaf: Any) -> Role:
+        if self.norm_paths is None:
+            return parameter_role(path)
+        keys = tuple(str(getattr(part, "key", part)) for part in path)
+        if any(keys[:length] in self.norm_paths for length in range(len(keys))):
+            return "norm"
+        if keys[-1] == "bias":
+            return "bias"
+        # The factors of a layer that is not known to normalise, such as a layer scale.
+        return "weight" if jnp.ndim(leaf) > 1 else "norm"

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -17,9 +17,9 @@ import optax
 from jax import lax
 from jax.stages import Lowered
 
-from normlab.core import Array, Normaliser
+from normlab.adapters.classifier import Classifier
+from normlab.core import Array
 from normlab.data.augment import Augmentation, apply_all
-from normlab.models.slots import NORM_STATE, pool_norm_states, with_backward_state
 from normlab.training import metrics
 from normlab.training.compiler import compiler_options, read_from_cache
 from normlab.training.finite import all_finite, computed_once
@@ -36,7 +36,7 @@ class Program:
     """The functions of a run, without data and without a seed.
 
     Attributes:
-        model: a module from `normlab.models`, or one with the same call and a `norm` field.
+        model: a module from `normlab.models`, or any other that a `Classifier` can call.
         optimizer: any optax transformation.
         recipe: batch size, length and loss; its seed is not used here.
         augmentations: applied in turn to the float images (0..255) of every training batch.
@@ -47,15 +47,19 @@ class Program:
     recipe: Recipe
     augmentations: tuple[Augmentation, ...] = ()
 
+    @property
+    def network(self) -> Classifier:
+        """The model, called as training needs it."""
+        return Classifier(self.model)
+
     def init(self, seed: Array | int, image_shape: tuple[int, ...]) -> TrainState:
         """Make the state before the first step; `image_shape` is `(H, W, C)`."""
         example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-        variables = self.model.lazy_init(stream_key(seed, "init"), example, train=False)
-        params = variables["params"]
+        params, norm_state = self.network.init(stream_key(seed, "init"), example)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
-            norm_state=variables.get(NORM_STATE, {}),
+            norm_state=norm_state,
             opt_state=self.optimizer.init(params),
             meter=Meter.empty(),
             diverged=jnp.zeros((), bool),
@@ -129,17 +133,21 @@ class Program:
             params, total = lax.optimization_barrier((params, total))
             auxiliary.append(found)
         loss, (states, correct) = jax.tree.map(lambda *leaves: jnp.stack(leaves), *auxiliary)
-        norm_state = pool_norm_states(self._normaliser(), states)
+        norm_state = self.network.pool(states, state.params, pieces[0][0])
         grads = jax.tree.map(lambda leaf: leaf / parts, total)
         return (loss.mean(), (norm_state, correct.sum())), grads
 
     def _value_and_grad(self, params: Any, norm_state: Any, *batch: Array) -> Any:
-        if not self._normaliser().facts.backward_state:
+        watched = self.network.by_gradient(norm_state)
+        if not watched:
             return jax.value_and_grad(self._loss, has_aux=True)(params, norm_state, *batch)
-        both = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)
-        (loss, (moved, correct)), (grads, left) = both(params, norm_state, *batch)
-        moved = with_backward_state(self._normaliser(), moved, left)
-        return (loss, (moved, correct)), grads
+
+        def loss(params: Any, watched: Any) -> Any:
+            return self._loss(params, {**norm_state, **watched}, *batch)
+
+        both = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+        (loss_value, (moved, correct)), (grads, left) = both(params, watched)
+        return (loss_value, (self.network.with_gradient(moved, left), correct)), grads
 
     def loss(self, params: Any, norm_state: Any, images: Array, labels: Array) -> tuple[Array, Any]:
         """Compute the mean training loss of a whole batch, and the normalisers' state after it.
@@ -151,16 +159,10 @@ class Program:
         return loss, norm_state
 
     def _loss(self, params: Any, norm_state: Any, images: Array, labels: Array, key: Array) -> Any:
-        variables, rngs = {"params": params, NORM_STATE: norm_state}, {"dropout": key}
-        logits, norm_state = self.model.apply(
-            variables, images, train=True, mutable=[NORM_STATE], rngs=rngs
-        )
+        logits, norm_state = self.network.apply(params, norm_state, images, train=True, key=key)
         losses = _cross_entropy(logits, labels, self.recipe.label_smoothing)
         correct = (logits.argmax(axis=-1) == labels).sum().astype(jnp.float32)
-        return losses.mean(), (norm_state.get(NORM_STATE, {}), correct)
-
-    def _normaliser(self) -> Normaliser:
-        return self.model.norm  # type: ignore[attr-defined]
+        return losses.mean(), (norm_state, correct)
 
     def evaluate_batch(
         self,
@@ -178,8 +180,7 @@ class Program:
         split = getattr(data, part)
         images = data.standardised(split.images[index])
         labels = split.labels[index]
-        variables = {"params": params, NORM_STATE: norm_state}
-        logits = cast(Array, self.model.apply(variables, images, train=False))
+        logits, _ = self.network.apply(params, norm_state, images, train=False)
         losses = _cross_entropy(logits, labels, label_smoothing=0.0)
         # argmax would return the position of a NaN.
         correct = (logits.argmax(axis=-1) == labels) & ~jnp.isnan(logits).any(axis=-1)

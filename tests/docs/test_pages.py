@@ -83,7 +83,11 @@ def promotion_as_users_have_it():
 
 @pytest.mark.usefixtures("promotion_as_users_have_it")
 @pytest.mark.parametrize("page", pages_with("yaml"))
-def test_the_yaml_of_a_page_is_a_config(page, tmp_path):
+def test_the_yaml_of_a_page_is_a_config(page, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))  # the folder is forgotten afterwards
+    for text in fences(page, "python"):
+        for name in re.findall(r"# in (\w+\.py)", text):
+            (tmp_path / name).write_text(text)
     for text in fences(page, "yaml"):
         sections = yaml.safe_load(text)
         own = {key: value for key, value in WHOLE.items() if key not in sections}

@@ -1,0 +1,253 @@
+"""Makes a classifier of what a person names: a linen or NNX module, its class, or a function.
+
+The numbers that the data decide are found by the names of the arguments. Those that are given hold.
+"""
+
+import inspect
+import itertools
+import math
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from normlab.adapters import linen
+from normlab.adapters import nnx as nnx_layers
+from normlab.adapters.classifier import Classifier
+from normlab.adapters.flax_layers import LAYERS
+from normlab.adapters.modes import in_mode
+from normlab.adapters.nnx_linen import NnxNet, Source, as_linen
+from normlab.adapters.nnx_parts import copied
+from normlab.adapters.swapping import Where
+from normlab.core import Normaliser
+from normlab.errors import FieldError, UserError
+
+CLASSES = ("num_classes", "classes", "n_classes", "nb_classes", "num_labels", "n_labels")
+"""Names of arguments that are the number of classes."""
+
+WIDTHS = (
+    "out",
+    "out_features",
+    "num_outputs",
+    "n_outputs",
+    "outputs",
+    "output_dim",
+    "out_dim",
+    "output_size",
+    "dout",
+    "features",
+)
+"""Names that may be the number of classes: one is, if the output then has this width."""
+
+CHANNELS = ("in_channels", "in_chans", "input_channels", "num_channels", "channels_in")
+"""Names of arguments that are the number of channels of the images."""
+
+INPUTS = ("in_features", "input_dim", "in_dim", "input_size", "din")
+"""Names of arguments that are the channels of the images, or the number of their values."""
+
+SIDES = ("image_size", "img_size", "input_resolution")
+"""Names of arguments that are the side of the images, or height and width."""
+
+FOUND = frozenset({*CLASSES, *WIDTHS, *CHANNELS, *INPUTS, *SIDES})
+"""Names of arguments that need not be given."""
+
+
+NNX_LAYERS = (*(one for one in LAYERS if issubclass(one, nnx.Module)), nnx_layers.Norm)
+LINEN_LAYERS = (*(one for one in LAYERS if issubclass(one, nn.Module)), linen.Norm)
+"""The layers in whose place a normaliser can come."""
+
+
+def is_ours(named: Any) -> bool:
+    """Whether this is a model of this library, or one marked as those are."""
+    return getattr(named, "catalogue_kind", None) == "model"
+
+
+def make_classifier(
+    named: Any,
+    given: dict[str, Any],
+    classes: int,
+    image_shape: tuple[int, ...],
+    data_have: str = "the data have",
+) -> nn.Module:
+    """Make a linen module that returns one logit for each class; nothing is computed.
+
+    Args:
+        named: a linen module or its class, an NNX module or its class, or a function that returns
+            one of them. NNX classes and functions get `rngs`.
+        given: arguments of the class or function.
+        classes: the number of classes.
+        image_shape: `(H, W, C)`.
+        data_have: the words before the number of classes in a message.
+
+    Raises:
+        UserError: this is no model, or it needs an argument.
+        FieldError: the output has another width; the field is the argument that decides it.
+
+    >>> net = make_classifier(nn.Dense, {}, classes=3, image_shape=(4,))
+    >>> net.features
+    3
+    """
+    if isinstance(named, nn.Module | nnx.Module):
+        if given:
+            raise UserError(f"a {type(named).__name__} that is made takes no {', '.join(given)}")
+        model = named if isinstance(named, nn.Module) else as_linen(named)
+        width = _width(model, image_shape)
+        if width != classes:
+            # Otherwise the loss of a label without a logit is NaN, which looks like divergence.
+            raise UserError(
+                f"the model returns {width} logits but {data_have} {classes} classes: make the "
+                f"model with classes={classes}"
+            )
+        return model
+    widths, failure = [], None
+    for more in _choices(named, given, classes, image_shape):
+        model = _made(named, given | more)
+        try:
+            width = _width(model, image_shape)
+        except Exception as error:
+            failure = failure or error
+            continue
+        if width == classes:
+            return model
+        widths.append(width)
+    if failure is not None and not widths:
+        raise failure
+    said = [name for name in (*CLASSES, *WIDTHS) if name in given]
+    field = said[0] if said else None
+    mend = f"leave out {field}" if field else f"give it an argument called {CLASSES[0]}"
+    message = (
+        f"it returns {widths[0]} logits, and {data_have} {classes} classes: {mend}, which is "
+        "then filled in from the data"
+    )
+    raise FieldError(field, message) if field else UserError(message)
+
+
+def parameters_of(named: Any) -> dict[str, inspect.Parameter]:
+    """List the arguments by which a model is made, by name.
+
+    >>> list(parameters_of(nnx.Linear))[:2]
+    ['in_features', 'out_features']
+    """
+    if isinstance(named, nn.Module | nnx.Module):
+        return {}
+    if not callable(named):
+        raise UserError(
+            "a model is a linen or NNX module, its class, or a function that returns one; found a "
+            f"{type(named).__name__}"
+        )
+    if isinstance(named, partial):
+        first = len(named.args)  # those that are given by position
+        found = list(parameters_of(named.func).items())[first:]
+        return {n: p.replace(default=named.keywords.get(n, p.default)) for n, p in found}
+    nnx_class = isinstance(named, type) and issubclass(named, nnx.Module)
+    # The signature of an NNX class is that of its metaclass, which takes anything.
+    function: Any = named.__init__ if nnx_class else named
+    parameters = list(inspect.signature(function).parameters.values())[1 if nnx_class else 0 :]
+    return {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+
+def with_normaliser(
+    model: nn.Module,
+    normaliser: Normaliser,
+    image_shape: tuple[int, ...],
+    where: Where | None = None,
+) -> nn.Module:
+    """Put a normaliser in the place of a model's normalisation layers.
+
+    Args:
+        model: as `make_classifier` makes it.
+        normaliser: which one.
+        image_shape: `(H, W, C)`.
+        where: which of the layers, as for `swap`; None for all.
+
+    Raises:
+        UserError: there is no such layer, or it cannot be replaced.
+
+    >>> from normlab.norms import GroupNorm
+    >>> net = nn.Sequential([nn.Dense(4), nn.LayerNorm(), nn.Dense(2)])
+    >>> print(with_normaliser(net, GroupNorm(groups=2), (3,)).report(jnp.ones((1, 3))))
+    changed  layers_1: GroupNorm(eps=1e-05, use_scale=True, use_bias=True, groups=2)
+    """
+    if isinstance(model, NnxNet):
+        source = model.source
+
+        def swapped(rngs: nnx.Rngs) -> nnx.Module:
+            made = source.make(rngs)
+            nnx_layers.swap(made, NNX_LAYERS, normaliser, where)
+            return made
+
+        if source.given is None:
+            return NnxNet(Source(swapped))
+        given = copied(source.given)
+        nnx_layers.swap(given, NNX_LAYERS, normaliser, where)
+        return as_linen(given)
+    swapped_model = linen.swap(model, LINEN_LAYERS, normaliser, where)
+    told, call = in_mode(swapped_model, False, {})
+    assert isinstance(told, linen.SwappedModel)
+    told.report(jnp.zeros((2, *image_shape)), **call)
+    return swapped_model
+
+
+def _choices(
+    named: Any, given: dict[str, Any], classes: int, image_shape: tuple[int, ...]
+) -> list[dict[str, Any]]:
+    """List the arguments to try beside those that are given, the likeliest first."""
+    parameters = parameters_of(named)
+    open_ = {n: p.default for n, p in parameters.items() if n not in given}
+    needed = {n for n, default in open_.items() if default is inspect.Parameter.empty}
+    side: Any = image_shape[0] if len(set(image_shape[:2])) == 1 else tuple(image_shape[:2])
+    sure: dict[str, Any] = {n: classes for n in CLASSES if n in open_}
+    sure |= {n: image_shape[-1] for n in CHANNELS if n in open_}
+    for name in SIDES:
+        if name in open_:
+            pair = isinstance(open_[name], tuple | list)
+            sure[name] = tuple(image_shape[:2]) if pair else side
+    inputs = [n for n in INPUTS if n in needed]
+    sizes = [image_shape[-1], math.prod(image_shape)] if inputs else [None]
+    widths = [n for n in WIDTHS if n in open_ and not sure.keys() & set(CLASSES)]
+    must = [n for n in widths if n in needed]
+    first = {n: classes for n in must}
+    tries = [first, *({**first, n: classes} for n in widths if n not in must)]
+    missing = needed - sure.keys() - set(inputs) - first.keys() - {"rngs", "parent", "name"}
+    if missing:
+        raise UserError(f"{_name(named)} needs {', '.join(sorted(missing))}")
+    return [
+        {**sure, **dict.fromkeys(inputs, size), **more}
+        for size, more in itertools.product(sizes, tries)
+    ]
+
+
+def _made(named: Any, arguments: dict[str, Any]) -> nn.Module:
+    if isinstance(named, type) and issubclass(named, nn.Module):
+        return named(**arguments)
+    takes_rngs = "rngs" in parameters_of(named)
+    make = partial(named, **arguments)
+    if not takes_rngs:
+        made = make()
+        if isinstance(made, nnx.Module):
+            return as_linen(made)
+        if not isinstance(made, nn.Module):
+            raise UserError(
+                f"{_name(named)} returns a {type(made).__name__}; a model is a linen or NNX module"
+            )
+        return made
+    return NnxNet(Source(lambda rngs: make(rngs=rngs)))
+
+
+def _width(model: nn.Module, image_shape: tuple[int, ...]) -> int:
+    """Return the number of logits that a model returns; nothing is computed."""
+    network = Classifier(model)
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+
+    def call(images: Any) -> Any:
+        params, state = network.init(jax.random.key(0), images)
+        return network.apply(params, state, images, train=False)[0]
+
+    return jax.eval_shape(call, images).shape[-1]
+
+
+def _name(named: Any) -> str:
+    return getattr(named, "__qualname__", None) or type(named).__name__
