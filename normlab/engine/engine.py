@@ -19,6 +19,7 @@ from normlab.engine.listing import about_experiment, check_is_same, note_runs
 from normlab.engine.maker import Maker, RunStarted, Task, was
 from normlab.engine.plan import Planned, plan, runs_of
 from normlab.engine.pool import Pool
+from normlab.engine.preflight import check
 from normlab.engine.progress import Observer, seconds_left
 from normlab.errors import UserError
 from normlab.store.layout import DAMAGED, FINISHED
@@ -55,7 +56,14 @@ class GaveUp:
     failures: int
 
 
-Tell = Callable[[Planned | RunStarted | RunEnded | GaveUp | Event], None]
+@dataclass(frozen=True)
+class Remark:
+    """Something to know before the first run."""
+
+    text: str
+
+
+Tell = Callable[[Remark | Planned | RunStarted | RunEnded | GaveUp | Event], None]
 """Of a run that another process makes, `RunEnded` alone is told: its folder says the rest."""
 
 
@@ -126,8 +134,9 @@ class Engine:
     def run_all(self) -> Outcome:
         """Make every run that is not finished, unless Ctrl-C or SIGTERM comes first."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             check_is_same(self.experiment, self.folder)
+            self._check()
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._about = about_experiment(self.experiment)
             note_claims(self.folder, self._about["claims"])
             with self.session():
@@ -137,6 +146,16 @@ class Engine:
                 f"{self.folder}: cannot be written ({error}); choose another --out"
             ) from error
         return Outcome(load_runs(self.folder), states, self._stopped.is_set())
+
+    def _check(self) -> None:
+        """Find what would stop a run before any is begun."""
+        tuning = self.experiment.tuning
+        trials = [] if tuning is None else [trial.config for trial in tuning.trials]
+        asked = [*trials, *self.experiment.runs]
+        runs = zip(asked, self.runs_of(asked), strict=True)
+        left = [config for config, run in runs if run.state not in (*FINISHED, DAMAGED)]
+        for warning in check(left, self.jobs):
+            self.tell(Remark(warning))
 
     def _make_all(self) -> list[str]:
         tuning = self.experiment.tuning

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.markup import escape
 
 from normlab.configs.experiment import Experiment
-from normlab.engine.engine import GaveUp, Outcome, RunEnded, RunStarted
+from normlab.engine.engine import GaveUp, Outcome, Remark, RunEnded, RunStarted
 from normlab.engine.plan import Planned
 from normlab.evidence.comparison import Comparison
 from normlab.interface.terminal import places
@@ -56,7 +56,7 @@ class Display(AbstractContextManager["Display"]):
         if self._live is not None:
             self._live.stop()
 
-    def __call__(self, event: Planned | RunStarted | RunEnded | GaveUp | Event) -> None:
+    def __call__(self, event: Remark | Planned | RunStarted | RunEnded | GaveUp | Event) -> None:
         """Show one event."""
         if isinstance(event, Planned):
             self._planned(event)
@@ -66,6 +66,8 @@ class Display(AbstractContextManager["Display"]):
                 self._print(f"{label}: going on from step {event.step}")
         elif isinstance(event, RunEnded):
             self._ended(event)
+        elif isinstance(event, Remark):
+            self._print(f"warning: {event.text}")
         elif isinstance(event, GaveUp):
             failures = f"{event.failures} run{'' if event.failures == 1 else 's'}"
             self._print(f"{failures} failed (--max-failures); no other is begun")

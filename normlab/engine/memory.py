@@ -1,0 +1,201 @@
+"""Estimates the memory that training takes, before a run begins, and what there is of it.
+
+Parameters, optimiser state, gradients and data are known exactly from their shapes. What a training
+step holds besides them, its activations above all, depends on the compiler. It is first estimated
+from the step's operations as they are written; the compiler joins many of them and needs less. Only
+if that estimate does not fit is the step compiled, and the compiler says what it needs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from normlab.configs import build
+from normlab.data.dataset import Dataset
+from normlab.training.compiler import compiler_options
+from normlab.training.state import DeviceData
+
+LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
+"""Files in which Linux says how much memory a container may have."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What training takes, in bytes.
+
+    Attributes:
+        parameters: the model's parameters.
+        optimizer: the optimiser's state.
+        gradients: a gradient for each parameter.
+        data: the data on the device.
+        activations: what else a step holds at its peak; with `is_exact` the compiler says so.
+        is_exact: whether the compiler was asked.
+    """
+
+    parameters: int
+    optimizer: int
+    gradients: int
+    data: int
+    activations: int = 0
+    is_exact: bool = False
+
+    @property
+    def least(self) -> int:
+        """What no compiler can save; gradients may be used up one by one."""
+        return self.parameters + self.optimizer + self.data
+
+    @property
+    def total(self) -> int:
+        """Everything together. The compiler's number has the gradients in it."""
+        return self.least + self.activations + (0 if self.is_exact else self.gradients)
+
+    def __str__(self) -> str:
+        parts = {
+            "parameters": self.parameters,
+            "optimiser state": self.optimizer,
+            "data": self.data,
+        }
+        if not self.is_exact:
+            parts["gradients"] = self.gradients
+        step = "a step's activations and gradients" if self.is_exact else "activations"
+        if self.activations:
+            parts[step] = self.activations
+        return ", ".join(f"{name} {in_bytes(size)}" for name, size in parts.items())
+
+
+@dataclass(frozen=True)
+class Room:
+    """The memory of the device, in bytes.
+
+    Attributes:
+        total: all of it, swap included; more can never be had.
+        free: what other processes leave now.
+    """
+
+    total: int
+    free: int
+
+
+def in_bytes(size: int) -> str:
+    """Write a number of bytes for people.
+
+    >>> in_bytes(1_080_000_000_000), in_bytes(5_000_000)
+    ('1,080.0 GB', '5.0 MB')
+    """
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
+def room() -> Room | None:
+    """Look up the memory of the device that JAX computes on; None where nothing tells."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        known = device.memory_stats() or {}
+        total = known.get("bytes_limit")
+        return None if total is None else Room(total, total - known.get("bytes_in_use", 0))
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    kilobytes = {name: int(rest.split()[0]) for name, _, rest in (s.partition(":") for s in lines)}
+    total = 1024 * (kilobytes["MemTotal"] + kilobytes.get("SwapTotal", 0))
+    free = 1024 * kilobytes.get("MemAvailable", kilobytes["MemTotal"])
+    for file in LIMITS:
+        try:
+            limit = int(Path(file).read_text(encoding="ascii"))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        total, free = min(total, limit), min(free, limit)
+    return Room(total, free)
+
+
+def needed(sections: dict[str, Any], data: Dataset) -> Need:
+    """Estimate what a run takes from the shapes of its arrays; nothing is computed.
+
+    Args:
+        sections: the run's resolved config.
+        data: its data.
+    """
+    need, step, arguments = _traced(sections, data)
+    closed = jax.make_jaxpr(step)(*arguments)
+    return Need(*need, activations=_peak(closed.jaxpr))
+
+
+def needed_exactly(sections: dict[str, Any], data: Dataset) -> Need:
+    """Compile a run's step and ask the compiler. JAX's cache keeps the program for the run.
+
+    Where the compiler does not say, the activations are 0.
+    """
+    need, step, arguments = _traced(sections, data)
+    options: Any = compiler_options()
+    compiled = jax.jit(step, donate_argnums=0).lower(*arguments).compile(compiler_options=options)
+    found = getattr(compiled.memory_analysis(), "temp_size_in_bytes", 0)
+    return Need(*need, activations=found, is_exact=True)
+
+
+def _traced(
+    sections: dict[str, Any], data: Dataset
+) -> tuple[tuple[int, int, int, int], Callable[..., Any], tuple[Any, ...]]:
+    """Give the sizes of what a run keeps, its step, and the shapes of the step's arguments."""
+    program = build.program(sections)
+    count, *shape = data.train.images.shape
+    seed = jax.ShapeDtypeStruct((), jnp.uint32)
+    state = jax.eval_shape(partial(program.init, image_shape=tuple(shape)), seed)
+    on_device = jax.eval_shape(lambda: DeviceData.put(data))
+    order = jax.ShapeDtypeStruct((count,), jnp.int32)
+    parameters = _bytes(state.params)
+    sizes = parameters, _bytes(state.opt_state), parameters, _bytes(on_device)
+    return sizes, program.step, (state, on_device, order, seed)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(_size(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def _size(aval: Any) -> int:
+    if not hasattr(aval, "dtype") or not hasattr(aval.dtype, "itemsize"):
+        return 0
+    return aval.size * aval.dtype.itemsize
+
+
+def _peak(jaxpr: Any) -> int:
+    """Find the most bytes that the results of operations take at once, inputs not counted.
+
+    A result is kept until its last use. An operation that holds others needs their peak besides.
+    """
+    last: dict[Any, int] = {}
+    for index, equation in enumerate(jaxpr.eqns):
+        for variable in equation.invars:
+            if not hasattr(variable, "val"):
+                last[variable] = index
+    for variable in jaxpr.outvars:
+        if not hasattr(variable, "val"):
+            last[variable] = len(jaxpr.eqns)
+    ends: dict[int, list[Any]] = {}
+    now = most = 0
+    for index, equation in enumerate(jaxpr.eqns):
+        inner = max((_peak(one) for one in _inner(equation.params)), default=0)
+        for variable in equation.outvars:
+            now += _size(variable.aval)
+            ends.setdefault(last.get(variable, index), []).append(variable)
+        most = max(most, now + inner)
+        now -= sum(_size(variable.aval) for variable in ends.pop(index, []))
+    return most
+
+
+def _inner(params: dict[str, Any]) -> list[Any]:
+    """List the programs within an operation, such as the body of a loop."""
+    found = []
+    for value in params.values():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            inner = getattr(one, "jaxpr", one)
+            if hasattr(inner, "eqns"):
+                found.append(inner)
+    return found

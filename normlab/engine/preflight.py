@@ -1,0 +1,109 @@
+"""Finds before the first run what would stop one: missing data or packages, too little memory.
+
+All faults are told at once, and nothing has been written then.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from normlab.configs import build
+from normlab.configs.run_config import RunConfig
+from normlab.data.dataset import Dataset
+from normlab.engine.memory import Need, Room, in_bytes, needed, needed_exactly, room
+from normlab.errors import UserError
+
+SUSPICIOUS = 0.5
+"""A run whose estimate is a larger share of the memory is compiled, to know better."""
+
+MEND = "a smaller batch_size, train.accumulate, or a smaller model needs less"
+
+
+def check(configs: Sequence[RunConfig], jobs: int) -> list[str]:
+    """Check that runs can be made on this machine.
+
+    One arm of each network, batch size and data set is looked at: arms that differ in their
+    normaliser need about the same.
+
+    Args:
+        configs: the runs that are not finished.
+        jobs: how many of them are made at once.
+
+    Returns:
+        Warnings of what may go wrong and need not.
+
+    Raises:
+        UserError: some runs are impossible.
+    """
+    faults: dict[str, None] = {}
+    warnings: list[str] = []
+    has = room()
+    for group in _by(configs, "data"):
+        try:
+            data = build.dataset(group[0].sections)
+        except UserError as error:
+            faults[str(error)] = None
+            continue
+        except ImportError as error:
+            faults[_lacking(group[0], error)] = None
+            continue
+        except Exception:
+            continue  # a defect: the run ends by it, with its traceback
+        if has is None:
+            continue
+        for alike in _by(group, "model", "train"):
+            fault, warning = _weigh(alike[0], data, has, min(jobs, len(configs)))
+            faults |= dict.fromkeys(fault)
+            warnings += warning
+    if faults:
+        raise UserError("\n".join(faults))
+    return list(dict.fromkeys(warnings))
+
+
+def _by(configs: Iterable[RunConfig], *names: str) -> list[list[RunConfig]]:
+    """Group runs by some of their sections; the seed does not count."""
+    groups: dict[str, list[RunConfig]] = {}
+    for config in configs:
+        sections = config.with_seed(0).sections
+        key = repr([sections[name] for name in names])
+        groups.setdefault(key, []).append(config)
+    return list(groups.values())
+
+
+def _lacking(config: RunConfig, error: ImportError) -> str:
+    name = config.sections["data"]["name"]
+    package = f"; pip install {error.name}" if error.name else ""
+    return f"the data '{name}' need a package that is not installed ({error}){package}"
+
+
+def _weigh(config: RunConfig, data: Dataset, has: Room, jobs: int) -> tuple[list[str], list[str]]:
+    """Say what is wrong, and what may be, with the memory that a run needs."""
+    try:
+        need = needed(config.sections, data)
+        if need.least <= has.total < jobs * need.total / SUSPICIOUS:
+            need = needed_exactly(config.sections, data)
+    except Exception:
+        return [], []  # an estimate stops nothing
+    where = f"{config.arm} (batch size {config.sections['train']['batch_size']})"
+    return _faults(where, need, has), _warnings(where, need, has, jobs)
+
+
+def _faults(where: str, need: Need, has: Room) -> list[str]:
+    sure = need.total if need.is_exact else need.least
+    if sure <= has.total:
+        return []
+    least = "" if need.is_exact else "at least "
+    return [
+        f"{where} does not fit the memory: it needs {least}{in_bytes(sure)} ({need}), and there "
+        f"are {in_bytes(has.total)}; {MEND}"
+    ]
+
+
+def _warnings(where: str, need: Need, has: Room, jobs: int) -> list[str]:
+    least = need.total if need.is_exact else need.least
+    if least > has.total or jobs * least <= has.free:
+        return []
+    times = f"{jobs} runs at once of {in_bytes(least)} each" if jobs > 1 else in_bytes(least)
+    fewer = "; --jobs 1 makes one at a time" if jobs > 1 else ""
+    return [
+        f"{where} may not fit the memory: it takes {times} ({need}), and {in_bytes(has.free)} are "
+        f"free{fewer}; {MEND}"
+    ]
