@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from normlab.configs import build
 from normlab.configs.experiment import Experiment
 from normlab.configs.run_config import RunConfig
 from normlab.engine.listing import about_experiment, check_is_same, note_runs
@@ -154,7 +155,10 @@ class Engine:
         asked = [*trials, *self.experiment.runs]
         runs = zip(asked, self.runs_of(asked), strict=True)
         left = [config for config, run in runs if run.state not in (*FINISHED, DAMAGED)]
-        for warning in check(left, self.jobs):
+        load = (
+            self._maker.dataset if self.jobs == 1 else lambda config: build.dataset(config.sections)
+        )
+        for warning in check(left, self.jobs, load):
             self.tell(Remark(warning))
 
     def _make_all(self) -> list[str]:

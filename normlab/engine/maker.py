@@ -77,6 +77,7 @@ class Maker:
     checkpoint_seconds: float
     should_stop: Callable[[], bool]
     tell: Callable[[RunStarted | Event], None] = lambda event: None
+    _loaded: dict[str, Dataset] = field(default_factory=dict)
     _data: dict[str, tuple[Dataset, DeviceData]] = field(default_factory=dict)
     _compiled: dict[str, Compiled] = field(default_factory=dict)
     _probers: dict[str, Prober] = field(default_factory=dict)
@@ -162,10 +163,17 @@ class Maker:
         run.write_status(fitted.status, sealed=fitted.status in FINISHED, **about, **more)
         return message
 
+    def dataset(self, config: RunConfig) -> Dataset:
+        """Load the data of a run, unless the last call did."""
+        key = repr(config.sections["data"])
+        if key not in self._loaded:
+            self._loaded = {key: build.dataset(config.sections)}
+        return self._loaded[key]
+
     def _load_data(self, config: RunConfig) -> tuple[Dataset, DeviceData]:
         key = repr(config.sections["data"])
         if key not in self._data:
-            data = build.dataset(config.sections)
+            data = self.dataset(config)
             self._data = {key: (data, DeviceData.put(data))}
         return self._data[key]
 

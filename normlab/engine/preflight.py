@@ -3,9 +3,8 @@
 All faults are told at once, and nothing has been written then.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from normlab.configs import build
 from normlab.configs.run_config import RunConfig
 from normlab.data.dataset import Dataset
 from normlab.engine.memory import Need, Room, in_bytes, needed, needed_exactly, room
@@ -17,7 +16,13 @@ SUSPICIOUS = 0.5
 MEND = "a smaller batch_size, train.accumulate, or a smaller model needs less"
 
 
-def check(configs: Sequence[RunConfig], jobs: int) -> list[str]:
+class ImpossibleError(UserError):
+    """Some runs cannot be made on this machine."""
+
+
+def check(
+    configs: Sequence[RunConfig], jobs: int, load: Callable[[RunConfig], Dataset]
+) -> list[str]:
     """Check that runs can be made on this machine.
 
     One arm of each network, batch size and data set is looked at: arms that differ in their
@@ -26,19 +31,21 @@ def check(configs: Sequence[RunConfig], jobs: int) -> list[str]:
     Args:
         configs: the runs that are not finished.
         jobs: how many of them are made at once.
+        load: loads the data of a run. Those of the first run are loaded last, and may be kept.
 
     Returns:
         Warnings of what may go wrong and need not.
 
     Raises:
-        UserError: some runs are impossible.
+        ImpossibleError: some runs are impossible.
     """
     faults: dict[str, None] = {}
     warnings: list[str] = []
     has = room()
-    for group in _by(configs, "data"):
+    groups = _by(configs, "data")
+    for group in [*groups[1:], *groups[:1]]:
         try:
-            data = build.dataset(group[0].sections)
+            data = load(group[0])
         except UserError as error:
             faults[str(error)] = None
             continue
@@ -54,7 +61,7 @@ def check(configs: Sequence[RunConfig], jobs: int) -> list[str]:
             faults |= dict.fromkeys(fault)
             warnings += warning
     if faults:
-        raise UserError("\n".join(faults))
+        raise ImpossibleError("\n".join(faults))
     return list(dict.fromkeys(warnings))
 
 

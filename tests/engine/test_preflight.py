@@ -62,7 +62,8 @@ def test_this_machine_has_some_memory():
 
 def checked(file, monkeypatch, *overrides, has, jobs=1):
     monkeypatch.setattr(preflight, "room", lambda: has)
-    return preflight.check(load_experiment(file, overrides).runs, jobs)
+    runs = load_experiment(file, overrides).runs
+    return preflight.check(runs, jobs, lambda run: build.dataset(run.sections))
 
 
 def test_a_model_that_cannot_fit_is_refused_with_the_estimate(tiny, monkeypatch, make, tmp_path):

@@ -89,6 +89,7 @@ def command(
 
     from normlab.configs.build import prepare_data
     from normlab.engine.engine import Engine
+    from normlab.engine.preflight import ImpossibleError
     from normlab.interface.console import Display, print_outcome
 
     sinks = []
@@ -105,7 +106,11 @@ def command(
                 listener(event)
 
         engine = Engine(experiment, out, tell, jobs=jobs, max_failures=max_failures)
-        outcome = engine.run_all()
+        try:
+            outcome = engine.run_all()
+        except ImpossibleError as error:  # no mistake in what was given, but no run can be made
+            console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(NEGATIVE) from None
     print_outcome(console, experiment, outcome, wide)
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
