@@ -1,20 +1,23 @@
 """CIFAR-10 and CIFAR-100: 60,000 colour photographs of 32x32 pixels in ten or a hundred classes.
 
-Two published layouts are read: the official binary archives, which `fetch` downloads, and the
-Parquet tables of the Hugging Face hub. Both are looked for in `<root>/cifar10/`, then in `<root>/`
-(`<root>/cifar100/` for CIFAR-100), where the root is `$NORMLAB_DATA` or the user's cache folder.
+All published layouts are read: the official binary archives, which `fetch` downloads; the Parquet
+tables of the Hugging Face hub; and the archives for Python, which torchvision downloads. Archives
+may be unpacked. All are looked for in `<root>/cifar10/`, then in `<root>/` (`<root>/cifar100/` for
+CIFAR-100), where the root is `$NORMLAB_DATA` or the user's cache folder.
 
 Smaller sets in these layouts are accepted, but never silently. A config that is resolved on such a
 machine records their number of examples, which then enters its hash and its schedule.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 from normlab.data.cifar_binary import count_binary, read_binary
 from normlab.data.cifar_parquet import count_parquet, read_parquet
+from normlab.data.cifar_python import count_python, read_python
 from normlab.data.cifar_sets import (
     CIFAR10,
     CIFAR100,
@@ -61,8 +64,9 @@ class _Cifar:
         if path is None:
             raise UserError(self._missing(root))
         asked = self.settled(root)
-        read = read_binary if path.is_file() else read_parquet
-        *splits, source = read(path, self.published, asked.train_examples, asked.test_examples)
+        *splits, source = _layout(path, self.published).read(
+            path, self.published, asked.train_examples, asked.test_examples
+        )
         if self.size < SIZE:
             splits = [Split(mean_pool(images, self.size), labels) for images, labels in splits]
         train, test = splits
@@ -106,12 +110,12 @@ class _Cifar:
         path = self.locate(root)
         if path is None:
             return PUBLISHED
-        files = [path] if path.is_file() else sorted(path.glob("*-*.parquet"))
+        files = [path] if path.is_file() else sorted(f for f in path.iterdir() if f.is_file())
         stamps = tuple((file.name, *_stamp(file)) for file in files)
         return _counted(path, self.published, stamps)
 
     def locate(self, root: Path | None = None) -> Path | None:
-        """Return the archive or folder of Parquet tables that `load` would read, or None."""
+        """Return the archive or the folder that `load` would read, or None."""
         for folder in self._folders(root):
             archive = folder / self.published.archive
             if archive.is_file():
@@ -119,6 +123,8 @@ class _Cifar:
             # The names of the tables do not identify the set, so the folder's name must.
             if folder.resolve().name == self.published.name and any(folder.glob("*-*.parquet")):
                 return folder
+            for place in _other_places(folder, self.published):
+                return place
         return None
 
     def fetch(self, root: Path | None = None, progress: bool = True) -> Path:
@@ -147,10 +153,39 @@ class _Cifar:
         first, second = self._folders(root)
         name, archive = self.published.name, self.published.archive
         return (
-            f"{name} is not on this machine: there is no {archive} in {first} or {second}, and no "
-            f"train-*.parquet in a folder called {name}. Either fetch it: normlab data fetch "
-            f"{name}; or set NORMLAB_DATA to the folder that holds it"
+            f"{name} is not on this machine: there is no {archive} or "
+            f"{self.published.python_archive} in {first} or {second}, none of the folders that "
+            f"they unpack to, and no train-*.parquet in a folder called {name}. Either fetch it: "
+            f"normlab data fetch {name}; or set NORMLAB_DATA to the folder that holds it"
         )
+
+
+class _Layout(NamedTuple):
+    read: Callable[[Path, CifarSet, int | None, int | None], tuple[Split, Split, str]]
+    count: Callable[[Path, CifarSet], tuple[int, int]]
+
+
+def _layout(path: Path, cifar: CifarSet) -> _Layout:
+    """Return the functions that read what `locate` found."""
+    if path.name == cifar.python_archive or (path / cifar.python_train[0]).is_file():
+        return _Layout(read_python, count_python)
+    if path.is_file() or (path / cifar.train_members[0]).is_file():
+        return _Layout(read_binary, count_binary)
+    return _Layout(read_parquet, count_parquet)
+
+
+def _other_places(folder: Path, cifar: CifarSet) -> Iterator[Path]:
+    """Yield unpacked archives and archives for Python that are in a folder, or are the folder."""
+    for name, member in (
+        (cifar.unpacked, cifar.train_members[0]),
+        (cifar.python_unpacked, cifar.python_train[0]),
+    ):
+        if (folder / name / member).is_file():
+            yield folder / name
+        if folder.resolve().name == name and (folder / member).is_file():
+            yield folder
+    if (folder / cifar.python_archive).is_file():
+        yield folder / cifar.python_archive
 
 
 def _stamp(file: Path) -> tuple[int, int]:
@@ -161,7 +196,7 @@ def _stamp(file: Path) -> tuple[int, int]:
 @lru_cache(maxsize=16)  # a sweep asks once for every run
 def _counted(path: Path, cifar: CifarSet, stamps: tuple[tuple[str, int, int], ...]):
     """Count the training and test examples; the stamps make a changed file be counted again."""
-    found = (count_binary if path.is_file() else count_parquet)(path, cifar)
+    found = _layout(path, cifar).count(path, cifar)
     if found[0] > TRAIN_EXAMPLES or found[1] > TEST_EXAMPLES:
         expected = f"at most {TRAIN_EXAMPLES:,} training and {TEST_EXAMPLES:,} test examples"
         raise cifar.damaged(path, expected, "{:,} and {:,}".format(*found))

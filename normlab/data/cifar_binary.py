@@ -1,16 +1,15 @@
-"""Reads the official binary archives of CIFAR: records of labels and pixels in a gzipped tar.
+"""Reads the official binary archives of CIFAR: records of labels and pixels, packed or unpacked.
 
 A record is one label byte (CIFAR-100: the coarse label, then the fine one), followed by 32x32 red,
-32x32 green and 32x32 blue values. Records are read from the archive without unpacking it.
+32x32 green and 32x32 blue values. An archive is read without unpacking it.
 """
 
-import gzip
-import tarfile
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
+from normlab.data.cifar_archive import read_members
 from normlab.data.cifar_sets import (
     CHANNELS,
     SIZE,
@@ -19,7 +18,6 @@ from normlab.data.cifar_sets import (
     CifarSet,
 )
 from normlab.data.dataset import Split, stratified
-from normlab.data.reading import require_possible, whole
 
 
 def read_binary(
@@ -28,7 +26,7 @@ def read_binary(
     """Read the training and test splits, or stratified subsets, and name the layout.
 
     Args:
-        archive: the archive as published, a `.tar.gz`.
+        archive: the archive as published, a `.tar.gz`, or the folder that it was unpacked to.
         cifar: which of the two sets it is.
         train_examples: number of training examples to keep; None keeps all.
         test_examples: number of test examples to keep; None keeps all.
@@ -36,11 +34,11 @@ def read_binary(
     Raises:
         UserError: the archive is damaged, or does not hold this set.
     """
-    files = _read_members(archive, cifar)
+    files = read_members(archive, cifar, (*cifar.train_members, *cifar.test_members))
     return (
         _split(archive, cifar, files, cifar.train_members, train_examples),
         _split(archive, cifar, files, cifar.test_members, test_examples),
-        "binary archive",
+        "binary archive" if archive.is_file() else "binary files",
     )
 
 
@@ -52,9 +50,9 @@ def count_binary(archive: Path, cifar: CifarSet) -> tuple[int, int]:
     Raises:
         UserError: the archive is damaged.
     """
-    if archive.stat().st_size == cifar.archive_bytes:
+    if archive.is_file() and archive.stat().st_size == cifar.archive_bytes:
         return TRAIN_EXAMPLES, TEST_EXAMPLES
-    files = _read_members(archive, cifar)
+    files = read_members(archive, cifar, (*cifar.train_members, *cifar.test_members))
     train, test = (
         sum(len(files[member]) for member in members) // _record_bytes(cifar)
         for members in (cifar.train_members, cifar.test_members)
@@ -64,31 +62,6 @@ def count_binary(archive: Path, cifar: CifarSet) -> tuple[int, int]:
 
 def _record_bytes(cifar: CifarSet) -> int:
     return cifar.label_bytes + CHANNELS * SIZE**2
-
-
-def _read_members(archive: Path, cifar: CifarSet) -> dict[str, bytes]:
-    """Return the contents of every file of records, by file name without folders."""
-    wanted = {*cifar.train_members, *cifar.test_members}
-    files: dict[str, bytes] = {}
-    with whole(cifar.damaged, archive, "a whole .tar.gz archive"), gzip.open(archive) as stream:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
-            for member in tar:
-                name = PurePosixPath(member.name).name
-                if name in wanted and member.isfile():
-                    require_possible(member.size, archive)
-                    contents = tar.extractfile(member)
-                    assert contents is not None  # because it is a file
-                    files[name] = contents.read()
-        # gzip's checksum comes last and is only compared when everything before it was read.
-        while stream.read(1 << 20):
-            pass
-    if missing := sorted(wanted - files.keys()):
-        raise cifar.damaged(
-            archive, f"the files {', '.join(sorted(wanted))}", f"no {', '.join(missing)}"
-        )
-    if len(set(files.values())) < len(wanted):
-        raise cifar.damaged(archive, f"{len(wanted)} different files", "two with the same contents")
-    return files
 
 
 def _split(

@@ -1,9 +1,10 @@
 """Reads CIFAR as published on the Hugging Face hub: Parquet tables of encoded images.
 
 A folder holds `train-*.parquet` and `test-*.parquet`, each split in one file or several
-(`train-00000-of-00002.parquet`, or `train-00000-of-00002-0a1b2c3d.parquet`). The column `img` holds
-`{bytes, path}`, where `bytes` is an image file. Some copies are PNG and have the official pixels;
-others are JPEG and differ slightly.
+(`train-00000-of-00002.parquet`, or `train-00000-of-00002-0a1b2c3d.parquet`). The column `img` or
+`image` holds `{bytes, path}`, where `bytes` is an image file. Some copies are PNG and have the
+official pixels; others are JPEG and differ slightly. Colour pictures in other modes are converted
+as those of a person's own are (`normlab.data.pictures`).
 """
 
 import contextlib
@@ -15,14 +16,21 @@ import numpy as np
 
 from normlab.data.cifar_sets import CHANNELS, SIZE, TEST_EXAMPLES, TRAIN_EXAMPLES, CifarSet
 from normlab.data.dataset import Split, stratified
+from normlab.data.pictures import KINDS, decode
 from normlab.data.reading import whole
 
 SHARD = re.compile(r"(?:train|test)-([0-9]+)-of-([0-9]+)(?:-[0-9A-Za-z]+)?")
 PLAIN = re.compile(r"[\w.-]+")
 """File names without a number that are accepted; `train-0 (1)` or `train-0 - Copy` is a copy."""
 
+GREY = ("1", "L", "LA", "I;16")
+"""Modes of pictures that are not of these sets, which are in colour."""
+
 MOST_COPIES = 0.01
 """The greatest share of images that may occur in two files; the published files share none."""
+
+FEWEST_COPIES = 5
+"""So few shared images are no copied file."""
 
 
 def read_parquet(
@@ -91,7 +99,7 @@ def _check_copies(folder: Path, cifar: CifarSet, files: list[Path]) -> None:
     single = [_images(file, cifar).unique() for file in files]
     count = sum(map(len, single))
     copies = count - len(pyarrow.concat_arrays(single).unique())
-    if copies > MOST_COPIES * count:
+    if copies >= FEWEST_COPIES and copies > MOST_COPIES * count:
         names = ", ".join(file.name for file in files)
         raise cifar.damaged(folder, "every image in one file alone", f"{copies} in two of {names}")
 
@@ -138,10 +146,15 @@ def _images(file: Path, cifar: CifarSet):
     """Read every encoded image of `file`, null where one is missing: a `pyarrow.BinaryArray`."""
     import pyarrow
 
-    column = _column(file, cifar, "img")
+    with _table(file, cifar) as table:
+        name = "image" if "img" not in table.schema_arrow.names else "img"
+        if name not in table.schema_arrow.names:
+            found = f"the columns {', '.join(table.schema_arrow.names)}"
+            raise cifar.damaged(file, "a column 'img' or 'image'", found)
+    column = _column(file, cifar, name)
     place = column.type.get_field_index("bytes") if pyarrow.types.is_struct(column.type) else -1
     if place < 0:
-        raise cifar.damaged(file, "a column 'img' of {bytes, path}", f"one of {column.type}")
+        raise cifar.damaged(file, f"a column '{name}' of {{bytes, path}}", f"one of {column.type}")
     return column.combine_chunks().flatten()[place]
 
 
@@ -183,8 +196,17 @@ def _decode(file: Path, cifar: CifarSet, row: int, encoded: bytes | None):
         size, mode, coding = image.size, image.mode, image.format or "unknown"
         # An image of another size is not decoded: a damaged one may claim gigabytes.
         pixels = np.asarray(image) if size == (SIZE, SIZE) else None
-    if pixels is None or mode != "RGB":
+        is_plain = mode == "RGB" and not image.info.keys() & {"exif", "transparency"}
+        if mode in GREY:
+            pixels = None
+        elif pixels is not None and not is_plain:
+            pixels, done = decode(encoded, (SIZE, SIZE), CHANNELS)
+            coding += "".join(f" ({KINDS[kind]})" for kind in sorted(done))
+    if pixels is None:
         raise cifar.damaged(
-            file, f"a {SIZE}x{SIZE} RGB image in row {row}", f"{size[0]}x{size[1]} {mode}"
+            file,
+            f"a {SIZE}x{SIZE} RGB image in row {row}",
+            f"{size[0]}x{size[1]} {mode}; a set of your own is read by data: "
+            f"{{name: parquet, path: {file.parent}}}",
         )
     return pixels, coding

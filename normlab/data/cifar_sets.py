@@ -17,7 +17,7 @@ TEST_EXAMPLES = 10_000
 
 @dataclass(frozen=True)
 class CifarSet:
-    """One of the two sets, in both of its published layouts.
+    """One of the two sets, in its published layouts.
 
     Attributes:
         name: the set's name in a config, and the name of its folder.
@@ -26,6 +26,14 @@ class CifarSet:
         archive_bytes: the archive's size.
         train_members: the files of the archive that hold training records.
         test_members: the files of the archive that hold test records.
+        unpacked: the folder that the archive unpacks to.
+        python_archive: the file name of the official archive of Python's pickles, which torchvision
+            downloads.
+        python_archive_bytes: its size.
+        python_unpacked: the folder that it unpacks to.
+        python_train: the files of that archive that hold training records.
+        python_test: the files of it that hold test records.
+        python_labels: the key of the classes in these files.
         label_bytes: number of bytes before the pixels of a record; the last is the class.
         label_column: the column of the Parquet files that holds the class.
         classes: the class names, in the order of the labels.
@@ -37,6 +45,13 @@ class CifarSet:
     archive_bytes: int
     train_members: tuple[str, ...]
     test_members: tuple[str, ...]
+    unpacked: str
+    python_archive: str
+    python_archive_bytes: int
+    python_unpacked: str
+    python_train: tuple[str, ...]
+    python_test: tuple[str, ...]
+    python_labels: str
     label_bytes: int
     label_column: str
     classes: tuple[str, ...]
@@ -49,8 +64,8 @@ class CifarSet:
     def damaged(self, file: Path, expected: str, found: str) -> UserError:
         """Make the error for a file that differs from what was published."""
         return UserError(
-            f"{file}: expected {expected}, found {found}. "
-            f"Delete it and fetch the set again: normlab data fetch {self.name}"
+            f"{file}: expected {expected}, found {found}. Fetch the set again: normlab data fetch "
+            f"{self.name} (the fetched archive is read in place of other files, which stay)"
         )
 
 
@@ -61,6 +76,13 @@ CIFAR10 = CifarSet(
     archive_bytes=170_052_171,
     train_members=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
     test_members=("test_batch.bin",),
+    unpacked="cifar-10-batches-bin",
+    python_archive="cifar-10-python.tar.gz",
+    python_archive_bytes=170_498_071,
+    python_unpacked="cifar-10-batches-py",
+    python_train=tuple(f"data_batch_{i}" for i in range(1, 6)),
+    python_test=("test_batch",),
+    python_labels="labels",
     label_bytes=1,
     label_column="label",
     classes=(
@@ -89,6 +111,13 @@ CIFAR100 = CifarSet(
     archive_bytes=168_513_733,
     train_members=("train.bin",),
     test_members=("test.bin",),
+    unpacked="cifar-100-binary",
+    python_archive="cifar-100-python.tar.gz",
+    python_archive_bytes=169_001_437,
+    python_unpacked="cifar-100-python",
+    python_train=("train",),
+    python_test=("test",),
+    python_labels="fine_labels",
     label_bytes=2,
     label_column="fine_label",
     classes=tuple(_FINE_CLASSES.split()),

@@ -10,7 +10,14 @@ import pytest
 from normlab.data import Cifar10, Medmnist, SpokenDigits
 from normlab.data.spoken_digits import SPEAKERS
 from normlab.errors import UserError
-from tests.data.test_cifar import examples, members, png, write_archive, write_parquet
+from tests.data.test_cifar import (
+    examples,
+    members,
+    png,
+    python_files,
+    write_archive,
+    write_parquet,
+)
 from tests.data.test_medmnist import arrays
 from tests.data.test_spoken_digits import tone, zipped
 
@@ -95,6 +102,15 @@ def test_damaged_archives_of_cifar(tmp_path, change):
     train, test = examples(10, 10, seed=0), examples(10, 10, seed=1)
     path = tmp_path / Cifar10.published.archive
     write_archive(path, members("cifar10", train, test))
+    load = Cifar10().load
+    assert refusals(path, lambda: load(tmp_path), 60, change) > 10
+
+
+@pytest.mark.parametrize("change", [damaged, within])
+def test_damaged_archives_for_python(tmp_path, change):
+    train, test = examples(10, 10, seed=0), examples(10, 10, seed=1)
+    path = tmp_path / Cifar10.published.python_archive
+    write_archive(path, python_files("cifar10", train, test))
     load = Cifar10().load
     assert refusals(path, lambda: load(tmp_path), 60, change) > 10
 
