@@ -1,7 +1,8 @@
-"""Reads MedMNIST: eleven sets of small medical images, each an `.npz` file with three splits.
+"""Reads MedMNIST: sets of small medical images, each an `.npz` file with three splits.
 
 A file is looked for in `<root>/medmnist/`, then in `<root>/`, under its published name
-(`pneumoniamnist.npz`), where the root is `$NORMLAB_DATA` or the user's cache folder.
+(`pneumoniamnist.npz`, or `pneumoniamnist_64.npz` of 64x64 pixels), where the root is
+`$NORMLAB_DATA` or the user's cache folder.
 """
 
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ import numpy as np
 
 from normlab.catalogue import later
 from normlab.data.dataset import Dataset, Outline, Split, data_root, dataset, stratified
-from normlab.data.medmnist_sets import SETS, SIZE
+from normlab.data.medmnist_sets import MULTI_LABEL, SETS, SIZES
 from normlab.data.reading import npz_headers, read_npz, whole
 from normlab.errors import FieldError, UserError, require_field
 
 Name = Literal[
     "bloodmnist",
     "breastmnist",
+    "chestmnist",
     "dermamnist",
     "octmnist",
     "organamnist",
@@ -41,7 +43,7 @@ PARTS = ("train", "val", "test")
 )
 @dataclass(frozen=True)
 class Medmnist:
-    """MedMNIST: medical images of 28x28 pixels, grey or in colour, one label each.
+    """MedMNIST: medical images of 28x28 to 224x224 pixels, grey or in colour, one label each.
 
     The splits are the published ones, as unbalanced as they are. The published validation split is
     the dataset's own: `data.validation: own` in a config, `load().validation` in a notebook.
@@ -50,19 +52,26 @@ class Medmnist:
         set: the set's name: `pneumoniamnist` (chest X-rays of children, normal or pneumonia: 4,708
             for training, 524 for validation, 624 for testing), `bloodmnist`, `breastmnist`,
             `dermamnist`, `octmnist`, `organamnist`, `organcmnist`, `organsmnist`, `pathmnist`,
-            `retinamnist` or `tissuemnist`.
+            `retinamnist` or `tissuemnist`. `chestmnist` is refused: it has several labels an image.
         balance: whether every class of the training split is cut to the size of the rarest class.
             The draw is the same in every run. The other splits stay as they are.
+        size: height and width in pixels: 28, 64, 128 or 224. Each size has its own file,
+            `pneumoniamnist_64.npz`.
 
     >>> Medmnist("breastmnist")
-    Medmnist(set='breastmnist', balance=False)
+    Medmnist(set='breastmnist', balance=False, size=28)
     """
 
     set: Name = "pneumoniamnist"
     balance: bool = later(False)
+    size: Literal[28, 64, 128, 224] = later(28)
 
     def __post_init__(self) -> None:
-        require_field(self.set in SETS, "set", self.set, f"one of {', '.join(SETS)}")
+        why = ""
+        if self.set == MULTI_LABEL:
+            why = f"; an image of {MULTI_LABEL} has up to fourteen labels, which is not supported"
+        require_field(self.set in SETS, "set", self.set, f"one of {', '.join(SETS)}{why}")
+        require_field(self.size in SIZES, "size", self.size, f"one of {SIZES}")
 
     def load(self, root: Path | None = None) -> Dataset:
         """Load the published splits as arrays.
@@ -83,11 +92,11 @@ class Medmnist:
         published = SETS[self.set]
         sizes = len(train.labels), len(own.labels), len(test.labels)
         source = ".npz of the published sizes"
-        if sizes != published.examples:
+        if sizes not in (published.examples, published.larger):
             source = ".npz of {:,}, {:,} and {:,} examples, not as published".format(*sizes)
         if self.balance:
             chosen = stratified(train.labels, _balanced(train.labels, len(published.classes)))
-            train, source = Split(*(array[chosen] for array in train)), f"{source}, balanced"
+            train, source = train.chosen(chosen), f"{source}, balanced"
         return Dataset(self.set, train, test, published.classes, validation=own, source=source)
 
     def outline(self, root: Path | None = None) -> Outline:
@@ -98,13 +107,14 @@ class Medmnist:
         """
         published = SETS[self.set]
         path = self.locate(root)
-        train, own, test = (path and _counts(path)) or published.examples
+        larger = published.larger if self.size > SIZES[0] else None
+        train, own, test = (path and _counts(path)) or larger or published.examples
         if self.balance:
             if path is None:
                 message = "balance needs the file, because the rarest class decides the size"
                 raise FieldError("balance", f"{message}: {self._missing(root)}")
             train = _balanced_examples(self, path, path.stat().st_mtime_ns)
-        shape = (SIZE, SIZE, published.channels)
+        shape = (self.size, self.size, published.channels)
         return Outline(shape, len(published.classes), train, test, own)
 
     def locate(self, root: Path | None = None) -> Path | None:
@@ -126,16 +136,17 @@ class Medmnist:
         from normlab.data.download import download
 
         target = self._folders(root)[0] / self._file
-        return download(self.url, target, f"md5:{SETS[self.set].md5}", progress)
+        return download(self.url, target, f"md5:{SETS[self.set].md5[self.size]}", progress)
 
     @property
     def url(self) -> str:
         """The published address of the file."""
-        return f"https://zenodo.org/records/6496656/files/{self._file}"
+        record = 6496656 if self.size == SIZES[0] else 10519652
+        return f"https://zenodo.org/records/{record}/files/{self._file}"
 
     @property
     def _file(self) -> str:
-        return f"{self.set}.npz"
+        return f"{self.set}.npz" if self.size == SIZES[0] else f"{self.set}_{self.size}.npz"
 
     def _folders(self, root: Path | None) -> tuple[Path, Path]:
         root = data_root() if root is None else Path(root)
@@ -151,8 +162,7 @@ class Medmnist:
 
     def _damaged(self, path: Path, expected: str, found: str) -> UserError:
         return UserError(
-            f"{path}: expected {expected}, found {found}. Delete it and download it again: "
-            f"{self.url}"
+            f"{path}: expected {expected}, found {found}. Please download it again: {self.url}"
         )
 
     def _split(self, path: Path, part: str, arrays: dict[str, np.ndarray]) -> Split:
@@ -162,7 +172,7 @@ class Medmnist:
                 raise self._damaged(path, f"an array '{name}'", "none")
         images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         colours = () if published.channels == 1 else (published.channels,)
-        shape = (len(images) if images.ndim else 0, SIZE, SIZE, *colours)
+        shape = (len(images) if images.ndim else 0, self.size, self.size, *colours)
         if images.shape != shape or images.dtype != np.uint8 or not len(images):
             expected = f"{part}_images as uint8 of shape {('N', *shape[1:])}".replace("'", "")
             raise self._damaged(path, expected, f"{images.dtype} of shape {images.shape}")
@@ -173,8 +183,8 @@ class Medmnist:
         low, high, last = labels.min(), labels.max(), len(published.classes) - 1
         if low < 0 or high > last:
             raise self._damaged(path, f"{part}_labels in 0..{last}", f"{low}..{high}")
-        pixels = images.reshape(len(images), SIZE, SIZE, published.channels)
-        return Split(np.ascontiguousarray(pixels), labels[:, 0].astype(np.int32))
+        pixels = images.reshape(len(images), self.size, self.size, published.channels)
+        return Split(pixels, labels[:, 0].astype(np.int32))
 
 
 def _balanced(labels: np.ndarray, classes: int) -> int:
@@ -184,7 +194,9 @@ def _balanced(labels: np.ndarray, classes: int) -> int:
 
 @lru_cache(maxsize=16)  # a sweep asks once for every run
 def _balanced_examples(described: Medmnist, path: Path, changed: int) -> int:
-    return len(described.load(path.parent).train.labels)
+    with whole(described._damaged, path, "a whole .npz file"):
+        labels = read_npz(path, ["train_labels"])["train_labels"].ravel().astype(np.int64)
+    return _balanced(labels, len(SETS[described.set].classes))
 
 
 def _counts(path: Path) -> list[int] | None:

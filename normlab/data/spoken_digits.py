@@ -240,7 +240,7 @@ class SpokenDigits:
 
 def damaged(path: Path, expected: str, found: str) -> UserError:
     """Make the error for recordings that differ from what was published."""
-    return UserError(f"{path}: expected {expected}, found {found}. Delete it and download {URL}")
+    return UserError(f"{path}: expected {expected}, found {found}. Please download it again: {URL}")
 
 
 def _key(name: str) -> Key | None:

@@ -9,13 +9,13 @@ from normlab.data.medmnist_sets import SETS
 from normlab.errors import FieldError, UserError
 
 
-def arrays(name, counts=(12, 5, 7)):
+def arrays(name, counts=(12, 5, 7), side=28):
     """Make arrays as published, of a set with these numbers of examples in each part."""
     rng, published = np.random.default_rng(0), SETS[name]
     colours = () if published.channels == 1 else (3,)
     found = {}
     for part, n in zip(("train", "val", "test"), counts, strict=True):
-        found[f"{part}_images"] = rng.integers(0, 256, (n, 28, 28, *colours), np.uint8)
+        found[f"{part}_images"] = rng.integers(0, 256, (n, side, side, *colours), np.uint8)
         found[f"{part}_labels"] = (np.arange(n) % len(published.classes)).astype(np.uint8)[:, None]
     return found
 
@@ -154,6 +154,46 @@ def test_objects_are_never_unpickled(tmp_path):
 def test_a_set_that_is_not_there_is_refused():
     with pytest.raises(FieldError, match="set must be one of bloodmnist, "):
         Medmnist("chestmnist")  # type: ignore[arg-type]  # of several labels an image
+
+
+def test_the_set_of_several_labels_an_image_is_refused_in_a_sentence():
+    with pytest.raises(FieldError, match="an image of chestmnist has up to fourteen labels"):
+        Medmnist("chestmnist")
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("side", [64, 128, 224])
+def test_larger_sizes_have_their_own_files(name, side, tmp_path):
+    counts = (len(SETS[name].classes), 1, 2)
+    described = Medmnist(name, size=side)
+    assert described.outline(tmp_path).image_shape == (side, side, SETS[name].channels)
+    write(tmp_path, name, arrays(name))
+    with pytest.raises(UserError, match=f"no {name}_{side}.npz in .*10519652/files/{name}_{side}"):
+        described.load(tmp_path)
+    contents = arrays(name, counts, side)
+    write(tmp_path, f"{name}_{side}", contents)
+    data = described.load(tmp_path)
+    np.testing.assert_array_equal(data.train.images.squeeze(-1) if SETS[name].channels == 1
+                                  else data.train.images, contents["train_images"])  # fmt: skip
+    assert described.outline(tmp_path)[2:] == (counts[0], counts[2], counts[1])
+    assert Medmnist(name).load(tmp_path).train.images.shape[1] == 28
+
+
+def test_sizes_that_are_not_published_are_refused():
+    with pytest.raises(FieldError, match=r"size must be one of \(28, 64, 128, 224\), got 32"):
+        Medmnist(size=32)  # type: ignore[arg-type]
+    assert Medmnist("organamnist", size=64).outline().train_examples == 34561
+
+
+def test_larger_files_are_fetched_with_their_checksums(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(download_module, "download", lambda *all: asked.append(all))
+    Medmnist("bloodmnist", size=224).fetch(tmp_path, progress=False)
+    url = "https://zenodo.org/records/10519652/files/bloodmnist_224.npz"
+    md5 = "md5:b718ff6835fcbdb22ba9eacccd7b2601"
+    assert asked == [(url, tmp_path / "medmnist" / "bloodmnist_224.npz", md5, False)]
+    every = [md5 for published in SETS.values() for md5 in published.md5.values()]
+    assert len(set(every)) == 4 * len(SETS) == 44
 
 
 def test_fetching_asks_for_the_published_file_and_checksum(tmp_path, monkeypatch):
