@@ -6,12 +6,14 @@ sides and moves the arrays. The common form has channels last: kernels `(..., in
 of this library.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
+from normlab.adapters.common_forms import in_common
 from normlab.adapters.pairing import Layers, pair
 from normlab.adapters.units import Leaf, Unit
 from normlab.errors import UserError
@@ -103,7 +105,11 @@ def carry(
 
     See `normlab.adapters.torch_weights` for an example.
     """
-    ours, theirs = (Layers(side.units(), side.traced, side.mend()) for side in (source, target))
+    sides = (source, target)
+    units = in_common(source.units(), target.units())
+    ours, theirs = (
+        Layers(u, side.traced, side.mend()) for u, side in zip(units, sides, strict=True)
+    )
     pairs = pair(ours, theirs, dict(names or {}))
     order = {unit.name: place for place, unit in enumerate(ours.units)}
     pairs.sort(key=lambda found: order[found.one.name])
@@ -133,8 +139,7 @@ def carry(
             elif leaf.shape != one.leaves[name].shape:
                 wrong.append(f"{one} and {other}: {name} has another shape")
             else:
-                found = one.leaves[name]
-                arrays.append((leaf, leaf.own(found.common(source.read(found)))))
+                arrays.append((leaf, _read(source, one.leaves[name])))
         remarks += [f"{unit.name}: {unit.remark}" for unit in (one, other) if unit.remark]
     if wrong:
         raise UserError("these layers do not fit:\n  " + "\n  ".join(wrong))
@@ -143,4 +148,27 @@ def carry(
         {found.one.name: found.rule for found in pairs},
         remarks + source.remarks() + target.remarks(),
     )
-    return target.write(arrays), report
+    return target.write(_whole(arrays)), report
+
+
+def _read(side: Side, leaf: Leaf) -> np.ndarray:
+    """An array in the common form."""
+    values = leaf.common(side.read(leaf))
+    if leaf.part is None:
+        return values
+    which, count = leaf.part
+    return np.split(values, count, axis=-1)[which]
+
+
+def _whole(arrays: list[tuple[Leaf, np.ndarray]]) -> list[tuple[Leaf, np.ndarray]]:
+    """Arrays of the common form in that of their side, those that come in parts put together."""
+    parts: dict[Any, dict[int, np.ndarray]] = defaultdict(dict)
+    for leaf, values in arrays:
+        parts[leaf.key][0 if leaf.part is None else leaf.part[0]] = values
+    leaves = {leaf.key: leaf for leaf, _ in arrays}
+    return [
+        (leaf, leaf.own(np.concatenate([parts[key][i] for i in sorted(parts[key])], axis=-1)))
+        if leaf.part is not None
+        else (leaf, leaf.own(parts[key][0]))
+        for key, leaf in leaves.items()
+    ]

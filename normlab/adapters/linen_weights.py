@@ -1,7 +1,7 @@
 """The variables of a linen model, ours or any other, as a side of `interchange.carry`."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -24,10 +24,13 @@ from normlab.adapters.linen_places import (
     place_of,
 )
 from normlab.adapters.modes import in_mode
-from normlab.adapters.units import Leaf, Unit, unchanged
+from normlab.adapters.units import Leaf, Unit, free_parameter, unchanged
 from normlab.core import Array
 from normlab.errors import UserError
 from normlab.models.slots import NORM
+
+OF_LAYERS = {"kernel", "bias", "scale", "embedding"}
+"""By which of its parameters a layer of Flax is known, beside those that normalise."""
 
 REORDERED = "its inputs are in another order: (C, H, W) flattened, in Flax (H, W, C)"
 
@@ -74,10 +77,9 @@ class LinenWeights:
     def units(self) -> list[Unit]:
         """Its layers in the order of calls."""
         layers: dict[Path, dict[str, Path]] = {}
-        shapes: dict[Any, Any] = flatten_dict(self.shapes)
-        for key in shapes:
+        for key, path in self._trace.layers.items():
             name = key[-1] if key[0] == "params" else str(OUR_NAMES.get(key[-1], key[-1]))
-            layers.setdefault(layer_of(key), {})[name] = key
+            layers.setdefault(path, {})[name] = key
         order = {path: place for place, path in enumerate(self._trace.calls)}
         return [
             replace(self._unit(path, layers[path]), place=order.get(path))
@@ -86,11 +88,16 @@ class LinenWeights:
 
     def _unit(self, path: Path, keys: dict[str, Path]) -> Unit:
         flat = self._trace.flattened.get(path)
+        if ("params", *path) in keys.values():
+            key = ("params", *path)
+            return free_parameter("/".join(path), Leaf(key, at(self.shapes, key).shape))
         leaves = {}
         for name, key in keys.items():
             shape = at(self.shapes, key).shape
             if name == "embedding":
                 leaves["kernel"] = Leaf(key, shape[::-1], np.transpose, np.transpose)
+            elif path in self._trace.general:
+                leaves[name] = general_leaf(key, shape, name, self._trace.general[path])
             elif name == "kernel" and len(shape) > 2:
                 leaves[name] = self._convolution(path, key, shape)
             elif name == "kernel" or (flat and "kernel" not in keys and math.prod(flat) in shape):
@@ -166,6 +173,19 @@ def transposed_kernel(key: Any, shape: tuple[int, ...], as_torch: bool) -> Leaf:
     return Leaf(key, (*shape[:-2], shape[-1], shape[-2]), turned, turned)
 
 
+def general_leaf(key: Any, shape: tuple[int, ...], name: str, outputs: int) -> Leaf:
+    """An array of a dense layer over several axes, as of one that takes and gives one.
+
+    Args:
+        key, shape: of the array.
+        name: "kernel", or else it has the outputs' axes alone.
+        outputs: how many axes the layer gives.
+    """
+    cut = len(shape) - outputs if name == "kernel" else 0
+    flat = (math.prod(shape[:cut]), math.prod(shape[cut:])) if cut else (math.prod(shape),)
+    return Leaf(key, flat, lambda values: values.reshape(flat), lambda v: v.reshape(shape))
+
+
 def reordering(flat: tuple[int, ...] | None) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """To rows in the order (C, ...) from (..., C), and back; `flat` is the shape before."""
     if flat is None:
@@ -190,6 +210,8 @@ class _Trace:
         calls: paths in the order in which their variables are used.
         places: those that normalise.
         transposed: those that are transposed convolutions.
+        general: dense layers over several axes -> how many axes they give.
+        layers: path of each variable -> of the layer that holds it, or its own if none does.
         flattened: path of what takes a flattened image in -> the image's shape.
     """
 
@@ -199,6 +221,7 @@ class _Trace:
         self.model = model
         self.places: dict[Path, Place] = {}
         self.transposed: dict[Path, nn.ConvTranspose] = {}
+        self.general: dict[Path, int] = {}
         with at_each_call(self._meet):
             self.shapes: Variables = jax.eval_shape(init, images)
 
@@ -209,10 +232,22 @@ class _Trace:
 
         flat = flatten_dict(self.shapes)
         traced = jax.make_jaxpr(evaluated)(flat, images)
-        paths = {"/".join(key): layer_of(key) for key in flat}
+        self.layers = self._layers(flat)
+        paths = {"/".join(key): path for key, path in self.layers.items()}
         met = Meetings(traced.jaxpr, [*map("/".join, sorted(flat)), None])
         self.calls = list(dict.fromkeys(paths[name] for name in met.order))
         self.flattened = {paths[name]: image for name, image in met.flattened.items()}
+
+    def _layers(self, keys: Iterable[Path]) -> dict[Path, Path]:
+        held: dict[Path, set[str]] = {}
+        for key in keys:
+            held.setdefault(layer_of(key), set()).add(key[-1])
+
+        def free(key: Path) -> bool:
+            path = layer_of(key)
+            return key[0] == "params" and path not in self.places and not held[path] & OF_LAYERS
+
+        return {key: key[1:] if free(key) else layer_of(key) for key in keys}
 
     def _meet(
         self,
@@ -223,6 +258,9 @@ class _Trace:
     ) -> Any:
         if isinstance(module, nn.ConvTranspose):
             self.transposed[module.path] = module
+        if isinstance(module, nn.DenseGeneral):
+            features = module.features
+            self.general[module.path] = 1 if isinstance(features, int) else len(features)
         place = place_of(module)
         if place is not None:
             self.places[module.path] = place

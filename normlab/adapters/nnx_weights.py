@@ -13,7 +13,13 @@ from flax import nnx
 from normlab.adapters.calls import Meetings
 from normlab.adapters.channel_statistics import is_optional
 from normlab.adapters.linen_places import OUR_NAMES
-from normlab.adapters.linen_weights import REORDERED, reordering, transposed_kernel
+from normlab.adapters.linen_weights import (
+    OF_LAYERS,
+    REORDERED,
+    general_leaf,
+    reordering,
+    transposed_kernel,
+)
 from normlab.adapters.nnx import Norm
 from normlab.adapters.nnx_parts import (
     copied,
@@ -23,7 +29,7 @@ from normlab.adapters.nnx_parts import (
     require_apart,
     require_unstacked,
 )
-from normlab.adapters.units import Leaf, Unit
+from normlab.adapters.units import Leaf, Unit, free_parameter
 from normlab.errors import UserError
 
 
@@ -74,8 +80,8 @@ class NnxWeights:
         self.traced = images is not None
         self._modules, self._variables = found(model)
         self._layers: dict[str, dict[str, str]] = {}
-        for path in self._variables:
-            layer, _, name = path.rpartition("/")
+        for path, layer in layers_of(self._modules, self._variables).items():
+            name = path.rpartition("/")[2]
             self._layers.setdefault(layer, {})[OUR_NAMES.get(name, name)] = path
         require_apart(self._variables)
         require_unstacked(self._modules)
@@ -92,8 +98,9 @@ class NnxWeights:
             )
 
     def _follow(self, met: Meetings) -> None:
+        layers = layers_of(self._modules, self._variables)
         for path in met.order:
-            self._places.setdefault(path.rpartition("/")[0], len(self._places))
+            self._places.setdefault(layers[path], len(self._places))
         for path, image in met.flattened.items():
             self.flattened.setdefault(self._name(path.rpartition("/")[0]), image)
 
@@ -118,12 +125,17 @@ class NnxWeights:
     def _unit(self, layer: str, keys: dict[str, str]) -> Unit:
         module, name = self._modules[layer], self._name(layer)
         image = self.flattened.get(name)
+        if layer in self._variables:
+            leaf = Leaf(layer, tuple(self._variables[layer].shape))
+            return replace(free_parameter(name, leaf), place=self._places.get(layer))
         leaves, fits = {}, False
         for leaf, key in keys.items():
             shape = tuple(self._variables[key].shape)
             rows = leaf == "kernel" if "kernel" in keys else len(shape) == 1
             if leaf == "embedding":
                 leaves["kernel"] = Leaf(key, shape[::-1], np.transpose, np.transpose)
+            elif isinstance(module, nnx.LinearGeneral):
+                leaves[leaf] = general_leaf(key, shape, leaf, len(module.out_features))
             elif leaf == "kernel" and isinstance(module, nnx.ConvTranspose):
                 leaves[leaf] = transposed_kernel(key, shape, module.transpose_kernel)
             elif image is not None and rows and len(shape) < 3 and math.prod(image) in shape[:1]:
@@ -237,6 +249,21 @@ class NnxWeights:
                 "example of the input"
             )
         return remarks
+
+
+def layers_of(modules: Mapping[str, Any], variables: Mapping[str, nnx.Variable]) -> dict[str, str]:
+    """Path of each variable -> of the layer that holds it, or its own if none does."""
+    held: dict[str, set[str]] = {}
+    for path in variables:
+        layer, _, name = path.rpartition("/")
+        held.setdefault(layer, set()).add(name)
+
+    def free(path: str) -> bool:
+        layer = path.rpartition("/")[0]
+        ours = isinstance(modules[layer], Norm)
+        return isinstance(variables[path], nnx.Param) and not ours and not held[layer] & OF_LAYERS
+
+    return {path: path if free(path) else path.rpartition("/")[0] for path in variables}
 
 
 def _may_be_flat(rows: int, channels: set[int]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from normlab.adapters.units import Leaf, Unit
+from normlab.adapters.units import FREE, Leaf, Unit, free_parameter
 from normlab.adapters.weight_files import as_array, natural
 from normlab.adapters.weight_files import load_state_dict as load_state_dict
 from normlab.adapters.weight_files import save_state_dict as save_state_dict
@@ -22,6 +22,9 @@ COMMON = {
 """Of the arrays of a normaliser, where torch and timm have names of their own."""
 
 COUNTER = "num_batches_tracked"
+
+OF_LAYERS = {"weight", "bias", "running_mean", "running_var", "weight_g", "weight_v", COUNTER}
+"""By which of its arrays a layer is known; what stands without any of them is a free parameter."""
 
 
 class TorchWeights:
@@ -63,10 +66,13 @@ class TorchWeights:
     def units(self) -> list[Unit]:
         """Its layers in the state dict's order."""
         layers: dict[str, dict[str, str]] = {}
-        for key in self.state_dict:
-            layer, _, name = key.rpartition(".")
-            if name != COUNTER:
+        names = {key: _names(key) for key in self.state_dict}
+        held = {layer for layer, name in names.values() if name in OF_LAYERS}
+        for key, (layer, name) in names.items():
+            if layer in held and name != COUNTER:
                 layers.setdefault(layer, {})[name] = key
+            elif name != COUNTER:  # no layer's, but a network's own
+                layers[key] = {FREE: key}
         ordered = _in_torchs_order(list(self.state_dict))
         return [
             replace(self._unit(layer, keys), place=place if ordered else None)
@@ -93,6 +99,8 @@ class TorchWeights:
             leaves = {"kernel": Leaf(keys["weight"], *_kernel(weight))}
             leaves |= {n: Leaf(key, shapes[n]) for n, key in keys.items() if n != "weight"}
             return Unit(layer, "layer", leaves)
+        if FREE in keys:
+            return free_parameter(layer, Leaf(keys[FREE], shapes[FREE]))
         leaves = {COMMON.get(n, n): Leaf(key, *_moved(shapes[n])) for n, key in keys.items()}
         return Unit(layer, "norm" if leaves else "other", leaves)
 
@@ -129,6 +137,14 @@ class TorchWeights:
             )
         wide = {str(v.dtype) for v in self.state_dict.values()} & {"torch.float64", "float64"}
         return [*found, *(f"{dtype} is rounded to float32" for dtype in sorted(wide))]
+
+
+def _names(key: str) -> tuple[str, str]:
+    """The layer of an array, and the array's name in it; attention has its first layer inside."""
+    layer, _, name = key.rpartition(".")
+    if name in ("in_proj_weight", "in_proj_bias"):
+        return f"{layer}.in_proj".removeprefix("."), name.removeprefix("in_proj_")
+    return layer, name
 
 
 def _in_torchs_order(keys: list[str]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-Kind = Literal["layer", "norm", "other"]
+Kind = Literal["layer", "norm", "parameter", "other"]
 Convert = Callable[[np.ndarray], np.ndarray]
 Parts = tuple[str, ...]
 
@@ -27,6 +27,8 @@ class Leaf:
         common: from its side's form to the common one.
         own: back.
         optional: what stays at its start is no loss (a statistic that evaluation does not use).
+        part: which of how many equal parts, along the last axis of the common form, this leaf is of
+            the array at `key`; None for all of it. `common` and `own` are those of the whole.
     """
 
     key: Any
@@ -34,6 +36,7 @@ class Leaf:
     common: Convert = unchanged
     own: Convert = unchanged
     optional: bool = False
+    part: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Unit:
 
     Attributes:
         name: as its side writes it.
-        kind: whether it has a kernel, or normalises.
+        kind: whether it has a kernel, normalises, or is a parameter that no layer holds, such as a
+            class token.
         leaves: a normaliser's statistics are among them, so they travel with it.
         remark: what a report says of it.
         place: its number in the order of calls; None where that is not known.
@@ -52,7 +56,7 @@ class Unit:
     kind: Kind
     leaves: Mapping[str, Leaf]
     remark: str = ""
-    place: int | None = None
+    place: float | None = None
 
     @property
     def form(self) -> tuple[Any, ...]:
@@ -87,6 +91,15 @@ class Unit:
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(f'{n} {leaf.shape}' for n, leaf in self.leaves.items())})"
+
+
+FREE = "value"
+"""What the one leaf of a free parameter is called."""
+
+
+def free_parameter(name: str, leaf: Leaf) -> Unit:
+    """The unit that a parameter is which no layer holds."""
+    return Unit(name, "parameter", {FREE: leaf})
 
 
 AUTOMATIC = re.compile(r"[A-Z]\w*_\d+")

@@ -1,5 +1,6 @@
 """Whole networks from torch to NNX and linen and back: to the bit, and the same outputs."""
 
+import importlib
 from collections import OrderedDict
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ from flax import nnx
 from normlab.adapters import LinenWeights, NnxWeights, TorchWeights, carry
 from normlab.errors import UserError
 from tests.peers import goldens, resnet
+from tests.shared import torch_names, zoo_linen, zoo_nnx
 
 IMAGES = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype(np.float32)
 
@@ -208,3 +210,90 @@ def test_torch_networks_of_equal_layers_go_to_nnx_and_back():
         model, _ = carry(TorchWeights(state), NnxWeights(start, given))
         assert_close(model(x), expected)
         assert_same(carry(NnxWeights(model, given), TorchWeights(state))[0], state)
+
+
+PICTURES = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", list(torch_names.SHAPES))
+def test_torchvisions_names_go_to_linen_and_nnx_and_come_back_to_the_bit(name):
+    given = {"width": 8} if name == "resnet" else {}
+    state = torch_names.filled(name, **given)
+    linen = zoo_linen.NETWORKS[name](**given)
+    start = zoo_nnx.NETWORKS[name](nnx.Rngs(0), **given)
+    variables, _ = carry(TorchWeights(state), LinenWeights(linen, PICTURES))
+    assert_same(carry(LinenWeights(linen, PICTURES, variables), TorchWeights(state))[0], state)
+    for given in (
+        start,
+        nnx.clone(start),
+    ):  # whose attributes are sorted, out of the order of calls
+        model, _ = carry(TorchWeights(state), NnxWeights(given, PICTURES))
+        assert_same(carry(NnxWeights(model, PICTURES), TorchWeights(state))[0], state)
+    found, wanted = jax.jit(model)(PICTURES), jax.jit(linen.apply)(variables, PICTURES)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    across, _ = carry(LinenWeights(linen, PICTURES, variables), NnxWeights(start, PICTURES))
+    assert_same(carry(NnxWeights(across, PICTURES), TorchWeights(state))[0], state)
+
+
+@pytest.mark.parametrize("name", list(torch_names.SHAPES))
+def test_torchvisions_networks_give_the_same_outputs_here(name):
+    torch = pytest.importorskip("torch")
+    models = importable("torchvision.models")
+    blocks = importable("torchvision.models.convnext").CNBlockConfig
+    theirs = {
+        "resnet": lambda: models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=5),
+        "convnext": lambda: models.ConvNeXt(
+            [blocks(16, 32, 2), blocks(32, None, 1)], num_classes=5
+        ),
+        "mobilenet": lambda: models.MobileNetV2(
+            num_classes=5, inverted_residual_setting=[[1, 16, 1, 1], [6, 24, 2, 2]]
+        ),
+        "vit": lambda: models.VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=5),
+    }[name]()
+    assert_outputs(torch, theirs, name)
+    assert {k: tuple(v.shape) for k, v in theirs.state_dict().items()} == dict(
+        torch_names.SHAPES[name]()
+    )
+
+
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_timms_networks_give_the_same_outputs_here(name):
+    torch = pytest.importorskip("torch")
+    models = importable("timm.models")
+    theirs = {
+        "resnet": lambda: models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=5),
+        "vit": lambda: models.VisionTransformer(
+            img_size=32,
+            patch_size=8,
+            embed_dim=16,
+            depth=2,
+            num_heads=2,
+            mlp_ratio=2,
+            num_classes=5,
+        ),
+    }[name]()
+    assert_outputs(torch, theirs, name)
+
+
+def importable(name):
+    """A module, or a skipped test; torchvision fails on another torch with any class of error."""
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        pytest.skip(f"{name}: {error}")
+
+
+def assert_outputs(torch, theirs, name):
+    with torch.no_grad():
+        for values in theirs.state_dict().values():
+            if values.dtype.is_floating_point:
+                level, spread = (0.7, 0.6) if values.ndim == 1 else (0.0, 0.3)
+                values.copy_(level + spread * (torch.rand_like(values) - 0.5))
+        expected = theirs.eval()(torch.tensor(PICTURES.transpose(0, 3, 1, 2))).numpy()
+    state, linen = theirs.state_dict(), zoo_linen.NETWORKS[name]()
+    variables, _ = carry(TorchWeights(state), LinenWeights(linen, PICTURES))
+    model, _ = carry(TorchWeights(state), NnxWeights(zoo_nnx.NETWORKS[name](nnx.Rngs(0)), PICTURES))
+    for found in (jax.jit(linen.apply)(variables, PICTURES), jax.jit(model)(PICTURES)):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(found / scale, expected / scale, atol=1e-5)
+    assert_same(carry(NnxWeights(model, PICTURES), TorchWeights(state))[0], state)
