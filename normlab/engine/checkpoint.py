@@ -3,7 +3,10 @@
 `normlab.store.checkpoint_files` says what lies on disk.
 """
 
+import errno
 import json
+import logging
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,6 +29,26 @@ from normlab.store.writing import write_atomically
 from normlab.training.program import Compiled
 from normlab.training.state import Clock, TrainState
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk, or of a person's share of it, that has no room left."""
+
+
+OVERHEAD = 100_000
+"""Bytes that a checkpoint takes beyond its arrays: two dozen files that describe them."""
+
+
+class _ToldOnce(logging.Filter):
+    """Drops what orbax's threads log of an error, because the error itself is raised as well."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep a record unless it is such an error."""
+        text = record.getMessage()
+        return record.levelno < logging.ERROR or not ("orbax" in text or "_SignalingThread" in text)
+
+
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).addFilter(_ToldOnce())
+
 
 class Checkpoints:
     """Keeps the checkpoints of one run.
@@ -42,7 +65,11 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(path.resolve(), options=options)
 
     def save(self, state: TrainState, clock: Clock) -> None:
-        """Write the state at its own step, unless that is there."""
+        """Write the state at its own step, unless that is there.
+
+        Raises:
+            OSError: the disk is full; what was written of this checkpoint is removed.
+        """
         step = int(state.step)
         if step == self._manager.latest_step():
             return
@@ -52,7 +79,16 @@ class Checkpoints:
             state=ocp.args.StandardSave(tree),
             clock=ocp.args.JsonSave({**about, "digest": digest_of(about)}),
         )
-        self._manager.save(step, args=parts)
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + OVERHEAD
+        if shutil.disk_usage(self._path).free < size:  # threads of tensorstore would tell of it
+            raise OSError(errno.ENOSPC, "No space left on device")
+        try:
+            self._manager.save(step, args=parts)
+        except Exception as error:
+            if _is_full(error):
+                self._discard()
+                raise OSError(errno.ENOSPC, "No space left on device") from None
+            raise
         # A crash before this leaves the digests of another step, and those of the arrays do.
         lines = json.dumps({"step": step, "files": digests_of_files(self._path / str(step))})
         write_atomically(self._path / FILES, lines)
@@ -73,9 +109,21 @@ class Checkpoints:
         state, about = restored
         return TrainState(**state), Clock(**{name: about[name] for name in CLOCK})
 
+    def _discard(self) -> None:
+        """Remove half a checkpoint, which only takes room."""
+        for half in self._path.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(half, ignore_errors=True)
+
     def close(self) -> None:
         """Let go of the folder."""
         self._manager.close()
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether an error says that the disk is full; tensorstore's says it in words alone."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return "RESOURCE_EXHAUSTED" in str(error) or "No space left" in str(error)
 
 
 def check_rows(run: Run, compiled: Compiled, step: int) -> None:

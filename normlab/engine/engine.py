@@ -16,6 +16,7 @@ from typing import Any
 from normlab.configs import build
 from normlab.configs.experiment import Experiment
 from normlab.configs.run_config import RunConfig
+from normlab.engine.checkpoint import FULL
 from normlab.engine.listing import about_experiment, check_is_same, note_runs
 from normlab.engine.maker import Maker, RunStarted, Task, was
 from normlab.engine.plan import Planned, plan, runs_of
@@ -143,8 +144,9 @@ class Engine:
             with self.session():
                 states = self._make_all()
         except OSError as error:
+            room = "make room and give the same command again, or " if error.errno in FULL else ""
             raise UserError(
-                f"{self.folder}: cannot be written ({error}); choose another --out"
+                f"{self.folder}: cannot be written ({error}); {room}choose another --out"
             ) from error
         return Outcome(load_runs(self.folder), states, self._stopped.is_set())
 

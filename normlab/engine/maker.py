@@ -1,5 +1,6 @@
 """Makes one run after another in this process, and keeps what the next one can use."""
 
+import contextlib
 import time
 import traceback
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from normlab.configs.probes import look_at
 from normlab.configs.run_config import RunConfig
 from normlab.data.dataset import Dataset
 from normlab.engine import provenance, worker
-from normlab.engine.checkpoint import Checkpoints, check_rows
+from normlab.engine.checkpoint import FULL, Checkpoints, check_rows
 from normlab.engine.probe_rows import Prober
 from normlab.errors import UserError, in_one_line
 from normlab.store.files import DamagedError
@@ -94,6 +95,12 @@ class Maker:
                     return self._make(task)
                 except UserError as error:
                     return write_failure(task, str(error), str(error))
+                except OSError as error:
+                    if error.errno not in FULL:
+                        return write_failure(task, in_one_line(error), traceback.format_exc())
+                    with contextlib.suppress(OSError):  # it may not have room for this either
+                        run.write_status("interrupted", arm=task.config.arm, seed=task.config.seed)
+                    raise  # no run can be made before there is room
                 except Exception as error:
                     return write_failure(task, in_one_line(error), traceback.format_exc())
         except RunBusyError as error:

@@ -1,8 +1,6 @@
 """Reads from runs' folders how far they are, and how long the rest will take; without jax."""
 
 import contextlib
-import os
-import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 from normlab.store.files import DamagedError
 from normlab.store.layout import DAMAGED, FINISHED, METRICS, STATUS
+from normlab.store.processes import is_left
 from normlab.store.record import Record
 from normlab.store.run import Run
 
@@ -62,7 +61,7 @@ class Observer:
         if path not in self._seen or self._seen[path][0] != stamp:
             self._seen[path] = stamp, _read(run, stamp[0] / 1e9)
         snapshot = self._seen[path][1]
-        if snapshot.state == "running" and not _is_alive(snapshot.process):
+        if snapshot.state == "running" and is_left(snapshot.process):
             return replace(snapshot, state="stopped")
         return snapshot
 
@@ -167,17 +166,3 @@ def _changed(file: Path) -> int:
         return file.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
-
-
-def _is_alive(process: tuple[str | None, int] | None) -> bool:
-    """Return whether a process is there; assume it where that cannot be known from here."""
-    # On Windows `os.kill` would end it.
-    if process is None or process[0] != platform.node() or os.name != "posix":
-        return True
-    try:
-        os.kill(process[1], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -11,6 +11,7 @@ from scipy import special
 
 from normlab.measures.measures import Measure
 from normlab.measures.value import NoValueError, Value
+from normlab.store.processes import is_left
 from normlab.store.record import Record
 
 
@@ -167,6 +168,9 @@ def trouble(record: Record) -> str:
         return f"{seed} is damaged ({record.damage})"
     if state == "failed":
         return f"{seed} failed ({record.status.get('error', 'see its error.txt')})"
+    status = record.status
+    if state == "running" and "pid" in status and is_left((status.get("host"), status["pid"])):
+        return f"{seed} was stopped: its process is no more"
     words = {"new": "is missing (not begun, or deleted)", "running": "is still running",
              "interrupted": "was interrupted"}  # fmt: skip
     return f"{seed} {words[state]}" if state in words else ""

@@ -1,18 +1,23 @@
 """A checkpoint is restored as it was saved, or not at all."""
 
 import dataclasses
+import logging
 import random
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
+from normlab.engine import checkpoint
 from normlab.engine.checkpoint import Checkpoints
 from normlab.errors import UserError
 from normlab.store.checkpoint_files import CLOCK, FILES, restore_anything
 from normlab.store.files import DamagedError
+from normlab.store.loading import load_runs
 from normlab.training.state import Clock, Meter, TrainState
 
 
@@ -157,3 +162,25 @@ def largest_of(path):
 
 def test_the_seconds_in_a_checkpoint_are_those_of_a_clock():
     assert {field.name for field in dataclasses.fields(Clock)} == CLOCK
+
+
+def test_a_full_disk_ends_the_command_in_a_sentence_and_loses_nothing(
+    tiny, make, monkeypatch, caplog
+):
+    def save(*arguments, **more):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing in OCDBT database")
+
+    file = tiny("sweep: {seed: 0..1}\n")
+    with monkeypatch.context() as full:
+        full.setattr(checkpoint.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+        with pytest.raises(UserError, match=r"No space left.*make room and give the same command"):
+            make(file, out=(out := file.parent / "out"))
+    assert [run.state for run in load_runs(out / "tiny")] == ["interrupted", "new"]
+    with monkeypatch.context() as full:
+        full.setattr(ocp.CheckpointManager, "save", save)
+        with pytest.raises(UserError, match="No space left"):
+            make(file, out=out)
+    logging.getLogger("absl").error("[thread=x] _SignalingThread.run() raised an exception")
+    logging.getLogger("absl").error("something else")
+    assert [record.getMessage() for record in caplog.records] == ["something else"]
+    assert make(file, out=out).states == ["done", "done"]

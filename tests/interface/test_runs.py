@@ -11,6 +11,7 @@ import pytest
 
 from normlab.errors import UserError
 from normlab.interface import runs_clean
+from normlab.interface.reporting import render
 from normlab.interface.runs_clean import clean
 from normlab.interface.runs_diff import diff
 from normlab.interface.runs_show import list_experiments, show
@@ -113,7 +114,10 @@ def test_show_says_that_the_process_of_a_run_is_dead(runs):
     edit(run, state="running", pid=process.pid, host=platform.node())
     assert f"its process (pid {process.pid} on {platform.node()}) is no more" in show(run.path)
     assert "(stopped: the process is no more" in show(runs.path)
+    told = render(runs.path, None, "final(test_accuracy)", "md")
+    assert "seed 0 was stopped: its process is no more" in told
     edit(run, pid=os.getpid())
+    assert "seed 0 is still running" in render(runs.path, None, "final(test_accuracy)", "md")
     assert f"state: running, step 60 of 60, pid {os.getpid()}" in show(run.path)
 
 
