@@ -23,6 +23,7 @@ from normlab.store.run import Run, RunBusyError
 from normlab.store.writing import write_atomically
 from normlab.training.events import Event, Lookable, Progress, Row, Saveable
 from normlab.training.fit import Fitted, Loop
+from normlab.training.host_data import HostData, placed
 from normlab.training.program import Compiled
 from normlab.training.state import Clock, DeviceData
 
@@ -79,7 +80,7 @@ class Maker:
     should_stop: Callable[[], bool]
     tell: Callable[[RunStarted | Event], None] = lambda event: None
     _loaded: dict[str, Dataset] = field(default_factory=dict)
-    _data: dict[str, tuple[Dataset, DeviceData]] = field(default_factory=dict)
+    _data: dict[str, tuple[Dataset, DeviceData | HostData]] = field(default_factory=dict)
     _compiled: dict[str, Compiled] = field(default_factory=dict)
     _probers: dict[str, Prober] = field(default_factory=dict)
 
@@ -177,11 +178,11 @@ class Maker:
             self._loaded = {key: build.dataset(config.sections)}
         return self._loaded[key]
 
-    def _load_data(self, config: RunConfig) -> tuple[Dataset, DeviceData]:
+    def _load_data(self, config: RunConfig) -> tuple[Dataset, DeviceData | HostData]:
         key = repr(config.sections["data"])
         if key not in self._data:
             data = self.dataset(config)
-            self._data = {key: (data, DeviceData.put(data))}
+            self._data = {key: (data, placed(data))}
         return self._data[key]
 
     def _compile(self, config: RunConfig) -> tuple[Compiled, float]:

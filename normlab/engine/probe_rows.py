@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from normlab.catalogue import snake_case
@@ -33,7 +34,8 @@ class Prober:
     def __init__(self, compiled: Compiled, probes: Mapping[str, Probe], examples: int):
         self._images, self._labels = compiled.first_examples(examples)
         data = compiled.data
-        self._held_out = HeldOut(*data.test, data.mean, data.std)
+        images, labels = (jnp.asarray(array) for array in data.test)
+        self._held_out = HeldOut(images, labels, data.mean, data.std)
         program, self._probes = compiled.program, dict(probes)
         self._subject = Subject(program.model, program.loss, program.optimizer)
         state = jax.eval_shape(lambda: program.init(0, self._images.shape[1:]))

@@ -16,10 +16,11 @@ from normlab.core import Array
 from normlab.data.augment import Augmentation
 from normlab.data.dataset import Dataset
 from normlab.training.events import Diverged, Emit, Lookable, Progress, Row, Saveable
+from normlab.training.host_data import placed
 from normlab.training.optimizer import with_recipe
 from normlab.training.program import Compiled, Program
 from normlab.training.recipe import Recipe
-from normlab.training.state import Clock, DeviceData, Meter, TrainState
+from normlab.training.state import Clock, Meter, TrainState
 
 STEPS_AHEAD = 4
 """Number of steps that the host may dispatch before it waits: enough to keep the device busy, few
@@ -96,7 +97,7 @@ def fit(
     shape, data_have = data.train.images.shape[1:], f"dataset '{data.name}' has"
     module = make_classifier(model, {}, len(data.classes), shape, data_have)
     program = Program(module, with_recipe(optimizer, recipe), recipe, augmentations)
-    compiled = Compiled(program, DeviceData.put(data))
+    compiled = Compiled(program, placed(data))
     loop = Loop(compiled, recipe.seed, emit=emit, look_at=look_at)
     return loop.run(compiled.init(recipe.seed), Clock(), compile_seconds=compiled.seconds)
 
@@ -174,7 +175,7 @@ class Loop:
                 if not bool(state.diverged):
                     self.emit(Lookable(state, self.compiled))
                 started = time.perf_counter()
-            state, loss = self.compiled.step(state, order, self.seed)
+            state, loss = self.compiled.step(state, order, self.seed, step)
             step += 1
             if step % self._per_epoch == 0 and step < target:
                 order = self.compiled.order(self.seed, step // self._per_epoch)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.stages import Lowered
@@ -23,6 +24,7 @@ from normlab.data.augment import Augmentation, apply_all
 from normlab.training import metrics
 from normlab.training.compiler import compiler_options, read_from_cache
 from normlab.training.finite import all_finite, computed_once
+from normlab.training.host_data import HostData
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData, Meter, TrainState
 from normlab.training.streams import stream_key
@@ -205,7 +207,7 @@ class Compiled:
         peak_bytes: memory that a training step needs beyond its inputs, if XLA reports it.
     """
 
-    def __init__(self, program: Program, data: DeviceData):
+    def __init__(self, program: Program, data: DeviceData | HostData):
         started = time.perf_counter()
         self.program, self.data = program, data
         self.train_examples, *self._image_shape = data.train.images.shape
@@ -214,17 +216,20 @@ class Compiled:
         self._batches: dict[HeldOut, list[tuple[Array, Array]]] = {
             part: _padded_batches(len(getattr(data, part).labels), size) for part in self.parts
         }
+        self._host_order: tuple[Array, np.ndarray] | None = None
 
         seed = jnp.zeros((), jnp.uint32)
-        order = jax.ShapeDtypeStruct((self.train_examples,), jnp.int32)
+        order = jnp.arange(self.train_examples, dtype=jnp.int32)
         state = jax.eval_shape(partial(program.init, image_shape=tuple(self._image_shape)), seed)
         shuffle = partial(program.order, examples=self.train_examples)
         lowered = (
-            jax.jit(program.step, donate_argnums=0).lower(state, data, order, seed),
+            jax.jit(program.step, donate_argnums=0).lower(
+                state, *self._train_batch(order, 0), seed
+            ),
             jax.jit(shuffle).lower(seed, jnp.zeros((), jnp.int32)),
             *(
                 jax.jit(partial(program.evaluate_batch, part=part)).lower(
-                    state.params, state.norm_state, data, *batches[0]
+                    state.params, state.norm_state, *self._held_out_batch(part, *batches[0])
                 )
                 for part, batches in self._batches.items()
             ),
@@ -255,23 +260,59 @@ class Compiled:
 
     def first_examples(self, count: int) -> tuple[Array, Array]:
         """Return the first training images, standardised but not augmented, and their labels."""
-        images, labels = self.data.train
-        return self.data.standardised(images[:count]), labels[:count]
+        images, labels = (jnp.asarray(array[:count]) for array in self.data.train)
+        return self.data.standardised(images), labels
 
-    def step(self, state: TrainState, order: Array, seed: int) -> tuple[TrainState, Array]:
-        """Take one step; the buffers of `state` are donated."""
-        return self._step(state, self.data, order, _seed(seed))
+    def step(
+        self, state: TrainState, order: Array, seed: int, at: int | None = None
+    ) -> tuple[TrainState, Array]:
+        """Take one step; the buffers of `state` are donated.
+
+        Args:
+            state: the state before it.
+            order: the order of the training examples in this epoch.
+            seed: the seed of augmentation and dropout.
+            at: `state.step` if the caller knows it. Data on the host are gathered by it, and to ask
+                the device would wait for the last step.
+        """
+        if isinstance(self.data, HostData) and at is None:
+            at = int(state.step)
+        return self._step(state, *self._train_batch(order, at or 0), _seed(seed))
+
+    def _train_batch(self, order: Array, at: int) -> tuple[DeviceData, Array]:
+        """Return data with the batch of a step, and the order by which the step finds it."""
+        if isinstance(self.data, DeviceData):
+            return self.data, order
+        if self._host_order is None or self._host_order[0] is not order:
+            self._host_order = order, np.asarray(order)
+        size = self.program.recipe.batch_size
+        start = at % self.program.recipe.steps_per_epoch(self.train_examples) * size
+        index = self._host_order[1][start : start + size]
+        return self.data.batch("train", index), _first(len(index))
+
+    def _held_out_batch(
+        self, part: HeldOut, index: Array, counts: Array
+    ) -> tuple[DeviceData, Array, Array]:
+        if isinstance(self.data, DeviceData):
+            return self.data, index, counts
+        return self.data.batch(part, np.asarray(index)), _first(len(index)), counts
 
     def evaluate(self, state: TrainState, part: HeldOut = "test") -> dict[str, float]:
         """Compute loss, accuracy and the recipe's metrics over all examples of a part."""
         total, evaluate, seen = Meter.empty(), self._evaluate[part], []
         for index, counts in self._batches[part]:
-            found, logits = evaluate(state.params, state.norm_state, self.data, index, counts)
+            batch = self._held_out_batch(part, index, counts)
+            found, logits = evaluate(state.params, state.norm_state, *batch)
             total = jax.tree.map(jnp.add, total, found)
             seen.append(logits)
         loss, accuracy = total.means()
         more = metrics.of(self.program.recipe.metrics, seen, getattr(self.data, part).labels)
         return {"loss": loss, "accuracy": accuracy, **more}
+
+
+@lru_cache(maxsize=8)
+def _first(count: int) -> Array:
+    return jnp.arange(count, dtype=jnp.int32)
 
 
 @lru_cache(maxsize=1)

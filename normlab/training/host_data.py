@@ -1,0 +1,112 @@
+"""Feeds a data set that is too large for the device's memory to it, batch by batch.
+
+Such a set stays where it is, in the host's memory or mapped from its disk. For every step the
+examples of one batch are copied to the device, in the same order as from a set in its memory. The
+same compiled step trains on them, so the numbers are the same. The next batch is gathered while
+the device still computes. The limit is `$NORMLAB_DATA_MEMORY`, such as `2GB`; by default it is half
+of the memory of an accelerator, or a quarter of the computer's.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from normlab.core import Array
+from normlab.data.augment import standardised
+from normlab.data.dataset import Dataset, Split
+from normlab.errors import UserError
+from normlab.training.state import DeviceData, DeviceSplit
+
+VARIABLE = "NORMLAB_DATA_MEMORY"
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+@dataclass(frozen=True, eq=False)
+class HostData:
+    """A dataset on the host, with the attributes of a `DeviceData`.
+
+    Attributes:
+        data: the dataset.
+    """
+
+    data: Dataset
+
+    @property
+    def train(self) -> Split:
+        """The training split."""
+        return self.data.train
+
+    @property
+    def test(self) -> Split:
+        """The test split."""
+        return self.data.test
+
+    @property
+    def validation(self) -> Split | None:
+        """The validation split, or None."""
+        return self.data.validation
+
+    @cached_property
+    def _statistics(self) -> tuple[Array, Array]:
+        mean, std = self.data.channel_statistics()
+        return jnp.asarray(mean), jnp.asarray(std)
+
+    @property
+    def mean(self) -> Array:
+        """The training images' mean, in 0..255 units."""
+        return self._statistics[0]
+
+    @property
+    def std(self) -> Array:
+        """The training images' standard deviation, in 0..255 units."""
+        return self._statistics[1]
+
+    def standardised(self, images: Array) -> Array:
+        """Standardise images `(N, H, W, C)` in 0..255 units; the result is float32."""
+        return standardised(images, self.mean, self.std)
+
+    def batch(self, part: str, index: np.ndarray) -> DeviceData:
+        """Copy the examples at `index` to the device, as a dataset of nothing else.
+
+        Args:
+            part: "train", "test" or "validation".
+            index: `(B,)` whole numbers.
+        """
+        images, labels = getattr(self.data, part)
+        split = DeviceSplit(jnp.asarray(images[index]), jnp.asarray(labels[index]))
+        parts = dict.fromkeys(("train", "test", "validation"))
+        # A part that is None has no arrays, and no compiled function asks for it.
+        return DeviceData(**{**parts, part: split}, mean=self.mean, std=self.std)  # type: ignore[arg-type]
+
+
+def placed(data: Dataset) -> DeviceData | HostData:
+    """Copy a dataset to the device if it fits the limit, and leave it on the host otherwise.
+
+    Raises:
+        UserError: the limit in the environment is no size.
+    """
+    splits = (data.train, data.test, data.validation)
+    size = sum(split.images.nbytes for split in splits if split is not None)
+    return DeviceData.put(data) if size <= most_bytes() else HostData(data)
+
+
+def most_bytes() -> int:
+    """Return the size up to which a dataset is copied to the device.
+
+    Raises:
+        UserError: the limit in the environment is no size.
+    """
+    if given := os.environ.get(VARIABLE):
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)i?b?", given.strip().lower())
+        if match is None:
+            raise UserError(f"{VARIABLE} must be a size such as 500MB or 2GB, got {given!r}")
+        return int(float(match[1]) * UNITS[match[2]])
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] // 2
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
