@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from normlab.engine.probe_rows import Watch as Watch
     from normlab.engine.process import prepare as prepare
     from normlab.errors import UserError as UserError
+    from normlab.interface.describe import describe as describe
+    from normlab.interface.fitting import fit as fit
     from normlab.interface.notebook import run as run
+    from normlab.interface.sharing import show as show
     from normlab.norms.batch import batch_norm as batch_norm
     from normlab.norms.batch_renorm import batch_renorm as batch_renorm
     from normlab.norms.controls import affine as affine
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
     from normlab.probes.looking import look as look
     from normlab.reports.shown_comparison import compare as compare
     from normlab.store.loading import load as load
-    from normlab.training.fit import fit as fit
     from normlab.training.recipe import Recipe as Recipe
     from normlab.weights.centred_weight_norm import centred_weight_norm as centred_weight_norm
     from normlab.weights.scaled_weight_standardisation import (
@@ -65,12 +67,13 @@ __getattr__, __dir__ = lazily(
     batch_renorm="normlab.norms.batch_renorm",
     centred_weight_norm="normlab.weights.centred_weight_norm",
     compare="normlab.reports.shown_comparison",
+    describe="normlab.interface.describe",
     dialect="normlab.dialects.library",
     divisive_norm="normlab.norms.divisive",
     dynamic_erf="normlab.norms.dynamic",
     dynamic_tanh="normlab.norms.dynamic",
     filter_response_norm="normlab.norms.filter_response",
-    fit="normlab.training.fit",
+    fit="normlab.interface.fitting",
     fold="normlab.adapters.folding",
     freeze="normlab.adapters.freezing",
     global_response_norm="normlab.norms.global_response",
@@ -89,6 +92,7 @@ __getattr__, __dir__ = lazily(
     run="normlab.interface.notebook",
     scale_norm="normlab.norms.scale",
     scaled_weight_standardisation="normlab.weights.scaled_weight_standardisation",
+    show="normlab.interface.sharing",
     spectral_norm="normlab.weights.spectral_norm",
     weight_norm="normlab.weights.weight_norm",
     weight_standardisation="normlab.weights.weight_standardisation",

@@ -33,7 +33,7 @@ from normlab.store.record import Record, axes_of, setting_words
 from normlab.store.runs import Runs
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Arm:
     """One arm of an experiment.
 
@@ -65,6 +65,12 @@ class Arm:
     prices: dict[str, float]
     to_target: tuple[Sample, ...] = ()
 
+    def __repr__(self) -> str:
+        mean = self.mean.estimate
+        return (
+            f"<Arm {self.name}: {len(self.sample)} of {self.sample.planned} runs, mean {mean:.3g}>"
+        )
+
     @property
     def middle(self) -> float:
         """The interquartile mean; NaN without values, or with censored ones."""
@@ -93,7 +99,7 @@ class Arm:
         return low > 0 or high < 0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """The arms of an experiment, each against its baseline, by one measure.
 
@@ -111,6 +117,9 @@ class Comparison:
     baseline: str
     arms: list[Arm]
     records: list[Record]
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {len(self.arms)} arms with {self.against} by {self.measure}>"
 
     @cached_property
     def verdicts(self) -> list[Verdict]:

@@ -12,6 +12,7 @@ from normlab.configs.experiment import Experiment
 from normlab.engine.engine import GaveUp, Outcome, Remark, RunEnded, RunStarted
 from normlab.engine.plan import Planned
 from normlab.evidence.comparison import Comparison
+from normlab.interface.bars import MovingBar
 from normlab.interface.terminal import places
 from normlab.interface.watch import View, duration, live
 from normlab.reports.markdown import to_text
@@ -46,6 +47,7 @@ class Display(AbstractContextManager["Display"]):
         self._console, self._jobs = console, jobs
         self._plan: Planned | None = None
         self._live: Live | None = None
+        self._bar: MovingBar | None = None
 
     def __exit__(
         self,
@@ -55,6 +57,8 @@ class Display(AbstractContextManager["Display"]):
     ) -> None:
         if self._live is not None:
             self._live.stop()
+        if self._bar is not None:
+            self._bar.stop()
 
     def __call__(self, event: Remark | Planned | RunStarted | RunEnded | GaveUp | Event) -> None:
         """Show one event."""
@@ -83,7 +87,12 @@ class Display(AbstractContextManager["Display"]):
     def _show_live(self, plan: Planned) -> None:
         if self._live is not None:
             self._live.stop()
-        if self._console.is_terminal:
+        if self._console.is_jupyter:
+            if self._bar is not None:
+                self._bar.stop()
+            self._bar = MovingBar(View(lambda: plan.runs, self._jobs), self._jobs)
+            self._bar.start()
+        elif self._console.is_terminal:
             view = View(lambda: plan.runs, self._jobs)
             self._live = live(view, self._console, transient=True)
             self._live.start()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from html import escape
 from typing import Any
 
 from normlab.catalogue import NORMS, PROBES, snake_case
@@ -14,6 +15,34 @@ from normlab.interface.shelves import SHELVES
 
 SECTIONS = {**SETTINGS, "target": Target}
 """What is told of whole."""
+
+
+class Description(str):
+    """A text that a notebook and a prompt show as it is."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre style='white-space: pre-wrap'>{escape(self)}</pre>"
+
+
+def describe(what: Any) -> Description:
+    """Describe an entry of the catalogue: what it does, its fields, its facts and its cost.
+
+    Args:
+        what: a name, such as "group_norm", or a section of a config, such as "train"; or an
+            entry's class, or an object of it.
+
+    Raises:
+        UserError: nothing has that name; the message has the nearest.
+
+    >>> print(describe("group_norm").splitlines()[0])
+    group_norm (normaliser)
+    """
+    if not isinstance(what, str):
+        what = snake_case((what if isinstance(what, type) else type(what)).__name__)
+    return Description(describe_entry(what))
 
 
 def describe_entry(name: str) -> str:

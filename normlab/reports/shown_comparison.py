@@ -16,6 +16,7 @@ from normlab.reports.figures.maps import heat, profile
 from normlab.reports.figures.probes import probes
 from normlab.reports.html import to_fragment
 from normlab.reports.markdown import to_text
+from normlab.reports.ranking import headlines
 from normlab.store.frames import to_frame
 from normlab.store.runs import Runs
 
@@ -33,9 +34,14 @@ KINDS: dict[str, Callable[..., Figure]] = {
 """What `Comparison.plot` can draw."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ShownComparison(comparison.Comparison):
     """A `Comparison` with its views. In a notebook it shows itself; `print` gives the text."""
+
+    def __repr__(self) -> str:
+        found = headlines(self)
+        first = found[0] if len(found) == 1 else f"{len(found)} settings; print() shows them"
+        return f"<Comparison of {len(self.arms)} arms by {self.measure}: {first}>"
 
     def frame(self) -> Any:
         """Give the table as a pandas DataFrame with a row for each arm.

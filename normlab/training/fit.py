@@ -31,7 +31,7 @@ SECONDS_BETWEEN_PROGRESS = 0.2
 METRIC_PREFIX = {"test": "test", "validation": "val"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fitted:
     """The result of a run.
 
@@ -50,6 +50,11 @@ class Fitted:
     clock: Clock
     compile_seconds: float
     diverged: Diverged | None = None
+
+    def __repr__(self) -> str:
+        last = self.history[-1] if self.history else {}
+        found = f", test accuracy {last['test_accuracy']:.3f}" if "test_accuracy" in last else ""
+        return f"<Fitted: {self.status} at step {int(self.state.step)}{found}>"
 
 
 def fit(

@@ -29,6 +29,12 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 CHECKED = {"python", "yaml", "console"}
 DIRECTIVES = {"{toctree}", "{include} ../CONTRIBUTING.md", "{include} ../CHANGELOG.md"}
 
+LEARNED = """
+if "fitted" in globals():
+    assert fitted.history[-1]["test_accuracy"] > 0.6, fitted
+"""
+"""A page whose example trains a network ends with one that has learned."""
+
 WHOLE = {
     "data": {"name": "shapes", "validation": 100},
     "model": {"name": "resnet", "depth": 8},
@@ -63,7 +69,7 @@ def test_every_block_of_a_page_is_of_a_kind_that_is_checked(page):
 @pytest.mark.parametrize("page", pages_with("python", thorough={"notebooks"}))
 def test_the_python_of_a_page_runs(page, tmp_path):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    (tmp_path / "page.py").write_text("\n".join(fences(page, "python")))
+    (tmp_path / "page.py").write_text("\n".join([*fences(page, "python"), LEARNED]))
     done = subprocess.run(
         [sys.executable, "-W", "error", "page.py"],
         cwd=tmp_path,

@@ -46,7 +46,20 @@ def test_run_load_and_compare(tmp_path, monkeypatch, capsys):
     assert all(run.config["train"]["seed"] == 3 for run in runs)
     assert [str(path) for path in Path("runs").iterdir()] == ["runs/tiny+epochs=1"]
     comparison = normlab.compare(normlab.load("runs/tiny+epochs=1"), baseline="identity")
+    assert repr(comparison).startswith("<Comparison of 2 arms by final(test_accuracy): Not decided")
+    assert len(repr(comparison)) < 300 and len(repr(comparison.arms[0])) < 100
     assert "identity (baseline)" in str(comparison)
     assert "<table>" in comparison._repr_html_()
     with pytest.raises(UserError, match="'epoch'"):
         normlab.run("tiny.yaml", train__epoch=1)
+
+
+def test_describe_shows_an_entry_by_name_class_or_object():
+    from normlab.norms import GroupNorm
+
+    text = normlab.describe("group_norm")
+    assert text.startswith("group_norm (normaliser)") and repr(text) == str(text)
+    assert normlab.describe(GroupNorm) == normlab.describe(GroupNorm(groups=2)) == text
+    assert text._repr_html_().startswith("<pre") and "group_norm(x" in text
+    with pytest.raises(UserError, match="did you mean 'group_norm'"):
+        normlab.describe("groupnorm")
