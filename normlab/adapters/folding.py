@@ -25,7 +25,9 @@ from normlab.adapters.linen_places import (
     put,
 )
 from normlab.adapters.modes import Around, in_mode
-from normlab.adapters.nnx_linen import Layer
+from normlab.adapters.nnx_linen import Layer, NnxNet, update
+from normlab.adapters.nnx_models import replace_part, takes_nnx
+from normlab.adapters.nnx_parts import copied
 from normlab.core import Array
 from normlab.errors import UserError
 from normlab.models.slots import NORM_STATE, no_normaliser
@@ -42,7 +44,7 @@ class Folded:
         left: path of each that stayed -> why.
     """
 
-    model: nn.Module
+    model: Any
     variables: Variables
     folded: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class Folded:
         return "\n".join(lines + [f"left    {norm}: {why}" for norm, why in self.left.items()])
 
 
+@takes_nnx
 def fold(model: nn.Module, variables: Variables, images: Array, **call: Any) -> Folded:
     """Each batch norm folded into the convolution or dense layer whose output it alone takes.
 
@@ -62,7 +65,8 @@ def fold(model: nn.Module, variables: Variables, images: Array, **call: Any) -> 
     without its folded normalisers, which passes over them as it is called.
 
     Args:
-        model: of this library, or any linen module.
+        model: of this library, or any linen module. An NNX module holds its variables, so that
+            they are not given (`fold(model, images)`); the folded model is a changed copy of it.
         variables: with the statistics that inference has.
         images: an example of its input; only shape and dtype count.
         **call: other arguments of the model's call in evaluation.
@@ -93,6 +97,8 @@ def fold(model: nn.Module, variables: Variables, images: Array, **call: Any) -> 
         variables = {name: tree for name, tree in variables.items() if name != NORM_STATE}
         return Folded(plain, variables, report)
     norms = tuple(place.path for place, _ in pairs)
+    if isinstance(model, NnxNet) and model.source.given is not None:
+        return Folded(_folded_nnx(model.source.given, variables, pairs), variables, report, left)
     told, settings = in_mode(model, False, call)
     given = tuple(settings.items())
     return Folded(_PassingOver(told, norms, without_bias, given), variables, report, left)
@@ -132,6 +138,29 @@ def _without(tree: Any, path: Path) -> dict[str, Any]:
         inner = _without(tree[path[0]], path[1:])
         rest = {**rest, path[0]: inner} if inner else rest
     return rest
+
+
+class Passed(nnx.Module):
+    """What stands where a folded normaliser was in an NNX model: it changes nothing."""
+
+    def __call__(self, x: Array, *args: Any, **kwargs: Any) -> Array:
+        """Return `x`."""
+        return x
+
+
+def _folded_nnx(
+    model: nnx.Module, variables: Variables, pairs: list[tuple[Place, Path]]
+) -> nnx.Module:
+    """Copy an NNX model with the folded layers, in evaluation."""
+    new = copied(model)
+    for place, layer in pairs:
+        bias = at(variables, ("params", *layer, "bias"))
+        replace_part(new, (*layer, "bias"), lambda _, bias=bias: nnx.Param(bias))
+        replace_part(new, (*layer, "use_bias"), lambda _: True)
+        replace_part(new, place.path, lambda _: Passed())
+    update(new, variables)
+    new.eval()
+    return new
 
 
 class _PassingOver(Around):

@@ -4,10 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+from flax import nnx
 
+from normlab.adapters.flax_layers import like_flax
 from normlab.adapters.intercepting import at_each_call
 from normlab.adapters.linen_places import evaluate, held, input_of, place_of
 from normlab.adapters.modes import Around
+from normlab.adapters.nnx import Norm, swap
+from normlab.adapters.nnx_parts import copied
 from normlab.core import Normaliser
 from normlab.errors import UserError
 
@@ -22,7 +26,8 @@ def freeze(model: Any) -> Any:
     Args:
         model: a normaliser, which gives its frozen counterpart; a model of this library, which has
             that in every slot; or a linen module, in which every batch norm of Flax and every
-            `normlab.adapters.linen.Norm` with a state is as in evaluation, whatever the call says.
+            `normlab.adapters.linen.Norm` with a state is as in evaluation, whatever the call says;
+            or an NNX module, of which a copy has the frozen layers.
 
     Raises:
         UserError: the normaliser has no frozen counterpart.
@@ -31,6 +36,10 @@ def freeze(model: Any) -> Any:
     >>> freeze(BatchNorm(momentum=0.99, eps=1e-3))
     FrozenBatchNorm(eps=0.001, use_scale=True, use_bias=True)
     """
+    if isinstance(model, nnx.Module):
+        new = copied(model)
+        swap(new, (nnx.BatchNorm, Norm), _frozen_layer)
+        return new
     if not isinstance(model, nn.Module):
         return _frozen(model)
     if getattr(model, "catalogue_kind", None) == "model":
@@ -47,6 +56,12 @@ def _frozen(normaliser: Any) -> Normaliser:
             "it has a method `frozen()` that returns it, as batch normalisation does"
         )
     return frozen()
+
+
+def _frozen_layer(layer: Any) -> Normaliser | None:
+    normaliser = layer.normaliser if isinstance(layer, Norm) else like_flax(layer)
+    keeps = not isinstance(layer, Norm) or layer.state_names
+    return _frozen(normaliser) if keeps else None
 
 
 class _Frozen(Around):

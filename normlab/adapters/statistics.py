@@ -1,9 +1,11 @@
-"""The statistics of a trained model, taken anew: from data (exactly), or from a test batch.
+"""Takes the statistics of a trained model anew: from data (exactly), or from a test batch.
 
 All work on the models of this library, and on any linen model whose batch norms are Flax's own or
-`normlab.adapters.linen.Norm`. They call the model as in evaluation, so dropout is off, and change
-variables, never parameters. Arguments of the model's call other than its input are passed on:
-`recalibrate(model, variables, batches, training=False)`. The models of this library need none.
+`normlab.adapters.linen.Norm`. An NNX model holds its variables, so that they are not given
+(`recalibrate(model, batches)`), and the result is a copy of the model. They call the model as in
+evaluation, so dropout is off, and change variables, never parameters. Arguments of the model's call
+other than its input are passed on: `recalibrate(model, variables, batches, training=False)`. Most
+models need none.
 """
 
 import math
@@ -37,12 +39,14 @@ from normlab.adapters.linen_places import (
     place_of,
 )
 from normlab.adapters.modes import in_mode
+from normlab.adapters.nnx_models import renews_nnx
 from normlab.core import Array, State
 from normlab.errors import UserError
 from normlab.ops.moments import Moments, pool, subtract_mean
 from normlab.ops.running import counted, over_batch
 
 
+@renews_nnx
 def recalibrate(
     model: nn.Module, variables: Variables, batches: Iterable[Array], **call: Any
 ) -> Variables:
@@ -82,6 +86,7 @@ def recalibrate(
     return variables
 
 
+@renews_nnx
 def recalibrate_layer_by_layer(
     model: nn.Module, variables: Variables, batches: Iterable[Array], **call: Any
 ) -> Variables:
@@ -117,6 +122,7 @@ def recalibrate_layer_by_layer(
     return variables
 
 
+@renews_nnx
 def adapt(
     model: nn.Module, variables: Variables, images: Array, *, prior: float, **call: Any
 ) -> Variables:

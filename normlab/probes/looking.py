@@ -10,6 +10,7 @@ import jax
 import optax
 
 from normlab.adapters.modes import in_mode
+from normlab.adapters.nnx_models import takes_nnx
 from normlab.catalogue import snake_case
 from normlab.core import Array
 from normlab.errors import UserError, require_channels_last
@@ -35,6 +36,7 @@ DROPOUT_SEED = 0
 """The seed of dropout where no key is given: every call of the loss drops the same units."""
 
 
+@takes_nnx
 def look(
     model: nn.Module,
     variables: Any,
@@ -52,7 +54,8 @@ def look(
     A second call with the same objects for model, optimiser and loss compiles nothing.
 
     Args:
-        model: the network, called as `model(images, **call)`.
+        model: the network, called as `model(images, **call)`. An NNX module holds its variables,
+            so that they are not given: `look(model, images, labels, probes)`.
         variables: the variables from `model.init` or from training: `params` and any other
             collections (`batch_stats`). They are not changed.
         images: `(N, ...)`, as the model takes them.

@@ -1,0 +1,59 @@
+"""Lets what takes a linen model and its variables take an NNX model, which holds its own."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from flax import nnx
+
+from normlab.adapters.nnx import parts_of
+from normlab.adapters.nnx_linen import as_linen, update, variables_of
+from normlab.adapters.nnx_parts import copied
+
+
+def takes_nnx(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let `function(model, variables, ...)` also be called as `function(nnx_model, ...)`."""
+
+    @wraps(function)
+    def either(model: Any, *arguments: Any, **call: Any) -> Any:
+        if not isinstance(model, nnx.Module):
+            return function(model, *arguments, **call)
+        return function(as_linen(model), variables_of(model), *arguments, **call)
+
+    return either
+
+
+def renews_nnx(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `takes_nnx`, for a function that returns variables: a copy of the model has them then."""
+    of_variables = takes_nnx(function)
+
+    @wraps(function)
+    def either(model: Any, *arguments: Any, **call: Any) -> Any:
+        found = of_variables(model, *arguments, **call)
+        return with_variables(model, found) if isinstance(model, nnx.Module) else found
+
+    return either
+
+
+def with_variables(model: nnx.Module, variables: dict[str, Any]) -> nnx.Module:
+    """Copy an NNX model, and give the copy these variables."""
+    new = copied(model)
+    update(new, variables)
+    return new
+
+
+def replace_part(model: Any, path: tuple[str, ...], change: Callable[[Any], Any]) -> None:
+    """Put `change(part)` in the place of the part at a path of names, in place."""
+    holder = model
+    for name in path[:-1]:
+        holder = _part(holder, name)[1]
+    key, part = _part(holder, path[-1])
+    new = change(part)
+    if isinstance(key, int) or not isinstance(holder, nnx.Module):
+        holder[key] = new
+    else:
+        setattr(holder, key, new)
+
+
+def _part(holder: Any, name: str) -> tuple[Any, Any]:
+    return next((key, part) for key, part in parts_of(holder).items() if str(key) == name)
