@@ -51,8 +51,8 @@ KINDS = {
     "palette": "with a palette",
     "alpha": "laid over white where transparent",
     "cmyk": "converted from CMYK",
-    "sixteen": "of 16 bits, reduced to 8",
-    "first": "first of several frames or pages",
+    "sixteen": "reduced from 16 bits to 8",
+    "first": "the first of several frames or pages",
     "enlarged": "enlarged",
     "decoloured": "turned from colour to grey",
 }

@@ -94,6 +94,8 @@ def test_the_yaml_of_a_page_is_a_config(page, tmp_path, monkeypatch):
     for text in fences(page, "python"):
         for name in re.findall(r"# in (\w+\.py)", text):
             (tmp_path / name).write_text(text)
+        if "# makes the files" in text:
+            subprocess.run([sys.executable, "-c", text], cwd=tmp_path, check=True)
     for text in fences(page, "yaml"):
         sections = yaml.safe_load(text)
         own = {key: value for key, value in WHOLE.items() if key not in sections}
