@@ -116,7 +116,7 @@ class Csv(OwnPictures):
         if parts is not None:  # in a row, so that the parts are views of what is decoded
             kept.sort(key=lambda n: PARTS.index(parts[n]))
         found = {names[n]: place for n in kept if (place := places[n]) is not None}
-        facts = facts_of(found, look, "picture 1")
+        facts = facts_of(path, found, look, "picture 1")
         rows_ = [
             (names[n], facts[names[n]].digest if names[n] in facts else "", labels[n],
              parts[n] if parts else "")

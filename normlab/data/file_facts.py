@@ -38,22 +38,22 @@ class FileFacts(NamedTuple):
 
 
 def facts_of(
-    files: Mapping[str, Path], look: Callable[[Path], Any] = lambda file: None, kind: str = ""
+    place: Path,
+    files: Mapping[str, Path],
+    look: Callable[[Path], Any] = lambda file: None,
+    kind: str = "",
 ) -> dict[str, FileFacts]:
     """Read every file that has changed since it was read last.
 
     Args:
-        files: by the name under which each is remembered.
+        place: the folder or file that all of them belong to.
+        files: by the name under which each is remembered. The digest of one that cannot be opened
+            is empty.
         look: what else to find out about a file; JSON can hold what it returns.
         kind: names the look and its version.
-
-    Raises:
-        OSError: a file cannot be read.
     """
-    if not files:
-        return {}
-    known = "\n".join([kind, *sorted(str(file.absolute()) for file in files.values())])
-    memory = cache_root() / "files" / f"{hashlib.sha256(known.encode()).hexdigest()[:32]}.json"
+    known = hashlib.sha256(f"{kind}\n{place.absolute()}".encode()).hexdigest()[:32]
+    memory = cache_root() / "files" / f"{known}.json"
     remembered = _remembered(memory)
     stamps = {name: _stamp(file) for name, file in files.items()}
     found: dict[str, FileFacts] = {}
@@ -66,13 +66,18 @@ def facts_of(
         now = time.time_ns()
 
         def read(name: str) -> FileFacts:
-            with files[name].open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            try:
+                with files[name].open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError:
+                digest = ""
             return FileFacts(digest, look(files[name]))
 
         found |= dict(zip(missing, in_threads(read, missing, "looking at the files"), strict=True))
         notes = {name: remembered[name] for name in files if name in remembered}
-        notes |= {name: [*stamps[name], now, *found[name]] for name in missing}
+        # One that cannot be opened is tried again, as its permission may change without its date.
+        read_now = [name for name in missing if found[name].digest]
+        notes |= {name: [*stamps[name], now, *found[name]] for name in read_now}
         _remember(memory, notes)
     return {name: found[name] for name in files}
 
@@ -113,7 +118,10 @@ def quietly() -> Iterator[None]:
 
 
 def _stamp(file: Path) -> list[int]:
-    found = file.stat()
+    try:
+        found = file.stat()
+    except OSError:  # a link to nothing
+        return [-1, 0]
     return [found.st_size, found.st_mtime_ns]
 
 

@@ -68,6 +68,14 @@ class Folder(OwnPictures):
         """
         if not path.is_dir():
             raise UserError(_no_folder(path))
+        try:
+            return self._listing(path)
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or path}: cannot be read ({error.strerror or error})"
+            ) from error
+
+    def _listing(self, path: Path) -> Listing:
         places = _parts(path)
         wanted = None if self.classes is None else tuple(map(_normal, self.classes))
         found: dict[str, tuple[str, str, Path]] = {}  # name -> part, class, file
@@ -102,7 +110,7 @@ class Folder(OwnPictures):
             order = wanted
         if len(order) == 1:
             raise UserError(_one_class(path, order[0]))
-        facts = facts_of({name: found[name][2] for name in names}, look, "picture 1")
+        facts = facts_of(path, {name: found[name][2] for name in names}, look, "picture 1")
         labels = [order.index(found[name][1]) for name in names]
         parts = [found[name][0] for name in names] if places[0][0] else None
         rows = [(name, facts[name].digest, found[name][1]) for name in names]
@@ -152,7 +160,7 @@ def _is_clutter(entry: Path) -> bool:
 def _pictures(folder: Path, ignored: list[str], top: Path) -> Iterator[Path]:
     """Yield the pictures at any depth, and note what else lies there."""
     seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
         here = Path(place)
         real = here.resolve()
         if real in seen:  # a link that leads round in a circle
@@ -168,6 +176,10 @@ def _pictures(folder: Path, ignored: list[str], top: Path) -> Iterator[Path]:
                 yield file
             else:
                 ignored.append(_name(file, top))
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _name(file: Path, top: Path) -> str:

@@ -90,7 +90,7 @@ class Npz(OwnFiles):
         path = self.found(root)
         if path.is_dir():
             raise UserError(f"{path}: this is a folder, and 'npz' reads a file")
-        contents = digest_of([facts_of({path.name: path})[path.name].digest])
+        contents = digest_of([facts_of(path, {path.name: path})[path.name].digest])
         self.require_same(path, contents)
         return replace(self, contents=contents)
 

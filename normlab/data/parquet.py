@@ -82,7 +82,7 @@ class Parquet(OwnPictures):
         tables = [(part, file) for part in (*PARTS, "") for file in parts.get(part, [])]
         top = path if path.is_dir() else path.parent
         names = [file.relative_to(top).as_posix() for _, file in tables]
-        facts = facts_of({name: file for name, (_, file) in zip(names, tables, strict=True)})
+        facts = facts_of(path, {name: file for name, (_, file) in zip(names, tables, strict=True)})
         digests = tuple(facts[name].digest for name in names)
         if len(set(digests)) < len(digests):
             same = [name for name in names if digests.count(facts[name].digest) > 1]

@@ -291,12 +291,31 @@ def test_files_are_read_again_only_if_they_changed(tmp_path):
     os.utime(file, (1e9, 1e9))
     looks = []
     for _ in range(2):
-        facts_of({"a": file}, lambda place: looks.append(place))
+        facts_of(tmp_path, {"a": file}, lambda place: looks.append(place))
     assert len(looks) == 1
     file.write_bytes(b"22")
     os.utime(file, (1e9, 1e9))
-    facts_of({"a": file}, lambda place: looks.append(place))
+    facts_of(tmp_path, {"a": file}, lambda place: looks.append(place))
     assert len(looks) == 2
+    other = tmp_path / "b"
+    other.write_bytes(b"1")
+    facts_of(tmp_path, {"a": file, "b": other}, lambda place: looks.append(place))
+    assert looks[2:] == [other]
+
+
+def test_links_to_nothing_and_folders_that_cannot_be_read_are_told(pets, monkeypatch):
+    folder, _ = pets
+    (folder / "cat" / "annexed.png").symlink_to(folder / "nothing")
+    with pytest.raises(UserError, match=r"cat/annexed.png: it cannot be opened \(No such file"):
+        Folder(folder).load()
+    assert Folder(folder, skip_broken=True).outline().train_examples == 13
+
+    def refused(top, onerror, **_):
+        onerror(PermissionError(errno.EACCES, "Permission denied", str(top)))
+
+    monkeypatch.setattr(os, "walk", refused)
+    with pytest.raises(UserError, match=r"pets/cat: cannot be read \(Permission denied\)"):
+        Folder(folder).outline()
 
 
 def test_a_full_disk_is_one_error_and_leaves_nothing(pets, own_cache, monkeypatch):
