@@ -221,8 +221,8 @@ def _expand_with(
             rules = [rule for rule in excluded.content if not _speaks_of_seeds(rule)]
             sweep = sweep.put(("exclude",), replace(excluded, content=rules or None))
         sweep = sweep.put(("seed",), tune.at(("seeds",)))
-    for axis in grid:
-        sweep = sweep.put((axis,), tune.at(("grid", axis)))
+    for axis, values in tune.at(("grid",)).content.items():
+        sweep = sweep.put((str(axis),), values)
     runs, problems = expand(config.put(("sweep",), sweep))
     if problems:
         return [], problems

@@ -44,6 +44,7 @@ def note_runs(
         known = _known(folder)
         made, tried = runs_of(asked, folder), runs_of(trials, folder)
         if known is None:
+            about = _with_seeds(experiment, about, made) if asked else about
             write_experiment(folder, about, made, tried)
             return
         if asked:
@@ -132,13 +133,13 @@ def _arm_of(run: Run, arms: Iterable[RunConfig]) -> RunConfig | None:
 def _with_seeds(
     experiment: Experiment, about: dict[str, Any], runs: Sequence[Run]
 ) -> dict[str, Any]:
-    """Add to the overrides the seeds that the config itself does not name."""
+    """Add to the overrides the seeds that are listed, if the config does not name them all."""
     whole = experiment.whole or experiment
     seeds, own = ({run.seed for run in some} for some in (runs, whole.runs))
     if seeds <= own or whole.tied or whole.tuning is not None:
         return about
     axis = next((axis for axis in SEED_AXES if axis in whole.runs[0].axes), "seed")
-    more = f"sweep.{axis}={flow(sorted(seeds | own))}"
+    more = f"sweep.{axis}={flow(sorted(seeds))}"
     return about | {"overrides": [*about["overrides"], more]}
 
 

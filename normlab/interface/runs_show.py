@@ -90,7 +90,7 @@ def _show_experiment(runs: Runs) -> list[str]:
             snapshots = Observer().look(listed)
             lines += ["", f"{heading}: {_counts(snapshots)}"]
             headings = ["arm", "seed", "state", "step", "test accuracy", "folder"]
-            rows = [_run_line(e, s) for e, s in zip(listed, snapshots, strict=True)]
+            rows = [_run_line(runs, e, s) for e, s in zip(listed, snapshots, strict=True)]
             lines += columns([headings, *rows], indent="  ")
             if any(snapshot.state == "stopped" for snapshot in snapshots):
                 lines += [f"  ({STOPPED})"]
@@ -106,10 +106,12 @@ def _show_experiment(runs: Runs) -> list[str]:
     return [*lines, "", f"size: {in_words(usage(runs.path).size)}"]
 
 
-def _run_line(run: Run | Record, now: Snapshot) -> list[str]:
+def _run_line(runs: Runs, run: Run | Record, now: Snapshot) -> list[str]:
     accuracy = f"{now.accuracies[-1]:.3f}" if now.accuracies else ""
     step = "" if now.steps is None else f"{now.step}/{now.steps}"
-    return [run.arm, str(run.seed), now.state, step, accuracy, run.path.name]
+    shared = run.path.parent.name != runs.path.resolve().name
+    folder = f"{run.path.parent.name}/{run.path.name}" if shared else run.path.name
+    return [run.arm, str(run.seed), now.state, step, accuracy, folder]
 
 
 def _show_run(run: Run) -> list[str]:

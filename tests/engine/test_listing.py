@@ -140,6 +140,7 @@ def test_an_array_job_of_one_seed_each_ends_in_one_report(tiny, by_hand, out):
                                      for i in range(8))  # fmt: skip
     assert listed(out / "tiny") == [(a, i) for a in ("identity", "batch_norm") for i in range(8)]
     assert judge(load_runs(out / "tiny"))[0].registered
+    assert "sweep.seed=[0, 1, 2, 3, 4, 5, 6, 7]" in load_runs(out / "tiny").command
     arms = [(f"norm={norm}", f"seed={i}") for norm in ("batch_norm", "identity") for i in (8, 9)]
     for overrides in arms:
         Engine(load_experiment(file, overrides), out).run_all()
@@ -181,6 +182,7 @@ def test_a_moved_config_and_a_moved_folder_keep_their_runs(tiny, run, out, tmp_p
     assert listed(out / "an older one") == PLAN
     assert run(moved) == [] and listed(out / "tiny") == PLAN
     assert {run.path.parent.name for run in load_runs(out / "tiny")} == {"an older one"}
+    assert "an older one/identity-s0-" in show(out / "tiny")
 
 
 def test_what_an_edited_config_leaves_out_is_told(tiny, run, out):
