@@ -68,6 +68,11 @@ def test_each_mistake_in_a_claim_is_told_in_these_words(config, mistake):
     assert expected in lines
 
 
+def test_a_number_as_an_axis_to_tune_is_told(config):
+    told = problems_of(config(tuned(tune="{grid: {3: [0.1]}, seeds: [9]}")))
+    assert "nothing is called '3' that could be swept; allowed: " in told
+
+
 def test_a_command_for_a_part_of_the_runs_keeps_claims_about_the_others(config):
     file = config(claiming())
     part = load_experiment(file, ("norm=identity", "seed=1"))
