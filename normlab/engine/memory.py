@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 
 from normlab.configs import build
-from normlab.data.dataset import Dataset
+from normlab.data.dataset import Dataset, Split
 from normlab.training.compiler import compiler_options
-from normlab.training.state import DeviceData
+from normlab.training.host_data import most_bytes
+from normlab.training.state import DeviceData, DeviceSplit
 
 LIMITS = (
     "/sys/fs/cgroup/memory.max",
@@ -145,14 +146,32 @@ def _traced(
 ) -> tuple[tuple[int, int, int, int], Callable[..., Any], tuple[Any, ...]]:
     """Give the sizes of what a run keeps, its step, and the shapes of the step's arguments."""
     program = build.program(sections)
-    count, *shape = data.train.images.shape
+    shape = data.train.images.shape[1:]
     seed = jax.ShapeDtypeStruct((), jnp.uint32)
-    state = jax.eval_shape(partial(program.init, image_shape=tuple(shape)), seed)
-    on_device = jax.eval_shape(lambda: DeviceData.put(data))
-    order = jax.ShapeDtypeStruct((count,), jnp.int32)
+    state = jax.eval_shape(partial(program.init, image_shape=shape), seed)
+    on_device = _shapes(data, program.recipe.batch_size)
+    order = jax.ShapeDtypeStruct(on_device.train.labels.shape, jnp.int32)
     parameters = _bytes(state.params)
     sizes = parameters, _bytes(state.opt_state), parameters, _bytes(on_device)
     return sizes, program.step, (state, on_device, order, seed)
+
+
+def _shapes(data: Dataset, batch_size: int) -> DeviceData:
+    """Give the shapes of the data on the device: all of them, or a batch of a set too large."""
+    parts = {"train": data.train, "test": data.test, "validation": data.validation}
+    size = sum(split.images.nbytes for split in parts.values() if split is not None)
+    whole = size <= most_bytes()
+
+    def shapes(name: str, split: Split | None) -> Any:
+        if split is None or not (whole or name == "train"):
+            return None
+        count = len(split.labels) if whole else batch_size
+        arrays: Any = [jax.ShapeDtypeStruct((count, *a.shape[1:]), a.dtype) for a in split]
+        return DeviceSplit(*arrays)
+
+    channels: Any = jax.ShapeDtypeStruct(data.train.images.shape[-1:], jnp.float32)
+    found = {name: shapes(name, split) for name, split in parts.items()}
+    return DeviceData(**found, mean=channels, std=channels)
 
 
 def _bytes(tree: Any) -> int:

@@ -37,6 +37,13 @@ def test_what_is_kept_is_known_to_the_byte(identity):
     assert adam.optimizer == 2 * PARAMETERS + rates + 4
 
 
+def test_of_a_set_that_stays_on_the_host_a_batch_counts(identity, monkeypatch):
+    monkeypatch.setenv("NORMLAB_DATA_MEMORY", "1kB")
+    assert of(identity).data == 20 * (8 * 8 * 3 + 4) + 2 * 3 * 4
+    (run,) = load_experiment(identity).runs
+    assert needed_exactly(run.sections, build.dataset(run.sections)).activations > 0
+
+
 def test_the_estimate_of_a_step_is_near_what_the_compiler_needs(identity):
     file = identity
     more, less = of(file, "batch_size=100"), of(file, "batch_size=10")
