@@ -149,20 +149,28 @@ class Shelf:
             UserError: there is no such entry, or it lacks this shelf's decorator.
         """
         entry = self.find(name)
-        try:
-            loaded = entry.load()
-        except ImportError as error:
-            if ":" not in name:
-                raise
-            raise UserError(
-                f"{name}: {error}. A name with a colon is read as package.module:Class; "
-                "its module must be importable from the folder you run in"
-            ) from error
+        loaded = load_own(name) if ":" in name else entry.load()
         marked = getattr(loaded, "catalogue_kind", None)
         allowed = (self.decorator, None) if self.takes_unmarked else (self.decorator,)
         if ":" in name and marked not in allowed:
             raise UserError(f"{name} is not a {self.kind}: put @{self.decorator} above the class")
         return loaded
+
+
+def load_own(name: str) -> Any:
+    """Import what `package.module:name` names in a person's own code.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return Entry(name, module, attribute, "", module).load()
+    except ImportError as error:
+        raise UserError(
+            f"{name}: {error}. A name with a colon is read as package.module:Class; its module "
+            "must be importable from the folder you run in, or lie beside the config"
+        ) from error
 
 
 @cache

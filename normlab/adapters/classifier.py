@@ -66,6 +66,10 @@ class Classifier:
             variables = model.lazy_init(key, images, **call)
         except LazyInitError:  # the parameters depend on the images
             variables = model.init(key, jnp.zeros(images.shape, images.dtype), **call)
+        return self.split(variables)
+
+    def split(self, variables: Any) -> tuple[Any, Any]:
+        """Take the variables apart into parameters and state."""
         params = variables.get("params", {})
         if self.is_ours:
             return params, variables.get(NORM_STATE, {})

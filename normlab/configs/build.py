@@ -220,8 +220,8 @@ def probe_name(name: str) -> str:
 
 def needs_learning_rate(name: str) -> bool:
     """Whether an optimiser has no learning rate of its own."""
-    parameter = inspect.signature(OPTIMIZERS.load(name)).parameters["learning_rate"]
-    return parameter.default is inspect.Parameter.empty
+    parameter = inspect.signature(OPTIMIZERS.load(name)).parameters.get("learning_rate")
+    return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
 def total_steps(sections: dict[str, Any]) -> int:

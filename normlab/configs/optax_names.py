@@ -9,50 +9,80 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from normlab.catalogue import Entry
+from normlab.catalogue import Entry, load_own
 from normlab.errors import UserError, did_you_mean
 
-NEEDS_MORE_THAN_GRADIENTS = frozenset({"lbfgs", "polyak_sgd"})
-"""Their update must evaluate the loss again, which a plain training step does not offer."""
+REFUSED = {
+    "lbfgs": "its update evaluates the loss again",
+    "polyak_sgd": "its update needs the loss",
+    "momo": "its update needs the loss",
+    "momo_adam": "its update needs the loss",
+    "sophia": "its update needs the loss as a function, for a Hessian",
+    "sam": "it steps to another point and back, and is made of two optimisers",
+    "mechanize": "it is made of another optimiser; name a function of your own that makes it",
+    "schedule_free": "it is made of another optimiser; schedule_free_sgd and schedule_free_adamw "
+    "are there, and a function of your own may make others",
+    "dpsgd": "it needs the gradient of every example",
+}
+"""The optimisers of optax that a plain training step cannot use, and why."""
+
+NO_OPTIMIZERS = ("scale_by_", "schedule_free_eval_params", "differentially_private_aggregate",
+                 "hutchinson_estimator_diag_hessian", "normalize", "reduce_on_plateau",
+                 "split_real_and_imaginary")  # fmt: skip
+"""Beginnings of what optax.contrib offers beside optimisers."""
 
 
 @dataclass(frozen=True)
 class OptaxShelf:
-    """The functions that one of optax's modules offers, with the interface of a `Shelf`."""
+    """The functions that optax offers of one kind, with the interface of a `Shelf`.
+
+    Attributes:
+        kind: the name of the kind in messages.
+        modules: the modules that offer them, and how the modules of their sources end.
+        refused: those that are not offered, and why.
+    """
 
     kind: str
-    module: str
-    source: str
-    wanted: Callable[[str], bool]
+    modules: tuple[tuple[str, str], ...]
+    refused: tuple[tuple[str, str], ...] = ()
 
     def entries(self) -> dict[str, Entry]:
-        """Every entry by name, sorted."""
-        return {
-            name: Entry(name, self.module, name, "", self.module)
-            for name in _exported(self.source)
-            if self.wanted(name)
+        """Return every entry by name, sorted."""
+        found = {
+            name: Entry(name, module, name, "", module)
+            for module, source in reversed(self.modules)
+            for name in _exported(module, source)
+            if name not in dict(self.refused) and not name.startswith(NO_OPTIMIZERS)
         }
+        return dict(sorted(found.items()))
 
     def load(self, name: str) -> Callable[..., Any]:
-        """The function called `name`.
+        """Return the function called `name`, or the one that `package.module:function` names.
 
         Raises:
-            UserError: there is none; the message has the nearest name.
+            UserError: there is none; the message has the nearest name, or the reason.
         """
+        if ":" in name:
+            return load_own(name)
+        reason = dict(self.refused).get(name)
+        if reason is not None:
+            raise UserError(f"{self.kind} {name} cannot be used here: {reason}")
         entries = self.entries()
         if name not in entries:
             raise UserError(f"optax has no {self.kind} '{name}'; {did_you_mean(name, entries)}")
-        return getattr(importlib.import_module(self.module), name)
+        return getattr(importlib.import_module(entries[name].module), name)
 
 
 @cache
-def _exported(source: str) -> list[str]:
-    """The lower-case names that optax's `__init__` imports from a module called `...<source>`."""
+def _exported(module: str, source: str) -> list[str]:
+    """List the lower-case names that a module imports from modules called `...<source>`."""
     spec = importlib.util.find_spec("optax")
     if spec is None or spec.origin is None:
         raise ImportError("optax is not installed")
     package = Path(spec.origin).parent
     files = [package / "__init__.py", package / "schedules" / "__init__.py"]
+    if module == "optax.contrib":
+        files = [package / "contrib" / "__init__.py"]
     names = set()
     for file in files:
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
@@ -62,11 +92,6 @@ def _exported(source: str) -> list[str]:
 
 
 OPTIMIZERS = OptaxShelf(
-    "optimizer", "optax", "_src.alias", lambda name: name not in NEEDS_MORE_THAN_GRADIENTS
+    "optimizer", (("optax", "_src.alias"), ("optax.contrib", "")), tuple(REFUSED.items())
 )
-SCHEDULES = OptaxShelf(
-    "schedule",
-    "optax.schedules",
-    "_schedule",
-    lambda name: True,
-)
+SCHEDULES = OptaxShelf("schedule", (("optax.schedules", "_schedule"),))

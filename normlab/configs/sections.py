@@ -145,7 +145,15 @@ SECTIONS = {
         OPTIMIZERS,
         needed=True,
         filled_in=frozenset(
-            {"mask", "weight_decay_mask", "trust_ratio_mask", "key", "dtype_momentum"}
+            {
+                "mask",
+                "weight_decay_mask",
+                "trust_ratio_mask",
+                "key",
+                "dtype_momentum",
+                "clip_value_fn",
+                "muon_weight_dimension_numbers",
+            }
         ),
         optional=frozenset({"learning_rate"}),
     ),

@@ -9,6 +9,7 @@ import optax
 
 from normlab.errors import UserError
 from normlab.models.slots import parameter_role
+from normlab.training.averaging import with_average
 from normlab.training.recipe import Recipe
 
 Role = Literal["weight", "bias", "norm"]
@@ -19,9 +20,10 @@ Path = tuple[str, ...]
 def with_recipe(
     optimizer: optax.GradientTransformation, recipe: Recipe
 ) -> optax.GradientTransformation:
-    """Add a recipe's gradient clipping and learning rate of scalars to an optimiser."""
+    """Add a recipe's clipping, learning rate of scalars and average of weights to an optimiser."""
     optimizer = with_scalar_rate(optimizer, recipe.scalar_rate)
-    return adaptively_clipped(clipped(optimizer, recipe.clip), recipe.adaptive_clip)
+    optimizer = adaptively_clipped(clipped(optimizer, recipe.clip), recipe.adaptive_clip)
+    return with_average(optimizer, recipe.ema)
 
 
 def clipped(

@@ -21,7 +21,7 @@ from jax.stages import Lowered
 from normlab.adapters.classifier import Classifier
 from normlab.core import Array
 from normlab.data.augment import Augmentation, apply_all
-from normlab.training import metrics
+from normlab.training import averaging, metrics
 from normlab.training.compiler import compiler_options, read_from_cache
 from normlab.training.finite import all_finite, computed_once
 from normlab.training.host_data import HostData
@@ -58,11 +58,13 @@ class Program:
         """Make the state before the first step; `image_shape` is `(H, W, C)`."""
         example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
         params, norm_state = self.network.init(stream_key(seed, "init"), example)
+        averages = self.recipe.ema_statistics == "averaged"
+        opt_state = averaging.begun(self.optimizer.init(params), norm_state if averages else None)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
             norm_state=norm_state,
-            opt_state=self.optimizer.init(params),
+            opt_state=opt_state,
             meter=Meter.empty(),
             diverged=jnp.zeros((), bool),
         )
@@ -81,6 +83,7 @@ class Program:
         (loss, (norm_state, correct)), grads = self._gradients(state, images, labels, key)
 
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        opt_state = averaging.with_statistics(opt_state, norm_state, self.recipe.ema)
         params = optax.apply_updates(state.params, updates)
         finite = all_finite((loss, grads, params))
         batch = jnp.asarray(len(labels), jnp.float32)
@@ -216,6 +219,8 @@ class Compiled:
         self._batches: dict[HeldOut, list[tuple[Array, Array]]] = {
             part: _padded_batches(len(getattr(data, part).labels), size) for part in self.parts
         }
+        chosen = program.network, program.recipe.ema_statistics
+        self._for_evaluation = jax.jit(partial(averaging.for_evaluation, *chosen))
         self._host_order: tuple[Array, np.ndarray] | None = None
 
         seed = jnp.zeros((), jnp.uint32)
@@ -297,12 +302,23 @@ class Compiled:
             return self.data, index, counts
         return self.data.batch(part, np.asarray(index)), _first(len(index)), counts
 
+    def for_evaluation(self, state: TrainState) -> tuple[Any, Any]:
+        """Return the parameters and the normalisers' state that an evaluation takes."""
+        if not averaging.keeps_average(state.opt_state):
+            return state.params, state.norm_state
+        size = self.program.recipe.batch_size
+        batches = min(self.train_examples // size, averaging.MOST_RECALIBRATION_BATCHES)
+        images, _ = self.first_examples(batches * size)
+        images = images.reshape(batches, size, *images.shape[1:])
+        return self._for_evaluation(state.params, state.norm_state, state.opt_state, images)
+
     def evaluate(self, state: TrainState, part: HeldOut = "test") -> dict[str, float]:
         """Compute loss, accuracy and the recipe's metrics over all examples of a part."""
         total, evaluate, seen = Meter.empty(), self._evaluate[part], []
+        params, norm_state = self.for_evaluation(state)
         for index, counts in self._batches[part]:
             batch = self._held_out_batch(part, index, counts)
-            found, logits = evaluate(state.params, state.norm_state, *batch)
+            found, logits = evaluate(params, norm_state, *batch)
             total = jax.tree.map(jnp.add, total, found)
             seen.append(logits)
         loss, accuracy = total.means()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from normlab.catalogue import later
 from normlab.errors import UserError, require_field
+from normlab.training.averaging import Statistics
 from normlab.training.metrics import METRICS, Metric
 
 
@@ -31,6 +32,12 @@ class Recipe:
         eval_batch_size: examples evaluated at once; the result does not depend on it.
         metrics: metrics beyond loss and accuracy, for classes of unequal size: `auc` (the area
             under the ROC curve, the mean over classes) and `balanced_accuracy`.
+        ema: evaluate with the average of the weights over the steps, whose decay this is, such as
+            0.999; null for the weights of the last step. The first steps weigh as in Adam's
+            averages, so that the initial weights do not count.
+        ema_statistics: the normalisers' statistics beside averaged weights: `averaged`, by the same
+            rule; `recalibrated`, those that the averaged network has on training images;
+            `current`, those of the last step.
     """
 
     epochs: int = 10
@@ -44,6 +51,8 @@ class Recipe:
     eval_every: int | None = None
     eval_batch_size: int = 500
     metrics: tuple[Metric, ...] | None = later(None)
+    ema: float | None = later(None)
+    ema_statistics: Statistics = later("averaged")  # noqa: RUF009
 
     def __post_init__(self) -> None:
         whole = "a positive whole number"
@@ -60,6 +69,11 @@ class Recipe:
             require_field(value is None or value > 0, field, value, "a positive number or null")
         known = set(self.metrics or ()) <= METRICS.keys()
         require_field(known, "metrics", self.metrics, f"of {', '.join(METRICS)}, or null")
+        averages = self.ema is None or 0 < self.ema < 1
+        require_field(averages, "ema", self.ema, "a number between 0 and 1, or null")
+        used = self.ema is not None or self.ema_statistics == "averaged"
+        allowed = "averaged, unless there is an ema"
+        require_field(used, "ema_statistics", self.ema_statistics, allowed)
         divides = self.batch_size % self.accumulate == 0
         allowed = f"a divisor of batch_size={self.batch_size}"
         require_field(divides, "accumulate", self.accumulate, allowed)

@@ -9,16 +9,23 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 import pytest
 
+from normlab.data.shapes import Shapes
 from normlab.engine import checkpoint
 from normlab.engine.checkpoint import Checkpoints
 from normlab.errors import UserError
+from normlab.models.plain import MLP
+from normlab.norms import BatchNorm
 from normlab.store.checkpoint_files import CLOCK, FILES, restore_anything
 from normlab.store.files import DamagedError
 from normlab.store.loading import load_runs
-from normlab.training.state import Clock, Meter, TrainState
+from normlab.training.optimizer import with_recipe
+from normlab.training.program import Compiled, Program
+from normlab.training.recipe import Recipe
+from normlab.training.state import Clock, DeviceData, Meter, TrainState
 
 
 def state(seed=0):
@@ -184,3 +191,19 @@ def test_a_full_disk_ends_the_command_in_a_sentence_and_loses_nothing(
     logging.getLogger("absl").error("something else")
     assert [record.getMessage() for record in caplog.records] == ["something else"]
     assert make(file, out=out).states == ["done", "done"]
+
+
+@pytest.mark.parametrize("statistics", ["averaged", "current"])
+def test_averaged_weights_come_back_as_they_were_saved(tmp_path, statistics):
+    recipe = Recipe(epochs=1, batch_size=16, ema=0.9, ema_statistics=statistics)
+    model = MLP(norm=BatchNorm(), classes=10, widths=(4,))
+    program = Program(model, with_recipe(optax.sgd(0.1), recipe), recipe)
+    compiled = Compiled(program, DeviceData.put(Shapes(train_examples=32, size=8).load()))
+    state, _ = compiled.step(compiled.init(0), compiled.order(0, 0), 0)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(state, Clock())
+    restored = checkpoints.restore(compiled.init(1))
+    checkpoints.close()
+    assert restored is not None
+    assert jax.tree.structure(restored[0]) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, restored[0], state)

@@ -1,0 +1,75 @@
+"""Optimisers and schedules of optax.contrib and of a person's own, by name."""
+
+import pytest
+
+from normlab.configs import build
+from normlab.configs.document import ConfigError
+from normlab.configs.experiment import load_experiment
+from normlab.configs.optax_names import OPTIMIZERS, REFUSED
+from normlab.store.loading import load
+from tests.shared.small_runs import TINY
+
+OWN = """
+import optax
+
+def make(learning_rate, momentum: float = 0.5):
+    return optax.sgd(learning_rate, momentum=momentum)
+
+def falling(start: float, decay_steps: int):
+    return optax.linear_schedule(start, 0.0, decay_steps)
+"""
+
+
+@pytest.fixture
+def with_optimizer(config):
+    def write(optimizer, schedule="null"):
+        lines = [line for line in TINY.splitlines() if not line.startswith(("optim", "sched"))]
+        lines += [f"optimizer: {optimizer}", f"schedule: {schedule}"]
+        return config("\n".join(lines))
+
+    return write
+
+
+CONTRIB = [name for name, entry in OPTIMIZERS.entries().items() if "contrib" in entry.module]
+
+
+@pytest.mark.parametrize("name", CONTRIB)
+def test_every_optimiser_of_contrib_takes_a_step(with_optimizer, name):
+    (run,) = load_experiment(with_optimizer(f"{{name: {name}, learning_rate: 0.01}}")).runs
+    build.optimizer(run.sections)  # reading the config has traced its update
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_one_that_needs_more_than_gradients_is_refused_with_the_reason(with_optimizer, name):
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(with_optimizer(f"{{name: {name}, learning_rate: 0.01}}"))
+    assert f"optimizer {name} cannot be used here: {REFUSED[name]}" in str(caught.value)
+
+
+def test_a_persons_own_optimiser_and_schedule_lie_beside_the_config(
+    with_optimizer, make, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_optimiser.py").write_text(OWN)
+    schedule = "{name: 'own_optimiser:falling', start: 0.1}"
+    own = with_optimizer("{name: 'own_optimiser:make'}", schedule)
+    (run,) = load_experiment(own).runs
+    assert run.sections["optimizer"] == {"name": "own_optimiser:make", "momentum": 0.5}
+    assert run.sections["schedule"]["decay_steps"] == 18  # the length of the run
+    assert list(run.own_code) == ["own_optimiser"]
+    assert not make(own).failed
+    plain = "{name: sgd, momentum: 0.5}", "{name: linear_schedule, init_value: 0.1, end_value: 0.0}"
+    other = with_optimizer(*plain)
+    other = other.rename(other.with_name("other.yaml"))
+    assert not make(other).failed
+    (one,), (two,) = (load(tmp_path / "runs" / name) for name in ("experiment", "other"))
+    timeless = [{k: v for k, v in row.items() if k != "train_seconds"} for row in one.metrics]
+    assert timeless == [{k: v for k, v in r.items() if k != "train_seconds"} for r in two.metrics]
+
+
+def test_what_is_no_optimiser_is_told_in_a_sentence(with_optimizer, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "no_optimiser.py").write_text("def make(learning_rate):\n    return 3\n")
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(with_optimizer("{name: 'no_optimiser:make', learning_rate: 0.1}"))
+    assert "optimizer: optax cannot use it: AttributeError" in str(caught.value)
