@@ -17,6 +17,7 @@ from normlab.engine import provenance, worker
 from normlab.engine.checkpoint import FULL, Checkpoints, check_rows
 from normlab.engine.probe_rows import Prober
 from normlab.errors import UserError, in_one_line
+from normlab.ops import native
 from normlab.store.files import DamagedError
 from normlab.store.layout import CHECKPOINTS, DAMAGED, ERROR, FINISHED
 from normlab.store.run import Run, RunBusyError
@@ -81,8 +82,8 @@ class Maker:
     tell: Callable[[RunStarted | Event], None] = lambda event: None
     _loaded: dict[str, Dataset] = field(default_factory=dict)
     _data: dict[str, tuple[Dataset, DeviceData | HostData]] = field(default_factory=dict)
-    _compiled: dict[str, Compiled] = field(default_factory=dict)
-    _probers: dict[str, Prober] = field(default_factory=dict)
+    _compiled: dict[tuple[str, str], Compiled] = field(default_factory=dict)
+    _probers: dict[tuple[str, str], Prober] = field(default_factory=dict)
 
     def attempt(self, task: Task) -> tuple[str, str]:
         """Make one run, whatever may go wrong; return how it ended, and a word on that."""
@@ -93,7 +94,8 @@ class Maker:
                 if state in ("skipped", DAMAGED):
                     return state, word
                 try:
-                    return self._make(task)
+                    with native.only_if(began_with_kernels(run)):
+                        return self._make(task)
                 except UserError as error:
                     return write_failure(task, str(error), str(error))
                 except OSError as error:
@@ -187,7 +189,7 @@ class Maker:
 
     def _compile(self, config: RunConfig) -> tuple[Compiled, float]:
         """Return a run's program, and the seconds that this call took for it: 0 if it was there."""
-        key = config.program_hash
+        key = _program(config)
         if key in self._compiled:
             return self._compiled[key], 0.0
         _, device_data = self._load_data(config)
@@ -204,7 +206,7 @@ class Maker:
         probing = config.sections.get("probes")
         if probing is None:
             return None
-        key = config.program_hash
+        key = _program(config)
         if key not in self._probers:
             probes = build.probes(config.sections)
             self._probers[key] = Prober(compiled, probes, probing["examples"])
@@ -230,6 +232,17 @@ class Maker:
                     f"{expected}: give the same command again where the data lie, or mend the "
                     "dataset's outline() if it is your own"
                 )
+
+
+def _program(config: RunConfig) -> tuple[str, str]:
+    """Return what a compiled program depends on."""
+    return config.program_hash, native.chosen()
+
+
+def began_with_kernels(run: Run) -> bool:
+    """Return whether compiled kernels may normalise in a run, which goes on as it began."""
+    begun = run.provenance[:1]
+    return not begun or native.NAME in begun[0].get("set_by_normlab", {})
 
 
 def was(run: Run) -> tuple[str, str]:

@@ -1,8 +1,9 @@
-"""Prepares a process that makes runs: it keeps its memory, and what it compiles.
+"""Prepares a process that makes runs: it keeps its memory, keeps what it compiles, and normalises by
+kernels compiled for its processor.
 
-Both belong to a whole process, so importing normlab does neither. The command line and its workers,
-whose processes are normlab's own, do both before anything is computed; so does `normlab.run`, which
-makes runs by the dozen; and a notebook that trains by itself may call `prepare()`.
+All belong to a whole process, so importing normlab does none of it. The command line and its
+workers, whose processes are normlab's own, do it before anything is computed. So does
+`normlab.run`, which makes runs by the dozen. A notebook that trains by itself may call `prepare()`.
 
 JAX is imported inside the functions, so that the allocator is told before there are threads: one
 that has a heap of its own keeps it.
@@ -54,15 +55,24 @@ def prepare() -> None:
     if tuned() and not _done:
         _done["malloc"] = keep_memory()
         _done["compilation cache"] = keep_programs()
+        from normlab.ops import native
+
+        native.use()
 
 
 def set_by_normlab() -> dict[str, str]:
     """Return what normlab has set in this process and in its programs, for provenance."""
+    from normlab.ops import native
     from normlab.training.compiler import compiler_options, dropped_options
 
     options = " ".join(f"{name}={value}" for name, value in compiler_options().items())
     dropped = "; ".join(f"{name}: {reason}" for name, reason in dropped_options().items())
-    every = {**_done, "compiler": options, "compiler options that it refused": dropped}
+    every = {
+        **_done,
+        "compiler": options,
+        "compiler options that it refused": dropped,
+        native.NAME: native.chosen(),
+    }
     return {name: value for name, value in every.items() if value}
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array
+from normlab.ops import native
 from normlab.ops.layouts import (
     Layout,
     Statistics,
@@ -43,6 +44,14 @@ def _normalised(
         x: `(..., C)`, any floating dtype.
         scale, bias: `(C,)` or None, float32 or wider.
     """
+    if native.serves(layout, x):
+        return native.forward(layout, eps, x, scale, bias, partial(_in_jax, layout, eps))
+    return _in_jax(layout, eps, x, scale, bias)
+
+
+def _in_jax(
+    layout: Layout, eps: float, x: Array, scale: Array | None, bias: Array | None
+) -> tuple[Array, Statistics]:
     scale, bias = (beside(x, values) for values in (scale, bias))
     statistics = _computed(layout, x)
     root = lax.rsqrt(statistics.variance + eps)
@@ -75,6 +84,15 @@ def _tangent(layout: Layout, eps: float, kept: Any, tangents: Any) -> Any:
 
 
 def _cotangent(layout: Layout, eps: float, has_bias: bool, kept: Any, cotangents: Any) -> Any:
+    in_jax = partial(_cotangent_in_jax, layout, eps, has_bias)
+    if native.serves(layout, kept[0]):
+        return native.cotangent(layout, eps, has_bias, kept, cotangents, in_jax)
+    return in_jax(kept, cotangents)
+
+
+def _cotangent_in_jax(
+    layout: Layout, eps: float, has_bias: bool, kept: Any, cotangents: Any
+) -> Any:
     x, scale, statistics = kept
     dy, (_, doffset, dvariance) = cotangents
     scale = beside(x, scale)

@@ -1,0 +1,270 @@
+"""Normalisation compiled by numba for the processor it runs on (`normlab[native]`), for CPUs.
+
+XLA for CPUs writes and reads an array of the size of `x` several times for one normalisation. The
+kernels here read and write it as often as they must, and their sums have a fixed order. They serve
+in a process that has called `use()`, as `normlab.prepare()` and `normlab run` do. Everywhere else,
+and without numba, JAX computes the same numbers up to rounding.
+
+Derivatives stay those of `ops/kernels.py`: first gradients run compiled, and forward mode, second
+derivatives and `vmap` run as plain JAX.
+"""
+
+import ctypes
+import hashlib
+import importlib.metadata
+import importlib.util
+import math
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import platformdirs
+from filelock import FileLock
+from jax.custom_batching import custom_vmap
+
+from normlab.core import Array
+from normlab.ops.layouts import Layout, Rows, Statistics
+
+TARGET = "normlab_normalise"
+LEAST = 1 << 14
+"""Arrays of fewer values are left to XLA, which can join them with the operations around."""
+
+NAME = "kernels"
+"""Under which provenance says what `chosen` says."""
+
+_allowed = False
+
+
+def use(allowed: bool = True) -> bool:
+    """Have programs that are traced from now on normalise by compiled kernels, or by JAX again.
+
+    Args:
+        allowed: False for JAX.
+
+    Returns:
+        What was set before.
+
+    The kernels are compiled when they are first needed, which takes some seconds once per machine.
+    """
+    global _allowed
+    before, _allowed = _allowed, allowed
+    if before != allowed:
+        jax.clear_caches()  # what was traced has the one or the other in it
+    return before
+
+
+@contextmanager
+def only_if(wanted: bool) -> Iterator[None]:
+    """Leave the kernels, where they are in use, only if they are wanted.
+
+    >>> with only_if(False):
+    ...     chosen()
+    ''
+    """
+    before = use(_allowed and wanted)
+    try:
+        yield
+    finally:
+        use(before)
+
+
+def chosen() -> str:
+    """Name what normalises large arrays here: numba and its version, or nothing for JAX.
+
+    >>> before = use(False)
+    >>> chosen()
+    ''
+    >>> _ = use(before)
+    """
+    usable = _allowed and _on_one_cpu() and importlib.util.find_spec("numba") is not None
+    return f"numba {importlib.metadata.version('numba')}" if usable else ""
+
+
+def serves(layout: Layout, x: Array) -> bool:
+    """Return whether a compiled kernel takes this input.
+
+    It takes float32 and bfloat16 on the one device of a CPU. An array that is spread over several
+    devices stays XLA's, which knows how to sum over them.
+    """
+    return (
+        x.dtype in (jnp.float32, jnp.bfloat16)
+        and all(isinstance(size, int) for size in x.shape)
+        and x.size >= LEAST
+        and _sizes(layout, x.shape) is not None
+        and bool(chosen())
+        and _registered()
+    )
+
+
+def _on_one_cpu() -> bool:
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
+
+
+def forward(
+    layout: Layout, eps: float, x: Array, scale: Array | None, bias: Array | None, plain: Any
+) -> tuple[Array, Statistics]:
+    """Normalise as `ops.kernels.normalised` does.
+
+    Args:
+        layout: which values share statistics.
+        eps: added to the variance.
+        x: `(..., C)`, float32 or bfloat16.
+        scale, bias: `(C,)` or None, float32.
+        plain: the same function in JAX, for `vmap`.
+    """
+    return _batched(partial(_forward, layout, eps), plain)(x, scale, bias)
+
+
+def cotangent(
+    layout: Layout, eps: float, has_bias: bool, kept: Any, cotangents: Any, plain: Any
+) -> tuple[Array, Array | None, Array | None]:
+    """Compute the gradient of `forward`.
+
+    Args:
+        layout, eps: as in `forward`.
+        has_bias: whether the gradient of a bias is asked for.
+        kept: x, scale and the statistics.
+        cotangents: those of y and of the statistics.
+        plain: the same function in JAX, for `vmap` and second derivatives.
+    """
+    compiled = jax.custom_jvp(_batched(partial(_cotangent, layout, eps, has_bias), plain))
+    compiled.defjvp(lambda primals, tangents: jax.jvp(plain, primals, tangents))
+    return compiled(kept, cotangents)
+
+
+def _batched(compiled: Any, plain: Any) -> Any:
+    """`compiled`, and under `vmap` what `vmap` makes of `plain`."""
+
+    def rule(size: int, batched: Any, *arguments: Any) -> Any:
+        axes = jax.tree.map(lambda one: 0 if one else None, batched)
+        results = jax.vmap(plain, in_axes=tuple(axes), axis_size=size)(*arguments)
+        return results, jax.tree.map(lambda _: True, results)
+
+    function = custom_vmap(compiled)
+    function.def_vmap(rule)
+    return function
+
+
+def _sizes(layout: Layout, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int] | None:
+    """The sizes as which a kernel sees the input, and the number of groups; None if none does."""
+    if isinstance(layout, Rows):
+        return (math.prod(shape[:-1]), shape[-1]), 1
+    first = layout.axes[0]
+    if layout.axes != tuple(range(first, len(shape) - 1)):
+        return None
+    return (math.prod(shape[:first]), math.prod(shape[first:-1]), shape[-1]), layout.groups
+
+
+def _settings(layout: Layout, eps: float, backward: bool) -> Array:
+    kernel = 2 * (not isinstance(layout, Rows)) + backward
+    return jnp.array([eps, layout.centred, kernel], jnp.float32)
+
+
+def _forward(layout: Layout, eps: float, x: Array, scale: Array | None, bias: Array | None) -> Any:
+    sizes, groups = _sizes(layout, x.shape)  # pyright: ignore[reportGeneralTypeIssues]
+    channels = x.shape[-1]
+    ones = jnp.ones(channels, jnp.float32)
+    scale, bias = (ones if scale is None else scale), (0 * ones if bias is None else bias)
+    shared = jax.ShapeDtypeStruct(_shared(layout, sizes, groups), jnp.float32)
+    call = jax.ffi.ffi_call(TARGET, (jax.ShapeDtypeStruct(sizes, x.dtype), shared, shared, shared))
+    how_many = jnp.zeros(groups, jnp.float32)
+    y, *found = call(
+        x.reshape(sizes), scale.reshape(-1), bias.reshape(-1),
+        _settings(layout, eps, False), how_many,
+    )  # fmt: skip
+    return y.reshape(x.shape), Statistics(*(_beside(layout, x, values) for values in found))
+
+
+def _cotangent(layout: Layout, eps: float, has_bias: bool, kept: Any, cotangents: Any) -> Any:
+    x, scale, statistics = kept
+    dy, (_, doffset, dvariance) = cotangents
+    sizes, groups = _sizes(layout, x.shape)  # pyright: ignore[reportGeneralTypeIssues]
+    channels = x.shape[-1]
+    whole = jax.ShapeDtypeStruct(sizes, x.dtype)
+    each = jax.ShapeDtypeStruct((channels,), jnp.float32)
+    shape = _shared(layout, sizes, groups)
+
+    def one_each(values: Array) -> Array:
+        """One number for each statistic, of the channels of a group the first one's."""
+        return values.reshape(-1, groups, values.shape[-1] // groups)[..., 0].reshape(shape)
+
+    along = one_each(2 * layout.spread(dvariance, x.shape))
+    level = one_each(layout.spread(doffset, x.shape)) if layout.centred else jnp.zeros_like(along)
+    given = jnp.ones(channels, jnp.float32) if scale is None else scale.reshape(-1)
+    dx, dscale, dbias = jax.ffi.ffi_call(TARGET, (whole, each, each))(
+        x.reshape(sizes), dy.reshape(sizes), given, _settings(layout, eps, True),
+        *(one_each(values) for values in statistics), along, level,
+    )  # fmt: skip
+    return (
+        dx.reshape(x.shape),
+        None if scale is None else dscale.reshape(scale.shape),
+        dbias if has_bias else None,
+    )
+
+
+def _shared(layout: Layout, sizes: tuple[int, ...], groups: int) -> tuple[int, ...]:
+    """The shape in which a kernel keeps statistics."""
+    return sizes[:1] if isinstance(layout, Rows) else (sizes[0], groups)
+
+
+def _beside(layout: Layout, x: Array, values: Array) -> Array:
+    """Statistics of a kernel as `ops.kernels` has them."""
+    if isinstance(layout, Rows):
+        return values.reshape(*x.shape[:-1], 1)
+    first = layout.axes[0]
+    repeated = jnp.repeat(values, x.shape[-1] // layout.groups, axis=-1)
+    return repeated.reshape(*x.shape[:first], *(1,) * len(layout.axes), x.shape[-1])
+
+
+@cache
+def _registered() -> bool:
+    """Compile the kernels, or read them from the user's cache, and give them to XLA."""
+    from numba import config
+
+    # Only now, because importing it takes a second.
+    from normlab.ops.native.handlers import compile_kernels
+
+    folder = _cache_folder()
+    if folder is None:
+        kernels = compile_kernels(keep=False)
+    else:
+        # One process compiles, and those that wait for it find what it compiled.
+        with FileLock(folder / "lock"):
+            before, config.CACHE_DIR = config.CACHE_DIR, str(folder)  # pyright: ignore[reportAttributeAccessIssue]
+            try:
+                kernels = compile_kernels(keep=True)
+            finally:
+                config.CACHE_DIR = before  # pyright: ignore[reportAttributeAccessIssue]
+    capsule = ctypes.pythonapi.PyCapsule_New
+    capsule.restype, capsule.argtypes = ctypes.py_object, [ctypes.c_void_p] * 3
+    jax.ffi.register_ffi_target(TARGET, capsule(kernels.address, None, None), platform="cpu")
+    return True
+
+
+def _cache_folder() -> Path | None:
+    """Where compiled kernels are kept, or None where that is not safe or not possible.
+
+    Its name depends on the source and the versions. numba itself tells processors apart. Nothing
+    is read from a folder that others can write to, because it would be run.
+    """
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    versions = [importlib.metadata.version(name) for name in ("numba", "llvmlite", "jaxlib")]
+    key = hashlib.sha256(b"\0".join([*sources, *map(str.encode, versions)])).hexdigest()[:16]
+    folder = platformdirs.user_cache_path("normlab") / "native" / key
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = folder.stat()
+        mine = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+        private = not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        return folder if mine and private and os.access(folder, os.W_OK) else None
+    except OSError:
+        return None
+
+
+__all__ = ["NAME", "chosen", "cotangent", "forward", "only_if", "serves", "use"]

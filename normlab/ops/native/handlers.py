@@ -1,0 +1,190 @@
+"""The compiled kernels as functions that XLA calls, and the sharing of their parts to its threads.
+
+A kernel has a fixed number of parts, so that its sums have the same order whatever the number of
+threads.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import cfunc, int64, types
+
+from normlab.ops.native import images, rows
+from normlab.ops.native.calls import (
+    API,
+    CONTEXT,
+    KERNEL,
+    NUMBER_OF_THREADS,
+    SCHEDULE,
+    WORD,
+    add_at,
+    allocate,
+    asks_for_version,
+    call_at,
+    compiled,
+    free,
+    give_way,
+    intrinsic,
+    put,
+    setting,
+    size,
+    word,
+)
+
+ROWS_FORWARD, ROWS_BACKWARD, IMAGES_FORWARD, IMAGES_BACKWARD = range(4)
+"""Kernels."""
+
+SUMS, OUTPUT, WHOLE = 10, 20, 30
+"""Added to a kernel of images: which of its phases."""
+
+
+@compiled
+def _work(what: int, frame: int, scratch: int, part: int) -> None:
+    if what == ROWS_FORWARD:
+        rows.forward(frame, scratch, part)
+    elif what == ROWS_BACKWARD:
+        rows.backward(frame, scratch, part)
+    elif what == IMAGES_FORWARD + SUMS:
+        images.forward_sums(frame, scratch, part)
+    elif what == IMAGES_FORWARD + OUTPUT:
+        images.forward_output(frame, scratch, part)
+    elif what == IMAGES_FORWARD + WHOLE:
+        images.forward_whole(frame, scratch, part)
+    elif what == IMAGES_BACKWARD + SUMS:
+        images.backward_sums(frame, scratch, part)
+    elif what == IMAGES_BACKWARD + OUTPUT:
+        images.backward_output(frame, scratch, part)
+    else:
+        images.backward_whole(frame, scratch, part)
+
+
+NEXT, DONE, USERS, PARTS, WHAT, FRAME, SCRATCH, CALL = range(0, 8 * WORD, WORD)
+THREADS, BLOCK_SIZE = CALL + 5 * WORD, CALL + 6 * WORD
+"""Offsets in the block of words that the threads of one kernel share."""
+
+
+@compiled
+def _take_parts(block: int) -> None:
+    parts, what = word(block, PARTS), word(block, WHAT)
+    frame, scratch = word(block, FRAME), word(block, SCRATCH)
+    part = add_at(block + NEXT, 1)
+    while part < parts:
+        _work(what, frame, scratch, part)
+        add_at(block + DONE, 1)
+        part = add_at(block + NEXT, 1)
+
+
+@compiled
+def _leave(block: int) -> None:
+    """Let go of the block; the last to do so frees it."""
+    if add_at(block + USERS, -1) == 1:
+        free(block)
+
+
+def _help_out(block: int) -> None:
+    _take_parts(block)
+    _leave(block)
+
+
+@intrinsic
+def _helper(context: Any) -> Any:
+    """The address of `_help_out` as a C function, which is compiled into the same program."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        found = context.compile_subroutine(builder, _help_out, types.void(int64))
+        module = builder.module
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
+        function = ir.Function(module, kind, module.get_unique_name("help_out"))
+        function.linkage = "internal"
+        inner = ir.IRBuilder(function.append_basic_block())
+        context.call_internal_no_propagate(inner, found.fndesc, found.signature, function.args)
+        inner.ret_void()
+        return builder.ptrtoint(function, ir.IntType(64))
+
+    return int64(), generate
+
+
+@compiled
+def _share(what: int, frame: int, scratch: int, parts: int) -> None:
+    """Call `_work` for each part, with the help of XLA's threads.
+
+    The calling thread works too, and takes parts until none is left. It then waits for parts that
+    another thread has begun, never for one that has not begun, so full threads cannot lock it out.
+    XLA may start a helper when nothing is left to do, so the block outlives the call.
+    """
+    block = allocate(BLOCK_SIZE)
+    put(block, NEXT, 0)
+    put(block, DONE, 0)
+    put(block, PARTS, parts)
+    put(block, WHAT, what)
+    put(block, FRAME, frame)
+    put(block, SCRATCH, scratch)
+    # Both functions take their arguments' size, no extension, the context, and what is asked.
+    api, call = word(frame, API), block + CALL
+    put(call, 0, 4 * WORD)
+    put(call, WORD, 0)
+    put(call, 2 * WORD, word(frame, CONTEXT))
+    put(call, 3 * WORD, block + THREADS)
+    threads = 1
+    if parts > 1 and call_at(word(api, NUMBER_OF_THREADS), call) == 0:
+        threads = word(block, THREADS)
+    helpers = min(threads, parts) - 1
+    put(block, USERS, 1 + helpers)
+    put(call, 0, 5 * WORD)
+    put(call, 3 * WORD, _helper())
+    put(call, 4 * WORD, block)
+    for _ in range(helpers):
+        if call_at(word(api, SCHEDULE), call) != 0:
+            _leave(block)
+    _take_parts(block)
+    while add_at(block + DONE, 0) < parts:
+        give_way()
+    _leave(block)
+
+
+@compiled
+def _rows(kernel: int, frame: int) -> None:
+    channels = size(frame, 0, 1)
+    parts = rows.parts_of(size(frame, 0, 0), channels)
+    scratch = allocate(16 * parts * channels)
+    _share(kernel, frame, scratch, parts)
+    if kernel == ROWS_BACKWARD:
+        rows.backward_sums(frame, scratch)
+    free(scratch)
+
+
+@compiled
+def _images(kernel: int, frame: int) -> None:
+    outers, channels = size(frame, 0, 0), size(frame, 0, 2)
+    blocks = outers * images.blocks_of(size(frame, 0, 1), channels)
+    # Where along and level lie, a group has two numbers, and there are at most C groups.
+    scratch = allocate(16 * blocks * channels + 8 * outers * channels)
+    if outers >= images.MANY:
+        _share(kernel + WHOLE, frame, scratch, outers)
+    else:
+        _share(kernel + SUMS, frame, scratch, blocks)
+        if kernel == IMAGES_FORWARD:
+            images.forward_merge(frame, scratch)
+        else:
+            images.backward_merge(frame, scratch)
+        _share(kernel + OUTPUT, frame, scratch, blocks)
+    if kernel == IMAGES_BACKWARD:
+        images.backward_params(frame, scratch)
+    free(scratch)
+
+
+def run(frame: int) -> int:
+    """Run the kernel that the settings name."""
+    if asks_for_version(frame):
+        return 0
+    kernel = int(setting(frame, KERNEL))
+    if kernel <= ROWS_BACKWARD:
+        _rows(kernel, frame)
+    else:
+        _images(kernel, frame)
+    return 0
+
+
+def compile_kernels(keep: bool) -> Any:
+    """Compile `run` as a C function; with `keep`, read it from numba's cache or write it there."""
+    return cfunc(int64(int64), error_model="numpy", cache=keep)(run)
