@@ -1,5 +1,4 @@
-"""Prepares a process that makes runs: it keeps its memory, keeps what it compiles, and normalises by
-kernels compiled for its processor.
+"""Prepares a process that makes runs: memory, compiled programs and compiled normalisers are kept.
 
 All belong to a whole process, so importing normlab does none of it. The command line and its
 workers, whose processes are normlab's own, do it before anything is computed. So does

@@ -9,7 +9,7 @@ from typing import Any
 from llvmlite import ir
 from numba import cfunc, int64, types
 
-from normlab.ops.native import images, rows
+from normlab.ops.native import image_gradients, images, rows
 from normlab.ops.native.calls import (
     API,
     CONTEXT,
@@ -51,11 +51,11 @@ def _work(what: int, frame: int, scratch: int, part: int) -> None:
     elif what == IMAGES_FORWARD + WHOLE:
         images.forward_whole(frame, scratch, part)
     elif what == IMAGES_BACKWARD + SUMS:
-        images.backward_sums(frame, scratch, part)
+        image_gradients.sums(frame, scratch, part)
     elif what == IMAGES_BACKWARD + OUTPUT:
-        images.backward_output(frame, scratch, part)
+        image_gradients.output(frame, scratch, part)
     else:
-        images.backward_whole(frame, scratch, part)
+        image_gradients.whole(frame, scratch, part)
 
 
 NEXT, DONE, USERS, PARTS, WHAT, FRAME, SCRATCH, CALL = range(0, 8 * WORD, WORD)
@@ -166,10 +166,10 @@ def _images(kernel: int, frame: int) -> None:
         if kernel == IMAGES_FORWARD:
             images.forward_merge(frame, scratch)
         else:
-            images.backward_merge(frame, scratch)
+            image_gradients.merge(frame, scratch)
         _share(kernel + OUTPUT, frame, scratch, blocks)
     if kernel == IMAGES_BACKWARD:
-        images.backward_params(frame, scratch)
+        image_gradients.params(frame, scratch)
     free(scratch)
 
 

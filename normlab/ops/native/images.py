@@ -1,4 +1,4 @@
-"""Kernels for statistics over positions: batch, group, instance norm, layer norm over an image.
+"""Forward kernels for statistics over positions: batch, group, instance norm, and over an image.
 
 An input is seen as `(outer, inner, C)`: each of the `outer` (the examples, or the whole batch as
 one) has statistics of its own for each group of channels, shared by `inner` positions. These are
@@ -60,7 +60,7 @@ def stretch(channels: int) -> int:
 
 
 @compiled
-def _fold(sums: Any, channels: int) -> None:
+def fold(sums: Any, channels: int) -> None:
     """Add the sums of all positions of a stretch up, into those of the first."""
     for i in range(channels, sums.size, channels):
         for j in range(channels):
@@ -68,7 +68,7 @@ def _fold(sums: Any, channels: int) -> None:
 
 
 @compiled
-def _tile(values: Any, channels: int) -> None:
+def tile(values: Any, channels: int) -> None:
     """Repeat what stands for the first position of a stretch for all others."""
     for j in range(channels, values.size):
         values[j] = values[j - channels]
@@ -91,18 +91,18 @@ def _moments(frame: int, scratch: int, outer: int, block: int) -> None:
             row = floats(wide(dtype, x, i, count, spare), 0, count)
             for j in range(count):
                 sums[j] += float64(row[j])
-        _fold(sums, channels)
+        fold(sums, channels)
     for j in range(channels):
         sums[j] /= stop - start
         mean[j] = sums[j]
-    _tile(mean, channels)
+    tile(mean, channels)
     for i in range(first, last, width):
         count = min(width, last - i)
         row = floats(wide(dtype, x, i, count, spare), 0, count)
         for j in range(count):
             distance = row[j] - mean[j]
             squares[j] += float64(distance * distance)
-    _fold(squares, channels)
+    fold(squares, channels)
     index = 2 * (outer * blocks_of(inner, channels) + block)
     means = doubles(scratch, index * channels, channels)
     about = doubles(scratch, (index + 1) * channels, channels)
@@ -154,9 +154,9 @@ def _normalise(frame: int, outer: int, block: int) -> None:
         shift[j] = shifts[group]
         slope[j] = float32(1 / np.sqrt(float64(variances[group]) + eps)) * scale[j]
         level[j] = bias[j] - offsets[group] * slope[j]
-    _tile(shift, channels)
-    _tile(slope, channels)
-    _tile(level, channels)
+    tile(shift, channels)
+    tile(slope, channels)
+    tile(level, channels)
     start, stop = block * block_rows(channels), min(inner, (block + 1) * block_rows(channels))
     last = (outer * inner + stop) * channels
     for i in range((outer * inner + start) * channels, last, width):
@@ -204,168 +204,3 @@ def forward_whole(frame: int, scratch: int, part: int) -> None:
     _merge(frame, scratch, part)
     for block in range(blocks):
         _normalise(frame, part, block)
-
-
-@compiled
-def _products(frame: int, scratch: int, outer: int, block: int) -> None:
-    inner, channels, groups = size(frame, 0, 1), size(frame, 0, 2), size(frame, 4, 1)
-    dtype, x, dy = kind(frame, 0), argument(frame, 0), argument(frame, 1)
-    shifts = floats(argument(frame, 4), outer * groups, groups)
-    offsets = floats(argument(frame, 5), outer * groups, groups)
-    width = stretch(channels)
-    spare = allocate(32 * width)
-    shift, offset = floats(spare, 2 * width, width), floats(spare, 3 * width, width)
-    products, totals = doubles(spare, 2 * width, width), doubles(spare, 3 * width, width)
-    for j in range(channels):
-        group = j // (channels // groups)
-        shift[j], offset[j] = shifts[group], offsets[group]
-    _tile(shift, channels)
-    _tile(offset, channels)
-    products[:] = 0
-    totals[:] = 0
-    start, stop = block * block_rows(channels), min(inner, (block + 1) * block_rows(channels))
-    last = (outer * inner + stop) * channels
-    for i in range((outer * inner + start) * channels, last, width):
-        count = min(width, last - i)
-        row = floats(wide(dtype, x, i, count, spare), 0, count)
-        g = floats(wide(dtype, dy, i, count, spare + 4 * width), 0, count)
-        for j in range(count):
-            products[j] += float64(g[j] * ((row[j] - shift[j]) - offset[j]))
-        for j in range(count):
-            totals[j] += float64(g[j])
-    _fold(products, channels)
-    _fold(totals, channels)
-    index = 2 * (outer * blocks_of(inner, channels) + block)
-    sums = doubles(scratch, index * channels, 2 * channels)
-    for j in range(channels):
-        sums[j], sums[channels + j] = products[j], totals[j]
-    free(spare)
-
-
-@compiled
-def _slopes(outers: int, inner: int, channels: int) -> int:
-    """Return where `along` and `level` begin in the scratch space, behind the sums of blocks."""
-    return 16 * outers * blocks_of(inner, channels) * channels
-
-
-@compiled
-def _combine(frame: int, scratch: int, outer: int) -> None:
-    outers, inner = size(frame, 0, 0), size(frame, 0, 1)
-    channels, groups = size(frame, 0, 2), size(frame, 4, 1)
-    blocks, width = blocks_of(inner, channels), channels // groups
-    scale = floats(argument(frame, 2), 0, channels)
-    eps, centred = float64(setting(frame, EPS)), setting(frame, CENTRED)
-    first = 2 * outer * blocks * channels
-    sums = doubles(scratch, first, 2 * channels)
-    for block in range(1, blocks):
-        more = doubles(scratch, first + 2 * block * channels, 2 * channels)
-        for j in range(2 * channels):
-            sums[j] += more[j]
-    slopes = scratch + _slopes(outers, inner, channels)
-    for group in range(groups):
-        product, mean, index = 0.0, 0.0, outer * groups + group
-        for j in range(group * width, (group + 1) * width):
-            product += scale[j] * sums[j]
-            mean += scale[j] * sums[channels + j]
-        product /= inner * width
-        mean /= inner * width
-        root = 1 / np.sqrt(float64(floats(argument(frame, 6), index, 1)[0]) + eps)
-        along = floats(argument(frame, 7), index, 1)[0] - root * (root * (root * product))
-        level = float64(floats(argument(frame, 8), index, 1)[0])
-        if centred > 0:
-            level -= root * mean
-        floats(slopes, 2 * index, 1)[0] = along
-        floats(slopes, 2 * index + 1, 1)[0] = level
-
-
-@compiled
-def _gradients(frame: int, scratch: int, outer: int, block: int) -> None:
-    outers, inner = size(frame, 0, 0), size(frame, 0, 1)
-    channels, groups = size(frame, 0, 2), size(frame, 4, 1)
-    dtype, x, dy, dx = kind(frame, 0), argument(frame, 0), argument(frame, 1), result(frame, 0)
-    scale, eps = floats(argument(frame, 2), 0, channels), setting(frame, EPS)
-    shifts = floats(argument(frame, 4), outer * groups, groups)
-    offsets = floats(argument(frame, 5), outer * groups, groups)
-    variances = floats(argument(frame, 6), outer * groups, groups)
-    slopes = floats(scratch + _slopes(outers, inner, channels), 2 * outer * groups, 2 * groups)
-    width = stretch(channels)
-    spare = allocate(24 * width)
-    slope, shift = floats(spare, 2 * width, width), floats(spare, 3 * width, width)
-    along, level = floats(spare, 4 * width, width), floats(spare, 5 * width, width)
-    for j in range(channels):
-        group = j // (channels // groups)
-        root = float32(1 / np.sqrt(float64(variances[group]) + float64(eps)))
-        slope[j], shift[j], along[j] = root * scale[j], shifts[group], slopes[2 * group]
-        level[j] = slopes[2 * group + 1] - offsets[group] * along[j]
-    _tile(slope, channels)
-    _tile(shift, channels)
-    _tile(along, channels)
-    _tile(level, channels)
-    start, stop = block * block_rows(channels), min(inner, (block + 1) * block_rows(channels))
-    last = (outer * inner + stop) * channels
-    for i in range((outer * inner + start) * channels, last, width):
-        count = min(width, last - i)
-        row = floats(wide(dtype, x, i, count, spare), 0, count)
-        g = floats(wide(dtype, dy, i, count, spare + 4 * width), 0, count)
-        out = floats(place(dtype, dx, i, spare), 0, count)
-        for j in range(count):
-            out[j] = g[j] * slope[j] + ((row[j] - shift[j]) * along[j] + level[j])
-        rounded(dtype, dx, i, count, spare)
-    free(spare)
-
-
-@compiled
-def backward_sums(frame: int, scratch: int, part: int) -> None:
-    """Take the sums over one block, where blocks are the parts."""
-    blocks = blocks_of(size(frame, 0, 1), size(frame, 0, 2))
-    _products(frame, scratch, part // blocks, part % blocks)
-
-
-@compiled
-def backward_merge(frame: int, scratch: int) -> None:
-    """Add the sums of all blocks up."""
-    for outer in range(size(frame, 0, 0)):
-        _combine(frame, scratch, outer)
-
-
-@compiled
-def backward_output(frame: int, scratch: int, part: int) -> None:
-    """Write the gradient of one block, where blocks are the parts."""
-    blocks = blocks_of(size(frame, 0, 1), size(frame, 0, 2))
-    _gradients(frame, scratch, part // blocks, part % blocks)
-
-
-@compiled
-def backward_whole(frame: int, scratch: int, part: int) -> None:
-    """Compute the gradient of one of the `outer`.
-
-    Arguments of the call: x, dy `(outer, inner, C)`; scale `(C,)`; the settings; shift,
-    offset, variance, `along`, `level` `(outer, groups)`: what the statistics add to the slope along
-    `x - mean` and to the level. Results: dx as x; dscale, dbias `(C,)`. The scratch space is
-    `(outer, blocks, 2, C)`, float64, and behind it `(outer, groups, 2)`, float32.
-    """
-    blocks = blocks_of(size(frame, 0, 1), size(frame, 0, 2))
-    for block in range(blocks):
-        _products(frame, scratch, part, block)
-    _combine(frame, scratch, part)
-    for block in range(blocks):
-        _gradients(frame, scratch, part, block)
-
-
-@compiled
-def backward_params(frame: int, scratch: int) -> None:
-    """Sum the gradients of scale and bias over the `outer`, in their order."""
-    outers, inner = size(frame, 0, 0), size(frame, 0, 1)
-    channels, groups = size(frame, 0, 2), size(frame, 4, 1)
-    blocks, width = blocks_of(inner, channels), channels // groups
-    eps = float64(setting(frame, EPS))
-    variances = floats(argument(frame, 6), 0, outers * groups)
-    dscale, dbias = floats(result(frame, 1), 0, channels), floats(result(frame, 2), 0, channels)
-    for j in range(channels):
-        along, total = 0.0, 0.0
-        for outer in range(outers):
-            sums = doubles(scratch, 2 * outer * blocks * channels + j, channels + 1)
-            root = 1 / np.sqrt(float64(variances[outer * groups + j // width]) + eps)
-            along += sums[0] * root
-            total += sums[channels]
-        dscale[j], dbias[j] = along, total
