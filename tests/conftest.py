@@ -83,7 +83,7 @@ def memory():
 
 
 def pytest_runtest_teardown():
-    if next(TESTS_SO_FAR) % 25 or not MAPPINGS.exists():
+    if next(TESTS_SO_FAR) % 10 or not MAPPINGS.exists():
         return
     if memory() > MOST_MEMORY or MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
         jax.clear_caches()

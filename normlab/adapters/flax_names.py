@@ -1,4 +1,4 @@
-"""What Flax calls the leaves of a normaliser, and the state that a backward pass leaves."""
+"""Names a normaliser's leaves as Flax does, and the state that a backward pass leaves."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where the normalisers of a linen model are: this library's slots and layers, and Flax's own."""
+"""Finds the normalisers of a linen model: this library's slots and layers, and Flax's own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

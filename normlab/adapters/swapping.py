@@ -1,4 +1,4 @@
-"""What a swap puts in the place of a layer, and the report of what it did."""
+"""Chooses what a swap puts in the place of a layer, and reports what it did."""
 
 import dataclasses
 import warnings
@@ -83,7 +83,7 @@ class Swapped:
 
 
 def as_types(old: Any) -> tuple[type, ...]:
-    """The types of layers to replace, as a tuple.
+    """Return the types of layers to replace, as a tuple.
 
     Raises:
         UserError: it is something else, such as a layer.
@@ -98,7 +98,7 @@ def as_types(old: Any) -> tuple[type, ...]:
 
 
 def choose(new: New, layer: Any, ndim: int | None = None) -> Normaliser | None:
-    """The normaliser for a layer, or None to leave it.
+    """Return the normaliser for a layer, or None to leave it.
 
     It takes over the `axis_name` of a layer that has one, so that what was synchronised stays so.
 

@@ -126,7 +126,7 @@ class Engine:
 
     @property
     def folder(self) -> Path:
-        """Where the runs lie."""
+        """Return where the runs lie."""
         return self.out / self.experiment.folder
 
     def runs_of(self, configs: Sequence[RunConfig]) -> list[Run]:

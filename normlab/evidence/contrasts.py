@@ -209,7 +209,7 @@ def _exactly(quantity: Quantity, value: float, n: tuple[int, ...], method: str) 
 
 
 def _same_runs(left: Sample, right: Sample) -> bool:
-    """Whether the runs of each seed have the same value and the same curves, loss for loss."""
+    """Return whether each seed's runs have the same value and the same curves, loss for loss."""
     return (
         all(left.curves)
         and len(left.curves) == len(left)
@@ -219,7 +219,7 @@ def _same_runs(left: Sample, right: Sample) -> bool:
 
 
 def _constant(left: np.ndarray, right: np.ndarray, quantity: OfTwoArms) -> bool:
-    """Whether two arms differ by the same amount in every seed, to the digits that are kept."""
+    """Return whether two arms differ alike in every seed, to the digits that are kept."""
     if quantity == "ratio":
         return bool(right.all() and equal(left / right))
     largest = max(np.abs(left).max(), np.abs(right).max())

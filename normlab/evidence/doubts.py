@@ -68,7 +68,7 @@ def warnings(measure: Measure, arms: Iterable[Sample]) -> list[str]:
 
 
 def skewed(measure: Measure, one: Sample) -> bool:
-    """Whether values spread over more than a third of their mean distance from their scale's end.
+    """Return whether values spread more than a third of their mean distance to the scale's end.
 
     The end is zero where no value is below it; of an accuracy or an area under the curve, it is
     one where that is nearer.

@@ -24,7 +24,7 @@ from normlab.ops.overflow import unless_overflowed
 
 
 class Moments(NamedTuple):
-    """How many values, their mean, and the sum of their squared distances from it.
+    """Holds how many values there are, their mean, and the sum of their squared distances from it.
 
     Arrays of one broadcastable shape, float32 or wider. A count of zero has mean and m2 zero. The
     mean of complex numbers is complex, and their distances are absolute.
@@ -99,7 +99,7 @@ def _merged(
 
 @dataclass(frozen=True)
 class Sharing:
-    """Which elements of an array share one mean and one variance.
+    """Says which elements of an array share one mean and one variance.
 
     Attributes:
         axes: the axes over which they are shared, counted from the front.

@@ -69,7 +69,7 @@ METRICS_ROW = {
 
 
 def _are_values(value: Any) -> bool:
-    """Whether a value is a number, a list of them, or lists of equal length; null is not finite."""
+    """Return whether a value is a number, a list, or lists of equal length; null is not finite."""
     if not isinstance(value, list):
         return value is None or NUMBER.fits(value)
     if any(isinstance(one, list) for one in value):

@@ -1,4 +1,4 @@
-"""What a run came to: read once from its folder, or from a published file."""
+"""Holds what a run came to: read once from its folder, or from a published file."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -79,7 +79,7 @@ class Run:
 
     @property
     def probes(self) -> list[dict[str, Any]]:
-        """What probes saw: `step`, `probe`, `quantity`, `layers`, `values`, in order.
+        """Return what probes saw: `step`, `probe`, `quantity`, `layers`, `values`, in order.
 
         With `layers` (names, from input to output) there is a value for each layer; without them
         `values` is a number or a list. null stands for a value that was not finite. A row with an
@@ -89,7 +89,7 @@ class Run:
 
     @property
     def provenance(self) -> list[dict[str, Any]]:
-        """Where, when and with what the run was made: a record for each process."""
+        """Return where, when and with what the run was made: a record for each process."""
         return reading.read_provenance(self.path, self.status)
 
     def whole(self) -> reading.Whole:

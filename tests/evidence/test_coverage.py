@@ -18,6 +18,7 @@ from normlab.evidence.intervals import (
     rank_interval,
     welch,
 )
+from tests.shared.thorough import mostly_thorough
 
 from .coverage import KINDS, arm, of_a_difference, of_equal_arms, of_the_mean, of_the_middle
 
@@ -142,7 +143,7 @@ def test_values_known_only_to_lie_above_a_limit_cost_no_coverage(n):
     assert covered(draw, interval, -20, 800) >= 0.92
 
 
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n", mostly_thorough(SIZES, [5]))
 def test_intervals_of_shares_cover_on_the_average_over_shares(n):
     # No interval of a count covers 95% at every share; Wilson's and Newcombe's do on the average.
     def draw(rng):

@@ -10,6 +10,7 @@ SMALL = ["--shapes", "2,4,4,16", "--rounds", "3"]
 
 
 @pytest.mark.usefixtures("as_users_compile")
+@pytest.mark.thorough
 def test_every_cell_has_errors_times_and_bytes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
     monkeypatch.setattr("sys.argv", ["kernels"])
@@ -38,6 +39,7 @@ def test_an_entry_costs_so_many_times_its_nearest_basic_one(capsys):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 @pytest.mark.usefixtures("as_users_compile")
+@pytest.mark.thorough
 def test_the_compiled_prototype_is_a_layer_norm(capsys):
     compiled.main([*SMALL, "--dry"])
     head, _, row = (line.split("|")[1:-1] for line in capsys.readouterr().out.strip().splitlines())

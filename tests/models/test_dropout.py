@@ -12,6 +12,7 @@ from normlab.models.dropout import drop
 from normlab.models.plain import MLP, Convnet
 from normlab.models.slots import NORM_STATE
 from normlab.norms import BatchNorm, Identity
+from tests.shared.thorough import mostly_thorough
 
 SMALL = {
     "mlp": {"widths": (8, 8)},
@@ -24,7 +25,9 @@ SMALL = {
 }
 PLACES = {"mlp": 1, "convnet": 1}  # within the blocks; residual networks of depth 8 have three
 IMAGES = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
-models = pytest.mark.parametrize("name", SMALL)
+models = pytest.mark.parametrize(
+    "name", mostly_thorough(SMALL, ["mlp", "resnet", "normaliser_free"])
+)
 places = pytest.mark.parametrize("at", ["head", "blocks"])
 
 

@@ -74,6 +74,7 @@ def through(name):
     return float(alike.mean()), float(grown.mean())
 
 
+@pytest.mark.thorough
 def test_the_larger_the_groups_the_more_alike_features_become():
     """Lubana et al. 2021 (arXiv:2106.05956): large groups lose the differences between inputs.
     Batch norm keeps them like groups of one channel."""
@@ -83,6 +84,7 @@ def test_the_larger_the_groups_the_more_alike_features_become():
     assert through("batch")[0] == pytest.approx(alike[-1], rel=0.1)
 
 
+@pytest.mark.thorough
 def test_the_smaller_the_groups_the_faster_gradients_grow_on_the_way_back():
     """Lubana et al. 2021 (arXiv:2106.05956): small groups let gradients explode."""
     grown = [through(name)[1] for name in PER_EXAMPLE]

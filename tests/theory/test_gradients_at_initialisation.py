@@ -72,11 +72,13 @@ def measured():
 
 
 @pytest.mark.parametrize("batch", LINEAR)
+@pytest.mark.thorough
 def test_through_linear_batch_norm_gradients_grow_by_the_batch_alone(measured, batch):
     """They grow by (B - 2) / (B - 3) per layer (Yang et al. 2019, arXiv:1902.08129), within 2%."""
     assert measured[512][batch] == pytest.approx(LINEAR[batch], rel=0.02)
 
 
+@pytest.mark.thorough
 def test_the_wider_the_network_the_nearer_it_comes_to_that_theory(measured):
     """The theory is of infinite width. The test is on the excess over 1, which explodes."""
     short = [
@@ -138,6 +140,7 @@ def slope_by_depth(values, begin=5):
     return stats.linregress(layers, np.log(values[begin:])).slope
 
 
+@pytest.mark.thorough
 def test_channel_means_outgrow_deviations_with_depth_unless_batch_norm_takes_them_away():
     """All examples become alike. With batch norm the mean is only what ReLU creates, whose
     square over the variance is 1 / (pi - 1) at any depth."""

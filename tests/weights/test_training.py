@@ -21,8 +21,9 @@ from normlab.training.program import Compiled, Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import Clock, DeviceData
 from normlab.weights import SpectralNorm
+from tests.shared.thorough import mostly_thorough
 
-from .conftest import make
+from .conftest import NAMES, make
 
 DATA = Shapes(train_examples=64, test_examples=20, size=8).load()
 RECIPE = {"epochs": 2, "batch_size": 16, "eval_batch_size": 20}
@@ -56,6 +57,7 @@ def network(transform):
     return Convnet(**slots, widths=(4, 4), layers=1)
 
 
+@pytest.mark.parametrize("name", mostly_thorough(NAMES, ["weight_norm", "spectral_norm"]))
 def test_a_network_trains_with_each_and_resumed_from_disk_it_is_bitwise_the_unbroken_run(
     name, tmp_path
 ):
