@@ -21,6 +21,7 @@ class Meetings:
     Attributes:
         order: names of the weights, by their first meeting.
         flattened: name of a weight that meets a flattened image -> the image's shape.
+        resized: the shapes of data before and after each `jax.image.resize`.
 
     >>> import jax, jax.numpy as jnp
     >>> first, second = jnp.ones((12, 2)), jnp.ones((2, 2))
@@ -36,6 +37,7 @@ class Meetings:
         """Read a trace; `names` has one for each of its inputs, and None for its data."""
         self.order: list[str] = []
         self.flattened: dict[str, tuple[int, ...]] = {}
+        self.resized: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
         weights: dict[Any, frozenset[str]] = {variable: frozenset() for variable in jaxpr.constvars}
         for variable, name in zip(jaxpr.invars, names, strict=True):
             if name is not None:
@@ -55,6 +57,9 @@ class Meetings:
         """
         for equation in jaxpr.eqns:
             inputs = [value for value in equation.invars if isinstance(value, Var)]
+            if equation.params.get("name") == "_resize":
+                shapes = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+                self.resized.append(shapes)
             inner = _inner(equation)
             for one, theirs in inner:
                 within = {a: weights[b] for a, b in theirs if b in weights}

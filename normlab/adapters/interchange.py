@@ -13,13 +13,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from normlab.adapters import conventions
 from normlab.adapters.common_forms import in_common
 from normlab.adapters.pairing import Layers, pair
 from normlab.adapters.units import Leaf, Unit
 from normlab.errors import UserError
 
 
-class Side(Protocol):
+class Side(conventions.Conventional, Protocol):
     """A network's weights in one library's form.
 
     Attributes:
@@ -148,7 +149,10 @@ def carry(
         {found.one.name: found.rule for found in pairs},
         remarks + source.remarks() + target.remarks(),
     )
-    return target.write(_whole(arrays)), report
+    written = target.write(_whole(arrays))
+    named = list(report.pairs.items())
+    report.remarks.extend(conventions.remarks(source, target, written, named))
+    return written, report
 
 
 def _read(side: Side, leaf: Leaf) -> np.ndarray:

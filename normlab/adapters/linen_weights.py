@@ -1,7 +1,7 @@
 """The variables of a linen model, ours or any other, as a side of `interchange.carry`."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from normlab.adapters.calls import Meetings
 from normlab.adapters.channel_statistics import is_optional
+from normlab.adapters.conventions import Settings, changed_fields, of_layer, resizes
 from normlab.adapters.intercepting import at_each_call
 from normlab.adapters.linen_places import (
     OUR_NAMES,
@@ -23,7 +24,7 @@ from normlab.adapters.linen_places import (
     at,
     place_of,
 )
-from normlab.adapters.modes import in_mode
+from normlab.adapters.modes import in_mode, with_fields
 from normlab.adapters.units import Leaf, Unit, free_parameter, unchanged
 from normlab.core import Array
 from normlab.errors import UserError
@@ -61,6 +62,7 @@ class LinenWeights:
         self, model: nn.Module, images: Any, variables: Variables | None = None, **call: Any
     ):
         self.variables = variables
+        self._example = None if isinstance(images, jax.ShapeDtypeStruct) else images
         images = jax.ShapeDtypeStruct(images.shape, images.dtype)
 
         def init(x: Array) -> Any:
@@ -71,6 +73,7 @@ class LinenWeights:
         self._images = images
         self._trace = _Trace(model, init, images, call)
         self.shapes = self._trace.shapes
+        self.resizes = self._trace.resizes
         if variables is not None:
             _require_same(flatten_dict(self.shapes), flatten_dict(unfreeze(variables)))
 
@@ -147,6 +150,31 @@ class LinenWeights:
         found = {repr(place.normaliser) for place in self._trace.places.values()}
         return [f"the model of Flax has {normaliser}" for normaliser in sorted(found)]
 
+    def settings(self) -> dict[str, Settings]:
+        """Name of each layer -> its conventions that no array holds."""
+        named = {
+            path: "/".join(path) or type(self._trace.model).__name__
+            for path in self._trace.settings
+        }
+        return {named[path]: found for path, found in self._trace.settings.items()}
+
+    def outputs(self, result: Any, changes: Mapping[str, Settings]) -> Any:
+        """The outputs on the example in evaluation, with other settings of some layers."""
+        variables = self.variables if result is None else result
+        if self._example is None or variables is None:
+            return None
+
+        def meet(module: Any, call: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+            change = changes.get("/".join(module.path) or type(module).__name__, {})
+            fields = changed_fields(module, change)
+            return with_fields(fields, module, call, args, kwargs)
+
+        def evaluated(variables: Variables, x: Array) -> Any:
+            with at_each_call(meet):
+                return self._trace.evaluate(variables, x)[0]
+
+        return jax.jit(evaluated)(variables, self._example)
+
 
 def _require_same(shapes: dict[Path, Any], given: dict[Path, Any]) -> None:
     for path, shape in shapes.items():
@@ -211,6 +239,8 @@ class _Trace:
         places: those that normalise.
         transposed: those that are transposed convolutions.
         general: dense layers over several axes -> how many axes they give.
+        settings: of each layer, its conventions that no array holds.
+        resizes: what a call resizes.
         layers: path of each variable -> of the layer that holds it, or its own if none does.
         flattened: path of what takes a flattened image in -> the image's shape.
     """
@@ -218,7 +248,8 @@ class _Trace:
     def __init__(
         self, model: nn.Module, init: Callable[[Array], Variables], images: Any, call: Any
     ):
-        self.model = model
+        self.model, self.call = model, call
+        self.settings: dict[Path, Settings] = {}
         self.places: dict[Path, Place] = {}
         self.transposed: dict[Path, nn.ConvTranspose] = {}
         self.general: dict[Path, int] = {}
@@ -226,9 +257,7 @@ class _Trace:
             self.shapes: Variables = jax.eval_shape(init, images)
 
         def evaluated(variables: dict[Path, Any], x: Array) -> Any:
-            tree, rngs = unflatten_dict(variables), {"params": jax.random.key(0)}
-            told, settings = in_mode(model, False, call)
-            return told.apply(tree, x, rngs=rngs, mutable=True, **settings)
+            return self.evaluate(unflatten_dict(variables), x)
 
         flat = flatten_dict(self.shapes)
         traced = jax.make_jaxpr(evaluated)(flat, images)
@@ -237,9 +266,22 @@ class _Trace:
         met = Meetings(traced.jaxpr, [*map("/".join, sorted(flat)), None])
         self.calls = list(dict.fromkeys(paths[name] for name in met.order))
         self.flattened = {paths[name]: image for name, image in met.flattened.items()}
+        self.resizes = resizes(met)
+
+    def evaluate(self, variables: Variables, x: Array) -> Any:
+        """The model's output in evaluation, and its collections."""
+        told, settings = in_mode(self.model, False, self.call)
+        rngs = {"params": jax.random.key(0)}
+        return told.apply(variables, x, rngs=rngs, mutable=True, **settings)
 
     def _layers(self, keys: Iterable[Path]) -> dict[Path, Path]:
         held: dict[Path, set[str]] = {}
+
+        def layer_of(key: Path) -> Path:
+            _, *path, _ = key
+            slot = self.places.get(tuple(path[:-1])) if path and path[-1] == NORM else None
+            return tuple(path[:-1] if slot is not None and slot.in_slot else path)
+
         for key in keys:
             held.setdefault(layer_of(key), set()).add(key[-1])
 
@@ -264,10 +306,6 @@ class _Trace:
         place = place_of(module)
         if place is not None:
             self.places[module.path] = place
+        if found := of_layer(module):
+            self.settings[module.path] = found
         return call(*args, **kwargs)
-
-
-def layer_of(key: Path) -> Path:
-    """The path of the layer to which a variable belongs."""
-    _, *path, _ = key
-    return tuple(path[:-1] if path and path[-1] == NORM else path)

@@ -12,6 +12,7 @@ from flax import nnx
 
 from normlab.adapters.calls import Meetings
 from normlab.adapters.channel_statistics import is_optional
+from normlab.adapters.conventions import Settings, changed_fields, of_layer, resizes
 from normlab.adapters.linen_places import OUR_NAMES
 from normlab.adapters.linen_weights import (
     OF_LAYERS,
@@ -78,6 +79,9 @@ class NnxWeights:
     ):
         self.model = model
         self.traced = images is not None
+        self.resizes: list[str] = []
+        self._call = call
+        self._example = None if isinstance(images, jax.ShapeDtypeStruct) else images
         self._modules, self._variables = found(model)
         self._layers: dict[str, dict[str, str]] = {}
         for path, layer in layers_of(self._modules, self._variables).items():
@@ -98,6 +102,7 @@ class NnxWeights:
             )
 
     def _follow(self, met: Meetings) -> None:
+        self.resizes = resizes(met)
         layers = layers_of(self._modules, self._variables)
         for path in met.order:
             self._places.setdefault(layers[path], len(self._places))
@@ -223,6 +228,26 @@ class NnxWeights:
             held = variables[leaf.key]
             held.set_value(jnp.asarray(values, held.dtype))
         return model
+
+    def settings(self) -> dict[str, Settings]:
+        """Name of each layer -> its conventions that no array holds."""
+        named = {self._name(path): of_layer(self._modules[path]) for path in self._layers}
+        return {name: settings for name, settings in named.items() if settings}
+
+    def outputs(self, result: Any, changes: Mapping[str, Settings]) -> Any:
+        """The outputs on the example, with other settings of some layers."""
+        if self._example is None:
+            return None
+        model = copied(self.model if result is None else result)
+        modules, _ = found(model)
+        for path in self._layers:
+            for field, value in changed_fields(
+                modules[path], changes.get(self._name(path), {})
+            ).items():
+                setattr(modules[path], field, value)
+        graph, state = nnx.split(model)
+        run = jax.jit(lambda state, x: nnx.merge(graph, state)(x, **self._call))
+        return run(state, self._example)
 
     def remarks(self) -> list[str]:
         """What the order of layers and of inputs assumes, and the normalisers of this library."""

@@ -1,12 +1,13 @@
 """The state dict of a torch or timm network as a side of `carry`; no torch is needed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
+from normlab.adapters.conventions import Settings, of_torchs_layer
 from normlab.adapters.units import FREE, Leaf, Unit, free_parameter
 from normlab.adapters.weight_files import as_array, natural
 from normlab.adapters.weight_files import load_state_dict as load_state_dict
@@ -30,6 +31,9 @@ OF_LAYERS = {"weight", "bias", "running_mean", "running_var", "weight_g", "weigh
 class TorchWeights:
     """A state dict: names such as `layer1.0.conv1.weight`, to tensors or arrays.
 
+    A module of torch may be given in its place. Its `eps`, momentum and padding are then known, for
+    which `carry` otherwise takes torch's defaults.
+
     As the target of `carry` it is the template: names, order, dtypes and devices are its own, and
     so are the values of `num_batches_tracked`, which has no counterpart.
 
@@ -49,8 +53,15 @@ class TorchWeights:
     """
 
     traced = False
+    resizes: Sequence[str] = ()
 
-    def __init__(self, state_dict: Mapping[str, Any]):
+    def __init__(self, state_dict: Any):
+        self.module = None if isinstance(state_dict, Mapping) else state_dict
+        if self.module is not None and not hasattr(self.module, "state_dict"):
+            raise UserError(
+                f"TorchWeights takes a state dict, or a module of torch; got {self.module!r:.80}"
+            )
+        state_dict = state_dict if self.module is None else self.module.state_dict()
         odd = [
             str(n)
             for n, v in state_dict.items()
@@ -121,6 +132,15 @@ class TorchWeights:
             return values.astype(old.dtype)
 
         return {key: like(old, key) for key, old in self.state_dict.items()}
+
+    def settings(self) -> dict[str, Settings] | None:
+        """Name of each layer -> its conventions that no array holds; None of a state dict."""
+        if self.module is None:
+            return None
+        return {name: of_torchs_layer(layer) for name, layer in self.module.named_modules()}
+
+    def outputs(self, result: Any, changes: Mapping[str, Settings]) -> None:
+        """Nothing: torch's networks are not run here."""
 
     def remarks(self) -> list[str]:
         """What torch's numbers assume."""

@@ -155,3 +155,25 @@ def test_free_parameters_go_by_their_names_or_their_shapes():
     assert_same(carry(LinenWeights(Free(), x, variables), TorchWeights(state))[0], state)
     with pytest.raises(UserError, match="no counterpart"):
         carry(TorchWeights({**state, "other": sample((7,))}), LinenWeights(Free(), x))
+
+
+def test_a_layer_called_norm_is_not_its_block():
+    """As in timm's ConvNeXt, whose blocks hold a scale beside it."""
+
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            gamma = self.param("gamma", jax.nn.initializers.ones, (3,))
+            return nn.LayerNorm(name="norm")(x) * gamma[None]
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.LayerNorm(name="norm")(Block(name="block")(x))
+
+    names = ("block.gamma", "block.norm.weight", "block.norm.bias", "norm.weight", "norm.bias")
+    state = {name: sample((3,), seed=seed) for seed, name in enumerate(names)}
+    x = sample((2, 3))
+    variables, report = carry(TorchWeights(state), LinenWeights(Net(), x))
+    assert report.pairs == {n: n.replace(".", "/") for n in ("block.gamma", "block.norm", "norm")}
+    assert_same(carry(LinenWeights(Net(), x, variables), TorchWeights(state))[0], state)
