@@ -5,8 +5,10 @@ import io
 import os
 import pkgutil
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Annotated
 
 import typer
 
@@ -40,6 +42,24 @@ app = assemble(
     ),
     commands,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"normlab {version('normlab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _normlab(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

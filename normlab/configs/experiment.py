@@ -25,6 +25,7 @@ from normlab.configs.probes import look_inside
 from normlab.configs.resolve import check_section
 from normlab.configs.run_config import SEED_AXES, RunConfig, on_command_line
 from normlab.configs.sections import TARGET, TOP_LEVEL, WORDS, Target
+from normlab.configs.shipped import config_file
 from normlab.configs.signatures import Checked, show
 from normlab.configs.tune import Tuning, read_tuning
 from normlab.errors import UserError, did_you_mean
@@ -97,6 +98,7 @@ def load_experiment(file: FilePath, overrides: tuple[str, ...] = ()) -> Experime
         UserError: there is no such file.
         ConfigError: everything that is wrong with it, each at its place.
     """
+    file = config_file(file)
     found = _read_experiment(file, overrides)
     others = tuple(one for one in overrides if not is_of_seeds(one))
     if others and not any(key_of(one) == ("name",) for one in others):

@@ -1,0 +1,105 @@
+"""`normlab init`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from normlab.interface.commands import Panel
+
+PANEL = Panel.MAKE
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="The config to write.", metavar="FILE")] = Path(
+        "experiment.yaml"
+    ),
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="The data: a name, a folder of pictures, or my_data:Pets.",
+            metavar="DATA",
+            show_default="asked",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The network: a name, or my_net:Net.", metavar="MODEL", show_default="asked"
+        ),
+    ] = None,
+    norms: Annotated[
+        str | None,
+        typer.Option(
+            help="The normalisers to compare, with commas between.",
+            metavar="NORMS",
+            show_default="asked",
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 10,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each normaliser.")] = 3,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Copy a config that comes with normlab, such as quickstart.",
+            metavar="NAME",
+            show_default="none",
+        ),
+    ] = None,
+) -> None:
+    """Write a commented config for your data and your model. What is not given is asked."""
+    from normlab.interface.starters import config, write_new
+
+    if source is not None:
+        from normlab.configs.shipped import shipped_text
+
+        write_new(file, shipped_text(source))
+        print(f"{file}: a copy of normlab's {source}; normlab run {file}")
+        return
+    data = _asked(data, "Data (a name, a folder of pictures, or my_data:Pets)", "shapes")
+    model = _asked(model, "Network (a name, or my_net:Net)", "convnet")
+    usual = "own, layer_norm" if ":" in model else "batch_norm, layer_norm"
+    norms = _asked(norms, "Normalisers, with commas between", usual)
+    listed = [name.strip() for name in norms.split(",") if name.strip()]
+    text = config(
+        str(file),
+        data=_data(data),
+        model=model,
+        norms=listed,
+        epochs=epochs,
+        seeds=seeds,
+        batch_size=32 if data == "shapes" else 128,
+    )
+    write_new(file, text)
+    _tell(file)
+
+
+def _asked(given: str | None, question: str, usual: str) -> str:
+    if given is not None:
+        return given
+    # Without a terminal there is nobody to ask.
+    return typer.prompt(question, default=usual) if sys.stdin.isatty() else usual
+
+
+def _data(given: str) -> str:
+    """Write data as YAML: a path of pictures, arrays or tables, or a name."""
+    import json
+
+    kinds = {".npz": "npz", ".parquet": "parquet", ".csv": "csv"}
+    kind = kinds.get(Path(given).suffix, "folder" if Path(given).is_dir() else None)
+    return given if kind is None else f"{{name: {kind}, path: {json.dumps(given)}}}"
+
+
+def _tell(file: Path) -> None:
+    """Print what comes next, or what is still to be mended in the file."""
+    from normlab.configs.experiment import load_experiment
+    from normlab.errors import UserError
+
+    try:
+        runs = len(load_experiment(file).runs)
+    except UserError as error:
+        print(f"{file} is written; this is still to be mended:\n{error}")
+    else:
+        print(f"{file}: {runs} runs; normlab run {file}")
