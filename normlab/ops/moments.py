@@ -131,14 +131,17 @@ class Sharing:
         One of the data's own values, so that a constant is hit exactly; of three, so that a single
         outlier is not taken.
         """
-        a, b, c = (self._sample(x, where) for where in (0.0, 0.5, 1.0))
+        a, b, c = (self._sample(x, halves) for halves in (0, 1, 2))
         median = jnp.maximum(jnp.minimum(a, b), jnp.minimum(jnp.maximum(a, b), c))
         middle = 0 if self.channel_groups is None else x.shape[-1] // self.channel_groups // 2
         return self.across_groups(median, lambda grouped: grouped[..., middle : middle + 1])
 
-    def _sample(self, x: Array, where: float) -> Array:
+    def _sample(self, x: Array, halves: int) -> Array:
+        """The values at the start, in the middle or at the end of the axes: 0, 1 or 2 halves."""
         for axis in self.axes:
-            index = round(where * (x.shape[axis] - 1))
+            last = x.shape[axis] - 1
+            whole = isinstance(last, int)  # and not the size of an exported program's input
+            index = round(halves / 2 * last) if whole else halves * last // 2
             x = lax.slice_in_dim(x, index, index + 1, axis=axis)
         return x
 

@@ -6,6 +6,7 @@ Derivatives are held against those of the float64 equations in reference.py.
 from functools import partial
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -190,3 +191,19 @@ def test_second_derivatives_are_those_of_the_equation(name):
     true = gradient_along(lambda x: (expected(name, norm, params, x) ** 3 * w).sum(), x, v)
     assert relative_error(forward_over_reverse, true) < close
     assert relative_error(reverse_over_reverse, true) < close
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "group_norm", "instance_norm", "layer_norm_image"])
+def test_a_program_is_exported_for_images_of_any_size(name):
+    norm = make(name)
+    params, state = norm.init(8)
+
+    def call(x):
+        return norm.apply(params, state, x, train=True)[0]
+
+    at_least_two = ["b >= 2", "h >= 2", "w >= 2"]
+    shape = jax.export.symbolic_shape("b, h, w, 8", constraints=at_least_two)
+    exported = jax.export.export(jax.jit(call))(jax.ShapeDtypeStruct(shape, jnp.float32))
+    for sizes in ((2, 3, 2), (4, 5, 6)):
+        x = jnp.asarray(sample((*sizes, 8), 5, 2))
+        np.testing.assert_allclose(exported.call(x), call(x), rtol=1e-5, atol=1e-5)
