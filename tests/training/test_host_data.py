@@ -35,7 +35,9 @@ def data(tmp_path):
 def trained(data, **more):
     recipe = Recipe(epochs=2, batch_size=16, eval_batch_size=12, seed=3, **more)
     model = Convnet(norm=BatchNorm(), classes=10, widths=(4,))
-    return fit(model, data, optax.sgd(0.1, momentum=0.9), recipe, augmentations=(Flip(), Crop(padding=1)))
+    return fit(
+        model, data, optax.sgd(0.1, momentum=0.9), recipe, augmentations=(Flip(), Crop(padding=1))
+    )
 
 
 @pytest.mark.parametrize(
