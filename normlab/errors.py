@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
+from normlab.spellings import meant
+
 
 class UserError(Exception):
     """A mistake in the input. The message says what was found, what is allowed, and the fix."""
@@ -113,13 +115,14 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
-    """Return the end of an error message: the nearest candidate, or else all of them.
+    """Return the end of an error message: what was likely meant, or else all candidates.
 
-    >>> did_you_mean("epoch", ["epochs", "batch_size"])
-    "did you mean 'epochs'?"
+    >>> did_you_mean("epoch", ["epochs", "batch_size"]), did_you_mean("lr", ["learning_rate"])
+    ("did you mean 'epochs'?", "did you mean 'learning_rate'?")
     """
     names = sorted(candidates)
-    close = nearest(word, names)
+    usual = meant(word, names)
+    close = usual or nearest(word, names)
     if close:
-        return f"did you mean '{close}'?"
+        return f"did you mean {close if close.startswith('{') else repr(close)}?"
     return f"allowed: {', '.join(names)}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "catalogue", "core", "sharding"},
+    {"errors", "catalogue", "core", "sharding", "spellings"},
     {"ops", "store"},
     {"norms", "weights", "data"},
     {"models", "dialects"},

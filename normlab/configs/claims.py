@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from normlab.configs.document import Node, Problem
 from normlab.configs.probes import Inside
-from normlab.configs.signatures import show
+from normlab.configs.signatures import describe_type, fields_model, fits, show
 from normlab.errors import UserError, did_you_mean
 from normlab.measures.claims import Claim, Expectation, Floor, HasArm, select
 from normlab.measures.measures import ASKED_FOR, METRICS, Measure
@@ -22,9 +22,20 @@ class PlannedRun(NamedTuple):
     inside: Inside | None = None
 
 
-KEYS = {"says": True, "measure": True, "compare": True, "expect": True, "floor": False,
-        "paired": False, "source": False}  # fmt: skip
-"""The keys of a claim, and whether it needs them."""
+ARMS = ("left", "right")
+"""The fields of a claim that a config writes below the key `compare`."""
+
+
+def keys() -> dict[str, bool]:
+    """The keys of a claim in a config, and whether it needs them.
+
+    >>> list(keys())
+    ['says', 'measure', 'compare', 'expect', 'floor', 'paired', 'source']
+    """
+    found = {}
+    for name, field in fields_model(Claim).model_fields.items():
+        found.setdefault("compare" if name in ARMS else name, field.is_required())
+    return found
 
 
 def read_claims(
@@ -57,28 +68,25 @@ def read_claims(
 
 def _read_claim(part: Node) -> tuple[Claim | None, list[Problem]]:
     value = part.value
+    known, fields = keys(), fields_model(Claim).model_fields
     if not isinstance(value, dict):
-        message = f"a claim is a mapping with the keys {', '.join(KEYS)}, found {show(value)}"
+        message = f"a claim is a mapping with the keys {', '.join(known)}, found {show(value)}"
         return None, [Problem(part.mark, message)]
     problems = [
-        Problem(
-            part.key_mark_at((key,)), f"a claim has no key '{key}'; {did_you_mean(str(key), KEYS)}"
-        )
-        for key in value
-        if key not in KEYS
+        Problem(node.key_mark, f"a claim has no key '{key}'; {did_you_mean(str(key), known)}")
+        for key, node in part.content.items()
+        if key not in known
     ]
-    for key, needed in KEYS.items():
+    for key, needed in known.items():
         if needed and key not in value:
             problems.append(Problem(part.mark, f"the claim needs the key '{key}'"))
-        elif key in value and key not in ("compare", "paired") and not isinstance(value[key], str):
-            message = f"claim: '{key}' must be text, found {show(value[key])}"
+        elif key in value and key != "compare" and not fits(fields[key].annotation, value[key]):
+            wanted = describe_type(fields[key].annotation)
+            message = f"claim: '{key}' must be {wanted}, found {show(value[key])}"
             problems.append(Problem(part.mark_at((key,)), message))
-    if not isinstance(value.get("paired"), bool | None):
-        message = f"claim: 'paired' must be true, false or null, found {show(value['paired'])}"
-        problems.append(Problem(part.mark_at(("paired",)), message))
     compare = value.get("compare", {"left": ""})
-    fits = isinstance(compare, dict) and "left" in compare and compare.keys() <= {"left", "right"}
-    if not fits or not all(isinstance(s, str | dict) and s for s in compare.values() if s != ""):
+    shaped = isinstance(compare, dict) and "left" in compare and compare.keys() <= set(ARMS)
+    if not shaped or not all(isinstance(s, str | dict) and s for s in compare.values() if s != ""):
         message = "claim: 'compare' is written as in {left: batch_norm, right: identity}"
         problems.append(Problem(part.mark_at(("compare",)), f"{message}, found {show(compare)}"))
     for key, parse in (("measure", Measure.parse), ("expect", Expectation.parse),

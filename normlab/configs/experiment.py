@@ -2,12 +2,13 @@
 
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
 from normlab.configs.claims import PlannedRun, read_claims, recorded_metrics
-from normlab.configs.document import ConfigError, Node, Problem
+from normlab.configs.document import ConfigError, Mark, Node, Problem
 from normlab.configs.expand import expand, is_tied
 from normlab.configs.learning_rate import RATE
 from normlab.configs.naming import (
@@ -23,14 +24,17 @@ from normlab.configs.overrides import read
 from normlab.configs.own_code import find_code_beside
 from normlab.configs.probes import look_inside
 from normlab.configs.resolve import check_section
-from normlab.configs.run_config import SEED_AXES, RunConfig, on_command_line
-from normlab.configs.sections import TARGET, TOP_LEVEL, WORDS, Target
+from normlab.configs.run_config import SEED_AXES, RunConfig, as_label, on_command_line
+from normlab.configs.sections import CALLS, TARGET, TOP_LEVEL, WORDS, Target
 from normlab.configs.shipped import config_file
 from normlab.configs.signatures import Checked, show
+from normlab.configs.sweep import spelt_out
 from normlab.configs.tune import Tuning, read_tuning
 from normlab.errors import UserError, did_you_mean
 from normlab.measures.claims import Claim
+from normlab.spellings import meant
 from normlab.store.names import as_text, folder_name, without_marks
+from normlab.training.recipe import Recipe
 
 FOLDER_NAME = re.compile(r"\w[\w .=+-]{0,99}")
 
@@ -53,6 +57,7 @@ class Experiment:
         whole: the experiment of which a command with overrides makes a part; None for a whole one.
         added: the overrides by which a command adds arms to the whole.
         sweep: the section `sweep`, as it is written.
+        baseline: the arm that reports compare the others with, or None for the usual one.
     """
 
     file: FilePath
@@ -67,6 +72,7 @@ class Experiment:
     whole: "Experiment | None" = None
     added: tuple[str, ...] = ()
     sweep: Any = None
+    baseline: str | None = None
 
     @property
     def folder(self) -> str:
@@ -160,7 +166,7 @@ def _read_experiment(file: FilePath, overrides: tuple[str, ...]) -> Experiment:
     unreadable: list[Problem] = []
     config = read(file, overrides, unreadable)
     find_code_beside(file)
-    problems = _check_keys(config)
+    problems = _check_keys(config) + _check_bases(config)
     target, found = _read_target(config)
     problems += found
     tuning, found = read_tuning(config)
@@ -174,6 +180,8 @@ def _read_experiment(file: FilePath, overrides: tuple[str, ...]) -> Experiment:
     points = [] if problems else [_planned(run, config) for run in runs]
     metrics = recorded_metrics(config)
     claims, found = read_claims(config, points, metrics, lenient=bool(overrides))
+    problems += found
+    baseline, found = _read_baseline(config, [] if problems else runs, lenient=bool(overrides))
     problems += found
     unread = {problem.mark for problem in unreadable}
     # What stands in for a value that could not be read is not judged in its turn.
@@ -191,6 +199,7 @@ def _read_experiment(file: FilePath, overrides: tuple[str, ...]) -> Experiment:
         tuning=tuning,
         tied=is_tied(config),
         sweep=config.value.get("sweep"),
+        baseline=baseline,
     )
 
 
@@ -201,7 +210,7 @@ def _check_keys(config: Node) -> list[Problem]:
         value = node.value
         if key not in (*TOP_LEVEL, *RATE):  # the bare rate is an override's
             shown = f"'{key}'" if isinstance(key, str) else show(key)
-            message = f"an experiment has no key {shown}; {did_you_mean(str(key), TOP_LEVEL)}"
+            message = f"an experiment has no key {shown}; {_nearest_key(str(key), node.key_mark)}"
             problems.append(Problem(node.key_mark, message))
         elif key in WORDS and not isinstance(value, str):
             problems.append(Problem(node.mark, f"'{key}' must be text, found {show(value)}"))
@@ -212,6 +221,67 @@ def _check_keys(config: Node) -> list[Problem]:
             )
             problems.append(Problem(node.mark, message))
     return problems
+
+
+def _nearest_key(key: str, mark: Mark) -> str:
+    """What was likely meant by a key of the config that there is not."""
+    below = meant(key, [*Recipe.__dataclass_fields__, *RATE])
+    if below is None or meant(key, TOP_LEVEL):
+        return did_you_mean(key, TOP_LEVEL)
+    if mark.override is not None:
+        return f"did you mean '{below}'?"
+    return f"did you mean '{below}' in '{'optimizer' if below == RATE[0] else 'train'}'?"
+
+
+def _check_bases(config: Node) -> list[Problem]:
+    """A section beside a sweep of it that no run has: its writer expects it to count.
+
+    What another file or the command line gives is not in the way of the sweep.
+    """
+    problems = []
+    sweep = config.get("sweep") or Node(None, config.mark)
+    rates = RATE if sweep.get(RATE[0]) is not None else ()  # which the sweep puts into every arm
+    for name in CALLS:
+        base, axis = config.get(name), sweep.get(name)
+        if base is None or axis is None or not isinstance(base.content, dict):
+            continue
+        swept = axis.value.values() if isinstance(axis.content, dict) else axis.value
+        if not isinstance(swept, Iterable) or isinstance(swept, str):
+            continue
+        arms = [spelt_out(name, one) for one in swept]
+        said = base.without(*rates).value
+        used = any(isinstance(arm, dict) and _says(arm, said) for arm in arms)
+        written = (base.mark.source, base.mark.override, axis.mark.override)
+        if used or written != (axis.mark.source, None, None):
+            continue
+        message = (
+            f"no run has this '{name}', because the sweep puts others in its place: delete it, or "
+            f"write it, or those of its keys that are to hold, in the sweep's '{name}'"
+        )
+        problems.append(Problem(base.key_mark, message))
+    return problems
+
+
+def _says(arm: dict[str, Any], base: dict[str, Any]) -> bool:
+    """Whether an arm says all that the base says."""
+    return all(key in arm and arm[key] == value for key, value in base.items())
+
+
+def _read_baseline(config: Node, runs: list[RunConfig], lenient: bool) -> Checked[str | None]:
+    """The arm that the others are compared with: its name, or its label on one axis."""
+    given = config.get("baseline")
+    if given is None or given.content is None:
+        return None, []
+    wanted = as_label(given.value) if isinstance(given.content, str | int | float) else None
+    if wanted is None:
+        message = f"'baseline' must be the name of an arm, found {show(given.value)}"
+        return None, [Problem(given.mark, message)]
+    arms = dict.fromkeys(run.arm for run in runs)
+    labels = {str(label) for run in runs for label in run.labels.values()}
+    if runs and not lenient and wanted not in arms and wanted not in labels:
+        message = f"'baseline' must be the name of an arm: none is '{wanted}'; "
+        return None, [Problem(given.mark, message + did_you_mean(wanted, [*arms, *labels]))]
+    return wanted, []
 
 
 def _read_target(config: Node) -> Checked[Target | None]:

@@ -4,14 +4,27 @@ from typing import Any
 
 from normlab.catalogue import AUGMENTATIONS, PROBES
 from normlab.configs import dialects
-from normlab.configs.claims import KEYS
-from normlab.configs.sections import COMMON_TO_DATA, OWN, RANGE, SECTIONS, TARGET, WORDS
+from normlab.configs.claims import ARMS, keys
+from normlab.configs.learning_rate import RATE
+from normlab.configs.sections import (
+    CALLS,
+    COMMON_TO_DATA,
+    FORMS,
+    OTHERS,
+    OWN,
+    RANGE,
+    SECTIONS,
+    TARGET,
+    WORDS,
+)
 from normlab.configs.signatures import fields_model
-from normlab.configs.tune import DEFAULT_MEASURE
+from normlab.configs.tune import Tune
 from normlab.dialects.library import Dialect, dialects_of
+from normlab.measures.claims import Claim
 from normlab.measures.measures import MEASURES
 
 ENTRY_BY_PATH = r"^[\w.]+:\w+$"
+MEASURE = rf"^\s*({'|'.join(MEASURES)})\s*(\(.*\)\s*)?$"
 
 
 def json_schema() -> dict[str, Any]:
@@ -42,107 +55,94 @@ def json_schema() -> dict[str, Any]:
         "properties": {**probes["properties"], "measure": measure},
     }
     properties["target"] = _fields(TARGET.settings, "target")
-    properties |= {"sweep": _sweep(), "tune": _tune(), "claims": _claims()}
+    definitions = _definitions(properties)
+    axes = {name: _values({"$ref": f"#/$defs/{name}"}) for name in definitions}
+    properties |= {"sweep": _sweep(axes), "tune": _tune(axes), "claims": _claims()}
+    properties["baseline"] = {"type": ["string", "number", "null"]}
+    for key, text in OTHERS.items():
+        properties[key]["description"] = text
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "normlab experiment",
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
+        "$defs": definitions,
     }
 
 
-def _sweep() -> dict[str, Any]:
-    values = {
+def _definitions(properties: dict[str, Any]) -> dict[str, Any]:
+    """What a value of an axis is, for the axes that are whole sections or a setting of `train`."""
+    # Data have keys beside the arguments of a call, so that their own schema is the base's.
+    values = {n: _call_of(s.entries(), n, {}) for n, s in CALLS.items() if n != "data"}
+    values["data"] = properties["data"]
+    for name in values:
+        if not SECTIONS[name].needed:
+            values[name]["anyOf"].append({"type": "null"})
+    return {**values, **properties["train"]["properties"], RATE[0]: {"type": "number"}}
+
+
+def _values(one: dict[str, Any]) -> dict[str, Any]:
+    """The values of an axis, each of which is like `one`."""
+    return {
         "description": "a list of values, a range as in 0..4, or a mapping of labels to values",
         "anyOf": [
-            {"type": "array", "minItems": 1},
+            {"type": "array", "minItems": 1, "items": one},
             {"type": "string", "pattern": f"^{RANGE.pattern}$"},
-            {"type": "object", "minProperties": 1},
+            {"type": "object", "minProperties": 1, "additionalProperties": one},
         ],
     }
+
+
+def _sweep(axes: dict[str, Any]) -> dict[str, Any]:
     point = {"type": "object", "minProperties": 1}
-    axes = {**point, "additionalProperties": values}
-    forms = {
-        "zip": {
-            "description": "axes that go together value by value, or a list of such mappings",
-            "anyOf": [axes, {"type": "array", "items": axes}, {"type": "null"}],
-        },
-        "list": {
-            "description": "points, each a mapping of axes to values; or labels of points to them",
-            "anyOf": [
-                {"type": "array", "items": point, "minItems": 1},
-                {**point, "additionalProperties": point},
-                {"type": "null"},
-            ],
-        },
-        "exclude": {
-            "description": "every run that has all values of one of these mappings is left out",
-            "anyOf": [{"type": "array", "items": point}, {"type": "null"}],
-        },
+    tied = {**point, "properties": axes, "additionalProperties": _values({})}
+    shapes = {
+        "zip": [tied, {"type": "array", "items": tied}, {"type": "null"}],
+        "list": [
+            {"type": "array", "items": point, "minItems": 1},
+            {**point, "additionalProperties": point},
+            {"type": "null"},
+        ],
+        "exclude": [{"type": "array", "items": point}, {"type": "null"}],
     }
+    forms = {form: {"description": FORMS[form], "anyOf": kinds} for form, kinds in shapes.items()}
     return {
         "type": ["object", "null"],
-        "description": "axes and their values; every combination is a run",
-        "properties": forms,
-        "additionalProperties": values,
+        "properties": {**axes, **forms},
+        "additionalProperties": _values({}),
     }
 
 
-def _tune() -> dict[str, Any]:
-    values = {"anyOf": [{"type": "array", "minItems": 1}, {"type": "string"}, {"type": "object"}]}
-    return {
-        "type": ["object", "null"],
-        "description": "every arm tries the same grid first, and is then run at its best point",
-        "properties": {
-            "grid": {
-                "type": "object",
-                "description": "axes and their values, as in sweep",
-                "minProperties": 1,
-                "additionalProperties": values,
-            },
-            "seeds": {**values, "description": "of the trials; not those of the sweep"},
-            "measure": {
-                "type": "string",
-                "description": "what decides, on examples held out by data.validation",
-                "default": DEFAULT_MEASURE,
-            },
-        },
-        "required": ["grid", "seeds"],
-        "additionalProperties": False,
+def _tune(axes: dict[str, Any]) -> dict[str, Any]:
+    schema = _fields(Tune, "tune")
+    schema["properties"]["grid"] |= {
+        "minProperties": 1,
+        "properties": axes,
+        "additionalProperties": _values({}),
     }
+    schema["properties"]["seeds"] |= _values({"type": "integer"}) | {
+        "description": schema["properties"]["seeds"]["description"]
+    }
+    schema["properties"]["measure"]["pattern"] = MEASURE
+    return {**schema, "type": ["object", "null"]}
 
 
 def _claims() -> dict[str, Any]:
-    text = {"type": "string"}
-    selector = {
-        "anyOf": [text, {"type": "object", "minProperties": 1}],
-        "description": "an arm's name, the label of one axis, or a mapping of axes to values",
+    schema = _fields(Claim, "claims")
+    own = schema["properties"]
+    arms = {name: own.pop(name) for name in ARMS}
+    compare = {
+        "type": "object",
+        "properties": arms,
+        "required": ["left"],
+        "additionalProperties": False,
+        "description": "the arm that the claim speaks of, and the one it is compared with",
     }
-    compare = {"type": "object", "properties": {"left": selector, "right": selector},
-               "required": ["left"], "additionalProperties": False}  # fmt: skip
-    claim = {
-        "says": {**text, "description": "the claim in a sentence"},
-        "measure": {**text, "description": f"one of {', '.join(MEASURES)}, with its arguments"},
-        "compare": compare,
-        "expect": {
-            **text,
-            "description": "as difference >= 0.01, ratio <= 0.5, mean >= 0.6, matches within 0.01",
-        },
-        "floor": {**text, "description": "as final(test_accuracy) >= 0.3; below it, undecided"},
-        "paired": {"type": ["boolean", "null"], "description": "pair the runs by seed"},
-        "source": {**text, "description": "where the claim comes from"},
-    }
-    return {
-        "type": "array",
-        "description": "sentences that the runs decide, registered before the first step",
-        "items": {
-            "type": "object",
-            "properties": claim,
-            "required": [key for key, needed in KEYS.items() if needed],
-            "additionalProperties": False,
-        },
-    }
+    own["measure"]["pattern"] = MEASURE
+    needed = [key for key, is_needed in keys().items() if is_needed]
+    item = {**schema, "properties": {**own, "compare": compare}, "required": needed}
+    return {"type": "array", "items": item}
 
 
 def _call_of(entries: dict[str, Any], kind: str, overrides: dict[str, Any]) -> dict[str, Any]:

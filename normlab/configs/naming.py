@@ -12,9 +12,9 @@ from typing import Any
 
 from normlab.configs.document import Path, flow, parse
 from normlab.configs.learning_rate import RATE
-from normlab.configs.overrides import FORMS, full_path
+from normlab.configs.overrides import full_path
 from normlab.configs.run_config import RunConfig
-from normlab.configs.sections import SECTIONS
+from normlab.configs.sections import FORMS, SECTIONS
 from normlab.errors import UserError
 from normlab.store.names import words_of
 

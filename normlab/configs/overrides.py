@@ -6,14 +6,12 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from normlab.configs.document import ConfigError, Mark, Node, Path, Problem, parse
+from normlab.configs.invisible import without_invisible
 from normlab.configs.learning_rate import RATE, rate_place
-from normlab.configs.sections import CALLS, SECTIONS, TOP_LEVEL
+from normlab.configs.sections import CALLS, FORMS, SECTIONS, TOP_LEVEL
 from normlab.configs.signatures import named, show
 from normlab.errors import UserError
 from normlab.training.recipe import Recipe
-
-FORMS = ("zip", "list", "exclude")
-"""The keys of the sweep that are not axes."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,8 @@ class _Reading:
         return self.merge(self.whole(parent, family), config)
 
     def file(self, file: FilePath) -> Node:
-        config = parse(_text(file), str(file), self.problems)
+        config, hidden = without_invisible(parse(_text(file), str(file), self.problems))
+        self.problems += hidden
         if not isinstance(config.content, dict):
             message = (
                 "an experiment is a mapping with keys such as data, model, norm, optimizer, train"
@@ -172,7 +171,8 @@ class _Reading:
     def override(self, config: Node, text: str) -> Node:
         mark = Mark.of_override(text)
         dotted, equals, value = text.partition("=")
-        path = full_path(dotted.strip())
+        named_key, hidden = without_invisible(Node(dotted, mark))
+        path = full_path(named_key.content.strip())
         if not equals or not all(path):
             self.complain(mark, "an override is key=value, as in train.epochs=5")
             return config
@@ -180,10 +180,11 @@ class _Reading:
             self.complain(mark, "'extends' holds in a file only")
             return config
         try:
-            parsed = parse(value, str(mark))
+            parsed, also_hidden = without_invisible(parse(value, str(mark)))
         except ConfigError as error:
             self.problems += [Problem(mark, problem.message) for problem in error.problems]
             return config
+        self.problems += [Problem(mark, one.message) for one in (*hidden, *also_hidden)]
         message = obstacle(config, path)
         if message is not None:
             self.complain(mark, message)

@@ -36,6 +36,13 @@ own model has."""
 OWN_MODEL = "own model"
 """The kind of a call that names a model of a person's own code without normlab's slots."""
 
+FORMS = {
+    "zip": "axes that go together value by value, or a list of such mappings",
+    "list": "points, each a mapping of axes to values; or labels of points to them",
+    "exclude": "every run that has all values of one of these mappings is left out",
+}
+"""The keys of the sweep that are not axes."""
+
 RANGE = re.compile(r"([0-9]{1,10})\.\.([0-9]{1,10})")
 """An axis in short: from the first number to the last, both included."""
 
@@ -172,9 +179,6 @@ OWN_NETWORK = Section(
 )
 """The section `model` where the network has no slots of normlab's."""
 
-TARGET = Section("the accuracy to which steps and seconds are counted", settings=Target)
-"""The section `target`, which is the experiment's and not its runs'."""
-
 CALLS: dict[str, Shelf | OptaxShelf] = {
     name: section.shelf for name, section in SECTIONS.items() if section.shelf is not None
 }
@@ -191,7 +195,20 @@ WORDS = {
 }
 """The keys that are text."""
 
-TOP_LEVEL = (*WORDS, *SECTIONS, "target", "sweep", "tune", "claims")
+OTHERS = {
+    "target": "the accuracy to which steps and seconds are counted",
+    "sweep": "axes and their values; every combination is a run",
+    "tune": "every arm tries the same grid first, and is then run at its best point",
+    "claims": "sentences that the runs decide, registered before the first step",
+    "baseline": "the arm that reports compare the others with: its name, or its label on an axis "
+    "(default: the first arm that did not diverge)",
+}
+"""The keys of the experiment as a whole."""
+
+TARGET = Section(OTHERS["target"], settings=Target)
+"""The section `target`, which is the experiment's and not its runs'."""
+
+TOP_LEVEL = (*WORDS, *SECTIONS, *OTHERS)
 """Every key of a config."""
 
 

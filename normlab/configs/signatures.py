@@ -9,6 +9,7 @@ import functools
 import inspect
 import json
 import pathlib
+import re
 import typing
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,7 +40,7 @@ def fields_model(called: Callable[..., Any], kind: str = "") -> type[pydantic.Ba
     else:
         hints = typing.get_type_hints(called) if isinstance(called, type) else {}
         parameters = inspect.signature(called).parameters
-    fields: dict[str, Any] = {}
+    about, fields = descriptions(called), {}
     for name, parameter in parameters.items():
         if name in filled:
             continue
@@ -47,7 +48,8 @@ def fields_model(called: Callable[..., Any], kind: str = "") -> type[pydantic.Ba
         default = parameter.default
         if name in optional and default is inspect.Parameter.empty:
             kind_of_value, default = kind_of_value | None, None
-        fields[name] = (kind_of_value, ... if default is inspect.Parameter.empty else default)
+        given = ... if default is inspect.Parameter.empty else default
+        fields[name] = (kind_of_value, pydantic.Field(given, description=about.get(name)))
     config = pydantic.ConfigDict(
         extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
     )
@@ -85,6 +87,26 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, bool | int | float | str)
+
+
+@cache
+def descriptions(called: Any) -> dict[str, str]:
+    """What the docstring of a class and of its parents says of each field.
+
+    >>> from normlab.training.recipe import Recipe
+    >>> descriptions(Recipe)["batch_size"]
+    'examples in one optimiser step (the SGD batch).'
+    """
+    found: dict[str, str] = {}
+    for one in reversed(called.__mro__) if isinstance(called, type) else [called]:
+        doc = inspect.cleandoc(one.__doc__ or "")
+        section = re.search(r"^(?:Attributes|Args):\n((?:[ ]+.*\n?|\n)*)", doc, re.MULTILINE)
+        for name, text in _FIELD.findall(section[1]) if section else ():
+            found[name] = " ".join(text.split())
+    return found
+
+
+_FIELD = re.compile(r"^ {4}(\w+):((?:.*\n?)(?: {5,}.*\n?|\n(?= {5}))*)", re.MULTILINE)
 
 
 def _type_of(parameter: inspect.Parameter) -> Any:
@@ -252,6 +274,19 @@ def _known_keys(model: type[pydantic.BaseModel], key: str) -> str:
     return did_you_mean(key, model.model_fields) if model.model_fields else "it has none"
 
 
+def fits(annotation: Any, value: Any) -> bool:
+    """Whether a plain value is of a type.
+
+    >>> fits(str | None, None), fits(bool | None, "yes")
+    (True, False)
+    """
+    try:
+        pydantic.TypeAdapter(annotation).validate_python(value, strict=True)
+    except pydantic.ValidationError:
+        return False
+    return True
+
+
 def show(value: Any) -> str:
     """A value as the user wrote it, with its type where that is the mistake.
 
@@ -284,11 +319,17 @@ def describe_type(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
-    if origin is dict:
-        return "a mapping"
     if origin in (tuple, list):
         inner = describe_type(arguments[0])
         plural = inner.removeprefix("a ") + "s"
         words = plural if inner.startswith("a ") else f"values, each {inner}"
         return f"a list of {words}"
-    return " or ".join(map(describe_type, arguments)) if arguments else str(annotation)
+    if origin is dict:
+        return "a mapping"
+    kinds = [describe_type(one) for one in arguments if one is not type(None)]
+    if len(kinds) < len(arguments):
+        kinds.append("null")
+    *first, last = kinds or [str(annotation)]
+    if first and first[0] == "true or false":
+        first[0] = "true, false"
+    return f"{' or '.join(first)} or {last}" if first else last

@@ -18,9 +18,9 @@ from typing import Any
 
 from normlab.configs.document import Node, Path, Problem, flow
 from normlab.configs.learning_rate import RATE
-from normlab.configs.overrides import FORMS, Fixed, full_path, obstacle
+from normlab.configs.overrides import Fixed, full_path, obstacle
 from normlab.configs.run_config import as_label, value_label
-from normlab.configs.sections import CALLS, RANGE
+from normlab.configs.sections import CALLS, FORMS, RANGE
 from normlab.configs.signatures import show
 from normlab.errors import did_you_mean
 from normlab.training.recipe import Recipe

@@ -19,7 +19,7 @@ from normlab.configs.document import Node, Problem
 from normlab.configs.expand import expand
 from normlab.configs.overrides import full_path
 from normlab.configs.run_config import SEED_AXES, RunConfig
-from normlab.configs.signatures import Checked, show
+from normlab.configs.signatures import Checked, fields_model, show
 from normlab.errors import UserError, did_you_mean
 from normlab.measures.measures import Measure
 from normlab.store.record import Record
@@ -27,6 +27,21 @@ from normlab.store.run import Run
 
 DEFAULT_MEASURE = "final(val_accuracy)"
 EXAMPLE = "{grid: {learning_rate: [0.03, 0.1, 0.3]}, seeds: 100..101}"
+
+
+@dataclass(frozen=True)
+class Tune:
+    """What a config says of tuning: every arm tries the same grid, and then has its best point.
+
+    Attributes:
+        grid: axes and their values, as in `sweep`.
+        seeds: the seeds of the trials, which must not be those of the sweep.
+        measure: what decides, on examples that `data.validation` holds out.
+    """
+
+    grid: dict[str, Any]
+    seeds: Any
+    measure: str = DEFAULT_MEASURE
 
 
 class Trial(NamedTuple):
@@ -157,14 +172,14 @@ def _misshapen(tune: Node, config: Node) -> list[Problem]:
     if not isinstance(tune.content, dict):
         message = f"'tune' must be a mapping, as in {EXAMPLE}, found {show(tune.value)}"
         return [Problem(tune.mark, message)]
-    keys = ("grid", "seeds", "measure")
+    keys = fields_model(Tune).model_fields
     problems = [
         Problem(node.key_mark, f"tune has no key '{key}'; {did_you_mean(str(key), keys)}")
         for key, node in tune.content.items()
         if key not in keys
     ]
-    for key in ("grid", "seeds"):
-        if key not in tune.content:
+    for key, field in keys.items():
+        if field.is_required() and key not in tune.content:
             message = f"tune needs the key '{key}', as in {EXAMPLE}"
             problems.append(Problem(tune.mark, message))
     grid = tune.get("grid")

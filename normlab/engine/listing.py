@@ -157,4 +157,5 @@ def about_experiment(experiment: Experiment) -> dict[str, Any]:
         "config": as_word(experiment.file),
         "overrides": list(whole.overrides),
         "claims": [asdict(claim) for claim in experiment.claims],
+        **({} if experiment.baseline is None else {"baseline": experiment.baseline}),
     }

@@ -1,6 +1,6 @@
 """Chooses the arm that each arm is compared with: one for all, or one for each setting."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from normlab.errors import UserError, did_you_mean
@@ -11,7 +11,9 @@ CHOICES = ("norm", "kernel")
 Axes = Mapping[str, Any]
 
 
-def baselines(arms: Mapping[str, Axes], wanted: str | None) -> tuple[str, dict[str, str]]:
+def baselines(
+    arms: Mapping[str, Axes], wanted: str | None, diverged: Collection[str] = ()
+) -> tuple[str, dict[str, str]]:
     """Return the baseline in words, and for each arm the name of its baseline.
 
     A normaliser in one network is compared with the baseline in that network, so a sweep over
@@ -20,7 +22,9 @@ def baselines(arms: Mapping[str, Axes], wanted: str | None) -> tuple[str, dict[s
     Args:
         arms: for each arm its place on the sweep's axes; not empty.
         wanted: an arm's name, which makes it the baseline of all; or a value of an axis, which
-            makes every arm with it a baseline; None takes the first arm's values of `CHOICES`.
+            makes every arm with it a baseline; None takes the values of `CHOICES` that the first
+            arm has that did not diverge.
+        diverged: the arms most of whose runs diverged.
 
     Raises:
         UserError: no arm has this name or value, or some setting has no such arm.
@@ -34,7 +38,7 @@ def baselines(arms: Mapping[str, Axes], wanted: str | None) -> tuple[str, dict[s
     >>> baselines(arms, "a, x") == ("a, x", dict.fromkeys(arms, "a, x"))
     True
     """
-    first = next(iter(arms))
+    first = next((name for name in arms if name not in diverged), next(iter(arms)))
     if wanted is None:
         choices = [axis for axis in CHOICES if axis in arms[first]]
         chosen = {axis: arms[first][axis] for axis in choices}

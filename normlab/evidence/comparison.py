@@ -1,5 +1,6 @@
 """Compares the arms of an experiment, each with one baseline."""
 
+import contextlib
 import functools
 import operator
 from collections.abc import Sequence
@@ -177,8 +178,9 @@ def compare(
 
     Args:
         runs: from `normlab.load` or `normlab.run`; a list of experiments is compared as their sum.
-        baseline: an arm's name, or a value of an axis; if it is left out, the first arm, or
-            the first arm's normaliser in each setting of the sweep.
+        baseline: an arm's name, or a value of an axis; if it is left out, the one that the config
+            names, or else the first arm that did not diverge, or its normaliser in each setting of
+            the sweep.
         measure: what to compare, such as `steps_to(test_accuracy, 0.6)`.
 
     Raises:
@@ -191,7 +193,8 @@ def compare(
     records = runs.records()
     _check_metrics(parsed, records)
     groups = _arms(records, parsed)
-    words, bases = baselines({name: _place(own, parsed) for name, own in groups.items()}, baseline)
+    places = {name: _place(own, parsed) for name, own in groups.items()}
+    words, bases = _baselines(places, baseline, runs.about.get("baseline"), _diverged(groups))
     groups = {name: own for base in dict.fromkeys(bases.values())
               for name, own in groups.items() if bases[name] == base}  # fmt: skip
     samples = {name: sample(name, own, parsed) for name, own in groups.items()}
@@ -221,6 +224,22 @@ def compare(
             )
         )  # fmt: skip
     return Comparison(runs, parsed, words, arms, records)
+
+
+def _baselines(
+    arms: dict[str, dict[str, Any]], wanted: str | None, usual: str | None, diverged: set[str]
+) -> tuple[str, dict[str, str]]:
+    """Choose the baselines: those that are asked for, those of the config, or the first arm."""
+    if wanted is None and usual is not None:
+        with contextlib.suppress(UserError):  # its arm may not have been run yet
+            return baselines(arms, usual)
+    return baselines(arms, wanted, diverged)
+
+
+def _diverged(groups: dict[str, list[Record]]) -> set[str]:
+    """Name the arms most of whose runs diverged."""
+    counts = {name: sum(r.state == "diverged" for r in own) for name, own in groups.items()}
+    return {name for name, count in counts.items() if 2 * count > len(groups[name])}
 
 
 def _sum(runs: Any) -> Runs:

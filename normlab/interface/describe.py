@@ -1,20 +1,44 @@
-"""Describes one entry of the catalogue, for `normlab describe`."""
+"""Describes an entry, a section, a setting, a measure or a metric, for `normlab describe`."""
 
 import dataclasses
 import inspect
 from html import escape
+import re
 from typing import Any
 
 from normlab.catalogue import NORMS, PROBES, snake_case
+from normlab.configs import sweep, tune
+from normlab.configs.claims import keys
 from normlab.configs.document import flow
-from normlab.configs.sections import SETTINGS, Target
-from normlab.configs.signatures import describe_type, fields_model
+from normlab.configs.learning_rate import RATE
+from normlab.configs.sections import (
+    CALLS,
+    COMMON_TO_DATA,
+    COMMON_TO_NORM,
+    FORMS,
+    OTHERS,
+    SECTIONS,
+    SETTINGS,
+    WORDS,
+    Target,
+)
+from normlab.configs.signatures import describe_type, descriptions, fields_model
 from normlab.errors import UserError, did_you_mean
 from normlab.interface.costs import cost_of
 from normlab.interface.shelves import SHELVES
+from normlab.measures import claims
+from normlab.measures.measures import MEASURES, METRICS, described
 
-SECTIONS = {**SETTINGS, "target": Target}
-"""What is told of whole."""
+COMMON = {"data": COMMON_TO_DATA, "norm": COMMON_TO_NORM}
+"""The keys that a section has whatever it names."""
+
+BARE_RATE = (
+    "the rate of the optimiser, or of the argument of the schedule that holds it; an override and "
+    "an axis of the sweep need not say which"
+)
+
+PLAIN = {**SETTINGS, "target": Target}
+"""The sections of plain settings."""
 
 
 class Description(str):
@@ -46,48 +70,143 @@ def describe(what: Any) -> Description:
 
 
 def describe_entry(name: str) -> str:
-    """Give kind, docstring, fields with defaults, facts, and an example in YAML.
+    """Describe an entry of the catalogue, or a part of a config.
 
     Args:
-        name: of an entry of the catalogue, or of a section of settings such as `train`.
+        name: of an entry, a section, a setting such as `batch_size` or `claims.expect`, a measure
+            such as `final` or `final(test_accuracy)`, or a metric.
 
     Raises:
         UserError: nothing has that name; the message has the nearest.
     """
-    if name in SECTIONS:
-        called, lines = SECTIONS[name], _arguments(name, SECTIONS[name])
-        if name == "probes":
-            lines.append(f"measure: ...  # a list of {', '.join(PROBES.entries())}")
-        example = "\n".join(lines)
-        yaml_text = f"In YAML, with every default:\n  {name}:\n{_indent(_indent(example))}"
-        return "\n\n".join([f"{name} (section)", inspect.getdoc(called) or "", yaml_text])
-    section, shelf = _find(name)
-    called = shelf.load(name)
-    parts = [f"{name} ({shelf.kind})", inspect.getdoc(called) or ""]
-    function = _function_of(name, called)
-    if function is not None:
-        parts.append(f"In Python:\n{_indent(_signature(function))}")
-    parts.append(f"In YAML, with every default:\n{_indent(_example(section, name, called))}")
-    facts = getattr(called, "facts", None)
-    if facts is not None:
-        parts.append("Facts:\n" + _indent("\n".join(_facts(facts))))
-    cost = cost_of(name) if section == "norm" else None
-    if cost is not None:
-        parts.append(f"Cost: {cost}")
-    return "\n\n".join(parts)
-
-
-def _find(name: str) -> tuple[str, Any]:
-    if ":" in name:
-        section = _section_of(name)
-        return section, SHELVES[section]
-    for section, shelf in SHELVES.items():
-        if name in shelf.entries():
-            return section, shelf
-    everything = [*SECTIONS, *(name for shelf in SHELVES.values() for name in shelf.entries())]
+    for describe in (_section, _entry, _setting, _metric, _measure):
+        found = describe(name)
+        if found is not None:
+            return found
+    everything = [
+        *(*SECTIONS, *RATE, *OTHERS, *WORDS, *MEASURES, *METRICS, *_settings()),
+        *(entry for shelf in SHELVES.values() for entry in shelf.entries()),
+    ]
     close = did_you_mean(name, everything)
     hint = close if close.startswith("did") else "see `normlab list norms`, `models`, `data`, ..."
     raise UserError(f"nothing is called '{name}'; {hint}")
+
+
+def _section(name: str) -> str | None:
+    if name in PLAIN:
+        lines = _arguments(name, PLAIN[name])
+        if name == "probes":
+            lines.append(f"measure: ...  # a list of {', '.join(PROBES.entries())}")
+        text = _indent("\n".join(lines))
+        example = f"In YAML, with every default:\n  {name}:\n{_indent(text)}"
+        return _joined(f"{name} (section)", inspect.getdoc(PLAIN[name]), example)
+    if name in CALLS:
+        entries = {entry.name: entry.summary for entry in CALLS[name].entries().values()}
+        about = f"{SECTIONS[name].about.capitalize()}. It names an entry: `{name}: NAME`, or"
+        return _joined(
+            f"{name} (section)",
+            f"{about} `{name}: {{name: NAME, ...}}` with arguments.",
+            _list("Keys beside the arguments", COMMON.get(name, {})),
+            _list("Entries (`normlab describe NAME` says more)", entries),
+        )
+    if name == "claims":
+        docs = descriptions(claims.Claim)
+        docs |= {"compare": f"left: {docs['left']} right: {docs['right']}"}
+        told = {k if needed else f"{k} (optional)": docs[k] for k, needed in keys().items()}
+        return _joined("claims (section)", inspect.getdoc(claims), _list("Keys", told))
+    if name == "tune":
+        told = _list("Keys", descriptions(tune.Tune))
+        return _joined("tune (section)", inspect.getdoc(tune), told)
+    if name == "sweep":
+        return _joined(
+            "sweep (section)", inspect.getdoc(sweep), _list("Keys that are not axes", FORMS)
+        )
+    told = {**WORDS, **OTHERS, RATE[0]: BARE_RATE}.get(name)
+    return None if told is None else _joined(f"{name} (key of a config)", told)
+
+
+def _entry(name: str) -> str | None:
+    found = _find(name)
+    if found is None:
+        return None
+    section, shelf = found
+    called = shelf.load(name)
+    function = _function_of(name, called)
+    facts = getattr(called, "facts", None)
+    cost = cost_of(name) if section == "norm" else None
+    return _joined(
+        f"{name} ({shelf.kind})",
+        inspect.getdoc(called),
+        f"In Python:\n{_indent(_signature(function))}" if function is not None else None,
+        f"In YAML, with every default:\n{_indent(_example(section, name, called))}",
+        "Facts:\n" + _indent("\n".join(_facts(facts))) if facts is not None else None,
+        f"Cost: {cost}" if cost is not None else None,
+    )
+
+
+def _settings() -> dict[str, str]:
+    """Describe every setting, by its name with its section and by its name alone."""
+    found = {}
+    for section, called in {**PLAIN, "tune": tune.Tune, "claims": claims.Claim}.items():
+        for field, about in fields_model(called, section).model_fields.items():
+            whole = f"{section}.{field}"
+            needed = "needed" if about.is_required() else f"default {flow(about.get_default())}"
+            kind = f"It is {describe_type(about.annotation)}; {needed}."
+            told = descriptions(called).get(field)
+            found[whole] = _joined(f"{whole} (setting)", told, kind)
+    bare = {whole.partition(".")[2]: text for whole, text in reversed(found.items())}
+    return {**bare, **found}
+
+
+def _setting(name: str) -> str | None:
+    return _settings().get(name)
+
+
+def _metric(name: str) -> str | None:
+    if name not in METRICS:
+        return None
+    part, _, kind = name.partition("_")
+    where = {"train": "batches of training", "test": "test split", "val": "examples held out"}
+    needs = ["It needs `data.validation`."] if part == "val" else []
+    needs += [] if kind in ("loss", "accuracy") else [f"It needs `train.metrics: [{kind}]`."]
+    told = " ".join([f"The {kind.replace('_', ' ')} on the {where[part]}.", *needs])
+    return _joined(f"{name} (metric)", told, f"Measures take it, as in final({name}).")
+
+
+def _measure(name: str) -> str | None:
+    """Describe a measure by its name, alone or with whatever follows it."""
+    longest_first = "|".join(sorted(MEASURES, key=len, reverse=True))
+    found = re.match(rf"({longest_first})(?![A-Za-z0-9])", name)
+    if found is None:
+        return None
+    form = next(form for form in described() if form.split("(")[0] == found[1])
+    kind = MEASURES[found[1]]
+    better = kind.higher_is_better
+    facts = [f"More of it is {'better' if better else 'worse'}."] * isinstance(better, bool)
+    if "metric" in kind.takes:
+        facts.append(f"The metrics are {', '.join(METRICS)}.")
+    uses = f"It is written {form}. Claims, `tune.measure` and `normlab report --measure` take it."
+    return _joined(
+        f"{found[1]} (measure)", inspect.getdoc(kind.compute), uses, "\n".join(facts) or None
+    )
+
+
+def _list(title: str, told: dict[str, str]) -> str | None:
+    """A title, and a line for each name."""
+    lines = [f"{name}: {text}" if text else name for name, text in told.items()]
+    return f"{title}:\n" + _indent("\n".join(lines)) if lines else None
+
+
+def _joined(*parts: str | None) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def _find(name: str) -> tuple[str, Any] | None:
+    if ":" in name:
+        section = _section_of(name)
+        return section, SHELVES[section]
+    shelves = SHELVES.items()
+    return next(((section, shelf) for section, shelf in shelves if name in shelf.entries()), None)
 
 
 def _section_of(name: str) -> str:

@@ -195,6 +195,7 @@ ABOUT = {
     "question?": (TEXT, None),
     "source?": (TEXT, None),
     "target?": ({"test_accuracy": FINITE}, None),
+    "baseline?": (TEXT, None),
     "config?": TEXT,
     "overrides?": [TEXT],
     "added?": [[TEXT]],

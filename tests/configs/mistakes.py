@@ -1,10 +1,14 @@
 """A good config to spoil, and the words with which the check answers."""
 
+import contextlib
+
 import pytest
+import yaml
 
 from normlab.catalogue import NORMS
 from normlab.configs.document import ConfigError
 from normlab.configs.experiment import load_experiment
+from tests.shared.small_runs import swept
 
 EVERY_NORMALISER = ", ".join(NORMS.entries())
 
@@ -20,6 +24,11 @@ GOOD = {
 def text(**changes):
     """A good config with some sections changed; a section of None is left out."""
     sections = {**GOOD, **changes}
+    with contextlib.suppress(yaml.YAMLError):
+        bases = swept(yaml.safe_load(sections.get("sweep") or ""))
+        sections |= {
+            key: base for key, base in bases.items() if key in GOOD.keys() - changes.keys()
+        }
     return "".join(f"{key}: {value}\n" for key, value in sections.items() if value is not None)
 
 

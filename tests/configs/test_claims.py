@@ -64,7 +64,7 @@ def test_each_mistake_in_a_claim_is_told_in_these_words(config, mistake):
     content, expected = MISTAKES[mistake]
     lines = [line.split(": ", 1)[1] for line in problems_of(config(content)).splitlines()]
     if mistake == "no floor":
-        expected = "claim: 'floor' must be text, found 0.3"
+        expected = "claim: 'floor' must be text or null, found 0.3"
     assert expected in lines
 
 

@@ -80,7 +80,7 @@ def test_origins_say_that_a_value_is_the_dialect_s(config):
 
 def test_dialects_are_arms_of_a_sweep(config):
     sweep = "{norm: [{name: batch_norm, dialect: torch}, {name: batch_norm, dialect: keras}]}"
-    found = runs(config, "identity", sweep=sweep)
+    found = runs(config, "batch_norm", sweep=sweep)
     assert [run.arm for run in found] == [
         "batch_norm(dialect=torch)",
         "batch_norm(dialect=keras)",
@@ -89,7 +89,7 @@ def test_dialects_are_arms_of_a_sweep(config):
     found = runs(config, "layer_norm", sweep="{norm.dialect: [torch, flax]}")
     assert [run.arm for run in found] == ["norm.dialect=torch", "norm.dialect=flax"]
     sweep = "{norm: [batch_norm, {name: batch_norm, dialect: torch, momentum: 0.1}]}"
-    assert len({run.hash for run in runs(config, "identity", sweep=sweep)}) == 2
+    assert len({run.hash for run in runs(config, "batch_norm", sweep=sweep)}) == 2
 
 
 MISTAKES = {

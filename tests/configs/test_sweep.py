@@ -102,7 +102,7 @@ def test_the_command_of_each_run_makes_that_run_alone(config, form):
 @pytest.mark.parametrize("form", SWEEPS)
 def test_the_json_schema_takes_each_form(form):
     jsonschema = pytest.importorskip("jsonschema")
-    jsonschema.validate(parse(SWEEPS[form][0], "text").value, json_schema()["properties"]["sweep"])
+    jsonschema.validate({"sweep": parse(SWEEPS[form][0], "text").value}, json_schema())
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_the_json_schema_takes_each_form(form):
 )
 def test_the_json_schema_refuses_what_the_check_refuses(config, sweep):
     jsonschema = pytest.importorskip("jsonschema")
-    validator = jsonschema.Draft202012Validator(json_schema()["properties"]["sweep"])
-    assert not validator.is_valid(parse(sweep, "text").value)
+    validator = jsonschema.Draft202012Validator(json_schema())
+    assert not validator.is_valid({"sweep": parse(sweep, "text").value})
     assert problems_of(config(text(sweep=sweep)))
 
 
@@ -339,3 +339,50 @@ def test_any_sweep_is_told_so_or_runs_and_each_run_has_its_command(
     run = random.Random(0).choice(experiment.runs)
     again = load_experiment(file, tuple(shlex.split(experiment.command(run))[3:])).runs
     assert [one.hash for one in again] == [run.hash]
+
+
+UNUSED = (
+    "{file}:3:1: no run has this 'norm', because the sweep puts others in its place: delete it, or "
+    "write it, or those of its keys that are to hold, in the sweep's 'norm'"
+)
+
+
+@pytest.mark.parametrize(
+    ("norm", "sweep", "used"),
+    [
+        ("layer_norm", "{norm: [layer_norm, identity]}", True),
+        ("layer_norm", "{norm: {mine: {name: layer_norm, eps: 1e-3}}}", True),
+        ("null", "{norm: [identity]}", True),
+        ("rms_norm", "{norm: [layer_norm, identity]}", False),
+        ("{name: layer_norm, eps: 1e-3}", "{norm: [layer_norm, identity]}", False),
+    ],
+)
+def test_a_base_that_no_run_has_is_a_mistake(config, norm, sweep, used):
+    file = config(text(norm=norm, sweep=sweep))
+    if used:
+        assert load_experiment(file).runs
+    else:
+        assert problems_of(file) == UNUSED
+
+
+def test_what_a_parent_or_the_command_line_gives_is_not_in_the_way_of_a_sweep(config):
+    config(text(norm="rms_norm"), "parent.yaml")
+    child = config("extends: parent.yaml\nsweep: {norm: [layer_norm, identity]}\n")
+    assert len(load_experiment(child).runs) == 2
+    alone = config(text(norm="rms_norm"))
+    assert len(load_experiment(alone, ("sweep.norm=[layer_norm, identity]",)).runs) == 2
+
+
+@pytest.mark.parametrize("baseline", ["identity", "'identity, epochs=1'", "null"])
+def test_a_baseline_is_an_arm_or_its_label_on_an_axis(config, baseline):
+    sweep = "{norm: [batch_norm, identity], epochs: [1]}"
+    experiment = load_experiment(config(text(sweep=sweep, baseline=baseline)))
+    assert experiment.baseline == (None if baseline == "null" else baseline.strip("'"))
+
+
+def test_a_baseline_that_is_no_arm_is_told_with_the_nearest(config):
+    sweep = "{norm: [batch_norm, identity], seed: 0..1}"
+    assert problems_of(config(text(sweep=sweep, baseline="none"))) == (
+        "{file}:7:11: 'baseline' must be the name of an arm: none is 'none'; "
+        "did you mean 'identity'?"
+    )

@@ -159,6 +159,32 @@ def test_every_entry_can_be_described():
         assert words in text, words
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("claims", ("claims (section)", "says: ", "floor (optional): ")),
+        ("tune", ("tune (section)", "grid: axes and their values", "measure: ")),
+        ("sweep", ("sweep (section)", "zip: ", "exclude: ")),
+        ("data", ("data (section)", "augment: ", "cifar10: ")),
+        ("optimizer", ("optimizer (section)", "adamw")),
+        ("batch_size", ("train.batch_size (setting)", "a whole number; default 128")),
+        ("claims.expect", ("claims.expect (setting)", "needed")),
+        ("learning_rate", ("learning_rate (key of a config)", "schedule")),
+        ("baseline", ("baseline (key of a config)", "did not diverge")),
+        ("final", ("final (measure)", "final(metric)", "test_accuracy")),
+        ("final(test_accuracy)", ("final (measure)",)),
+        ("final_test_accuracy", ("final (measure)",)),
+        ("gap of train_accuracy and test_accuracy", ("gap (measure)", "gap(metric, metric)")),
+        ("val_auc", ("val_auc (metric)", "`data.validation`", "train.metrics: [auc]")),
+    ],
+)
+def test_parts_of_a_config_and_measures_are_described(name, words):
+    from normlab.interface.describe import describe_entry
+
+    text = describe_entry(name)
+    assert all(word in text for word in words), text
+
+
 def test_schema_is_json(tmp_path):
     done = normlab("schema", cwd=tmp_path)
     assert "group_norm" in json.dumps(json.loads(done.stdout)["properties"]["norm"])
