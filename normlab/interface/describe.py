@@ -2,8 +2,8 @@
 
 import dataclasses
 import inspect
-from html import escape
 import re
+from html import escape
 from typing import Any
 
 from normlab.catalogue import NORMS, PROBES, snake_case
