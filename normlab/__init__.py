@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from normlab.interface.fitting import fit as fit
     from normlab.interface.notebook import run as run
     from normlab.interface.sharing import show as show
+    from normlab.interface.trained import load as load
     from normlab.norms.batch import batch_norm as batch_norm
     from normlab.norms.batch_renorm import batch_renorm as batch_renorm
     from normlab.norms.controls import affine as affine
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from normlab.norms.scale import scale_norm as scale_norm
     from normlab.probes.looking import look as look
     from normlab.reports.shown_comparison import compare as compare
-    from normlab.store.loading import load as load
     from normlab.training.recipe import Recipe as Recipe
     from normlab.weights.centred_weight_norm import centred_weight_norm as centred_weight_norm
     from normlab.weights.scaled_weight_standardisation import (
@@ -82,7 +82,7 @@ __getattr__, __dir__ = lazily(
     layer_norm="normlab.norms.layer",
     layer_norm_image="normlab.norms.layer",
     like_flax="normlab.adapters.flax_layers",
-    load="normlab.store.loading",
+    load="normlab.interface.trained",
     local_response_norm="normlab.norms.local_response",
     look="normlab.probes.looking",
     positional_norm="normlab.norms.positional",

@@ -15,6 +15,7 @@ from normlab.engine.jobs import jobs_for
 from normlab.engine.process import prepare
 from normlab.errors import UserError
 from normlab.interface.console import Display
+from normlab.interface.trained import trained
 from normlab.store.runs import Runs
 
 
@@ -52,7 +53,7 @@ def run(
         outcome = Engine(experiment, Path(out), display, jobs=jobs).run_all()
     if outcome.interrupted:
         raise KeyboardInterrupt
-    return outcome.runs
+    return trained(outcome.runs)
 
 
 def _override(key: str, value: Any) -> str:

@@ -4,13 +4,16 @@ import io
 import json
 import math
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from normlab.errors import UserError
+from normlab.evidence.answers import HardExample, Mistake, class_accuracies, hardest, mistakes
 from normlab.evidence.caveats import differing, made_with, tuning_lines
 from normlab.evidence.comparison import Comparison
 from normlab.evidence.remarks import read_remarks
@@ -20,15 +23,19 @@ from normlab.reports.english import (
     about_arm,
     about_verdict,
     count_runs,
+    interval,
     number,
     raised,
 )
 from normlab.reports.figures import arms, maps
 from normlab.reports.figures import probes as probe_figures
+from normlab.reports.figures.answers import draw_confusion
 from normlab.reports.figures.style import COLOURS, FAINT, INK, SVG
 from normlab.reports.markdown import caption, limits
 from normlab.reports.ranking import headlines, ranked
 from normlab.reports.text_columns import BREAKABLE
+from normlab.store.files import DamagedError
+from normlab.store.outcomes import read_outcomes
 from normlab.store.templating import environment, fill_in
 
 PACKAGE = "normlab.reports"
@@ -57,6 +64,7 @@ def to_html(comparison: Comparison, command: str) -> str:
         limits=limits(comparison),
         pictures=_pictures(comparison),
         insides=_insides(comparison),
+        answers=answers_of(comparison),
         seeds=sorted({record.seed for record in comparison.records}),
         grid=_grid(comparison),
         differing=[
@@ -186,6 +194,47 @@ def _insides(comparison: Comparison) -> list[Shown]:
         figure = _svg(probe_figures.probes(comparison, probe))
         shown.append((probe.replace("_", " ").capitalize(), says, figure, more))
     return shown
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the first finished run of the best arm says of the test set, and what all find hard."""
+
+    arm: str
+    seed: int
+    picture: Markup
+    classes: list[tuple[str, str, str, str]]
+    mistakes: list[Mistake]
+    hard: list[HardExample]
+    damaged: list[str]
+
+
+def answers_of(comparison: Comparison) -> Answers | None:
+    """Gather the answers of the runs; None where they have none, as published ones."""
+    known, damaged = [], []
+    for arm in ranked(comparison):
+        for record in arm.records:
+            if record.state != "done" or record.published:
+                continue
+            try:
+                found = read_outcomes(record.path)
+            except DamagedError as error:  # the rest of the page does not depend on it
+                damaged.append(str(error))
+                continue
+            if found is not None:
+                known.append((arm, record, found))
+    if not known:
+        return None
+    arm, record, first = known[0]
+    alike = [f for *_, f in known if np.array_equal(f.labels, first.labels)]
+    classes = [
+        (one.name, str(one.count), number(one.share), interval(one.interval) if one.count else "-")
+        for one in sorted(class_accuracies(first), key=lambda one: one.share)
+    ]
+    picture = _svg(draw_confusion(first))
+    return Answers(
+        arm.name, record.seed, picture, classes, mistakes(first), hardest(alike), damaged
+    )
 
 
 def _has(comparison: Comparison, metric: str) -> bool:

@@ -1,7 +1,7 @@
 """The names of the files in a run's folder and in an experiment's."""
 
 CONFIG, METRICS, STATUS = "config.yaml", "metrics.jsonl", "status.json"
-PROBES = "probes.jsonl"
+PROBES, OUTCOMES = "probes.jsonl", "outcomes.json"
 PROVENANCE, CHECKPOINTS, ERROR, LOCK = "provenance.json", "checkpoints", "error.txt", "lock"
 EXPERIMENT, CLAIMS = "experiment.json", "claims.json"
 PUBLISHED, PUBLISHED_PROVENANCE = "metrics.json", "provenance.json"

@@ -2,7 +2,8 @@
 
 A run's folder holds `config.yaml` (resolved; itself a config), `metrics.jsonl` (a row for each
 evaluation), `probes.jsonl` (a row for each quantity at each step looked at, if probes were on),
-`status.json`, `provenance.json` (one record for each time it was worked on), `checkpoints/`, and
+`status.json`, `provenance.json` (one record for each time it was worked on), `checkpoints/`,
+`outcomes.json` (the answers for the test set, once it is done), and
 `error.txt` if it failed. Everything here reads and writes without jax.
 """
 

@@ -1,0 +1,107 @@
+"""Asks a trained network for its answers: for any images, and for the test set of its run."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from normlab.configs import build
+from normlab.core import Array
+from normlab.data.augment import standardised
+from normlab.data.dataset import Dataset
+from normlab.errors import UserError
+from normlab.models.slots import NORM_STATE
+from normlab.store.checkpoint_files import restore_anything
+from normlab.store.layout import CHECKPOINTS
+from normlab.store.outcomes import NOTHING, Outcomes
+
+AT_ONCE = 256
+"""So many images go through the network together."""
+
+
+@partial(jax.jit, static_argnums=0)
+def _probabilities(model: nn.Module, variables: Any, images: Array, mean: Array, std: Array) -> Any:
+    logits = cast(Array, model.apply(variables, standardised(images, mean, std), train=False))
+    return jax.nn.softmax(logits.astype(jnp.float32))
+
+
+def probabilities(
+    model: nn.Module, variables: Any, images: np.ndarray, mean: Any, std: Any
+) -> np.ndarray:
+    """Return the probability of each class, `(N, K)` float32, for images in 0..255."""
+    found = []
+    for start in range(0, len(images), AT_ONCE):
+        part = np.asarray(images[start : start + AT_ONCE], np.float32)
+        lacking = min(AT_ONCE, len(images)) - len(part)  # one shape, so one compiled program
+        padded = np.pad(part, [(0, lacking), *[(0, 0)] * (part.ndim - 1)])
+        answer = _probabilities(model, variables, padded, mean, std)
+        found.append(np.asarray(answer)[: len(part)])
+    return np.concatenate(found)
+
+
+def answers(
+    model: nn.Module, variables: Any, data: Dataset, mean: Any = None, std: Any = None
+) -> Outcomes:
+    """Return a network's answers for the test set of its data.
+
+    `mean` and `std` are the channels' statistics, which are computed from the data if left out.
+    """
+    if mean is None or std is None:
+        mean, std = data.channel_statistics()
+    found = probabilities(model, variables, data.test.images, jnp.asarray(mean), jnp.asarray(std))
+    labels = np.asarray(data.test.labels, np.int32)
+    # A model may have more outputs than the data have classes.
+    predicted = np.where(np.isnan(found).any(axis=1), NOTHING, found.argmax(axis=1))
+    predicted = np.where(predicted < len(data.classes), predicted, NOTHING).astype(np.int32)
+    known = np.nan_to_num(found[np.arange(len(labels)), labels])
+    return Outcomes(tuple(map(str, data.classes)), labels, predicted, known)
+
+
+class TrainedNetwork:
+    """A run's network as its last checkpoint has it, with the data that standardise its images.
+
+    Args:
+        path: the run's folder.
+        sections: its resolved config.
+
+    Raises:
+        UserError: there is no checkpoint, or no data.
+    """
+
+    def __init__(self, path: Path, sections: dict[str, Any]):
+        state = restore_anything(path / CHECKPOINTS)
+        self._variables = {"params": state["params"], NORM_STATE: state.get("norm_state") or {}}
+        self._model = build.program(sections).model
+        self.data = build.dataset(sections)
+        self._mean, self._std = map(jnp.asarray, self.data.channel_statistics())
+
+    def probabilities(self, images: Any) -> np.ndarray:
+        """Return the probability of each class, `(N, K)`, for images as the data have them.
+
+        Args:
+            images: `(N, H, W, C)` or one image `(H, W, C)`, in 0..255.
+
+        Raises:
+            UserError: the images have another shape or range.
+        """
+        images = np.asarray(images)
+        wanted = self.data.train.images.shape[1:]
+        if images.shape == wanted:
+            images = images[None]
+        if images.ndim != 4 or images.shape[1:] != wanted or not len(images):
+            raise UserError(f"images of shape (N, {', '.join(map(str, wanted))}) are needed, "
+                            f"found {images.shape}")  # fmt: skip
+        if images.dtype.kind == "f" and images.size and 0 < images.max() <= 1:
+            raise UserError(
+                f"images are in 0..255, as the data are; found none above {images.max():g}: "
+                "multiply by 255"
+            )
+        return probabilities(self._model, self._variables, images, self._mean, self._std)
+
+    def answers(self) -> Outcomes:
+        """Return the answers for the test set."""
+        return answers(self._model, self._variables, self.data, self._mean, self._std)

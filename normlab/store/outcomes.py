@@ -1,0 +1,71 @@
+"""What a trained network says of each test example, as it lies beside a run."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from normlab.store.files import DamagedError, read_json
+from normlab.store.layout import OUTCOMES
+from normlab.store.shapes import COUNT, NUMBER, TEXT, WHOLE
+from normlab.store.writing import write_atomically
+
+NOTHING = -1
+"""The predicted class where the network's output is not a number."""
+
+SHAPE = {"classes": [TEXT], "labels": [COUNT], "predicted": [WHOLE], "probability": [NUMBER]}
+DIGITS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """A trained network's answers for the test set, in the order of its examples.
+
+    Attributes:
+        classes: the names of the classes.
+        labels: `(N,)` int32, the true classes.
+        predicted: `(N,)` int32, the predicted ones; -1 where the output was not a number.
+        probability: `(N,)` float32, the probability that the network gives the true class.
+    """
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    predicted: np.ndarray
+    probability: np.ndarray
+
+    def __repr__(self) -> str:
+        right = float((self.labels == self.predicted).mean())
+        return f"<Outcomes of {len(self.labels)} test examples: accuracy {right:.3f}>"
+
+
+def write_outcomes(run: Path, outcomes: Outcomes) -> None:
+    """Write them into a run's folder; neither its hash nor its digests depend on them."""
+    table = {
+        "classes": list(outcomes.classes),
+        "labels": outcomes.labels.tolist(),
+        "predicted": outcomes.predicted.tolist(),
+        "probability": [round(float(p), DIGITS) for p in outcomes.probability],
+    }
+    write_atomically(run / OUTCOMES, json.dumps(table) + "\n")
+
+
+def read_outcomes(run: Path) -> Outcomes | None:
+    """Read them from a run's folder; None if the run has none, as one of an earlier normlab.
+
+    Raises:
+        DamagedError: the file is not as it was written.
+    """
+    mend = f"delete {run / OUTCOMES}; `run.outcomes()` in Python makes it anew"
+    found = read_json(run / OUTCOMES, SHAPE, mend)
+    if found is None:
+        return None
+    labels, predicted = (np.array(found[key], np.int32) for key in ("labels", "predicted"))
+    outcomes = Outcomes(
+        tuple(found["classes"]), labels, predicted, np.array(found["probability"], np.float32)
+    )
+    lengths = {len(labels), len(predicted), len(outcomes.probability)}
+    every = np.concatenate([labels, predicted])
+    if len(lengths) != 1 or not len(labels) or every.max() >= len(outcomes.classes):
+        raise DamagedError(run / OUTCOMES, "its lists do not fit each other", mend)
+    return outcomes
