@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import jax
-
 from normlab.configs import build
 from normlab.configs.own_code import check_same
 from normlab.configs.probes import look_at
@@ -17,14 +15,12 @@ from normlab.configs.run_config import RunConfig
 from normlab.data.dataset import Dataset
 from normlab.engine import provenance, worker
 from normlab.engine.checkpoint import FULL, Checkpoints, check_rows
-from normlab.engine.outcomes import answers
+from normlab.engine.outcomes import keep_answers
 from normlab.engine.probe_rows import Prober
 from normlab.errors import UserError, in_one_line
-from normlab.models.slots import NORM_STATE
 from normlab.ops import native
 from normlab.store.files import DamagedError
 from normlab.store.layout import CHECKPOINTS, DAMAGED, ERROR, FINISHED
-from normlab.store.outcomes import write_outcomes
 from normlab.store.run import Run, RunBusyError
 from normlab.store.writing import write_atomically
 from normlab.training.events import Event, Lookable, Progress, Row, Saveable
@@ -158,16 +154,8 @@ class Maker:
         finally:
             checkpoints.close()
         if fitted.status == "done":
-            self._write_outcomes(run, compiled, fitted, data)
+            keep_answers(run, compiled, fitted.state, data)
         return fitted.status, self._end(run, fitted, about, time.monotonic() - began)
-
-    def _write_outcomes(self, run: Run, compiled: Compiled, fitted: Fitted, data: Dataset) -> None:
-        """Write the answers for the test set, for reports that do not load jax."""
-        variables = {"params": fitted.state.params, NORM_STATE: fitted.state.norm_state}
-        own = compiled.data
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # no reason to lose a trained run
-            found = answers(compiled.program.model, variables, data, own.mean, own.std)
-            write_outcomes(run.path, found)
 
     def _end(self, run: Run, fitted: Fitted, about: dict[str, Any], seconds: float) -> str:
         more: dict[str, Any] = {

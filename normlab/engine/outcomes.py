@@ -1,5 +1,6 @@
 """Asks a trained network for its answers: for any images, and for the test set of its run."""
 
+import contextlib
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +18,10 @@ from normlab.errors import UserError
 from normlab.models.slots import NORM_STATE
 from normlab.store.checkpoint_files import restore_anything
 from normlab.store.layout import CHECKPOINTS
-from normlab.store.outcomes import NOTHING, Outcomes
+from normlab.store.outcomes import NOTHING, Outcomes, write_outcomes
+from normlab.store.run import Run
+from normlab.training.program import Compiled
+from normlab.training.state import TrainState
 
 AT_ONCE = 256
 """So many images go through the network together."""
@@ -59,6 +63,14 @@ def answers(
     predicted = np.where(predicted < len(data.classes), predicted, NOTHING).astype(np.int32)
     known = np.nan_to_num(found[np.arange(len(labels)), labels])
     return Outcomes(tuple(map(str, data.classes)), labels, predicted, known)
+
+
+def keep_answers(run: Run, compiled: Compiled, state: TrainState, data: Dataset) -> None:
+    """Write a trained run's answers for the test set, for reports that do not load jax."""
+    variables, own = {"params": state.params, NORM_STATE: state.norm_state}, compiled.data
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # no reason to lose a trained run
+        found = answers(compiled.program.model, variables, data, own.mean, own.std)
+        write_outcomes(run.path, found)
 
 
 class TrainedNetwork:
