@@ -161,7 +161,7 @@ def test_a_run_and_its_workers_are_prepared_and_say_so(tiny, tmp_path):
         out = tmp_path / jobs
         words = [*command, "--jobs", jobs, "--out", str(out)]
         subprocess.run(words, env=environment, check=True, capture_output=True)
-        (run,) = load(out / "tiny")
+        (run,) = load(out / "tiny+epochs=1")
         (proof,) = run.provenance
         assert proof["set_by_normlab"]["compilation cache"] == "on"
         assert not GLIBC or re.match("M_ARENA_MAX=1 ", proof["set_by_normlab"]["malloc"])
