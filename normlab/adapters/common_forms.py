@@ -19,10 +19,10 @@ TRIPLES = (
     ("wq", "wk", "wv"),
     ("q", "k", "v"),
 )
-"""How the layers of an attention that has three are called."""
+"""Names of the layers of an attention that has three."""
 
 PACKED = ("qkv", "qkv_proj", "in_proj", "to_qkv", "c_attn", "Wqkv")
-"""How the one layer is called that stands for all three."""
+"""Names of the one layer that stands for all three."""
 
 
 def in_common(ours: Sequence[Unit], theirs: Sequence[Unit]) -> tuple[list[Unit], list[Unit]]:

@@ -45,7 +45,7 @@ NORMALISING = (*LAYERS, LinenNorm, NnxNorm, Slot)
 
 
 class Conventional(Protocol):
-    """What a side of `carry` tells of its conventions.
+    """Tells the conventions of a side of `carry`.
 
     Attributes:
         resizes: what the model resizes in a call, such as "(8, 8) to (16, 16)".
@@ -192,7 +192,7 @@ class _Example:
         return _told(self._moved(resized))
 
     def _moved(self, other: Callable[[], Any]) -> float | None:
-        """How far the outputs move, relative to the largest of them; None if nothing can run."""
+        """Measure how far the outputs move, relative to the largest; None if nothing can run."""
         before = self.side.outputs(self.result, {})
         if before is None:
             return None
@@ -212,7 +212,7 @@ def _told(moved: float | None) -> str:
 
 
 def resizes(met: Meetings) -> list[str]:
-    """What a call resizes, such as "(8, 8, 3) to (16, 16, 3)"."""
+    """Return what a call resizes, such as "(8, 8, 3) to (16, 16, 3)"."""
     return list(dict.fromkeys(f"{before[1:]} to {after[1:]}" for before, after in met.resized))
 
 

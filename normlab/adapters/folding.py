@@ -141,7 +141,7 @@ def _without(tree: Any, path: Path) -> dict[str, Any]:
 
 
 class Passed(nnx.Module):
-    """What stands where a folded normaliser was in an NNX model: it changes nothing."""
+    """Stands where a folded normaliser was in an NNX model, and changes nothing."""
 
     def __call__(self, x: Array, *args: Any, **kwargs: Any) -> Array:
         """Return `x`."""
@@ -204,7 +204,7 @@ MARK = "normlab:"
 def _structure(
     model: nn.Module, variables: Variables, images: Array, call: dict[str, Any]
 ) -> tuple[list[tuple[Place, Path]], dict[str, str]]:
-    """Which normaliser takes the output of which layer and is alone in that; and of others, why.
+    """Find for each normaliser the layer whose output it alone takes; for others, say why not.
 
     Outputs of layers and inputs of normalisers are marked in the trace: two marks with the same
     value between them, which nothing else uses, are a pair.
@@ -279,7 +279,7 @@ def _fits(variables: Variables, place: Place, layer: Path) -> bool:
 
 
 class _Links:
-    """What a trace says: the layer before each normaliser, and how often each output is used."""
+    """Reads from a trace the layer before each normaliser, and how often each output is used."""
 
     def __init__(self) -> None:
         self.layer_before: dict[str, str] = {}

@@ -34,7 +34,7 @@ class Side(conventions.Conventional, Protocol):
         ...
 
     def mend(self) -> str:
-        """How the order of its layers becomes known, or nothing if it is."""
+        """Say how the order of its layers becomes known, or nothing if it is."""
         ...
 
     def read(self, leaf: Leaf) -> np.ndarray:
@@ -46,13 +46,13 @@ class Side(conventions.Conventional, Protocol):
         ...
 
     def remarks(self) -> list[str]:
-        """What the numbers assume, or what of them has no counterpart."""
+        """Say what the numbers assume, or what of them has no counterpart."""
         ...
 
 
 @dataclass(frozen=True)
 class Carried:
-    """Where each layer's arrays went.
+    """Reports where each layer's arrays went.
 
     Attributes:
         pairs: name of each layer in the source -> in the target.

@@ -58,7 +58,7 @@ class SwappedModel(Around):
         return types.MethodType(method, self)
 
     def report(self, *args: Any, **kwargs: Any) -> Swapped:
-        """What a call with these arguments replaces, and what it leaves; nothing is computed.
+        """Report what a call with these arguments replaces and leaves; nothing is computed.
 
         Raises:
             UserError: the call has no such layer, or one that cannot be replaced.

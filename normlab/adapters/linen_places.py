@@ -16,7 +16,7 @@ from normlab.errors import UserError
 from normlab.models.slots import NORM, NORM_STATE, Norm
 
 COLLECTIONS = (NORM_STATE, BATCH_STATS)
-"""Where states are kept: by the models of this library, and by linen layers."""
+"""Collections of states: of the models of this library, and of linen layers."""
 
 MOMENTS = "moments"
 """The name under which a layer's call can leave the moments of its input, beside its state."""
@@ -116,7 +116,7 @@ def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Array, Arra
 
 
 def at(tree: Any, path: Path) -> Any:
-    """What stands at a path of nested dictionaries, or None."""
+    """Return what stands at a path of nested dictionaries, or None."""
     for key in path:
         if not hasattr(tree, "get") or key not in tree:
             return None

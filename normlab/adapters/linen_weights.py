@@ -232,7 +232,7 @@ def reordering(flat: tuple[int, ...] | None) -> tuple[Callable[..., Any], Callab
 
 
 class _Trace:
-    """What a call of the model shows: the order of its layers, and which see a flattened image.
+    """Holds what a call of the model shows: the order of its layers, and flattened images.
 
     Attributes:
         calls: paths in the order in which their variables are used.

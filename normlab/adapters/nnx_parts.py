@@ -23,7 +23,7 @@ DIMENSIONS = {
 
 
 def found(model: nnx.Module) -> tuple[dict[str, Any], dict[str, nnx.Variable]]:
-    """What a model holds by its path, in the order of definition: all parts, and its weights."""
+    """Return all parts of a model, and its weights, by path in the order of definition."""
     parts: dict[str, Any] = {"": model}
 
     def note(path: str, part: Any) -> Any:
@@ -42,7 +42,7 @@ def found(model: nnx.Module) -> tuple[dict[str, Any], dict[str, nnx.Variable]]:
 def meetings(
     model: nnx.Module, variables: dict[str, nnx.Variable], images: Any, call: dict[str, Any]
 ) -> Meetings:
-    """In which order the variables of a model are used in a call of it, which changes nothing."""
+    """Find the order in which a call of a model uses its variables; nothing is changed."""
     names = {id(variable): path for path, variable in variables.items()}
     graph, state = nnx.split(model)
 

@@ -121,7 +121,7 @@ class NnxWeights:
         return sorted(units, key=lambda unit: len(units) if unit.place is None else unit.place)
 
     def mend(self) -> str:
-        """How the order of calls becomes known, if it is not."""
+        """Say how the order of calls becomes known, if it is not."""
         return "" if self.traced else "NnxWeights(model, images) traces a call on an example"
 
     def _name(self, layer: str) -> str:
@@ -250,7 +250,7 @@ class NnxWeights:
         return run(state, self._example)
 
     def remarks(self) -> list[str]:
-        """What the order of layers and of inputs assumes, and the normalisers of this library."""
+        """Say what the order of layers and inputs assumes, and name this library's normalisers."""
         modules = self._modules.values()
         ours = {repr(layer.normaliser) for layer in modules if isinstance(layer, Norm)}
         remarks = [f"the model of NNX has {normaliser}" for normaliser in sorted(ours)]

@@ -40,7 +40,7 @@ class Layers:
     mend: str = ""
 
     def order(self, units: Sequence[Unit]) -> str:
-        """What the order of these layers is one of."""
+        """Say whether the order of these layers is one of calls, of definition or of indices."""
         if any(unit.place is None for unit in units):
             return "indices"
         return "calls" if self.traced else "definition"

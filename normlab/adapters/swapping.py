@@ -13,7 +13,7 @@ from normlab.core import Normaliser
 from normlab.errors import UserError
 
 New = Normaliser | Callable[[Any], Normaliser | None]
-"""What a swap is given: a normaliser, or a function of the layer, whose None leaves it."""
+"""A normaliser, or a function of the layer that gives one, or None to leave the layer."""
 
 Where = str | tuple[str, ...]
 """Which of the layers of a type to replace; see `matches`."""
@@ -43,7 +43,7 @@ def matches(where: Where | None, path: str, layer: Any) -> bool:
 
 @dataclass
 class Swapped:
-    """What a swap did, printed one layer a line.
+    """Reports what a swap did, printed one layer a line.
 
     Attributes:
         changed: path of each layer that was replaced -> the normaliser in its place.

@@ -21,7 +21,7 @@ WITHIN = ("state_dict", "model_state_dict", "model", "module", "net", "network",
 """Under which of its keys a checkpoint has the state dict; the first that it has is taken."""
 
 WRAPPERS = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name; no layer is called so."""
+"""Prefixes of DataParallel and torch.compile before every name; no layer is called so."""
 
 REBUILT = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
 """Functions of torch._utils that make a tensor from its numbers."""
@@ -128,7 +128,7 @@ def unwrapped(state_dict: dict[Any, Any]) -> dict[Any, Any]:
 
 
 class Inert:
-    """What stands for an object that is not made: it keeps what it is given and does nothing.
+    """Stands for an object that is not made: it keeps what it is given and does nothing.
 
     Attributes:
         name: that of the class or function in the file.
@@ -166,7 +166,7 @@ class Inert:
         return {"_parameters", "_modules"} <= set(self.held)
 
     def state_dict(self, prefix: str) -> dict[str, Any]:
-        """What the module's own `state_dict` would give, in its order."""
+        """Return what the module's own `state_dict` would give, in its order."""
         found: dict[str, Any] = {}
         temporary = self.held.get("_non_persistent_buffers_set", ())
         for kind in ("_parameters", "_buffers"):
@@ -195,7 +195,7 @@ def _program(path: Path, name: str) -> UserError:
 
 
 def _of_torch(module: str, name: str) -> Any:
-    """What of torch makes a tensor, or None."""
+    """Return the part of torch that makes a tensor, or None for any other name."""
     if module.partition(".")[0] != "torch":
         return None
     import torch  # type: ignore[import-not-found]

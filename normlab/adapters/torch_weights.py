@@ -91,7 +91,7 @@ class TorchWeights:
         ]
 
     def mend(self) -> str:
-        """How the order becomes known, if the state dict has lost it."""
+        """Say how the order becomes known, if the state dict has lost it."""
         if _in_torchs_order(list(self.state_dict)):
             return ""
         return "give the state dict in torch's order, which module.state_dict() has"
@@ -143,7 +143,7 @@ class TorchWeights:
         """Nothing: torch's networks are not run here."""
 
     def remarks(self) -> list[str]:
-        """What torch's numbers assume."""
+        """Say what torch's numbers assume."""
         found = []
         counters = sum(key.rpartition(".")[2] == COUNTER for key in self.state_dict)
         if counters:

@@ -94,7 +94,7 @@ class Unit:
 
 
 FREE = "value"
-"""What the one leaf of a free parameter is called."""
+"""Name of the one leaf of a free parameter."""
 
 
 def free_parameter(name: str, leaf: Leaf) -> Unit:

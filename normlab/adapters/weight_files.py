@@ -13,10 +13,10 @@ from normlab.adapters.torch_files import read_torch, unwrapped
 from normlab.errors import UserError, in_one_line
 
 TORCHS = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".th")
-"""How the names of files end that `torch.save` wrote; Lightning's, and older checkpoints, too."""
+"""Endings of files that `torch.save` wrote, Lightning's and older checkpoints among them."""
 
 ORDER = "order"
-"""Where the metadata of a safetensors file have the order of its arrays, if we wrote it."""
+"""Key of the order of the arrays in the metadata of a safetensors file that we wrote."""
 
 
 def load_state_dict(path: str | Path, *, key: str | None = None) -> dict[str, Any]:
