@@ -186,3 +186,40 @@ def test_examples_meet_only_where_facts_say_so(norm):
     assert bool((first == second).all()) != norm.facts.uses_batch
     first, second = (output(norm, params, state, jnp.asarray(a), False)[-1] for a in (x, other))
     np.testing.assert_array_equal(first, second)
+
+
+def test_what_is_the_identity_says_so(norm):
+    x = jnp.asarray(sample(SPATIAL, mean=2, std=3))
+    params, state = norm.init(16)
+    params = with_values(params)
+    same = [bool((output(norm, params, state, x, train=train) == x).all()) for train in (1, 0)]
+    assert all(same) == norm.facts.identity
+
+
+LINEAR_IN_EPS = [name for name in NAMES if make(name).facts.eps_is != "in the root"]
+KEEPS_SIZE = {"global_response_norm"}
+BY_OTHER_LAWS = {"batch_renorm", "evo_norm_b0", "mode_norm", "online_norm"}
+"""Their output for a first batch depends on the size of the input in other ways too."""
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if hasattr(make(n), "eps") and n not in BY_OTHER_LAWS]
+)
+def test_eps_has_the_unit_that_facts_say(name):
+    """In the root eps goes with the square of the input, elsewhere with the input itself."""
+
+    def response(factor, eps):
+        norm = dataclasses.replace(make(name), eps=eps)
+        params, state = norm.init(16)
+        params = {**with_values(params), **({"v": params["v"] / factor} if "v" in params else {})}
+        powers = {"mean": factor, "variance": factor**2}
+        state = {key: leaf * powers.get(key, 1.0) for key, leaf in state.items()}
+        y = output(norm, params, state, factor * jnp.asarray(sample(SPATIAL, mean=0.5)))
+        bias = np.asarray(params["bias"]) if name in KEEPS_SIZE else 0.0
+        return (np.asarray(y, np.float64) - bias) / (factor if name in KEEPS_SIZE else 1)
+
+    eps = 20.0 if name == "scale_norm" else 0.25  # its limit is one of whole vectors
+    power = 1 if name in LINEAR_IN_EPS else 2
+    true = response(1.0, eps)
+    np.testing.assert_allclose(response(4.0, 4.0**power * eps), true, rtol=2e-4, atol=2e-5)
+    assert np.abs(response(4.0, 4.0 ** (3 - power) * eps) - true).max() > 1e-3
