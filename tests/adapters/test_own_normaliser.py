@@ -145,3 +145,16 @@ def test_it_is_swept_from_a_yaml_file(tmp_path, monkeypatch):
     for run in experiment.runs:
         (folder,) = (tmp_path / "runs").rglob(f"*{run.hash}*")
         assert '"done"' in (folder / "status.json").read_text()
+
+
+def test_its_swept_arm_has_the_values_of_the_same_arithmetic(tmp_path, monkeypatch):
+    """With the root it is batch norm, and trains to batch norm's losses; with another power not."""
+    monkeypatch.syspath_prepend(str(SHARED))
+    like = "{name: my_norm:Tempered, power: 0.5, momentum: 0.9, eps: 1e-5}"
+    file = tmp_path / "own.yaml"
+    own = f"[{like}, {{name: my_norm:Tempered, momentum: 0.9, eps: 1e-5}}, batch_norm]"
+    file.write_text(TINY.replace("[identity, batch_norm]", own))
+    outcome = Engine(load_experiment(file), tmp_path / "runs", lambda event: None).run_all()
+    same, other, ours = ([row["train_loss"] for row in r.metrics] for r in outcome.runs.records())
+    np.testing.assert_allclose(same, ours, rtol=1e-4)
+    assert np.abs(np.subtract(other, ours)).max() > 1e-3
