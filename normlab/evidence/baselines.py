@@ -37,6 +37,8 @@ def baselines(
     ('lr=1', {'lr=1': 'lr=1', 'lr=2': 'lr=1'})
     >>> baselines(arms, "a, x") == ("a, x", dict.fromkeys(arms, "a, x"))
     True
+    >>> baselines({"a": {}, "b": {}}, None, diverged={"a"})
+    ('b', {'a': 'b', 'b': 'b'})
     """
     first = next((name for name in arms if name not in diverged), next(iter(arms)))
     if wanted is None:
