@@ -59,7 +59,7 @@ def width(model):
         Flat(108, 7, rngs=nnx.Rngs(0)),
         partial(NnxResNet, width=2),
     ],
-    ids=str,
+    ids=lambda named: getattr(named, "__name__", type(named).__name__),
 )
 def test_the_number_of_classes_is_found(named):
     assert width(make_classifier(named, {}, 7, SHAPE)) == 7

@@ -155,8 +155,10 @@ def test_a_learning_rate_overrides_that_of_every_swept_schedule_and_labels_do_no
      ("learning_rate", "learning_rate=1"), ("seed", "train.seed=1")],
 )  # fmt: skip
 def test_an_override_takes_its_axis_out_of_the_grid_however_either_is_spelt(config, axis, override):
+    # A swept axis that is given another value gives the experiment one more arm of that name.
+    expected = {"seed": "epochs=4 | 1", override.partition("=")[0]: f"{axis}=1, epochs=4 | 0"}
     assert runs_of(config(text(sweep=f"{{{axis}: [2, 3], epochs: [4]}}")), override) == [
-        "epochs=4 | 1" if axis == "seed" else "epochs=4 | 0"
+        expected.get(axis, "epochs=4 | 0")
     ]
 
 
@@ -166,15 +168,16 @@ EXCLUDING = "{norm: {bn: batch_norm, rms: rms_norm}, batch_size: [2, 20], exclud
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["norm=batch_norm"], ["batch_size=20 | 0"]),
-        (["norm=rms_norm"], ["batch_size=2 | 0", "batch_size=20 | 0"]),
+        # A part of the experiment keeps the names of the whole.
+        (["norm=batch_norm"], ["bn, batch_size=20 | 0"]),
+        (["norm=rms_norm"], ["rms, batch_size=2 | 0", "rms, batch_size=20 | 0"]),
         (["norm={name: batch_norm, momentum: 0.5}"], ["batch_size=2 | 0", "batch_size=20 | 0"]),
-        (["batch_size=2"], ["rms | 0"]),
+        (["batch_size=2"], ["rms, batch_size=2 | 0"]),
         (["batch_size=5"], ["bn | 0", "rms | 0"]),
         # Who asks for just the run that is left out is given it.
         (["batch_size=2", "norm=batch_norm"], ["batch_norm | 0"]),
         (["sweep.exclude=null", "batch_size=2"], ["bn | 0", "rms | 0"]),
-        (["sweep=null"], ["batch_norm | 0"]),
+        (["sweep=null"], ["bn, batch_size=20 | 0"]),
         (["sweep.batch_size=[2]"], ["rms, batch_size=2 | 0"]),
     ],
 )
@@ -264,8 +267,8 @@ def test_an_override_that_the_sweep_would_undo_is_refused_and_says_how_to_mend_i
 
 def test_a_tied_axis_can_be_overridden_once_its_form_is_taken_out(config):
     file = config(text(sweep="{zip: {seed: 0..1, epochs: [1, 2]}, norm: [rms_norm]}"))
-    assert runs_of(file, "seed=3", "sweep.zip=null") == ["rms_norm | 3"]
-    assert runs_of(file, "seed=3", "sweep=null") == ["batch_norm | 3"]
+    assert runs_of(file, "seed=3", "sweep.zip=null") == ["epochs=1, rms_norm | 3"]
+    assert runs_of(file, "seed=3", "sweep=null") == ["epochs=1, rms_norm | 3"]
 
 
 def test_a_learning_rate_outside_its_section_is_refused_in_a_file(config):

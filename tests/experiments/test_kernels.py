@@ -1,10 +1,9 @@
 import json
-import shutil
 
 import jax
 import pytest
 
-from experiments.speed import catalogue, compiled, harness, kernels
+from experiments.speed import catalogue, harness, kernels
 
 SMALL = ["--shapes", "2,4,4,16", "--rounds", "3"]
 
@@ -35,12 +34,3 @@ def test_an_entry_costs_so_many_times_its_nearest_basic_one(capsys):
     catalogue.main(["--shape", "2,4,4,8", "--names", names, "--rounds", "1", "--dry"])
     said = capsys.readouterr().out
     assert "| identity | layer_norm |" in said and "| power_norm | batch_norm |" in said
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
-@pytest.mark.usefixtures("as_users_compile")
-@pytest.mark.thorough
-def test_the_compiled_prototype_is_a_layer_norm(capsys):
-    compiled.main([*SMALL, "--dry"])
-    head, _, row = (line.split("|")[1:-1] for line in capsys.readouterr().out.strip().splitlines())
-    assert float(row[[name.strip() for name in head].index("error")]) < 1e-5
