@@ -3,23 +3,23 @@
 import contextlib
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from normlab.adapters.classifier import Classifier
 from normlab.configs import build
 from normlab.core import Array
 from normlab.data.augment import standardised
 from normlab.data.dataset import Dataset
 from normlab.errors import UserError
-from normlab.models.slots import NORM_STATE
 from normlab.store.checkpoint_files import restore_anything
 from normlab.store.layout import CHECKPOINTS
 from normlab.store.outcomes import NOTHING, Outcomes, write_outcomes
 from normlab.store.run import Run
+from normlab.training import averaging
 from normlab.training.program import Compiled
 from normlab.training.state import TrainState
 
@@ -27,28 +27,38 @@ AT_ONCE = 256
 """So many images go through the network together."""
 
 
-@partial(jax.jit, static_argnums=0)
-def _probabilities(model: nn.Module, variables: Any, images: Array, mean: Array, std: Array) -> Any:
-    logits = cast(Array, model.apply(variables, standardised(images, mean, std), train=False))
-    return jax.nn.softmax(logits.astype(jnp.float32))
-
-
 def probabilities(
-    model: nn.Module, variables: Any, images: np.ndarray, mean: Any, std: Any
+    network: Classifier, weights: tuple[Any, Any], images: np.ndarray, mean: Any, std: Any
 ) -> np.ndarray:
-    """Return the probability of each class, `(N, K)` float32, for images in 0..255."""
+    """Return the probability of each class, `(N, K)` float32, for images in 0..255.
+
+    Args:
+        network: what answers.
+        weights: its parameters, and its normalisers' state.
+        images: `(N, H, W, C)`.
+        mean, std: statistics of each channel, `(C,)`, which standardise the images.
+    """
+
+    @jax.jit
+    def answer(params: Any, state: Any, images: Array) -> Array:
+        logits, _ = network.apply(params, state, standardised(images, mean, std), train=False)
+        return jax.nn.softmax(logits.astype(jnp.float32))
+
     found = []
     for start in range(0, len(images), AT_ONCE):
         part = np.asarray(images[start : start + AT_ONCE], np.float32)
         lacking = min(AT_ONCE, len(images)) - len(part)  # one shape, so one compiled program
         padded = np.pad(part, [(0, lacking), *[(0, 0)] * (part.ndim - 1)])
-        answer = _probabilities(model, variables, padded, mean, std)
-        found.append(np.asarray(answer)[: len(part)])
+        found.append(np.asarray(answer(*weights, padded))[: len(part)])
     return np.concatenate(found)
 
 
 def answers(
-    model: nn.Module, variables: Any, data: Dataset, mean: Any = None, std: Any = None
+    network: Classifier,
+    weights: tuple[Any, Any],
+    data: Dataset,
+    mean: Any = None,
+    std: Any = None,
 ) -> Outcomes:
     """Return a network's answers for the test set of its data.
 
@@ -56,7 +66,7 @@ def answers(
     """
     if mean is None or std is None:
         mean, std = data.channel_statistics()
-    found = probabilities(model, variables, data.test.images, jnp.asarray(mean), jnp.asarray(std))
+    found = probabilities(network, weights, data.test.images, jnp.asarray(mean), jnp.asarray(std))
     labels = np.asarray(data.test.labels, np.int32)
     # A model may have more outputs than the data have classes.
     predicted = np.where(np.isnan(found).any(axis=1), NOTHING, found.argmax(axis=1))
@@ -67,9 +77,10 @@ def answers(
 
 def keep_answers(run: Run, compiled: Compiled, state: TrainState, data: Dataset) -> None:
     """Write a trained run's answers for the test set, for reports that do not load jax."""
-    variables, own = {"params": state.params, NORM_STATE: state.norm_state}, compiled.data
+    own = compiled.data
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # no reason to lose a trained run
-        found = answers(compiled.program.model, variables, data, own.mean, own.std)
+        weights = compiled.for_evaluation(state)
+        found = answers(compiled.program.network, weights, data, own.mean, own.std)
         write_outcomes(run.path, found)
 
 
@@ -81,14 +92,20 @@ class TrainedNetwork:
         sections: its resolved config.
 
     Raises:
-        UserError: there is no checkpoint, or no data.
+        UserError: there is no checkpoint, or no data, or the run is evaluated with averages.
     """
 
     def __init__(self, path: Path, sections: dict[str, Any]):
+        program, self.data = build.program(sections), build.dataset(sections)
+        begun = partial(program.init, 0, self.data.train.images.shape[1:])
+        if averaging.keeps_average(jax.eval_shape(begun).opt_state):
+            raise UserError(
+                f"{path}: this run is evaluated with averaged weights, which its checkpoint holds "
+                "for training alone; its answers for the test set are in the report"
+            )
         state = restore_anything(path / CHECKPOINTS)
-        self._variables = {"params": state["params"], NORM_STATE: state.get("norm_state") or {}}
-        self._model = build.program(sections).model
-        self.data = build.dataset(sections)
+        self._weights = state["params"], state.get("norm_state") or {}
+        self._network = program.network
         self._mean, self._std = map(jnp.asarray, self.data.channel_statistics())
 
     def probabilities(self, images: Any) -> np.ndarray:
@@ -112,8 +129,8 @@ class TrainedNetwork:
                 f"images are in 0..255, as the data are; found none above {images.max():g}: "
                 "multiply by 255"
             )
-        return probabilities(self._model, self._variables, images, self._mean, self._std)
+        return probabilities(self._network, self._weights, images, self._mean, self._std)
 
     def answers(self) -> Outcomes:
         """Return the answers for the test set."""
-        return answers(self._model, self._variables, self.data, self._mean, self._std)
+        return answers(self._network, self._weights, self.data, self._mean, self._std)

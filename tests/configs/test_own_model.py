@@ -3,10 +3,12 @@
 import jax
 import pytest
 
+import normlab
 from normlab.configs import build
 from normlab.configs.document import ConfigError
 from normlab.configs.experiment import load_experiment
 from normlab.configs.own_code import loaded_code
+from normlab.errors import UserError
 from normlab.interface.explain import explain_file
 from normlab.store.loading import load
 
@@ -63,6 +65,21 @@ def test_the_network_is_swept_over_normalisers_and_trained(own, make, tmp_path, 
         "group_norm(groups=2, where=*norm*)",
     ]
     assert len({tuple(row["test_loss"] for row in run.metrics) for run in runs}) == 3
+    for run in normlab.load(outcome.runs.path):
+        right = run.outcomes().predicted == run.outcomes().labels
+        assert right.mean() == pytest.approx(run.metrics[-1]["test_accuracy"], abs=1e-6)
+        again = run.predict(build.dataset(run.config).test.images)
+        assert (again.labels == run.outcomes().predicted).mean() > 0.98
+
+
+@pytest.mark.parametrize("statistics", ["averaged", "recalibrated", "current"])
+def test_answers_are_those_of_the_averaged_weights(own, make, statistics):
+    outcome = make(own(), "train.ema=0.9", f"train.ema_statistics={statistics}")
+    (run,) = normlab.load(outcome.runs.path)
+    right = run.outcomes().predicted == run.outcomes().labels
+    assert right.mean() == pytest.approx(run.metrics[-1]["test_accuracy"], abs=1e-6)
+    with pytest.raises(UserError, match="evaluated with averaged weights"):
+        run.predict(build.dataset(run.config).test.images)
 
 
 def test_weight_decay_leaves_the_normalisers_of_the_network_alone(own):

@@ -101,6 +101,8 @@ def test_the_yaml_of_a_page_is_a_config(page, tmp_path, monkeypatch):
         own = {key: value for key, value in WHOLE.items() if key not in sections}
         if "schedule" in sections and "optimizer" not in sections:
             own["optimizer"] = {"name": "sgd"}
+        if "norm" in sections and "sweep" in own:  # which would put others in its place
+            own["sweep"] = {"seed": "0..1"}
         file = tmp_path / "config.yaml"
         file.write_text(f"{text}\n{yaml.safe_dump(own) if own else ''}")
         load_experiment(file)

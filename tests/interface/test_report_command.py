@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import struct
+import subprocess
 import sys
 import termios
 import unicodedata
@@ -37,19 +38,23 @@ def test_report_and_verdict_work_from_the_command_line(tmp_path):
 
 def on_a_terminal(places, *words):
     """What a command writes on a terminal of so many columns."""
-    child, terminal = pty.fork()
-    if child == 0:
-        environment = {**os.environ, "TERM": "xterm-256color"}
-        environment.pop("COLUMNS", None)
-        os.execve(sys.executable, [sys.executable, "-m", "normlab.cli", *words], environment)
-    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, places, 0, 0))
-    written = b""
-    try:
-        while part := os.read(terminal, 65536):
-            written += part
-    except OSError:  # so Linux says that the other side is closed
-        pass
-    assert os.waitpid(child, 0)[1] == 0, written
+    terminal, its_side = pty.openpty()
+    ioctl(its_side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, places, 0, 0))
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    environment.pop("COLUMNS", None)
+    command = [sys.executable, "-m", "normlab.cli", *words]
+    with subprocess.Popen(
+        command, env=environment, stdin=its_side, stdout=its_side, stderr=its_side
+    ) as process:
+        os.close(its_side)
+        written = b""
+        try:
+            while part := os.read(terminal, 65536):
+                written += part
+        except OSError:  # so Linux says that the other side is closed
+            pass
+    os.close(terminal)
+    assert process.returncode == 0, written
     return written.decode().replace("\r\n", "\n")
 
 
