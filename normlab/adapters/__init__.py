@@ -1,9 +1,9 @@
-"""Any normaliser in other people's Flax models, and other libraries' weights in ours.
+"""Puts normalisers into other people's Flax models, and carries weights between libraries.
 
-`linen` and `nnx` hold a drop-in layer, `Norm`, and `swap`, which puts it in the place of the layers
-of a model that exists; `like_flax` reads the arguments of Flax's own layers. `carry` moves weights
-between networks that are built alike, whatever library wrote them. `recalibrate`, `adapt`, `fold`
-and `freeze` take a trained model and evaluate it otherwise.
+`linen` and `nnx` hold a drop-in layer, `Norm`, and `swap`, which replaces layers of an existing
+model; `like_flax` reads the arguments of Flax's own layers. `carry` moves weights between networks
+that are built alike, whatever library wrote them. `recalibrate`, `adapt`, `fold` and `freeze`
+change how a trained model evaluates.
 """
 
 from normlab.adapters.flax_layers import like_flax as like_flax

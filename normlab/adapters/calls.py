@@ -1,4 +1,4 @@
-"""Reads from a trace which weights meet the data first, and which meet a flattened image."""
+"""Reads from a trace the order in which weights meet the data, and finds flattened images."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,16 +7,16 @@ from typing import Any
 from jax.extend.core import Var, jaxprs_in_params
 
 REARRANGING = {"dot_general", "conv_general_dilated", "transpose", "sort", "gather", "rev"}
-"""Operations that may give an array of the shape that they take, its elements in other places."""
+"""Operations that may move elements to other places and keep the shape."""
 
 VECTOR: tuple[int, ...] = ()
-"""The shape that stands for data that is no image: features of a dense layer, statistics, words."""
+"""This shape stands for data that is no image: features of a dense layer, statistics, words."""
 
 
 class Meetings:
     """The order in which the weights of a network meet its data.
 
-    What is computed from weights alone (a cast, a standardised kernel) is those weights still.
+    A result computed from weights alone (a cast, a standardised kernel) counts as those weights.
 
     Attributes:
         order: names of the weights, by their first meeting.
@@ -52,8 +52,8 @@ class Meetings:
 
         Args:
             jaxpr: the trace.
-            weights: what is computed from weights alone -> from which; all else is data.
-            flat: data that is an image or a vector, element by element -> of what shape.
+            weights: each variable computed from weights alone -> those weights. All else is data.
+            flat: each variable that holds an image or a vector, element by element -> its shape.
         """
         for equation in jaxpr.eqns:
             inputs = [value for value in equation.invars if isinstance(value, Var)]
@@ -98,10 +98,11 @@ class Meetings:
 def _image_of(
     equation: Any, out: Any, data: list[Any], flat: Mapping[Any, tuple[int, ...]]
 ) -> tuple[int, ...] | None:
-    """Return the shape of the image that a result is by element, or `VECTOR`, or neither.
+    """Return the shape of the image whose elements a result holds, or `VECTOR`, or None.
 
     `(N, H, W, C)` to `(N, H * W * C)` flattens an image. `(N, C)` to `(N, G, C / G)` and back, as
-    group norm does, leaves a vector; so does what is made of vectors alone, but a convolution.
+    in group norm, leaves a vector. A result of vectors alone is a vector, unless a convolution
+    makes it.
     """
     name, before, after = equation.primitive.name, data[0].aval.shape, out.aval.shape
     if name == "conv_general_dilated":
@@ -121,7 +122,7 @@ def _image_of(
 
 
 def _inner(equation: Any) -> list[tuple[Any, list[tuple[Any, Any]]]]:
-    """List the traces within an operation, each with its inputs and the operation's for them."""
+    """List the traces inside an operation, each with its inputs and the matching ones outside."""
     found = []
     for one in jaxprs_in_params(equation.params):
         more = len(equation.invars) - len(one.invars)

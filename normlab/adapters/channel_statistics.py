@@ -20,20 +20,21 @@ def require_moments(place: Place) -> None:
         raise UserError(
             f"{place}: the statistics that {type(place.normaliser).__name__} keeps are not the "
             "moments of its channels, so they cannot be taken anew. `normlab describe NAME` says "
-            "of a normaliser whether it 'keeps moments'; one of your own declares "
+            "whether a normaliser 'keeps moments'; declare it for one of your own by "
             "@normaliser(..., keeps_moments=True)"
         )
 
 
 def of_batch(normaliser: Normaliser, moments: Moments) -> tuple[Array, Array]:
-    """Return mean and biased variance, `(C,)`, by which training normalises."""
+    """Return the mean and the biased variance, `(C,)`, with which training normalises."""
     moments = _shared(normaliser, moments)
     return moments.mean, moments.variance
 
 
 def of_population(normaliser: Normaliser, moments: Moments) -> tuple[Array, Array]:
-    """Return mean and variance, `(C,)`, as the state keeps them: biased, unless the normaliser says
-    not.
+    """Return the mean and the variance, `(C,)`, as the state keeps them.
+
+    The variance is biased, unless the normaliser says otherwise.
     """
     moments = _shared(normaliser, moments)
     unbiased = getattr(normaliser, "unbiased_running_variance", False)
@@ -49,7 +50,7 @@ def mean_and_variance(normaliser: Normaliser, state: State) -> tuple[Array, Arra
 def with_mean_and_variance(
     normaliser: Normaliser, state: State, mean: Array, variance: Array
 ) -> State:
-    """Return a state with another mean and variance; whatever else it holds stays."""
+    """Return a state with another mean and variance; its other leaves stay."""
     write = getattr(normaliser, "write_moments", None)
     new = {"mean": mean, "variance": variance} if write is None else write(state, mean, variance)
     changed = {name: leaf.astype(state[name].dtype) for name, leaf in new.items()}
@@ -59,8 +60,8 @@ def with_mean_and_variance(
 def is_optional(normaliser: Normaliser | None, name: str, shape: tuple[int, ...]) -> bool:
     """Return whether a leaf of a state may stay at its start when weights come from elsewhere.
 
-    A mean or a variance may not, unless no evaluation looks at it: EvoNorm B0, for example, keeps
-    a running mean and never takes it away.
+    A mean or a variance may not, unless no evaluation looks at it. EvoNorm B0, for example, keeps a
+    running mean and never subtracts it.
     """
     if name not in ("mean", "variance"):
         return True

@@ -1,7 +1,7 @@
-"""Calls any linen model as training needs it: parameters and state apart, told when it trains.
+"""Calls any linen model as training needs it: parameters apart from state, and told its mode.
 
-A model of this library keeps its state in one collection, `norm_state`. That of another model is a
-dictionary of all its collections but `params`.
+A model of this library keeps its state in one collection, `norm_state`. The state of another model
+is a dictionary of all its collections but `params`.
 """
 
 from collections.abc import Callable
@@ -55,11 +55,11 @@ class Classifier:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the model is one of this library's, or is made as they are."""
+        """Return whether the model is one of this library, or is marked as one."""
         return getattr(self.model, "catalogue_kind", None) == "model"
 
     def init(self, key: Array, images: Any) -> tuple[Any, Any]:
-        """Make parameters and state; of `images` only shape and dtype matter."""
+        """Make parameters and state; only the shape and dtype of `images` matter."""
         images = jax.ShapeDtypeStruct(images.shape, images.dtype)
         model, call = in_mode(self.model, False, {})
         try:
@@ -69,7 +69,7 @@ class Classifier:
         return self.split(variables)
 
     def split(self, variables: Any) -> tuple[Any, Any]:
-        """Take the variables apart into parameters and state."""
+        """Split the variables into parameters and state."""
         params = variables.get("params", {})
         if self.is_ours:
             return params, variables.get(NORM_STATE, {})
@@ -82,10 +82,10 @@ class Classifier:
     def apply(
         self, params: Any, state: Any, images: Array, *, train: bool, key: Array | None = None
     ) -> tuple[Array, Any]:
-        """Compute logits in float32, and the state after the call; `key` is that of dropout.
+        """Compute logits in float32, and the state after the call; `key` is for dropout.
 
         Raises:
-            UserError: the model returns something else than an array `(N, classes)`.
+            UserError: the model returns anything but an array `(N, classes)`.
         """
         variables = self.variables(params, state)
         model, call = in_mode(self.model, train, {})
@@ -93,7 +93,7 @@ class Classifier:
         if self.is_ours:
             mutable = [NORM_STATE] if train else False
         else:
-            # Flax takes this key for every other name, such as that of stochastic depth.
+            # Flax takes this key for every other name, such as the one for stochastic depth.
             rngs |= {} if key is None else {"params": jax.random.fold_in(key, 1)}
             mutable = list(state) if train else False
         found: Any = model.apply(variables, images, mutable=mutable, rngs=rngs, **call)
@@ -107,9 +107,9 @@ class Classifier:
         """Pool the states of microbatches that all started from the same one.
 
         Args:
-            states: with a leading axis over microbatches.
-            params: of the model.
-            images: of one microbatch; only their shape matters.
+            states: the states, with a leading axis over microbatches.
+            params: the parameters of the model.
+            images: the images of one microbatch; only their shape matters.
         """
         if self.is_ours:
             return pool_norm_states(self.model.norm, states)  # type: ignore[attr-defined]
@@ -154,7 +154,7 @@ class Classifier:
             jax.eval_shape(lambda p, s, x: self.apply(p, s, x, train=False), params, state, images)
 
     def by_gradient(self, state: Any) -> Any:
-        """Extract the part of the state whose next value is the gradient with respect to it."""
+        """Extract the part of the state whose gradient is its next value."""
         if not self.is_ours:
             return {name: state[name] for name in state if name == OVERWRITE_WITH_GRADIENT}
         norm: Any = self.model.norm  # type: ignore[attr-defined]
@@ -179,7 +179,7 @@ def _require_logits(logits: Any, images: Array) -> None:
 
 
 def _alike(moved: Any, state: Any) -> Any:
-    """Keep the collections that have the structure which they had: others grow with every call."""
+    """Keep the collections whose structure is unchanged; the others grow with every call."""
     structure = jax.tree.structure
     return {n: tree for n, tree in moved.items() if structure(tree) == structure(state[n])}
 

@@ -1,4 +1,4 @@
-"""Layers that two libraries write in different forms, brought to the same ones on both sides.
+"""Brings layers that two libraries write in different forms to the same form.
 
 Attention may have one layer for queries, keys and values, or three. A convolution of one pixel is a
 dense layer. A free parameter, such as a class token, may have axes of length one.
@@ -22,11 +22,11 @@ TRIPLES = (
 """Names of the layers of an attention that has three."""
 
 PACKED = ("qkv", "qkv_proj", "in_proj", "to_qkv", "c_attn", "Wqkv")
-"""Names of the one layer that stands for all three."""
+"""Names of the one layer that holds all three."""
 
 
 def in_common(ours: Sequence[Unit], theirs: Sequence[Unit]) -> tuple[list[Unit], list[Unit]]:
-    """The layers of two networks, in the same forms as far as there are any.
+    """Return the layers of two networks in the same forms, where there is a common form.
 
     A side changes only where the other has another form.
     """
@@ -35,7 +35,7 @@ def in_common(ours: Sequence[Unit], theirs: Sequence[Unit]) -> tuple[list[Unit],
 
 
 def _unpacked(units: Sequence[Unit], others: Sequence[Unit]) -> list[Unit]:
-    """The layers, with three in the place of one that is packed, if the others have three."""
+    """Split each packed layer of an attention into three, if the other network has three."""
     triples = Counter(_triples(others).values())
     packed = [unit for unit in units if _last(unit.name) in PACKED and _third(unit) in triples]
     if not packed or triples != Counter(_third(unit) for unit in packed):
@@ -45,7 +45,7 @@ def _unpacked(units: Sequence[Unit], others: Sequence[Unit]) -> list[Unit]:
 
 
 def _triples(units: Sequence[Unit]) -> dict[str, tuple[int, ...]]:
-    """Name of each attention that has three layers -> the shape of one of their kernels."""
+    """Find each attention of three layers, by name, and the shape of one of its kernels."""
     members: dict[tuple[str, int], dict[str, Unit]] = defaultdict(dict)
     for unit in units:
         for which, names in enumerate(TRIPLES):
@@ -59,7 +59,7 @@ def _triples(units: Sequence[Unit]) -> dict[str, tuple[int, ...]]:
 
 
 def _third(unit: Unit) -> tuple[int, ...]:
-    """The shape that a third of a layer's kernel has; empty if it has no third."""
+    """Return the shape of a third of a layer's kernel; empty if it has no third."""
     shape = unit.leaves["kernel"].shape if "kernel" in unit.leaves else (1,)
     return (*shape[:-1], shape[-1] // 3) if shape[-1] % 3 == 0 else ()
 
@@ -82,7 +82,7 @@ def _part(leaf: Leaf, which: int) -> Leaf:
 
 
 def _without_ones(ours: list[Unit], theirs: list[Unit]) -> tuple[list[Unit], list[Unit]]:
-    """Both sides without axes of length one, in the forms of which one side has more."""
+    """Drop the axes of length one on both sides, in the forms that one side has more of."""
     counts = [Counter(unit.form for unit in units) for units in (ours, theirs)]
     uneven = {form for form in counts[0] | counts[1] if counts[0][form] != counts[1][form]}
     bare = {(form[0], _bare(form[1])) for form in uneven}
@@ -98,7 +98,7 @@ def _without_ones(ours: list[Unit], theirs: list[Unit]) -> tuple[list[Unit], lis
 
 
 def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without its axes of length one, but for a kernel's own two."""
+    """Drop the axes of length one from a shape, except the two of a kernel itself."""
     return tuple(size for size in shape if size != 1)
 
 

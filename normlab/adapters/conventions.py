@@ -1,8 +1,8 @@
-"""Conventions that no array holds, named where two networks differ, with the size of the effect.
+"""Names conventions that no array holds and two networks do not share, with their effect.
 
-Equal weights give other outputs where a strided convolution pads otherwise, where `eps` differs, or
-where pictures are resized by another rule. A state dict says nothing of these, so torch's defaults
-are taken for it.
+Equal weights give other outputs if a strided convolution pads otherwise, if `eps` differs, or if
+pictures are resized by another rule. A state dict holds none of these, so torch's defaults are
+assumed for it.
 """
 
 from collections import defaultdict
@@ -25,20 +25,20 @@ from normlab.core import Array
 from normlab.models.slots import Norm as Slot
 
 Settings = Mapping[str, Any]
-"""The conventions of a layer by their names below."""
+"""The conventions of a layer, by name."""
 
 EPS, MOMENTUM, VARIANCE, PADDING = "eps", "momentum", "running variance", "padding"
 
 EPS_OF_SQUARE = "eps of RMS norm"
-"""Has another default in torch."""
+"""The convention that has another default in torch."""
 
 IN_TRAINING = (MOMENTUM, VARIANCE)
-"""Conventions that the output of an evaluation does not depend on."""
+"""Conventions without an effect on the output of an evaluation."""
 
 RESIZE = "interpolation"
 
 TORCHS = {EPS: 1e-5, EPS_OF_SQUARE: 2.0**-23, MOMENTUM: 0.9, VARIANCE: "unbiased"}
-"""Torch's defaults; it writes the momentum as 0.1, the weight of the new value."""
+"""Torch's defaults. Torch writes the momentum as 0.1, the weight of the new value."""
 
 NORMALISING = (*LAYERS, LinenNorm, NnxNorm, Slot)
 """Layers that have a normaliser's settings."""
@@ -48,30 +48,30 @@ class Conventional(Protocol):
     """Tells the conventions of a side of `carry`.
 
     Attributes:
-        resizes: what the model resizes in a call, such as "(8, 8) to (16, 16)".
+        resizes: the resizes in a call of the model, such as "(8, 8) to (16, 16)".
     """
 
     resizes: Sequence[str]
 
     def settings(self) -> Mapping[str, Settings] | None:
-        """Name of each layer -> its settings; None where the side does not hold them."""
+        """Return the settings of each layer, by name; None if the side does not hold them."""
         ...
 
     def outputs(self, result: Any, changes: Mapping[str, Settings]) -> Any:
-        """The outputs on the example, with other settings of some layers.
+        """Compute the outputs on the example, with other settings for some layers.
 
         Args:
-            result: what `carry` made of the side, or None for the side as it was.
+            result: the result of `carry` for the side, or None for the side as it was.
             changes: name of a layer -> the settings to change.
 
         Returns:
-            Any tree of arrays; None where there is no model, or no values of an example.
+            Any tree of arrays; None if there is no model, or no values of an example.
         """
         ...
 
 
 def of_layer(layer: Any) -> dict[str, Any]:
-    """The settings of a layer of Flax, or of this library.
+    """Return the settings of a layer of Flax, or of this library.
 
     >>> import flax.linen as nn
     >>> of_layer(nn.BatchNorm(momentum=0.9))
@@ -93,7 +93,7 @@ def of_layer(layer: Any) -> dict[str, Any]:
 
 
 def of_torchs_layer(layer: Any) -> dict[str, Any]:
-    """The settings of a module of torch."""
+    """Return the settings of a module of torch."""
     if hasattr(layer, "kernel_size") and hasattr(layer, "stride") and hasattr(layer, "padding"):
         return {PADDING: _torchs_pads(layer)} if max(_several(layer.stride, 1)) > 1 else {}
     found: dict[str, Any] = {}
@@ -106,7 +106,7 @@ def of_torchs_layer(layer: Any) -> dict[str, Any]:
 
 
 def changed_fields(layer: Any, change: Settings) -> dict[str, Any]:
-    """The fields with which a layer of Flax has other settings."""
+    """Return the fields that give a layer of Flax other settings."""
     if PADDING in change:
         return {"padding": change[PADDING]}
     for name in (EPS, EPS_OF_SQUARE):
@@ -120,11 +120,11 @@ def changed_fields(layer: Any, change: Settings) -> dict[str, Any]:
 def remarks(
     source: Conventional, target: Conventional, result: Any, pairs: Sequence[tuple[str, str]]
 ) -> list[str]:
-    """One line for each convention that two sides do not share.
+    """Write one line for each convention that two sides do not share.
 
     Args:
         source, target: the sides.
-        result: what `carry` made of the target.
+        result: the result of `carry` for the target.
         pairs: names of layers in the source and in the target.
     """
     held = [source.settings(), target.settings()]
@@ -155,7 +155,7 @@ def remarks(
 def _differences(
     held: Sequence[Any], pairs: Sequence[tuple[str, str]], runs: int
 ) -> list[tuple[str, tuple[Any, Any], dict[str, Settings]]]:
-    """Each convention that differs, its values, and for layers of one side the other's value."""
+    """Find each convention that differs, its values, and the change that removes the difference."""
     found: dict[tuple[str, str], dict[str, Settings]] = defaultdict(dict)
     values: dict[tuple[str, str], tuple[Any, Any]] = {}
     for pair in pairs:
@@ -170,20 +170,20 @@ def _differences(
 
 
 class _Example:
-    """The example input of a side, on which other settings show their effect."""
+    """The example input of a side; it shows the effect of other settings."""
 
     def __init__(self, side: Conventional, result: Any):
         self.side, self.result = side, result
 
     def effect_of(self, name: str, changes: Mapping[str, Settings]) -> str | None:
-        """The end of a line; None for a difference that is none on this input."""
+        """Return the end of a line; None if the difference has no effect on this input."""
         if name in IN_TRAINING:
             return "; it does not change an evaluation, and changes further training"
         moved = self._moved(lambda: self.side.outputs(self.result, changes))
         return None if name == PADDING and moved == 0 else _told(moved)
 
     def effect_of_resize(self) -> str:
-        """The end of the line on resizing."""
+        """Return the end of the line on resizing."""
 
         def resized() -> Any:
             with mock.patch.object(jax.image, "resize", torchs_resize):
@@ -199,7 +199,7 @@ class _Example:
         try:
             after = other()
             moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), before, after)
-        except (TypeError, ValueError):  # a shape that does not fit
+        except (TypeError, ValueError):  # the shapes do not fit
             return None
         largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(before))
         return max(jax.tree.leaves(moved)) / largest if largest else 0.0
@@ -212,12 +212,12 @@ def _told(moved: float | None) -> str:
 
 
 def resizes(met: Meetings) -> list[str]:
-    """Return what a call resizes, such as "(8, 8, 3) to (16, 16, 3)"."""
+    """List the resizes in a call, such as "(8, 8, 3) to (16, 16, 3)"."""
     return list(dict.fromkeys(f"{before[1:]} to {after[1:]}" for before, after in met.resized))
 
 
 def torchs_default(settings: Settings) -> dict[str, Any]:
-    """Torch's usual settings for a layer that has these in Flax."""
+    """Return torch's usual settings for a layer that has these in Flax."""
     found = {name: TORCHS.get(name, value) for name, value in settings.items()}
     padding = settings.get(PADDING)
     if isinstance(padding, Same) and padding.usual is not None:
@@ -226,10 +226,10 @@ def torchs_default(settings: Settings) -> dict[str, Any]:
 
 
 class Same(str):
-    """Flax's padding `SAME` of a strided convolution, which depends on the size of the input.
+    """The padding `SAME` of a strided convolution in Flax; it depends on the size of the input.
 
     Attributes:
-        usual: how a network of torch pads such a convolution; None for an even kernel.
+        usual: the padding that a network of torch has here; None for an even kernel.
     """
 
     usual: tuple[tuple[int, int], ...] | None = None
@@ -238,8 +238,8 @@ class Same(str):
 def torchs_resize(image: Array, shape: Sequence[int], method: Any, **_: Any) -> Array:
     """`jax.image.resize` by the rule of `torch.nn.functional.interpolate`.
 
-    It takes no mean of the pixels that one pixel covers where it shrinks an image (`antialias`),
-    its "nearest" rounds down, and its cubic kernel has a slope of -0.75.
+    When it shrinks an image, it takes no mean of the pixels that one new pixel covers
+    (`antialias`). Its "nearest" rounds down, and its cubic kernel has a slope of -0.75.
     """
     for axis, (before, after) in enumerate(zip(image.shape, shape, strict=True)):
         if before != after:
@@ -249,7 +249,7 @@ def torchs_resize(image: Array, shape: Sequence[int], method: Any, **_: Any) -> 
 
 
 def _weights(before: int, after: int, method: str) -> np.ndarray:
-    """The matrix `(after, before)` by which one axis is resized."""
+    """Return the matrix `(after, before)` that resizes one axis."""
     steps = np.arange(after)
     found = np.zeros((after, before), np.float32)
     if "nearest" in method:
@@ -282,7 +282,7 @@ def _is_strided(layer: Any) -> bool:
 
 
 def _pads(layer: Any) -> Any:
-    """The padding of a strided convolution of Flax, as pairs or `Same`."""
+    """Return the padding of a strided convolution of Flax, as pairs or `Same`."""
     sizes = _several(layer.kernel_size, 1)
     strides, dilation = (
         _several(values, len(sizes)) for values in (layer.strides, layer.kernel_dilation)
@@ -310,7 +310,7 @@ def _torchs_pads(layer: Any) -> Any:
 
 
 def _several(values: Any, count: int) -> tuple[int, ...]:
-    """One number for each axis, where one is given for all or none at all."""
+    """Return one number for each axis, from one for all, one for each, or none."""
     if values is None:
         return (1,) * count
     return (values,) * count if isinstance(values, int) else tuple(values)

@@ -1,7 +1,7 @@
 """Normalisers over the axes that Flax's `reduction_axes`, `feature_axes` and `axis` name.
 
 Every normaliser of the catalogue takes its channels last. `OverAxes` and `ChannelsAt` stand for
-Flax's layers that do not: their `feature_axes` may be any axes, with one scale and one bias for
+layers of Flax that do not. Their `feature_axes` may be any axes, with one scale and one bias for
 each place on them.
 """
 
@@ -31,14 +31,14 @@ BATCH_FIRST = (
     "Flax says: The channel axes cannot include the leading dimension as this is assumed to be the "
     "batch axis."
 )
-"""The end is Flax's own message, for which tests of programs that use its layers look."""
+"""The message ends as Flax's own does, because tests of other programs look for those words."""
 
 
 def features_of(normaliser: Normaliser, shape: Sequence[int]) -> Any:
-    """The argument of `normaliser.init` for an input of this shape.
+    """Return the argument of `normaliser.init` for an input of this shape.
 
-    It is the number of channels, on the last axis, unless the normaliser has `feature_axes`. For
-    several of those it is the size of each.
+    It is the number of channels on the last axis, unless the normaliser has `feature_axes`. Several
+    of those give the size of each.
 
     >>> features_of(OverAxes(reduction_axes=(1,), feature_axes=(1, -1)), (8, 4, 4, 3))
     (4, 3)
@@ -49,10 +49,10 @@ def features_of(normaliser: Normaliser, shape: Sequence[int]) -> Any:
 
 
 def canonical(axes: Axes, ndim: int) -> Axes:
-    """Axes counted from the front, in order, each once.
+    """Count axes from the front, sort them, and drop repetitions.
 
     Raises:
-        ShapeError: an array of `ndim` axes does not have one of them.
+        ShapeError: an array of `ndim` axes lacks one of them.
 
     >>> canonical((-1, 1), 4)
     (1, 3)
@@ -63,7 +63,7 @@ def canonical(axes: Axes, ndim: int) -> Axes:
 
 
 def _like(norm: Any, params: Params, state: State, x: Array, *_: Any) -> tuple[Array, State]:
-    """The arrays as which the results of `apply` are spread over a mesh."""
+    """Return the arrays that decide how the results of `apply` are spread over a mesh."""
     return x, state
 
 
@@ -72,14 +72,14 @@ class OverAxes(Standardiser):
     """Mean 0 and variance 1 over any axes, with scale and bias for any axes.
 
     Attributes:
-        reduction_axes: the axes that share statistics, counted from the front, or from the back
-            where negative. The batch's may be among them. None for all but the batch's and those
-            of the features.
+        reduction_axes: the axes that share statistics, counted from the front, or from the back if
+            negative. The axis of the batch may be among them. None means all but the axis of the
+            batch and those of the features.
         feature_axes: the axes along which scale and bias differ, counted likewise.
-        groups: divide the last axis into so many equal groups of channels, each with statistics of
-            its own. `reduction_axes`, where they are given, must then name the last axis.
-        group_size: the same by the number of channels in a group.
-        about_zero: divide by the root mean square, and take no mean away.
+        groups: the number of equal groups of channels on the last axis, each with statistics of its
+            own. `reduction_axes` must then name the last axis, if they are given.
+        group_size: the number of channels in a group, instead of `groups`.
+        about_zero: whether to divide by the root mean square and subtract no mean.
         axis_name: a mapped axis whose shards share the statistics too.
 
     >>> import jax.numpy as jnp
@@ -98,7 +98,7 @@ class OverAxes(Standardiser):
 
     @property
     def facts(self) -> Facts:  # type: ignore[override]  # they depend on the axes
-        """The facts; negative axes are taken not to reach the batch's."""
+        """The facts about it. Negative axes are assumed not to reach the axis of the batch."""
         over_batch = 0 in (self.reduction_axes or ())
         invariant = {"example scale"} | (set() if self.about_zero else {"example shift"})
         return Facts(
@@ -108,11 +108,11 @@ class OverAxes(Standardiser):
         )
 
     def init(self, features: int | tuple[int, ...]) -> tuple[Params, State]:
-        """Scale one and bias zero in the shape of the features, and an empty state.
+        """Return scale one and bias zero in the shape of the features, and an empty state.
 
         Args:
-            features: as `features_of` gives it, or their product, for which scale and bias are
-                flat, as `flax.nnx` has them.
+            features: the result of `features_of`; or the product of its numbers, which makes scale
+                and bias flat as in `flax.nnx`.
 
         Raises:
             FieldError: the groups do not divide the channels.
@@ -126,7 +126,7 @@ class OverAxes(Standardiser):
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
     ) -> tuple[Array, State]:
-        """The normalised input, and the state, which is empty.
+        """Return the normalised input, and the empty state.
 
         Raises:
             ShapeError: the input does not have these axes.
@@ -197,9 +197,9 @@ class ChannelsAt:
     """A normaliser whose channels are on other axes than the last, with its state.
 
     Attributes:
-        feature_axes: the axes of the channels, counted from the front, or from the back where
-            negative. Several are one channel for each place on them.
-        normaliser: takes the channels last.
+        feature_axes: the axes of the channels, counted from the front, or from the back if
+            negative. Several axes have one channel for each place on them.
+        normaliser: the normaliser; it takes the channels last.
 
     >>> import jax.numpy as jnp
     >>> from normlab.norms import BatchNorm
@@ -215,20 +215,20 @@ class ChannelsAt:
 
     @property
     def facts(self) -> Facts:
-        """Those of its normaliser; what takes channels to be last cannot fold or recalibrate it."""
+        """The facts about its normaliser, except those for code that takes channels to be last."""
         return replace(self.normaliser.facts, affine_in_evaluation=False, keeps_moments=False)
 
     @property
     def axis_name(self) -> str | None:
-        """That of its normaliser."""
+        """The mapped axis of its normaliser."""
         return getattr(self.normaliser, "axis_name", None)
 
     def frozen(self) -> "ChannelsAt":
-        """The frozen normaliser, with its channels on the same axes."""
+        """Return the frozen normaliser, with its channels on the same axes."""
         return replace(self, normaliser=self.normaliser.frozen())  # type: ignore[attr-defined]
 
     def init(self, features: int | tuple[int, ...]) -> tuple[Params, State]:
-        """The leaves of the normaliser, in the shape of the features."""
+        """Return the leaves of the normaliser, in the shape of the features."""
         shape = (features,) if isinstance(features, int) else features
         size = math.prod(shape)
         found = self.normaliser.init(size)
@@ -239,7 +239,7 @@ class ChannelsAt:
     def apply(
         self, params: Params, state: State, x: Array, *, train: bool, mask: Array | None = None
     ) -> tuple[Array, State]:
-        """The normalised input, in its own shape, and the next state."""
+        """Return the normalised input, in its own shape, and the next state."""
         axes = canonical(self.feature_axes, x.ndim)
         ends = tuple(range(x.ndim - len(axes), x.ndim))
         last = jnp.moveaxis(x, axes, ends)
@@ -257,7 +257,7 @@ class ChannelsAt:
 
 
 def of_one_value(x: Array) -> Array:
-    """Zeros, which Flax's layers give where each value is its own mean."""
+    """Return zeros, as Flax's layers do if each value is its own mean."""
     warnings.warn(
         f"in an input of shape {x.shape} each value has a mean of its own, so the layer gives its "
         "bias, whatever the input, as Flax's does; normalise over more axes",
@@ -267,7 +267,7 @@ def of_one_value(x: Array) -> Array:
 
 
 def without_axis_name(normaliser: Normaliser) -> Normaliser:
-    """The normaliser with statistics of one device's values alone, as Flax takes them in `init`.
+    """Return the normaliser without an `axis_name`, because Flax's `init` sees one device alone.
 
     >>> from normlab.norms import BatchNorm
     >>> print(without_axis_name(BatchNorm(axis_name="devices")).axis_name)

@@ -35,23 +35,24 @@ OF_THE_LAYER = {
     "parent",
     "name",
 }
-"""Arguments that say nothing of the mathematics: `Norm` takes those that a user has a need for."""
+"""Arguments without an effect on the mathematics; `Norm` takes those that a user needs."""
 
 WITHOUT_EFFECT = {"use_fast_variance", "force_float32_reductions"}
-"""Of how precise the statistics are: here they always are."""
+"""Arguments that decide how precise the statistics are; here they always are."""
 
 
 def like_flax(layer: Any, **arguments: Any) -> Normaliser:
-    """The normaliser that a layer of Flax is.
+    """Return the normaliser that computes the same as a layer of Flax.
 
     So `swap(model, nn.BatchNorm, like_flax)` gives the same model with exact statistics, and
-    `Norm(like_flax(nn.BatchNorm, momentum=0.9), dtype=jnp.bfloat16)` a layer from Flax's arguments.
+    `Norm(like_flax(nn.BatchNorm, momentum=0.9), dtype=jnp.bfloat16)` makes a layer from Flax's
+    arguments.
 
     Args:
         layer: `BatchNorm`, `LayerNorm`, `GroupNorm`, `InstanceNorm` or `RMSNorm` of `flax.linen` or
             `flax.nnx`: the class, with Flax's defaults, or a layer, with its own arguments.
-        **arguments: Flax's constructor arguments of the mathematics. Those of the layer (`dtype`,
-            `use_running_average`, initialisers) are for `Norm`, under the same names.
+        **arguments: the arguments of Flax's constructor that decide the mathematics. The others
+            (`dtype`, `use_running_average`, initialisers) go to `Norm`, under the same names.
 
     Raises:
         UserError: the layer is none of these, or an argument has no counterpart here.
@@ -82,7 +83,7 @@ def like_flax(layer: Any, **arguments: Any) -> Normaliser:
     else:
         own = {name: getattr(layer, name) for name in allowed}
         if isinstance(layer, nnx.GroupNorm):
-            own["group_size"] = None  # it holds both, one worked out from the other
+            own["group_size"] = None  # a layer holds both, and computes one from the other
     given = own | arguments
     if given.get("axis_index_groups") is not None:
         raise UserError(
@@ -96,14 +97,14 @@ def like_flax(layer: Any, **arguments: Any) -> Normaliser:
 class InstanceNormOfAnyRank(InstanceNorm):
     """Instance normalisation that takes vectors too, as Flax's layer does.
 
-    A channel of a vector has one value, which is its own mean, so the output is the bias alone. A
+    A channel of a vector has one value and so is its own mean: the output is the bias alone. A
     warning says so.
     """
 
     def normalise(
         self, x: Array, scale: Array | None, bias: Array | None, mask: Array | None
     ) -> Array:
-        """The normalised input."""
+        """Return the normalised input."""
         if x.ndim > 2:
             return super().normalise(x, scale, bias, mask)
         return scale_and_shift(of_one_value(x), x, None, bias, mask)
@@ -137,7 +138,7 @@ def _rms(given: Mapping[str, Any]) -> Any:
 
 
 def _over(given: Mapping[str, Any], usual: type, about_zero: bool = False) -> Any:
-    """The usual normaliser, over the last axis alone; or one over the axes that are given."""
+    """Return the usual normaliser for the last axis alone, or else one over the given axes."""
     reduced, features = _axes(given, "reduction_axes"), _axes(given, "feature_axes")
     axis_name = given["axis_name"]
     if reduced == features == LAST and axis_name is None:

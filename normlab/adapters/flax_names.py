@@ -1,4 +1,4 @@
-"""Names a normaliser's leaves as Flax does, and the state that a backward pass leaves."""
+"""Names a normaliser's leaves as Flax does, and guards the state that a backward pass leaves."""
 
 from functools import partial
 from typing import Any
@@ -11,11 +11,11 @@ from normlab.core import Array, Normaliser, Params, State
 from normlab.errors import UserError
 
 FLAX_NAMES = {"variance": "var"}
-"""Of state leaves, where Flax has its own name; all other leaves keep theirs."""
+"""Flax's own names for leaves of the state; all other leaves keep their names."""
 
 
 def flax_name(leaf: str) -> str:
-    """The name of a leaf of a normaliser's state in Flax's `batch_stats`."""
+    """Return the name of a leaf of a normaliser's state in Flax's `batch_stats`."""
     return FLAX_NAMES.get(leaf, leaf)
 
 
@@ -32,13 +32,13 @@ def require_names(normaliser: Normaliser, params: Params, state: State) -> None:
 
 
 def wide_enough(x: Array, dtype: jax.typing.DTypeLike) -> Array:
-    """`x`, wider where a result of that dtype needs it, so that it is rounded once."""
+    """Widen `x` if a result of that dtype needs it, so that it is rounded once."""
     with jax.numpy_dtype_promotion("standard"):
         return x.astype(jnp.promote_types(x.dtype, dtype))
 
 
 def mask_of_rank(ndim: int, mask: Array | None) -> Array | None:
-    """A mask of fewer axes, which are the last ones in Flax, with axes of size one before them.
+    """Put axes of size one before those of a mask; in Flax a shorter mask has the last axes.
 
     >>> mask_of_rank(3, jnp.array([True, False])).shape
     (1, 1, 2)
@@ -51,11 +51,11 @@ def mask_of_rank(ndim: int, mask: Array | None) -> Array | None:
 def watch_backward_state(
     normaliser: Normaliser, params: Params, state: State, x: Array, how_to_train: str
 ) -> tuple[Params, State, Array]:
-    """The arguments as they are, watched so that a backward state cannot be forgotten.
+    """Return the arguments unchanged, but watched, so that a backward state is not forgotten.
 
-    Whoever differentiates with respect to the parameters or the input, but not the leaves of
-    `Facts.backward_state`, would train with a memory that never moves: another algorithm. They get
-    a `UserError` that ends with `how_to_train`.
+    A gradient with respect to the parameters or the input, but not the leaves of
+    `Facts.backward_state`, would train with a memory that never moves. That is another algorithm,
+    so it raises a `UserError` that ends with `how_to_train`.
     """
     names = sorted(normaliser.facts.backward_state)
     if not names:

@@ -1,4 +1,4 @@
-"""Batch norm folded into the layer before it, for inference."""
+"""Folds batch norm into the layer before it, for inference."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -35,13 +35,14 @@ from normlab.models.slots import NORM_STATE, no_normaliser
 
 @dataclass(frozen=True)
 class Folded:
-    """A network for inference, and what became of each of its normalisers.
+    """A network for inference, with a report on each of its normalisers.
 
     Attributes:
-        model: called as the one before; it evaluates unless the call says otherwise.
-        variables: its variables.
-        folded: path of each normaliser that is gone -> path of the layer that holds it now.
-        left: path of each that stayed -> why.
+        model: the folded model. It is called like the original, and evaluates unless told
+            otherwise.
+        variables: the variables of the folded model.
+        folded: path of each folded normaliser -> path of the layer that holds it now.
+        left: path of each normaliser that stayed -> why.
     """
 
     model: Any
@@ -56,23 +57,23 @@ class Folded:
 
 @takes_nnx
 def fold(model: nn.Module, variables: Variables, images: Array, **call: Any) -> Folded:
-    """Each batch norm folded into the convolution or dense layer whose output it alone takes.
+    """Fold each batch norm into the convolution or dense layer whose output it alone takes.
 
-    The layer's kernel is multiplied by the normaliser's factor for each of its channels, and its
-    bias takes the offset, so the outputs in evaluation are equal but for rounding. What follows
-    what is read from a trace of the model, not from names. In a model of this library of which
-    nothing is left, the result is that model with `norm=Identity()`; otherwise it is the model
-    without its folded normalisers, which passes over them as it is called.
+    The layer's kernel is multiplied by the normaliser's factor for each channel, and its bias takes
+    the offset, so the outputs in evaluation are equal up to rounding. The order of the layers is
+    read from a trace of the model, not from names. If every normaliser of a model of this library
+    folds, the result is that model with `norm=Identity()`. Otherwise the result skips the folded
+    normalisers when it is called.
 
     Args:
-        model: of this library, or any linen module. An NNX module holds its variables, so that
-            they are not given (`fold(model, images)`); the folded model is a changed copy of it.
-        variables: with the statistics that inference has.
+        model: a model of this library, or any linen module. An NNX module holds its own variables,
+            so none are given (`fold(model, images)`), and the folded model is a changed copy of it.
+        variables: the variables, with the statistics for inference.
         images: an example of its input; only shape and dtype count.
         **call: other arguments of the model's call in evaluation.
 
     Raises:
-        UserError: there is nothing that could be folded; the message says why for each.
+        UserError: nothing can be folded; the message says why for each normaliser.
 
     >>> import jax, jax.numpy as jnp
     >>> from normlab.models.plain import Convnet
@@ -132,7 +133,7 @@ def _folded(variables: Variables, place: Place, layer: Path) -> Variables:
 
 
 def _without(tree: Any, path: Path) -> dict[str, Any]:
-    """`tree` without a branch, nor the branches that it leaves empty."""
+    """Return `tree` without a branch, and without the branches that this leaves empty."""
     rest = {key: value for key, value in tree.items() if key != path[0]}
     if len(path) > 1 and path[0] in tree:
         inner = _without(tree[path[0]], path[1:])
@@ -141,7 +142,7 @@ def _without(tree: Any, path: Path) -> dict[str, Any]:
 
 
 class Passed(nnx.Module):
-    """Stands where a folded normaliser was in an NNX model, and changes nothing."""
+    """A layer that changes nothing, in the place of a folded normaliser of an NNX model."""
 
     def __call__(self, x: Array, *args: Any, **kwargs: Any) -> Array:
         """Return `x`."""
@@ -164,7 +165,7 @@ def _folded_nnx(
 
 
 class _PassingOver(Around):
-    """A model whose folded normalisers are passed over, and whose layers have got a bias."""
+    """A model that skips its folded normalisers; their layers have a bias instead."""
 
     norms: tuple[Path, ...]
     biases: tuple[Path, ...]
@@ -176,7 +177,7 @@ class _PassingOver(Around):
 
 
 def _passing_over(norms: tuple[Path, ...], biases: tuple[Path, ...]) -> Meet:
-    # No method of the module, as those are intercepted themselves.
+    # This is no method of the module, because methods are intercepted themselves.
     def meet(
         module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
@@ -193,7 +194,7 @@ def _passing_over(norms: tuple[Path, ...], biases: tuple[Path, ...]) -> Meet:
 
 
 def _bears(module: nn.Module) -> bool:
-    """Whether a module is a layer into whose kernel and bias a normaliser can go."""
+    """Return whether a normaliser can be folded into the kernel and bias of a module."""
     kind = module.kind if isinstance(module, Layer) else type(module)
     return kind in (nn.Conv, nn.Dense, nnx.Conv, nnx.Linear)
 
@@ -206,8 +207,8 @@ def _structure(
 ) -> tuple[list[tuple[Place, Path]], dict[str, str]]:
     """Find for each normaliser the layer whose output it alone takes; for others, say why not.
 
-    Outputs of layers and inputs of normalisers are marked in the trace: two marks with the same
-    value between them, which nothing else uses, are a pair.
+    Outputs of layers and inputs of normalisers are marked in the trace. Two marks are a pair if
+    they have the same value between them and nothing else uses it.
     """
     places: dict[Path, Place] = {}
     transformed: set[Path] = set()
@@ -251,7 +252,7 @@ def _structure(
         if not place.normaliser.facts.affine_in_evaluation:
             left[name] = f"{kind} is more than a factor and an offset in evaluation"
         elif layer is None:
-            left[name] = "what it takes in is not the output of a convolution or dense layer"
+            left[name] = "its input is not the output of a convolution or dense layer"
         elif tuple(layer.split("/")) in transformed:
             left[name] = f"the kernel of {layer} is transformed before it is used"
         elif not _fits(variables, place, tuple(layer.split("/"))):
@@ -266,7 +267,7 @@ def _structure(
 
 
 def _fits(variables: Variables, place: Place, layer: Path) -> bool:
-    """Whether the layer's bias would be one vector, and the normaliser's leaves be for it."""
+    """Return whether the normaliser's leaves have one value for each output channel."""
     weights = at(variables, ("params", *layer)) or {}
     width = weights["kernel"].shape[-1:] if "kernel" in weights else None
     own = place.normaliser.init(width[0]) if width else ({}, {})
@@ -286,7 +287,7 @@ class _Links:
         self.uses: Counter[str] = Counter()
 
     def read(self, jaxpr: Any) -> None:
-        """Note what stands in a trace and in the traces inside it."""
+        """Note the marks in a trace and in the traces inside it."""
         made: dict[Any, str] = {}
         for equation in jaxpr.eqns:
             for value in equation.invars:

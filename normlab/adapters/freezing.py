@@ -1,4 +1,4 @@
-"""Batch norm with its statistics as they stand, in training too."""
+"""Freezes the statistics of batch norm, in training too."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,17 +17,17 @@ from normlab.errors import UserError
 
 
 def freeze(model: Any) -> Any:
-    """The same model, or the same normaliser, whose statistics no training step moves.
+    """Return the same model or normaliser with statistics that no training step moves.
 
-    Parameters and statistics stay where they are: the variables of the model are those of the
-    frozen one. Scale and bias learn on; to hold them too, leave them out of the optimiser. Unlike
-    in Keras, nothing here makes a layer frozen because its parameters are.
+    Parameters and statistics stay where they are, so the frozen model takes the variables of the
+    original. Scale and bias still learn; to hold them too, leave them out of the optimiser. Unlike
+    in Keras, a layer with frozen parameters does not freeze its statistics.
 
     Args:
-        model: a normaliser, which gives its frozen counterpart; a model of this library, which has
-            that in every slot; or a linen module, in which every batch norm of Flax and every
-            `normlab.adapters.linen.Norm` with a state is as in evaluation, whatever the call says;
-            or an NNX module, of which a copy has the frozen layers.
+        model: one of four kinds. A normaliser gives its frozen counterpart. A model of this library
+            gets that in every slot. In a linen module every batch norm of Flax and every
+            `normlab.adapters.linen.Norm` with a state evaluates, whatever the call says. An NNX
+            module is copied, and the copy has the frozen layers.
 
     Raises:
         UserError: the normaliser has no frozen counterpart.

@@ -7,13 +7,13 @@ from typing import Any
 import flax.linen as nn
 
 Meet = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-"""Gives the output of a layer's call, from the layer, the call, and its arguments."""
+"""A function of a layer, its call and the call's arguments that gives the call's output."""
 
 
 def at_each_call(meet: Meet) -> AbstractContextManager[None]:
     """Let `meet(layer, call, args, kwargs)` stand for every `layer(*args, **kwargs)` in the block.
 
-    Other methods of a layer, and layers that are not bound, are called as they are.
+    Other methods of a layer, and unbound layers, are called as usual.
 
     >>> import jax
     >>> def meet(layer, call, args, kwargs):

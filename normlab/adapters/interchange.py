@@ -1,9 +1,9 @@
-"""Weights carried from one network to another that is built alike, whatever library wrote them.
+"""Carries weights from one network to another that is built alike, whatever library wrote them.
 
-A side (`TorchWeights`, `LinenWeights`, `NnxWeights`) says which layers a network has, in what order
-it calls them, and how each array becomes a common form and back. `carry` pairs the layers of two
-sides and moves the arrays. The common form has channels last: kernels `(..., in, out)`, and names
-of this library.
+A side (`TorchWeights`, `LinenWeights`, `NnxWeights`) lists a network's layers in the order of their
+calls, and converts each array to a common form and back. `carry` pairs the layers of two sides and
+moves the arrays. The common form has channels last: kernels `(..., in, out)`, and names of this
+library.
 """
 
 from collections import defaultdict
@@ -30,23 +30,23 @@ class Side(conventions.Conventional, Protocol):
     traced: bool
 
     def units(self) -> list[Unit]:
-        """Its layers in order."""
+        """Return its layers in order."""
         ...
 
     def mend(self) -> str:
-        """Say how the order of its layers becomes known, or nothing if it is."""
+        """Say how to find the order of its layers; empty if it is known."""
         ...
 
     def read(self, leaf: Leaf) -> np.ndarray:
-        """An array, in this side's form."""
+        """Return an array in this side's form."""
         ...
 
     def write(self, arrays: list[tuple[Leaf, np.ndarray]]) -> Any:
-        """This side's tree with these arrays, each in this side's form, in their places."""
+        """Return this side's tree with these arrays, each in this side's form, in their places."""
         ...
 
     def remarks(self) -> list[str]:
-        """Say what the numbers assume, or what of them has no counterpart."""
+        """List the assumptions behind the numbers, and the numbers without a counterpart."""
         ...
 
 
@@ -57,7 +57,7 @@ class Carried:
     Attributes:
         pairs: name of each layer in the source -> in the target.
         rules: name of each layer in the source -> why it is that one.
-        remarks: what the numbers assume, and what has no counterpart.
+        remarks: assumptions behind the numbers, and numbers without a counterpart.
     """
 
     pairs: dict[str, str]
@@ -76,28 +76,30 @@ class Carried:
 def carry(
     source: Side, target: Side, *, names: Mapping[str, str] | None = None
 ) -> tuple[Any, Carried]:
-    """The source's arrays in the form, and under the names, of the target.
+    """Return the source's arrays in the form, and under the names, of the target.
 
-    Layers that have a kernel are paired with such layers, normalisers with normalisers, and always
-    by equal shape. Of several of one shape these are a pair, and the report says why:
+    Layers with a kernel are paired with layers with a kernel, normalisers with normalisers, and
+    always by equal shape. If several layers have one shape, these are a pair, and the report says
+    why:
 
-    1. Those that `names` gives.
-    2. Those of equal names. `layer1.0.conv` of torch, `layer1/0/conv` of NNX and `layer1_0/conv` of
-       linen are equal; what all names of a network begin with (`module`) does not count.
-    3. Normalisers that immediately follow layers which are a pair.
-    4. Those of equal order. It is the order of calls, where a call is traced; that of definition in
-       a state dict as torch makes it; or that of their indices, where all are members of one list.
+    1. Layers that `names` pairs.
+    2. Layers of equal names. `layer1.0.conv` of torch, `layer1/0/conv` of NNX and `layer1_0/conv`
+       of linen are equal; a beginning that all names of a network share (`module`) does not count.
+    3. Normalisers immediately after layers that are a pair.
+    4. Layers of equal order. If a call is traced, it is the order of calls. In a state dict of
+       torch it is the order of definition. For members of one list it is the order of their
+       indices.
 
-    No order is believed that equal names contradict, or in which names contradict each other. Where
-    several layers are left that nothing tells apart, all of them are refused.
+    An order is ignored if equal names contradict it, or if its own names contradict each other. If
+    nothing tells several remaining layers apart, all of them are refused.
 
     Args:
-        source: with values.
-        target: of the network that they are for.
-        names: layers to be paired whatever else holds: name in the source -> in the target.
+        source: the side with the values.
+        target: the side of the network that gets them.
+        names: layers to pair in any case: name in the source -> name in the target.
 
     Returns:
-        What the target holds (variables, a state dict), and the report.
+        The variables or state dict of the target, and the report.
 
     Raises:
         UserError: a layer of either has no counterpart, an array of a layer has none, or nothing
@@ -156,7 +158,7 @@ def carry(
 
 
 def _read(side: Side, leaf: Leaf) -> np.ndarray:
-    """An array in the common form."""
+    """Return an array in the common form."""
     values = leaf.common(side.read(leaf))
     if leaf.part is None:
         return values
@@ -165,7 +167,7 @@ def _read(side: Side, leaf: Leaf) -> np.ndarray:
 
 
 def _whole(arrays: list[tuple[Leaf, np.ndarray]]) -> list[tuple[Leaf, np.ndarray]]:
-    """Arrays of the common form in that of their side, those that come in parts put together."""
+    """Convert arrays from the common form to their side's, and join those that come in parts."""
     parts: dict[Any, dict[int, np.ndarray]] = defaultdict(dict)
     for leaf, values in arrays:
         parts[leaf.key][0 if leaf.part is None else leaf.part[0]] = values

@@ -24,7 +24,7 @@ KEPT = ("dtype", "param_dtype", "scale_init", "bias_init")
 
 
 class _Put(Norm):
-    """A layer that a swap has put in; it is not itself replaced."""
+    """A layer that a swap has put in; a swap does not replace it again."""
 
 
 class SwappedModel(Around):
@@ -32,9 +32,9 @@ class SwappedModel(Around):
 
     Attributes:
         old: the types of layers.
-        new: what comes in their place.
-        where: which of them.
-        train: whether layers that cannot know it train, such as a layer norm; None for unknown.
+        new: the normalisers that come in their place.
+        where: the layers among these to replace.
+        train: whether layers train that cannot tell, such as a layer norm; None for unknown.
     """
 
     old: tuple[type[nn.Module], ...]
@@ -43,11 +43,11 @@ class SwappedModel(Around):
     train: bool | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's own call."""
+        """Call the model."""
         return self._call("__call__", args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        """A method of the model, so that `apply(..., method="encode")` is swapped too."""
+        """Return a method of the model, so that `apply(..., method="encode")` is swapped too."""
         model = self.__dict__.get("model")
         if name.startswith("_") or not callable(getattr(type(model), name, None)):
             return super().__getattr__(name)
@@ -71,14 +71,14 @@ class SwappedModel(Around):
         return found
 
     def carry(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
-        """The variables of the swapped model, from (trained) ones of the model as it was.
+        """Return the variables of the swapped model, from (trained) ones of the original model.
 
-        In the layers that `report` calls changed, leaves of the same name and shape are kept, such
-        as scale, bias and running statistics; other leaves of theirs are left out, and what the new
-        normaliser has besides starts anew. Everything else stays as it is.
+        The layers that `report` calls changed keep their leaves of the same name and shape, such as
+        scale, bias and running statistics. They lose their other leaves, and further leaves of the
+        new normaliser start anew. Everything else stays as it is.
 
         Args:
-            variables: of the model: `params`, `batch_stats` and whatever else it has.
+            variables: the variables of the model: `params`, `batch_stats` and any others.
             args: as for a call of the model; only their shapes matter.
             kwargs: likewise.
 
@@ -112,23 +112,23 @@ class SwappedModel(Around):
 
 
 def swap(model: nn.Module, old: Any, new: New, where: Where | None = None) -> SwappedModel:
-    """A model that is `model` with every layer of a type replaced.
+    """Return `model` with every layer of a type replaced.
 
-    Layers are replaced as they are called, so it does not matter how the model makes them, nor
-    whether it does under `nn.scan`, `nn.remat` or `nn.vmap`. Paths of variables stay as they were;
-    so do the layers' `use_running_average`, masks, `dtype`, `param_dtype`, initialisers and
-    `axis_name`. What a call changes, `swapped.report(*arguments)` tells; a trained model's
-    variables become those of the swapped one by `swapped.carry(variables, *arguments)`.
+    Layers are replaced when they are called, so it does not matter how the model makes them, even
+    under `nn.scan`, `nn.remat` or `nn.vmap`. Paths of variables stay as they were; so do the
+    layers' `use_running_average`, masks, `dtype`, `param_dtype`, initialisers and `axis_name`.
+    `swapped.report(*arguments)` tells what a call changes. `swapped.carry(variables, *arguments)`
+    turns a trained model's variables into those of the swapped model.
 
     Args:
         model: any linen module; it stays as it is.
         old: a type of layer, or a tuple of types.
         new: a normaliser, or a function of a layer that gives one, or None to leave it.
-        where: a pattern for the paths or classes of the layers to replace, or several; None for
-            all, such as `"blocks/*"` or `("stem/*", "LayerNorm")`.
+        where: one pattern or several for the paths or classes of the layers to replace, such as
+            `"blocks/*"` or `("stem/*", "LayerNorm")`; None for all.
 
     Raises:
-        UserError: from the calls: a layer cannot be replaced, with its path and the reason.
+        UserError: a call meets a layer that cannot be replaced; it gives the path and the reason.
 
     >>> import jax, jax.numpy as jnp
     >>> from normlab.norms import GroupNorm
@@ -146,9 +146,10 @@ def swap(model: nn.Module, old: Any, new: New, where: Where | None = None) -> Sw
 def _replacing(
     swapped: SwappedModel, found: Swapped | None = None, why: dict[str, str] | None = None
 ) -> Meet:
-    """Return how a layer is met: what `swapped.new` gives is called in the place of some types.
+    """Return a function that calls the normaliser of `swapped.new` in the place of a layer.
 
-    `found` notes what was done, and `why` what cannot be. Without `why` the latter is an error.
+    It notes in `found` each replaced layer, and in `why` each one that cannot be replaced. Without
+    `why` the latter is an error.
     """
     old, new, where, train = swapped.old, swapped.new, swapped.where, swapped.train
     stands_if_unknown = None if train is None else not train

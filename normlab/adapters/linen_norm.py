@@ -33,19 +33,19 @@ class Norm(nn.Module):
 
     Its parameters stand under their own names (`scale`, `bias`), its state in the collection
     `batch_stats` under Flax's (`mean`, `var`), so `mutable=["batch_stats"]` and checkpoints work as
-    with Flax's own layers. In `init` the state never moves, and the output is normalised by the
-    batch's statistics, or by the state where the batch has too few values, such as one example.
+    with Flax's own layers. In `init` the state never moves, and the batch's statistics normalise
+    the output. If the batch has too few values, such as one example, the state normalises it.
 
     A state that the backward pass leaves (`Facts.backward_state`: power norm, moving-average batch
-    norm, online norm) stands in Flax's collection `_overwrite_with_gradient`, which Flax's own
-    `TrainState` knows: its gradient is its next value.
+    norm, online norm) stands in Flax's collection `_overwrite_with_gradient`. Its gradient is its
+    next value, as Flax's own `TrainState` knows.
 
     Attributes:
-        normaliser: which one.
-        use_running_average: whether statistics come from the state; here or in the call, as in
-            Flax. A normaliser without a state needs neither.
-        dtype: that of the result; None for the input's. Statistics are float32 or wider.
-        param_dtype: that of the parameters.
+        normaliser: the normaliser.
+        use_running_average: whether statistics come from the state. It is given here or in the
+            call, as in Flax; a normaliser without a state needs neither.
+        dtype: the dtype of the result; None for the input's. Statistics are float32 or wider.
+        param_dtype: the dtype of the parameters.
         scale_init, bias_init: initialisers of those parameters; None for the normaliser's own.
 
     >>> import jax, jax.numpy as jnp
@@ -74,14 +74,14 @@ class Norm(nn.Module):
         mask: Array | None = None,
         **given: Any,
     ) -> Array:
-        """`x` normalised, in its own shape.
+        """Normalise `x`; the result has its shape.
 
         Args:
             x: `(N, ..., C)`, any dtype that the normaliser takes.
-            use_running_average: as the attribute; one of the two, as in Flax.
+            use_running_average: as the attribute. Give one of the two, as in Flax.
             mask: True where an element counts, as in `normlab.core`. It may have fewer axes than
                 `x`, which are then the last ones, as in Flax.
-            **given: what this normaliser takes besides, such as a `condition`.
+            **given: further arguments of this normaliser, such as a `condition`.
         """
         normaliser, out = self.normaliser, x.dtype if self.dtype is None else self.dtype
         params, state = normaliser.init(features_of(normaliser, x.shape))
@@ -122,7 +122,7 @@ class Norm(nn.Module):
         return self.param(name, lambda _: leaf.astype(self.param_dtype))
 
     def _backward(self, name: str, start: Array, train: bool) -> Array:
-        """A leaf that the backward pass moves; evaluation does not use it, and can do without."""
+        """Return a leaf that the backward pass moves; evaluation does not need it."""
         if self.is_initializing() or self.has_variable(OVERWRITE_WITH_GRADIENT, name):
             return self.variable(OVERWRITE_WITH_GRADIENT, name, lambda: start).value
         if train:
@@ -141,7 +141,7 @@ def _first(
     mask: Array | None,
     given: dict[str, Any],
 ) -> Array:
-    """The output in `init`: by the batch's statistics, or by the state if it has too few values."""
+    """Normalise in `init` by the batch's statistics, or by the state if values are too few."""
     try:
         return normaliser.apply(params, state, x, train=True, mask=mask, **given)[0]
     except ShapeError:

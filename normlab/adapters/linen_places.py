@@ -16,10 +16,10 @@ from normlab.errors import UserError
 from normlab.models.slots import NORM, NORM_STATE, Norm
 
 COLLECTIONS = (NORM_STATE, BATCH_STATS)
-"""Collections of states: of the models of this library, and of linen layers."""
+"""The collections with states: one for this library's models, one for linen layers."""
 
 MOMENTS = "moments"
-"""The name under which a layer's call can leave the moments of its input, beside its state."""
+"""A layer's call can leave the moments of its input under this name, beside its state."""
 
 OUR_NAMES: dict[str, str] = {flax_name(name): name for name in ("mean", "variance")}
 
@@ -29,12 +29,12 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Place:
-    """A layer that normalises: where its variables stand, and what it computes.
+    """A layer that normalises, and the place of its variables.
 
     Attributes:
         path: where its variables stand in each collection.
-        normaliser: what it computes.
-        collection: which of `COLLECTIONS` has its state.
+        normaliser: the normaliser that it computes.
+        collection: the one of `COLLECTIONS` with its state.
     """
 
     path: Path
@@ -46,22 +46,22 @@ class Place:
 
     @property
     def in_slot(self) -> bool:
-        """Whether it is a slot of a model of this library, which keeps its leaves together."""
+        """Return whether it is a slot of this library's models, whose leaves stand together."""
         return self.collection == NORM_STATE
 
     def params(self, variables: Variables) -> Params:
-        """Its parameters, under the normaliser's names."""
+        """Return its parameters, under the normaliser's names."""
         return dict(at(variables, ("params", *self.path, *((NORM,) if self.in_slot else ()))) or {})
 
     def state(self, variables: Variables) -> State:
-        """Its state, under the normaliser's names; empty if it has none."""
+        """Return its state, under the normaliser's names; empty if it has none."""
         if self.in_slot:
             return dict(at(variables, (NORM_STATE, *self.path, NORM)) or {})
         leaves: dict[str, Any] = at(variables, (BATCH_STATS, *self.path)) or {}
         return {OUR_NAMES.get(name, name): v for name, v in leaves.items() if name != MOMENTS}
 
     def with_state(self, variables: Variables, state: State) -> Variables:
-        """`variables` with another state at this place."""
+        """Return `variables` with another state at this place."""
         if self.in_slot:
             return put(variables, (NORM_STATE, *self.path, NORM), state)
         theirs = {flax_name(name): leaf for name, leaf in state.items()}
@@ -69,7 +69,7 @@ class Place:
 
 
 def place_of(module: nn.Module) -> Place | None:
-    """The place that a bound module is, or None if it is not of a kind that can keep statistics.
+    """Return the place of a bound module, or None if it is of no kind that can keep statistics.
 
     Raises:
         UserError: a batch norm of Flax whose settings have no counterpart.
@@ -88,14 +88,14 @@ def place_of(module: nn.Module) -> Place | None:
 
 
 def held(module: nn.Module, place: Place) -> State:
-    """The state that a bound module has now."""
+    """Return the present state of a bound module."""
     if place.in_slot:
         return dict(module.get_variable(NORM_STATE, NORM, {}))
     return Place((), place.normaliser, BATCH_STATS).state(dict(module.variables))
 
 
 def hold(module: nn.Module, place: Place, state: State) -> None:
-    """Let `state` be a bound module's for the rest of the call."""
+    """Give a bound module another state for the rest of the call."""
     if place.in_slot:
         module.put_variable(NORM_STATE, NORM, state)
     else:
@@ -104,19 +104,19 @@ def hold(module: nn.Module, place: Place, state: State) -> None:
 
 
 def evaluate(module: nn.Module, call: Callable[..., Any], x: Array, mask: Array | None) -> Any:
-    """The module's output as in evaluation, whatever it is asked for."""
+    """Call the module as in evaluation, whatever the arguments say."""
     if isinstance(module, Norm):
         return call(x, train=False)
     return with_fields({"use_running_average": True}, module, call, (x,), {"mask": mask})
 
 
 def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Array, Array | None]:
-    """The array and the mask that a normalising layer is called with."""
+    """Return the array and the mask with which a normalising layer is called."""
     return args[0] if args else kwargs["x"], kwargs.get("mask")
 
 
 def at(tree: Any, path: Path) -> Any:
-    """Return what stands at a path of nested dictionaries, or None."""
+    """Return the value at a path of nested dictionaries, or None."""
     for key in path:
         if not hasattr(tree, "get") or key not in tree:
             return None
@@ -125,7 +125,7 @@ def at(tree: Any, path: Path) -> Any:
 
 
 def put(tree: Any, path: Path, value: Any) -> Any:
-    """`tree` with `value` at a path; nothing is changed in place."""
+    """Return `tree` with `value` at a path; nothing is changed in place."""
     if not path:
         return value
     return {**tree, path[0]: put(tree.get(path[0], {}), path[1:], value)}

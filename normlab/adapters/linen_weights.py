@@ -31,7 +31,7 @@ from normlab.errors import UserError
 from normlab.models.slots import NORM
 
 OF_LAYERS = {"kernel", "bias", "scale", "embedding"}
-"""By which of its parameters a layer of Flax is known, beside those that normalise."""
+"""The parameters that identify a layer of Flax, except a normaliser."""
 
 REORDERED = "its inputs are in another order: (C, H, W) flattened, in Flax (H, W, C)"
 
@@ -39,14 +39,14 @@ REORDERED = "its inputs are in another order: (C, H, W) flattened, in Flax (H, W
 class LinenWeights:
     """A linen model and its variables.
 
-    Layers are in the order in which the model calls them, which a trace tells: names do not
-    (`Norm_0` comes after `NormAct_1` in a residual block). A dense layer, or a normaliser, behind a
-    flattened image has its inputs reordered, as torch flattens channels first.
+    Layers are in the order of the model's calls. A trace tells it; names do not (`Norm_0` comes
+    after `NormAct_1` in a residual block). A dense layer, or a normaliser, behind a flattened image
+    has its inputs reordered, as torch flattens channels first.
 
     Args:
-        model: of this library, or any linen module whose layers are Flax's own.
+        model: a model of this library, or any linen module whose layers are Flax's own.
         images: an example of its input; only shape and dtype count.
-        variables: needed in a source; in a target, what the source does not have stays as there.
+        variables: a source needs them. In a target they give the values that the source lacks.
         **call: other arguments of the model's call in evaluation.
 
     >>> from normlab.models.plain import MLP
@@ -78,7 +78,7 @@ class LinenWeights:
             _require_same(flatten_dict(self.shapes), flatten_dict(unfreeze(variables)))
 
     def units(self) -> list[Unit]:
-        """Its layers in the order of calls."""
+        """Return its layers in the order of calls."""
         layers: dict[Path, dict[str, Path]] = {}
         for key, path in self._trace.layers.items():
             name = key[-1] if key[0] == "params" else str(OUR_NAMES.get(key[-1], key[-1]))
@@ -125,17 +125,17 @@ class LinenWeights:
         return is_optional(normaliser, name, at(self.shapes, key).shape)
 
     def mend(self) -> str:
-        """Nothing: the order of calls is known."""
+        """Return nothing, because the order of calls is known."""
         return ""
 
     def read(self, leaf: Leaf) -> np.ndarray:
-        """An array of the variables."""
+        """Return an array of the variables."""
         if self.variables is None:
             raise UserError("a source needs its values: LinenWeights(model, images, variables)")
         return np.asarray(at(self.variables, leaf.key))
 
     def write(self, arrays: list[tuple[Leaf, np.ndarray]]) -> Variables:
-        """The variables, in the model's dtypes."""
+        """Return the variables, in the model's dtypes."""
         flat: dict[Any, Any] = flatten_dict(self.shapes)
         new = {leaf.key: jnp.asarray(v, flat[leaf.key].dtype) for leaf, v in arrays}
         if len(new) < len(flat):
@@ -146,12 +146,12 @@ class LinenWeights:
         return unflatten_dict({key: new[key] for key in flat})
 
     def remarks(self) -> list[str]:
-        """The normalisers that will read the numbers."""
+        """Name the normalisers that will read the numbers."""
         found = {repr(place.normaliser) for place in self._trace.places.values()}
         return [f"the model of Flax has {normaliser}" for normaliser in sorted(found)]
 
     def settings(self) -> dict[str, Settings]:
-        """Name of each layer -> its conventions that no array holds."""
+        """Return the conventions of each layer that no array holds, by the layer's name."""
         named = {
             path: "/".join(path) or type(self._trace.model).__name__
             for path in self._trace.settings
@@ -159,7 +159,7 @@ class LinenWeights:
         return {named[path]: found for path, found in self._trace.settings.items()}
 
     def outputs(self, result: Any, changes: Mapping[str, Settings]) -> Any:
-        """The outputs on the example in evaluation, with other settings of some layers."""
+        """Compute the outputs on the example in evaluation, with other settings for some layers."""
         variables = self.variables if result is None else result
         if self._example is None or variables is None:
             return None
@@ -190,8 +190,8 @@ def _require_same(shapes: dict[Path, Any], given: dict[Path, Any]) -> None:
 
 
 def transposed_kernel(key: Any, shape: tuple[int, ...], as_torch: bool) -> Leaf:
-    """The kernel of a transposed convolution of Flax; `as_torch` is its `transpose_kernel`."""
-    if as_torch:  # (..., out, in), as torch's (in, out, ...) becomes
+    """Describe a transposed convolution's kernel in Flax; `as_torch` is its `transpose_kernel`."""
+    if as_torch:  # the axes are (..., out, in), as torch's (in, out, ...) becomes
         return Leaf(key, shape)
     spatial = tuple(range(len(shape) - 2))
 
@@ -202,11 +202,11 @@ def transposed_kernel(key: Any, shape: tuple[int, ...], as_torch: bool) -> Leaf:
 
 
 def general_leaf(key: Any, shape: tuple[int, ...], name: str, outputs: int) -> Leaf:
-    """An array of a dense layer over several axes, as of one that takes and gives one.
+    """Describe an array of a dense layer over several axes as if the layer had one axis.
 
     Args:
-        key, shape: of the array.
-        name: "kernel", or else it has the outputs' axes alone.
+        key, shape: those of the array.
+        name: "kernel", or the name of an array over the axes of the outputs alone.
         outputs: how many axes the layer gives.
     """
     cut = len(shape) - outputs if name == "kernel" else 0
@@ -215,7 +215,7 @@ def general_leaf(key: Any, shape: tuple[int, ...], name: str, outputs: int) -> L
 
 
 def reordering(flat: tuple[int, ...] | None) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """To rows in the order (C, ...) from (..., C), and back; `flat` is the shape before."""
+    """Reorder rows from (..., C) to (C, ...), and back; `flat` is the shape before flattening."""
     if flat is None:
         return unchanged, unchanged
     *spatial, channels = flat
@@ -232,17 +232,17 @@ def reordering(flat: tuple[int, ...] | None) -> tuple[Callable[..., Any], Callab
 
 
 class _Trace:
-    """Holds what a call of the model shows: the order of its layers, and flattened images.
+    """Holds facts that a call of the model shows: the order of its layers, and flattened images.
 
     Attributes:
         calls: paths in the order in which their variables are used.
-        places: those that normalise.
-        transposed: those that are transposed convolutions.
+        places: the layers that normalise.
+        transposed: the layers that are transposed convolutions.
         general: dense layers over several axes -> how many axes they give.
-        settings: of each layer, its conventions that no array holds.
-        resizes: what a call resizes.
-        layers: path of each variable -> of the layer that holds it, or its own if none does.
-        flattened: path of what takes a flattened image in -> the image's shape.
+        settings: the conventions of each layer that no array holds.
+        resizes: the resizes in a call.
+        layers: path of each variable -> path of its layer, or its own path if it has no layer.
+        flattened: path of each layer that takes a flattened image -> the image's shape.
     """
 
     def __init__(
@@ -269,7 +269,7 @@ class _Trace:
         self.resizes = resizes(met)
 
     def evaluate(self, variables: Variables, x: Array) -> Any:
-        """The model's output in evaluation, and its collections."""
+        """Compute the model's output in evaluation, and its collections."""
         told, settings = in_mode(self.model, False, self.call)
         rngs = {"params": jax.random.key(0)}
         return told.apply(variables, x, rngs=rngs, mutable=True, **settings)

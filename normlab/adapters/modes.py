@@ -1,8 +1,8 @@
 """Finds how a model is told training from evaluation, and calls it so.
 
 The words below are looked for among the parameters of the model's call and among its fields. A
-model that has none of them is told through its layers: in evaluation every layer that has
-`use_running_average` or `deterministic` is as in evaluation, whatever the model made it.
+model that has none of them is told through its layers: in evaluation every layer with
+`use_running_average` or `deterministic` evaluates, whatever the model set there.
 """
 
 import inspect
@@ -48,7 +48,7 @@ class Around(nn.Module):
 
 
 def _place_children(module: nn.Module) -> None:
-    """Give the layers that a model was made of the paths and keys that they have without others."""
+    """Keep the paths and keys of a model's own layers, as if nothing were around the model."""
     for child in module._state.children.values():
         if isinstance(child, nn.Module) and child.scope is not None and module.scope is not None:
             scope = module.scope.push(child.scope.name, reuse=True)
@@ -67,7 +67,7 @@ class _Told(Around):
 
 
 def innermost(model: nn.Module) -> nn.Module:
-    """Return the model that others are around.
+    """Return the innermost model, without those around it.
 
     >>> innermost(_Told(nn.Dense(1), train=True)).features
     1
@@ -76,7 +76,7 @@ def innermost(model: nn.Module) -> nn.Module:
 
 
 def switches(model: nn.Module) -> tuple[list[str], list[str]]:
-    """Find the words that a model has for training and evaluation: of its call, and of its fields.
+    """Find a model's words for training and evaluation, among its call's arguments and its fields.
 
     >>> class Net(nn.Module):
     ...     deterministic: bool = True
@@ -100,8 +100,8 @@ def in_mode(
 
     Args:
         model: any linen module.
-        train: whether the call is one of training.
-        call: arguments that are given; they hold.
+        train: whether the call trains.
+        call: the given arguments; they take precedence.
 
     >>> class Net(nn.Module):
     ...     @nn.compact
@@ -145,7 +145,7 @@ def with_fields(
 
 
 def _rebuilt(model: nn.Module, inner: nn.Module, train: bool) -> nn.Module:
-    """Put another model inside those that are around it, and tell these too."""
+    """Put another model inside those around it, and tell these the mode too."""
     if not isinstance(model, Around):
         return inner
     told: dict[str, Any] = {"train": train} if hasattr(model, "train") else {}
@@ -153,7 +153,7 @@ def _rebuilt(model: nn.Module, inner: nn.Module, train: bool) -> nn.Module:
 
 
 def _telling(train: bool) -> Meet:
-    # No method of the module, because those are intercepted themselves.
+    # This is no method of the module, because methods are intercepted themselves.
     def tell(
         module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:

@@ -1,4 +1,4 @@
-"""Any normaliser as a Flax NNX layer, and in the place of the layers of an NNX model."""
+"""Any normaliser as a Flax NNX layer, and a swap of the layers of an NNX model."""
 
 import math
 import operator
@@ -24,7 +24,7 @@ from normlab.errors import UserError
 
 
 class OverwriteWithGradient(nnx.Variable):
-    """State that a backward pass leaves: the gradient with respect to it is its next value."""
+    """State that a backward pass leaves; the gradient with respect to it is its next value."""
 
 
 HOW_TO_TRAIN = (
@@ -44,19 +44,19 @@ class Norm(nnx.Module):
     `OverwriteWithGradient`: its gradient is its next value.
 
     Args:
-        normaliser: which one.
-        num_features: the channels of its input; where a normaliser has several `feature_axes`, the
-            product of their sizes, as in Flax.
+        normaliser: the normaliser.
+        num_features: the number of channels of its input. For a normaliser with several
+            `feature_axes` it is the product of their sizes, as in Flax.
         use_running_average: whether statistics come from the state; None leaves it to the call.
-        dtype: that of the result; None for the input's. Statistics are float32 or wider.
-        param_dtype: that of the parameters.
+        dtype: the dtype of the result; None for the input's. Statistics are float32 or wider.
+        param_dtype: the dtype of the parameters.
         scale_init, bias_init: initialisers of those parameters; None for the normaliser's own.
         scale_metadata, bias_metadata: given to the `nnx.Param` of those parameters, such as
             its `out_sharding`.
-        promote_dtype: a function of `(x, *parameters)` and `dtype` that casts them, in the place
-            of the normaliser's own rule: statistics are float32 or wider.
-        rngs: one key is drawn for each parameter, as Flax does, so that the layers made after this
-            one start as they would after Flax's. Without it nothing is drawn.
+        promote_dtype: a function of `(x, *parameters)` and `dtype` that casts them. It replaces the
+            normaliser's own rule, by which statistics are float32 or wider.
+        rngs: the source of one key for each parameter, as in Flax. Later layers then start as they
+            would after Flax's layer. Without it no key is drawn.
 
     >>> import jax.numpy as jnp
     >>> from normlab.norms import BatchNorm
@@ -110,14 +110,14 @@ class Norm(nnx.Module):
         mask: Array | None = None,
         **given: Any,
     ) -> Array:
-        """`x` normalised, in its own shape.
+        """Normalise `x`; the result has its shape.
 
         Args:
             x: `(N, ..., C)`, any dtype that the normaliser takes.
             use_running_average: as the attribute, which it overrides.
             mask: True where an element counts, as in `normlab.core`. It may have fewer axes than
                 `x`, which are then the last ones, as in Flax.
-            **given: what this normaliser takes besides, such as a `condition`.
+            **given: further arguments of this normaliser, such as a `condition`.
 
         Raises:
             UserError: neither the call nor the attribute says whether statistics come from the
@@ -148,7 +148,7 @@ class Norm(nnx.Module):
         return y.astype(out)
 
     def set_view(self, use_running_average: bool | None = None) -> None:
-        """For `nnx.view`.
+        """Set the mode, as `nnx.view` asks.
 
         Args:
             use_running_average: whether statistics come from the state.
@@ -170,23 +170,23 @@ class Norm(nnx.Module):
 def swap(model: nnx.Module, old: Any, new: New, where: Where | None = None) -> Swapped:
     """Replace every layer of a type in a model, in place, or none if one cannot be.
 
-    Variables of the same name and shape are carried over, as they are: scale, bias and running
-    statistics. What the new normaliser has besides starts anew. Layers keep their
-    `use_running_average`, `dtype` and `axis_name`, and one that hangs in two places stays one. A
-    layer made by `nnx.vmap`, whose variables have a leading axis, gets its like.
+    Variables of the same name and shape are carried over: scale, bias and running statistics.
+    Further variables of the new normaliser start anew. Layers keep their `use_running_average`,
+    `dtype` and `axis_name`, and a layer in two places stays one layer. A layer made by `nnx.vmap`
+    keeps the leading axis of its variables.
 
-    Make the optimiser after it; `swap(nnx.clone(model), ...)` only reports. A function that was
-    compiled by `nnx.jit` compiles again by itself.
+    Make the optimiser after the swap. `swap(nnx.clone(model), ...)` only reports. A function that
+    was compiled by `nnx.jit` compiles again by itself.
 
     Args:
         model: any NNX module that holds such layers in attributes, lists, tuples or dictionaries.
         old: a type of layer with `num_features`, or one of Flax's normalisers; or a tuple of types.
         new: a normaliser, or a function of a layer that gives one, or None to leave it.
-        where: a pattern for the paths or classes of the layers to replace, or several; None for
-            all, such as `"blocks/*"` or `("stem/*", "LayerNorm")`.
+        where: one pattern or several for the paths or classes of the layers to replace, such as
+            `"blocks/*"` or `("stem/*", "LayerNorm")`; None for all.
 
     Returns:
-        Every layer that was changed, and every normalisation layer that was left and why.
+        A report of the changed layers, and of the normalisation layers that stayed, with reasons.
 
     Raises:
         UserError: there is no such layer, `model` itself is one, or one cannot be replaced.
@@ -234,7 +234,7 @@ def swap(model: nnx.Module, old: Any, new: New, where: Where | None = None) -> S
 
 
 def _like(layer: Any, normaliser: Normaliser) -> Norm:
-    """A `Norm` in the place of `layer`, with its variables where name and shape agree."""
+    """Make a `Norm` in the place of `layer`, with its variables where name and shape agree."""
     norm = Norm(
         normaliser,
         _features(layer),
@@ -255,10 +255,10 @@ def _like(layer: Any, normaliser: Normaliser) -> Norm:
 
 
 def _stack(layer: Any) -> tuple[int, ...]:
-    """The leading axes that `nnx.vmap` gave the variables of a layer.
+    """Return the leading axes that `nnx.vmap` gave the variables of a layer.
 
     Raises:
-        UserError: their last axis is not that of the channels.
+        UserError: the last axis of the variables is not that of the channels.
     """
     features = _features(layer)
     for name in ("scale", "bias", "mean", "var"):
@@ -286,11 +286,11 @@ def _features(layer: Any) -> int:
 
 
 def visit(holder: Any, at: Callable[[str, Any], Any], path: str, seen: set[int]) -> Any:
-    """`holder`, with `at(path, part)` in the place of every part, in place where that can be."""
+    """Put `at(path, part)` in the place of every part of `holder`, if possible in place."""
     if isinstance(holder, tuple):
         as_list = list(holder)
         visit(as_list, at, path, seen)
-        seen.discard(id(as_list))  # it goes, and another list may come to have its id
+        seen.discard(id(as_list))  # another list may get the id of a list that is gone
         if all(new is part for new, part in zip(as_list, holder, strict=True)):
             return holder
         return type(holder)(*as_list) if hasattr(holder, "_fields") else tuple(as_list)
@@ -308,7 +308,7 @@ def visit(holder: Any, at: Callable[[str, Any], Any], path: str, seen: set[int])
 
 
 def parts_of(holder: Any) -> dict[Any, Any]:
-    """The parts of a module, list, tuple or dictionary by their keys; other things have none."""
+    """Return the parts of a module, list, tuple or dictionary by key; empty for anything else."""
     if isinstance(holder, Mapping):
         return dict(holder)
     if isinstance(holder, MutableSequence | tuple):

@@ -1,8 +1,8 @@
-"""Presents an NNX model as a linen module, so that what watches linen layers works on it too.
+"""Presents an NNX model as a linen module, so that tools for linen layers work on it too.
 
-The variables lie in collections as linen has them: `params`, `batch_stats`, and others by the name
-of their type. While the model runs, each of its layers is called through a linen module at the same
-path, and so whatever intercepts linen calls (probes, `recalibrate`, `fold`) meets the layers.
+The variables lie in collections as in linen: `params`, `batch_stats`, and others by the name of
+their type. While the model runs, each of its layers is called through a linen module at the same
+path. Everything that intercepts linen calls (probes, `recalibrate`, `fold`) thus meets the layers.
 """
 
 import inspect
@@ -25,7 +25,7 @@ from normlab.core import Array
 Path = tuple[Any, ...]
 
 NOT_KEPT = (nnx.RngState, nnx.Intermediate)
-"""Variables that are no part of the trained state: keys are drawn anew in every call."""
+"""Variables outside the trained state; their keys are drawn anew in every call."""
 
 AFFINE = ("epsilon", "dtype", "param_dtype", "use_bias", "use_scale")
 OF_BATCH_NORM = (*AFFINE, "axis", "momentum", "axis_name", "axis_index_groups", "use_fast_variance")
@@ -55,10 +55,10 @@ class NormLayer(Layer):
 
 
 class Source:
-    """Where an NNX model comes from: its structure, and the values of its variables.
+    """The origin of an NNX model: its structure, and the values of its variables.
 
     Args:
-        make: makes the model from `rngs`.
+        make: a function that makes the model from `rngs`.
         given: the model itself, whose values are the initial ones. Without it, `make` is called
             with the key of `init`.
     """
@@ -71,7 +71,7 @@ class Source:
         self.flat = dict(nnx.to_flat_state(state))
 
     def values(self, key: Callable[[], Array]) -> dict[Path, nnx.Variable]:
-        """Make the initial variables by path; `key` is called if it is needed."""
+        """Make the initial variables, by path; `key` is called if a key is needed."""
         if self.given is not None:
             return dict(nnx.to_flat_state(nnx.state(self.given)))
         made = self.make(nnx.Rngs(key()))
@@ -87,7 +87,7 @@ class NnxNet(nn.Module):
     """An NNX model as a linen module.
 
     Attributes:
-        source: where the model comes from.
+        source: the origin of the model.
         train: True after the model's `train()`, False after its `eval()`, None as it was made.
     """
 
@@ -170,7 +170,7 @@ def as_linen(model: Any) -> NnxNet:
 
 
 def variables_of(model: nnx.Module) -> dict[str, Any]:
-    """Collect the variables of an NNX model as linen's collections have them."""
+    """Collect the variables of an NNX model in collections as in linen."""
     found: dict[str, Any] = {}
     for path, variable in nnx.to_flat_state(nnx.state(model)):
         if (collection := collection_of(variable)) is not None:
@@ -192,7 +192,7 @@ def update(model: nnx.Module, variables: dict[str, Any]) -> None:
 
 
 def collection_of(variable: Any) -> str | None:
-    """Name the collection in which linen has such a variable; None if it is not kept."""
+    """Name the collection of linen for such a variable; None if it is not kept."""
     if isinstance(variable, NOT_KEPT):
         return None
     if isinstance(variable, OverwriteWithGradient):
@@ -249,7 +249,7 @@ _running: ContextVar[dict[int, _Shim] | None] = ContextVar("running", default=No
 def _watched(kind: type) -> type:
     """Make the class of a layer that is called through its shim.
 
-    Within `nnx.scan`, `nnx.vmap` and the like the layer is another object, which has none.
+    Within `nnx.scan`, `nnx.vmap` and the like the layer is another object, without a shim.
     """
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:

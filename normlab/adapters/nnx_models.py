@@ -1,4 +1,4 @@
-"""Lets what takes a linen model and its variables take an NNX model, which holds its own."""
+"""Lets functions of a linen model and its variables take an NNX model, which holds its own."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -24,7 +24,7 @@ def takes_nnx(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def renews_nnx(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As `takes_nnx`, for a function that returns variables: a copy of the model has them then."""
+    """Do the same for a function that returns variables; for NNX it returns a copy with them."""
     of_variables = takes_nnx(function)
 
     @wraps(function)

@@ -19,7 +19,7 @@ DIMENSIONS = {
     nnx.Embed: ("embedding", lambda layer: 2),
     nnx.BatchNorm: ("mean", lambda layer: 1),
 }
-"""Of layers whose arrays have more than that when `nnx.vmap` or `nnx.scan` stacks them."""
+"""An array of each layer, and its number of axes unless `nnx.vmap` or `nnx.scan` stacks it."""
 
 
 def found(model: nnx.Module) -> tuple[dict[str, Any], dict[str, nnx.Variable]]:
@@ -50,7 +50,7 @@ def meetings(
         part: Any = model
         for key in path:
             part = parts_of(part)[key] if key in parts_of(part) else getattr(part, key)
-        return names.get(id(part), "")  # state that is no weight
+        return names.get(id(part), "")  # this state is no weight
 
     paths = [at(path) for path, _ in nnx.to_flat_state(state)]
     example = jax.ShapeDtypeStruct(images.shape, images.dtype)
@@ -59,14 +59,14 @@ def meetings(
 
 
 def copied(model: nnx.Module) -> nnx.Module:
-    """A copy of a model, whose attributes keep their order; flax's deepcopy sorts them."""
+    """Copy a model and keep the order of its attributes; flax's deepcopy sorts them."""
     new = copy.deepcopy(model)
     _reorder(model, new, set())
     return new
 
 
 def is_sorted(parts: dict[str, Any]) -> bool:
-    """Whether a module's attributes are in the order of their names, as after `nnx.clone`."""
+    """Return whether a module's attributes are sorted by name, as after `nnx.clone`."""
     named = (
         [name for name, part in parts_of(holder).items() if isinstance(part, nnx.Pytree)]
         for holder in parts.values()

@@ -38,23 +38,24 @@ class NnxWeights:
     """An NNX model.
 
     Layers are in the order in which a call on `images` uses them. Without an example the order is
-    not known: attributes have that of their definition, which need not be that of calls, and which
-    `nnx.clone` and `nnx.merge` replace by that of their names. `carry` then pairs by names, by
-    shape, and members of one list by their index. As the target of `carry` the model stays as it
-    is: a copy gets the arrays.
+    not known. Attributes are in the order of definition, which may differ from that of calls;
+    `nnx.clone` and `nnx.merge` sort them by name. `carry` then pairs by names, by shape, and
+    members of one list by their index. As the target of `carry` the model stays as it is: a copy
+    gets the arrays.
 
-    What takes a flattened image in has its rows in another order in torch. The call on `images`
-    tells which layers do. Without one a dense layer is refused, with the norm before it, if its
-    inputs are a multiple of a convolution's channels, unless they are the width of the layer
-    defined before it, or `flattened` says what it takes. All others are taken to have none, which
-    the report says.
+    A layer that takes a flattened image has its rows in another order in torch. The call on
+    `images` finds these layers. Without an example, a dense layer is refused, with the norm before
+    it, if the number of its inputs is a multiple of a convolution's channels. It is accepted if
+    that number is the width of the layer defined before it, or if `flattened` names its input. All
+    other layers are taken to have no flattened image; the report says so.
 
     Args:
-        model: of `flax.nnx`; as a target, what the source does not have stays as there.
-        images: an example of its input; only shape and dtype count. The model is called as it is:
-            `model.eval()` comes first, where it has layers that need to be told.
-        flattened: name of a layer -> shape of the image `(H, W, C)` that is flattened before it, or
-            `(features,)` if none is.
+        model: a model of `flax.nnx`; a target keeps its values for everything that the source
+            lacks.
+        images: an example of its input; only shape and dtype count. The model is called as it is,
+            so call `model.eval()` first if its layers need to be told.
+        flattened: name of a layer -> shape `(H, W, C)` of the image that is flattened before it, or
+            `(features,)` for no image.
         **call: other arguments of the model's call.
 
     Raises:
@@ -110,7 +111,7 @@ class NnxWeights:
             self.flattened.setdefault(self._name(path.rpartition("/")[0]), image)
 
     def units(self) -> list[Unit]:
-        """Its layers: those that are called in the order of calls, then those of unknown order.
+        """Return its layers: those that are called, in the order of calls, then the others.
 
         Raises:
             UserError: a layer may take a flattened image, and nothing says whether.
@@ -121,7 +122,7 @@ class NnxWeights:
         return sorted(units, key=lambda unit: len(units) if unit.place is None else unit.place)
 
     def mend(self) -> str:
-        """Say how the order of calls becomes known, if it is not."""
+        """Say how to find the order of calls; empty if it is known."""
         return "" if self.traced else "NnxWeights(model, images) traces a call on an example"
 
     def _name(self, layer: str) -> str:
@@ -168,7 +169,7 @@ class NnxWeights:
     def _require_told(self, units: list[Unit]) -> None:
         """Raise `UserError` for every layer that may take a flattened image of a convolution."""
         wrong: list[str] = []
-        kept = not is_sorted(self._modules)  # of what order, the layer before another is known
+        kept = not is_sorted(self._modules)  # only then is the layer before another known
         convolutions = nnx.Conv | nnx.ConvTranspose
         widths = [m.out_features for m in self._modules.values() if isinstance(m, convolutions)]
         channels = set() if kept else set(widths)
@@ -214,14 +215,14 @@ class NnxWeights:
             )
 
     def read(self, leaf: Leaf) -> np.ndarray:
-        """An array of the model."""
+        """Return an array of the model."""
         values = self._variables[leaf.key].get_value()
         if isinstance(values, jax.ShapeDtypeStruct):
             raise UserError(f"a source needs its values: {leaf.key} of the model has only a shape")
         return np.asarray(values)
 
     def write(self, arrays: list[tuple[Leaf, np.ndarray]]) -> Any:
-        """A copy of the model with these arrays, in the model's dtypes."""
+        """Return a copy of the model with these arrays, in the model's dtypes."""
         model = copied(self.model)
         _, variables = found(model)
         for leaf, values in arrays:
@@ -230,12 +231,12 @@ class NnxWeights:
         return model
 
     def settings(self) -> dict[str, Settings]:
-        """Name of each layer -> its conventions that no array holds."""
+        """Return the conventions of each layer that no array holds, by the layer's name."""
         named = {self._name(path): of_layer(self._modules[path]) for path in self._layers}
         return {name: settings for name, settings in named.items() if settings}
 
     def outputs(self, result: Any, changes: Mapping[str, Settings]) -> Any:
-        """The outputs on the example, with other settings of some layers."""
+        """Compute the outputs on the example, with other settings for some layers."""
         if self._example is None:
             return None
         model = copied(self.model if result is None else result)
@@ -250,7 +251,7 @@ class NnxWeights:
         return run(state, self._example)
 
     def remarks(self) -> list[str]:
-        """Say what the order of layers and inputs assumes, and name this library's normalisers."""
+        """List assumptions on the order of layers and inputs, and this library's normalisers."""
         modules = self._modules.values()
         ours = {repr(layer.normaliser) for layer in modules if isinstance(layer, Norm)}
         remarks = [f"the model of NNX has {normaliser}" for normaliser in sorted(ours)]
@@ -277,7 +278,7 @@ class NnxWeights:
 
 
 def layers_of(modules: Mapping[str, Any], variables: Mapping[str, nnx.Variable]) -> dict[str, str]:
-    """Path of each variable -> of the layer that holds it, or its own if none does."""
+    """Return for each variable's path the path of its layer, or its own if it has no layer."""
     held: dict[str, set[str]] = {}
     for path in variables:
         layer, _, name = path.rpartition("/")

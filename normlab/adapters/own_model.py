@@ -1,6 +1,7 @@
-"""Makes a classifier of what a person names: a linen or NNX module, its class, or a function.
+"""Makes a classifier from a person's linen module, NNX module, class or function.
 
-The numbers that the data decide are found by the names of the arguments. Those that are given hold.
+The numbers that the data decide are found by the names of the arguments. Given arguments take
+precedence.
 """
 
 import inspect
@@ -40,7 +41,7 @@ WIDTHS = (
     "dout",
     "features",
 )
-"""Names that may be the number of classes: one is, if the output then has this width."""
+"""Names that may be the number of classes: one is it if the output then has this width."""
 
 CHANNELS = ("in_channels", "in_chans", "input_channels", "num_channels", "channels_in")
 """Names of arguments that are the number of channels of the images."""
@@ -57,11 +58,11 @@ FOUND = frozenset({*CLASSES, *WIDTHS, *CHANNELS, *INPUTS, *SIDES})
 
 NNX_LAYERS = (*(one for one in LAYERS if issubclass(one, nnx.Module)), nnx_layers.Norm)
 LINEN_LAYERS = (*(one for one in LAYERS if issubclass(one, nn.Module)), linen.Norm)
-"""The layers in whose place a normaliser can come."""
+"""The layers that a normaliser can replace."""
 
 
 def is_ours(named: Any) -> bool:
-    """Whether this is a model of this library, or one marked as those are."""
+    """Return whether this is a model of this library, or is marked as one."""
     return getattr(named, "catalogue_kind", None) == "model"
 
 
@@ -83,7 +84,7 @@ def make_classifier(
         data_have: the words before the number of classes in a message.
 
     Raises:
-        UserError: this is no model, or it needs an argument.
+        UserError: `named` is no model, or needs an argument.
         FieldError: the output has another width; the field is the argument that decides it.
 
     >>> net = make_classifier(nn.Dense, {}, classes=3, image_shape=(4,))
@@ -139,7 +140,7 @@ def parameters_of(named: Any) -> dict[str, inspect.Parameter]:
             f"{type(named).__name__}"
         )
     if isinstance(named, partial):
-        first = len(named.args)  # those that are given by position
+        first = len(named.args)  # Arguments given by position are taken.
         found = list(parameters_of(named.func).items())[first:]
         return {n: p.replace(default=named.keywords.get(n, p.default)) for n, p in found}
     nnx_class = isinstance(named, type) and issubclass(named, nnx.Module)
@@ -159,9 +160,9 @@ def with_normaliser(
 
     Args:
         model: as `make_classifier` makes it.
-        normaliser: which one.
+        normaliser: the normaliser to put in.
         image_shape: `(H, W, C)`.
-        where: which of the layers, as for `swap`; None for all.
+        where: the layers to replace, as for `swap`; None for all.
 
     Raises:
         UserError: there is no such layer, or it cannot be replaced.

@@ -18,7 +18,7 @@ IN_ORDER = "equal in shape; in the order of {} there, of {} here"
 
 @dataclass(frozen=True)
 class Pair:
-    """A layer of the source, the target's layer that gets its arrays, and why."""
+    """A layer of the source, the target's layer that gets its arrays, and the reason."""
 
     one: Unit
     other: Unit
@@ -30,9 +30,9 @@ class Layers:
     """The layers of one network.
 
     Attributes:
-        units: in their order, as far as it is known.
+        units: the layers in their order, as far as it is known.
         traced: whether the order is that of a traced call; else it is one of definition.
-        mend: how the order of calls becomes known, if it is not.
+        mend: how to find the order of calls, if it is unknown.
     """
 
     units: Sequence[Unit]
@@ -46,7 +46,7 @@ class Layers:
         return "calls" if self.traced else "definition"
 
     def before(self) -> dict[str, str]:
-        """Name of each normaliser -> of the layer with a kernel that comes immediately before."""
+        """Return for each normaliser the layer with a kernel immediately before it, by name."""
         return {
             unit.name: last.name
             for last, unit in zip(self.units, self.units[1:], strict=False)
@@ -54,11 +54,11 @@ class Layers:
         }
 
     def ranks(self, units: Sequence[Unit]) -> dict[str, Any] | None:
-        """A number for each of these layers by which they can be put in order, or None.
+        """Return for each of these layers a number that puts them in order, or None.
 
-        It is the place, or the index of members of a list (`blocks/2/conv` before
-        `blocks/10/conv`). Where an order of definition and the numbers in the names contradict each
-        other neither is believed.
+        The number is the place, or the index in a list (`blocks/2/conv` before `blocks/10/conv`).
+        If an order of definition and the numbers in the names contradict each other, neither is
+        used.
         """
         if any(unit.place is None for unit in units):
             in_a_list = not self.traced and len({unit.list for unit in units}) == 1
@@ -75,7 +75,7 @@ class Layers:
 
 @dataclass
 class _Queue:
-    """The layers of one form on both sides: those that names pair, and the others."""
+    """The layers of one form on both sides: the pairs by name, and the others."""
 
     named: list[Pair] = field(default_factory=list)
     left: tuple[list[Unit], list[Unit]] = field(default_factory=lambda: ([], []))
@@ -87,8 +87,8 @@ def pair(source: Layers, target: Layers, names: Mapping[str, str]) -> list[Pair]
     See `normlab.adapters.interchange.carry` for the rules.
 
     Raises:
-        UserError: a name is of no layer, a layer has no counterpart, or nothing says which of
-            several it is.
+        UserError: a name fits no layer, a layer has no counterpart, or it has several and nothing
+            tells which is right.
     """
     told = _told(source.units, target.units, names)
     queues = _queues(source.units, target.units, told)
@@ -158,7 +158,7 @@ def _queues(
 
 
 def _unique(units: Iterable[Unit], names: Mapping[str, Parts]) -> dict[Any, Unit]:
-    """Index the layers by form and common name, without those of which two have the same."""
+    """Index the layers by form and common name, without layers that share both."""
     found = defaultdict(list)
     for unit in units:
         if not all(part.isdigit() for part in names[unit.name]):  # an index alone is no name
@@ -169,12 +169,12 @@ def _unique(units: Iterable[Unit], names: Mapping[str, Parts]) -> dict[Any, Unit
 def _rest(
     source: Layers, target: Layers, queue: _Queue, pairs: list[Pair], believed: bool
 ) -> list[Pair] | None:
-    """Pairs of what names left in a queue; None if nothing says which is which.
+    """Pair the layers of a queue that names left; None if nothing tells them apart.
 
     Args:
-        source, target: for the order.
-        queue: as many are left on one side as on the other.
-        pairs: those made so far.
+        source, target: the two networks, for their order.
+        queue: the layers; equally many are left on both sides.
+        pairs: the pairs made so far.
         believed: whether an order may pair layers.
     """
     ones, others = queue.left
@@ -213,13 +213,13 @@ def _places(pairs: list[Pair]) -> dict[int, tuple[Any, Any]]:
 
 
 def _contradict(pairs: list[Pair], at: Mapping[int, tuple[Any, Any]]) -> bool:
-    """Return whether two pairs are in one order in the source, and in the other in the target."""
+    """Return whether two pairs have one order in the source and the other in the target."""
     known = [at[id(p)] for p in pairs if None not in at[id(p)]]
     return any((a[0] < b[0]) != (a[1] < b[1]) for a, b in combinations(known, 2))
 
 
 def _beside(source: Layers, target: Layers, queue: _Queue, pairs: list[Pair]) -> list[Pair]:
-    """Pair normalisers as the layers before them are; none if that does not say it of all."""
+    """Pair normalisers like the layers before them; none at all if one has no such partner."""
     before, behind = source.before(), {layer: norm for norm, layer in target.before().items()}
     to = {p.one.name: p.other.name for p in pairs}
     others = {unit.name: unit for unit in queue.left[1]}
@@ -242,8 +242,8 @@ def _doubt(source: Layers, target: Layers, doubts: list[_Queue]) -> str:
     given = ", ".join(f"{name!r}: ..." for name in list(example)[:2])
     mends = [mend for mend in (source.mend, target.mend) if mend]
     return (
-        "these layers are equal in shape, and neither their names nor the order of calls, as far "
-        "as it is known, says which is which:\n  "
+        "these layers are equal in shape, and neither their names nor the known order of calls "
+        "tells them apart:\n  "
         + "\n  ".join(lines)
         + f"\npair them by names={{{given}}}, with the target's names for the dots"
         + "".join(f"; or {mend}" for mend in mends)

@@ -1,11 +1,11 @@
 """Takes the statistics of a trained model anew: from data (exactly), or from a test batch.
 
-All work on the models of this library, and on any linen model whose batch norms are Flax's own or
-`normlab.adapters.linen.Norm`. An NNX model holds its variables, so that they are not given
+All functions work on the models of this library, and on any linen model whose batch norms are
+Flax's own or `normlab.adapters.linen.Norm`. An NNX model holds its own variables, so none are given
 (`recalibrate(model, batches)`), and the result is a copy of the model. They call the model as in
-evaluation, so dropout is off, and change variables, never parameters. Arguments of the model's call
-other than its input are passed on: `recalibrate(model, variables, batches, training=False)`. Most
-models need none.
+evaluation, so dropout is off, and change statistics, never parameters. Arguments of the model's
+call other than its input are passed on: `recalibrate(model, variables, batches, training=False)`.
+Most models need none.
 """
 
 import math
@@ -50,27 +50,27 @@ from normlab.ops.running import counted, over_batch
 def recalibrate(
     model: nn.Module, variables: Variables, batches: Iterable[Array], **call: Any
 ) -> Variables:
-    """Exact population statistics in place of running averages ("PreciseBN").
+    """Replace running averages by exact population statistics ("PreciseBN").
 
     Every layer normalises each batch by that batch's own statistics, as in training, and the
-    moments of what each layer took in are pooled over all batches: counts weigh, so batches may
-    differ in size, and the variance of the whole is the mean of the variances plus the variance of
-    the means (Wu & Johnson 2021, arXiv:2105.07576, section 3). "Exact" is said of the pooling: what
-    a layer behind the first takes in depends, in training, on the batches. The size of `batches` is
-    therefore the size of the norm batch. See `recalibrate_layer_by_layer` for the other meaning.
+    moments of each layer's input are pooled over all batches (Wu & Johnson 2021, arXiv:2105.07576,
+    section 3). Counts weigh, so batches may differ in size. The variance of the whole is the mean
+    of the variances plus the variance of the means. Only the pooling is exact: in training, the
+    input of a layer behind the first depends on the batches, so choose their size as the norm
+    batch. See `recalibrate_layer_by_layer` for the other meaning.
 
     Args:
-        model: its layers are of the kinds above.
-        variables: as `model.init` or training made them; they stay as they are.
-        batches: arrays that the model takes, `(N, ...)`; tuples for a model of several inputs.
+        model: a model whose layers are of the kinds that the module's docstring names.
+        variables: the variables from `model.init` or training; they stay as they are.
+        batches: inputs of the model, `(N, ...)`; tuples for a model of several inputs.
         **call: other arguments of the model's call in evaluation.
 
     Returns:
         The variables with new statistics.
 
     Raises:
-        UserError: there are no batches, no such layer, or one whose statistics are others; or what
-            a layer takes in is not finite, of which there are no exact statistics.
+        UserError: there are no batches; there is no such layer, or one with other statistics; or a
+            layer's input is not finite, so it has no exact statistics.
 
     >>> import jax, jax.numpy as jnp
     >>> model = nn.Sequential([nn.BatchNorm(use_running_average=True)])
@@ -90,12 +90,12 @@ def recalibrate(
 def recalibrate_layer_by_layer(
     model: nn.Module, variables: Variables, batches: Iterable[Array], **call: Any
 ) -> Variables:
-    """Statistics of what each layer takes in when those before it have their new statistics.
+    """Take the statistics of each layer's input after the layers before it have their new ones.
 
-    One pass over all batches for each layer, in the order in which they are called. Then every
-    layer's statistics are those of its input in evaluation, whatever the batches' size; that is no
-    longer what training saw. Arguments, result and errors are those of `recalibrate`, but `batches`
-    must be there to be read again: a list, or an object whose `iter` begins anew.
+    It makes one pass over all batches for each layer, in the order of their calls. Every layer's
+    statistics are then those of its input in evaluation, whatever the batches' size. Training saw
+    other statistics. Arguments, result and errors are those of `recalibrate`, but `batches` must be
+    readable again: a list, or an object whose `iter` begins anew.
 
     >>> import jax, jax.numpy as jnp
     >>> norms = [nn.BatchNorm(use_running_average=True) for _ in range(2)]
@@ -126,19 +126,19 @@ def recalibrate_layer_by_layer(
 def adapt(
     model: nn.Module, variables: Variables, images: Array, *, prior: float, **call: Any
 ) -> Variables:
-    """Statistics of a test batch, mixed with those of training (test-time adaptation).
+    """Mix the statistics of a test batch with those of training (test-time adaptation).
 
-    With n examples each layer has `N / (N + n)` of its own mean and variance and `n / (N + n)` of
-    those of the batch, N being the `prior`: as if the source had been seen with N examples
-    (Schneider et al. 2020, arXiv:2006.16971). The distance between the two means does not enter the
-    variance, as in the paper. `prior=0` has those of the batch alone (Nado et al. 2020,
-    arXiv:2006.10963), `math.inf` leaves the variables as they are. Layers are adapted in one pass,
-    each on what the adapted ones before it give: `model.apply` with the new variables on the same
-    images gives the paper's predictions.
+    With n examples and the `prior` N, each layer mixes `N / (N + n)` of its own mean and variance
+    with `n / (N + n)` of the batch's, as if N examples of the source had been seen (Schneider et
+    al. 2020, arXiv:2006.16971). The distance between the two means does not enter the variance, as
+    in the paper. `prior=0` uses the batch alone (Nado et al. 2020, arXiv:2006.10963), and
+    `math.inf` leaves the variables as they are. Layers are adapted in one pass, each on the output
+    of the adapted layers before it. `model.apply` with the new variables on the same images
+    therefore gives the paper's predictions.
 
     Args:
-        model: its layers are of the kinds that the module's text names.
-        variables: of the trained model; they stay as they are.
+        model: a model whose layers are of the kinds that the module's docstring names.
+        variables: the variables of the trained model; they stay as they are.
         images: the test batch, `(N, ...)`; labels are not needed.
         prior: the weight of the source, in examples.
         **call: other arguments of the model's call in evaluation.
@@ -178,10 +178,10 @@ def adapt(
 
 
 def keeps_statistics(model: nn.Module, variables: Variables, images: Array, **call: Any) -> bool:
-    """Whether there is a layer that `adapt` would adapt; nothing is computed.
+    """Return whether there is a layer that `adapt` would adapt; nothing is computed.
 
     Raises:
-        UserError: a layer's statistics are such that they cannot be taken anew.
+        UserError: a layer has statistics that cannot be taken anew.
 
     >>> import jax, jax.numpy as jnp
     >>> x = jnp.zeros((2, 1))
@@ -202,10 +202,10 @@ def _renewed(variables: Variables, place: Place, moments: Moments) -> Variables:
 
 
 class _Meeting:
-    """Gives each place that is called a state by the moments of its input, and notes both.
+    """Gives each called place a state from the moments of its input, and notes both.
 
-    The moments are left beside the state, in its collection, so that they come out of whatever the
-    model puts around its layers (`nn.scan`, `nn.remat`).
+    The moments are left beside the state, in its collection, so that they pass through any
+    transformation around the layers (`nn.scan`, `nn.remat`).
     """
 
     def __init__(self, change: Callable[[Place, State, Moments], State]):
@@ -216,14 +216,14 @@ class _Meeting:
     def apply(
         self, model: nn.Module, variables: Variables, inputs: tuple[Array, ...], call: Any
     ) -> Variables:
-        """The collections of states after a call of the model."""
+        """Call the model, and return the collections of states."""
         told, settings = in_mode(model, False, call)
         with at_each_call(self._meet):
             states: Any = told.apply(variables, *inputs, mutable=list(COLLECTIONS), **settings)[1]
             return states
 
     def places(self) -> list[Place]:
-        """In the order in which they were called."""
+        """Return the places in the order of their calls."""
         if not self.met:
             raise UserError(
                 "the model keeps no statistics of batches: none of its layers is a batch norm of "
@@ -247,7 +247,7 @@ class _Meeting:
         _, moments = subtract_mean(x, over_batch(x), mask=mask)
         moments = jax.tree.map(lambda leaf: leaf.reshape(-1), moments)
         hold(module, place, self.change(place, state, moments))
-        # A layer that is called again pools; one that stands in another's place is the same call.
+        # A repeated call of a layer is pooled; a layer in another's place is the same call.
         before = module.get_variable(place.collection, MOMENTS, None)
         if before is not None and place.path not in self.inside:
             moments = _pool([Moments(*before), moments])
@@ -260,9 +260,9 @@ class _Meeting:
 
 
 class _Step:
-    """The moments of what each place takes in, over batches; compiled once.
+    """The moments of each place's input, over batches; compiled once.
 
-    With `own_statistics` each batch is normalised by its own, else by those of the state.
+    With `own_statistics` each batch is normalised by its own statistics, else by the state.
     """
 
     def __init__(self, model: nn.Module, call: dict[str, Any], own_statistics: bool):
@@ -276,7 +276,7 @@ class _Step:
         self.run = jax.jit(lambda v, inputs: self.meeting.apply(model, v, inputs, call))
 
     def over(self, variables: Variables, batches: Iterable[Array]) -> list[tuple[Place, Moments]]:
-        """Each place in the order of calls, and its moments over all batches."""
+        """Return each place in the order of calls, and its moments over all batches."""
         seen = [
             self.run(variables, batch if isinstance(batch, tuple) else (batch,))
             for batch in batches
@@ -290,8 +290,8 @@ class _Step:
             bad = (~jnp.isfinite(found.mean + found.m2)).sum()
             if not isinstance(bad, Tracer) and bad:
                 raise UserError(
-                    f"{place}: in {bad} of {found.mean.size} channels what it takes in is not "
-                    "finite, or its squares are not: leave such batches out, or mend the data"
+                    f"{place}: in {bad} of {found.mean.size} channels the input or its square "
+                    "is not finite: leave such batches out, or mend the data"
                 )
             return found
 

@@ -1,4 +1,4 @@
-"""Chooses what a swap puts in the place of a layer, and reports what it did."""
+"""Chooses the normaliser that a swap puts in the place of a layer, and reports the swap."""
 
 import dataclasses
 import warnings
@@ -16,7 +16,7 @@ New = Normaliser | Callable[[Any], Normaliser | None]
 """A normaliser, or a function of the layer that gives one, or None to leave the layer."""
 
 Where = str | tuple[str, ...]
-"""Which of the layers of a type to replace; see `matches`."""
+"""A choice among the layers of a type; see `matches`."""
 
 UNCHOSEN = "the function that chooses gave none"
 ELSEWHERE = "where leaves it out"
@@ -26,9 +26,9 @@ def matches(where: Where | None, path: str, layer: Any) -> bool:
     """Return whether a layer is among those that `where` names; None names all.
 
     Args:
-        where: a pattern or several, with the wildcards `*`, `?` and `[...]`. A layer is meant if
-            one of them matches its path or the name of its class.
-        path: names that are joined by `/`.
+        where: one pattern or several, with the wildcards `*`, `?` and `[...]`. A layer is among
+            them if one matches its path or the name of its class.
+        path: the names on the way to the layer, joined by `/`.
         layer: the layer.
 
     >>> matches("blocks/*/norm1", "blocks/0/norm1", None), matches("stem", "blocks/0/norm1", None)
@@ -43,11 +43,11 @@ def matches(where: Where | None, path: str, layer: Any) -> bool:
 
 @dataclass
 class Swapped:
-    """Reports what a swap did, printed one layer a line.
+    """The report of a swap; it prints one layer a line.
 
     Attributes:
         changed: path of each layer that was replaced -> the normaliser in its place.
-        left: path of each normalisation layer that stayed -> why.
+        left: path of each normalisation layer that stayed -> the reason.
     """
 
     changed: dict[str, Normaliser] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Swapped:
         self.left[path] = UNCHOSEN
 
     def leave_unasked(self, path: str, layer: Any) -> None:
-        """Note a layer of Flax that normalises, but is of a type that was not to be replaced."""
+        """Note a normalisation layer of Flax whose type is not to be replaced."""
         if isinstance(layer, LAYERS):
             self.left[path] = f"{type(layer).__name__} is not among the types to replace"
 
@@ -86,7 +86,7 @@ def as_types(old: Any) -> tuple[type, ...]:
     """Return the types of layers to replace, as a tuple.
 
     Raises:
-        UserError: it is something else, such as a layer.
+        UserError: the argument is something else, such as a layer.
     """
     found = old if isinstance(old, tuple) else (old,)
     if not found or not all(isinstance(one, type) for one in found):
@@ -100,15 +100,16 @@ def as_types(old: Any) -> tuple[type, ...]:
 def choose(new: New, layer: Any, ndim: int | None = None) -> Normaliser | None:
     """Return the normaliser for a layer, or None to leave it.
 
-    It takes over the `axis_name` of a layer that has one, so that what was synchronised stays so.
+    It takes over the `axis_name` of a layer that has one, so that synchronised statistics stay
+    synchronised.
 
     Args:
-        new: as given to a swap.
+        new: the argument of a swap.
         layer: a layer of Flax, or one with such fields.
-        ndim: the axes of its input, where that is known.
+        ndim: the number of axes of its input, if known.
 
     Raises:
-        UserError: the layer's channels are not last, or `new` gives no normaliser.
+        UserError: the layer's channels are not last, or `new` gives something else.
     """
     normaliser: Any = new if _is_normaliser(new) else new(layer)  # type: ignore[operator]
     if normaliser is None:

@@ -1,8 +1,9 @@
-"""The state dict in a file of torch, whatever lies beside it, without running anything from it.
+"""Reads the state dict in a file of torch without running anything from the file.
 
 A pickle names functions, and a reader that looks them up can be made to run any program. Here only
-what makes a tensor is looked up. All other names become `Inert` objects, which keep what they are
-given and do nothing, so a checkpoint's arguments, optimiser and loggers do not hinder its weights.
+the functions that make a tensor are looked up. All other names become `Inert` objects, which keep
+their arguments and do nothing. A checkpoint's arguments, optimiser and loggers thus do not hinder
+its weights.
 """
 
 import builtins
@@ -18,7 +19,7 @@ from typing import Any, ClassVar
 from normlab.errors import UserError
 
 WITHIN = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
-"""Under which of its keys a checkpoint has the state dict; the first that it has is taken."""
+"""The keys under which a checkpoint may have the state dict; the first one present is taken."""
 
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes of DataParallel and torch.compile before every name; no layer is called so."""
@@ -28,25 +29,25 @@ REBUILT = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
 
 PROGRAMS = {"os", "posix", "nt", "sys", "subprocess", "commands", "runpy", "importlib"}
 PROGRAMS |= {"shutil", "socket", "ctypes", "pty", "webbrowser"}
-"""Modules of which no checkpoint holds an object; `commands` is how old pickles call subprocess."""
+"""Modules without an object in any checkpoint; `commands` is how old pickles call subprocess."""
 
 BUILTINS = {"builtins", "__builtin__"}
 """The names of that module, now and in old pickles."""
 
 RUNNING = {"eval", "exec", "compile", "open", "getattr", "setattr", "__import__", "breakpoint"}
-"""Built-in functions that a checkpoint has no use for."""
+"""Built-in functions that no checkpoint needs."""
 
 
 def read_torch(path: Path, key: str | None) -> dict[Any, Any]:
-    """The state dict in a file that `torch.save` wrote.
+    """Read the state dict in a file that `torch.save` wrote.
 
     Args:
-        path: of the file.
-        key: under which it lies; None for the usual ones.
+        path: the path of the file.
+        key: the key of the state dict; None for the usual ones.
 
     Raises:
-        UserError: torch is not installed, there is no one state dict, or the file names a function
-            that runs programs. Whatever a damaged file raises is not caught.
+        UserError: torch is not installed, there is not exactly one state dict, or the file names a
+            function that runs programs. Errors from a damaged file are not caught.
     """
     try:
         import torch  # type: ignore[import-not-found]
@@ -56,7 +57,8 @@ def read_torch(path: Path, key: str | None) -> dict[Any, Any]:
             "have the file written as .safetensors"
         ) from error
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # none is of what is read, and a strict filter raises
+        # no warning concerns the weights, and a strict filter raises
+        warnings.simplefilter("ignore")
         try:
             loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
@@ -76,10 +78,10 @@ def read_torch(path: Path, key: str | None) -> dict[Any, Any]:
 
 
 def state_dict_in(loaded: Any, path: Path, key: str | None) -> dict[Any, Any]:
-    """The state dict among what a file holds.
+    """Find the state dict in the content of a file.
 
     Raises:
-        UserError: there is none, or there are several.
+        UserError: the file has no state dict, or several.
     """
     if key is not None:
         if not isinstance(loaded, Mapping) or key not in loaded:
@@ -108,16 +110,16 @@ def state_dict_in(loaded: Any, path: Path, key: str | None) -> dict[Any, Any]:
             f"{path}: it has state dicts under {' and '.join(map(repr, found))}; say which one: "
             f"load_state_dict(path, key={found[0]!r})"
         )
-    return dict(loaded)  # whose odd values the caller names
+    return dict(loaded)  # the caller names odd values
 
 
 def unwrapped(state_dict: dict[Any, Any]) -> dict[Any, Any]:
-    """A state dict with the names that the network itself gives.
+    """Return a state dict with the names that the network itself gives.
 
     >>> list(unwrapped({"module._orig_mod.fc.weight": 1.0, "n_averaged": 3}))
     ['fc.weight']
     """
-    names = [name for name in state_dict if name != "n_averaged"]  # of torch's AveragedModel
+    names = [name for name in state_dict if name != "n_averaged"]  # torch's AveragedModel adds it
     if not all(isinstance(name, str) for name in names):
         return state_dict
     for wrapper in WRAPPERS:
@@ -128,10 +130,10 @@ def unwrapped(state_dict: dict[Any, Any]) -> dict[Any, Any]:
 
 
 class Inert:
-    """Stands for an object that is not made: it keeps what it is given and does nothing.
+    """An object in the place of one that is not made; it keeps its arguments and does nothing.
 
     Attributes:
-        name: that of the class or function in the file.
+        name: the name of the class or function in the file.
     """
 
     name = ""
@@ -140,7 +142,7 @@ class Inert:
         self.held: dict[Any, Any] = {}
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Inert":
-        """An object, whatever the arguments."""
+        """Make an object from any arguments."""
         made = super().__new__(cls)
         made.held = {}
         return made
@@ -149,24 +151,24 @@ class Inert:
         self.held[key] = value
 
     def append(self, value: Any) -> None:
-        """Nothing is kept of a list's members."""
+        """Take a member of a list, and drop it."""
 
     def extend(self, values: Any) -> None:
-        """Nothing is kept of a list's members."""
+        """Take members of a list, and drop them."""
 
     def add(self, value: Any) -> None:
-        """Nothing is kept of a set's members."""
+        """Take a member of a set, and drop it."""
 
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, dict):
             self.held.update(state)
 
     def is_module(self) -> bool:
-        """Whether it stands for a `torch.nn.Module`."""
+        """Return whether it stands for a `torch.nn.Module`."""
         return {"_parameters", "_modules"} <= set(self.held)
 
     def state_dict(self, prefix: str) -> dict[str, Any]:
-        """Return what the module's own `state_dict` would give, in its order."""
+        """Return the state dict as the module itself would give it, in its order."""
         found: dict[str, Any] = {}
         temporary = self.held.get("_non_persistent_buffers_set", ())
         for kind in ("_parameters", "_buffers"):
@@ -207,14 +209,14 @@ def _of_torch(module: str, name: str) -> Any:
 
 
 def careful(path: Path) -> Any:
-    """A pickle module for `torch.load` that runs nothing of what a file names.
+    """Return a pickle module for `torch.load` that runs no function named in a file.
 
     Loading raises `UserError` for a name that runs programs.
     """
     stubs: dict[str, type] = {}
 
     python: Any = pickle
-    base: Any = python._Unpickler  # C's has no dispatch, and gives any object a state
+    base: Any = python._Unpickler  # the one in C has no dispatch, and gives any object a state
 
     class Unpickler(base):
         dispatch: ClassVar[dict[int, Any]] = dict(base.dispatch)
@@ -238,7 +240,7 @@ def careful(path: Path) -> Any:
             held = self.stack[-1]
             if isinstance(held, Inert):
                 held.__setstate__(state)
-            elif not isinstance(held, OrderedDict):  # whose `_metadata` are not needed
+            elif not isinstance(held, OrderedDict):  # its `_metadata` are not needed
                 raise pickle.UnpicklingError(f"a {type(held).__name__} takes no state")
 
         dispatch[pickle.BUILD[0]] = load_build

@@ -20,25 +20,25 @@ COMMON = {
     "running_var": "variance",
     "tau": "threshold",
 }
-"""Of the arrays of a normaliser, where torch and timm have names of their own."""
+"""Torch's and timm's own names for the arrays of a normaliser."""
 
 COUNTER = "num_batches_tracked"
 
 OF_LAYERS = {"weight", "bias", "running_mean", "running_var", "weight_g", "weight_v", COUNTER}
-"""By which of its arrays a layer is known; what stands without any of them is a free parameter."""
+"""The arrays that identify a layer; an array without any of them beside it is a free parameter."""
 
 
 class TorchWeights:
-    """A state dict: names such as `layer1.0.conv1.weight`, to tensors or arrays.
+    """A state dict, which maps names such as `layer1.0.conv1.weight` to tensors or arrays.
 
     A module of torch may be given in its place. Its `eps`, momentum and padding are then known, for
     which `carry` otherwise takes torch's defaults.
 
-    As the target of `carry` it is the template: names, order, dtypes and devices are its own, and
+    As the target of `carry` it is the template. Names, order, dtypes and devices are its own, and
     so are the values of `num_batches_tracked`, which has no counterpart.
 
-    Layers are in the order of definition, which `module.state_dict()` has and which is that of
-    calls in most networks. A state dict that was sorted or mixed has lost it, which its keys show:
+    Layers are in the order of definition, as in `module.state_dict()`; in most networks it is the
+    order of calls. A state dict that was sorted or mixed has lost this order, and its keys show it:
     torch writes the parts of a module together, members of a list by their index, and a weight
     before its bias.
 
@@ -75,14 +75,14 @@ class TorchWeights:
         self.state_dict = dict(state_dict)
 
     def units(self) -> list[Unit]:
-        """Its layers in the state dict's order."""
+        """Return its layers in the state dict's order."""
         layers: dict[str, dict[str, str]] = {}
         names = {key: _names(key) for key in self.state_dict}
         held = {layer for layer, name in names.values() if name in OF_LAYERS}
         for key, (layer, name) in names.items():
             if layer in held and name != COUNTER:
                 layers.setdefault(layer, {})[name] = key
-            elif name != COUNTER:  # no layer's, but a network's own
+            elif name != COUNTER:  # it belongs to the network, not to a layer
                 layers[key] = {FREE: key}
         ordered = _in_torchs_order(list(self.state_dict))
         return [
@@ -91,7 +91,7 @@ class TorchWeights:
         ]
 
     def mend(self) -> str:
-        """Say how the order becomes known, if the state dict has lost it."""
+        """Say how to find the order; empty if the state dict has kept it."""
         if _in_torchs_order(list(self.state_dict)):
             return ""
         return "give the state dict in torch's order, which module.state_dict() has"
@@ -116,11 +116,11 @@ class TorchWeights:
         return Unit(layer, "norm" if leaves else "other", leaves)
 
     def read(self, leaf: Leaf) -> np.ndarray:
-        """An array as torch has it; bfloat16, which numpy lacks, as float32."""
+        """Return an array in torch's form; bfloat16, which numpy lacks, becomes float32."""
         return as_array(self.state_dict[leaf.key])
 
     def write(self, arrays: list[tuple[Leaf, np.ndarray]]) -> dict[str, Any]:
-        """A state dict; each value of the kind (tensor, array), dtype and device that it had."""
+        """Return a state dict; each value keeps its kind (tensor, array), dtype and device."""
         new = {leaf.key: values for leaf, values in arrays}
 
         def like(old: Any, key: str) -> Any:
@@ -134,16 +134,16 @@ class TorchWeights:
         return {key: like(old, key) for key, old in self.state_dict.items()}
 
     def settings(self) -> dict[str, Settings] | None:
-        """Name of each layer -> its conventions that no array holds; None of a state dict."""
+        """Return the conventions of each layer that no array holds; None for a state dict."""
         if self.module is None:
             return None
         return {name: of_torchs_layer(layer) for name, layer in self.module.named_modules()}
 
     def outputs(self, result: Any, changes: Mapping[str, Settings]) -> None:
-        """Nothing: torch's networks are not run here."""
+        """Return None, because torch's networks are not run here."""
 
     def remarks(self) -> list[str]:
-        """Say what torch's numbers assume."""
+        """List the assumptions behind torch's numbers."""
         found = []
         counters = sum(key.rpartition(".")[2] == COUNTER for key in self.state_dict)
         if counters:
@@ -160,7 +160,7 @@ class TorchWeights:
 
 
 def _names(key: str) -> tuple[str, str]:
-    """The layer of an array, and the array's name in it; attention has its first layer inside."""
+    """Split a key into layer and array; the packed first layer of attention counts as a layer."""
     layer, _, name = key.rpartition(".")
     if name in ("in_proj_weight", "in_proj_bias"):
         return f"{layer}.in_proj".removeprefix("."), name.removeprefix("in_proj_")
@@ -168,7 +168,7 @@ def _names(key: str) -> tuple[str, str]:
 
 
 def _in_torchs_order(keys: list[str]) -> bool:
-    """Whether a state dict's keys may stand as torch writes them, and are not merely sorted."""
+    """Return whether a state dict's keys can be in torch's order, and are not merely sorted."""
     layers = [key.rpartition(".")[0] for key in keys]
     if len(set(layers)) > 1 and keys in (sorted(keys), sorted(keys, key=natural)):
         return False
@@ -194,7 +194,7 @@ def _in_torchs_order(keys: list[str]) -> bool:
 
 
 def _kernel(shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """The common shape of `(out, in, ...)`, and the conversions."""
+    """Return the common shape of `(out, in, ...)`, and the conversions."""
     spatial = tuple(range(2, len(shape)))
     there = (*spatial, 1, 0)
     back = (len(shape) - 1, len(shape) - 2, *range(len(spatial)))
@@ -203,7 +203,7 @@ def _kernel(shape: tuple[int, ...]) -> tuple[Any, ...]:
 
 
 def _moved(shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """The common shape of `(C, ...)`, channels last, and the conversions."""
+    """Return the common shape of `(C, ...)`, channels last, and the conversions."""
     if len(shape) < 2:
         return (shape,)
     return (

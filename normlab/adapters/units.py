@@ -22,13 +22,14 @@ class Leaf:
     """One array of a layer.
 
     Attributes:
-        key: where its side keeps it.
-        shape: in the common form.
-        common: from its side's form to the common one.
-        own: back.
-        optional: what stays at its start is no loss (a statistic that evaluation does not use).
-        part: which of how many equal parts, along the last axis of the common form, this leaf is of
-            the array at `key`; None for all of it. `common` and `own` are those of the whole.
+        key: its key on its side.
+        shape: its shape in the common form.
+        common: the conversion from its side's form to the common one.
+        own: the conversion back.
+        optional: whether it may stay at its start, as a statistic that evaluation does not use.
+        part: `(i, n)` if the leaf is part i, counted from 0, of n equal parts of the array at
+            `key`, along the last axis of the common form; None for the whole array. `common` and
+            `own` convert the whole.
     """
 
     key: Any
@@ -41,15 +42,15 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Unit:
-    """A layer: its name, its arrays by their common names, and what is to be said of it.
+    """A layer: its name, its arrays by their common names, and a remark for the report.
 
     Attributes:
-        name: as its side writes it.
-        kind: whether it has a kernel, normalises, or is a parameter that no layer holds, such as a
+        name: its name, as its side writes it.
+        kind: a layer with a kernel, a normaliser, or a parameter outside all layers, such as a
             class token.
-        leaves: a normaliser's statistics are among them, so they travel with it.
-        remark: what a report says of it.
-        place: its number in the order of calls; None where that is not known.
+        leaves: its arrays by name, a normaliser's statistics among them.
+        remark: a remark for the report.
+        place: its number in the order of calls; None if that is unknown.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Unit:
 
     @property
     def form(self) -> tuple[Any, ...]:
-        """Return what two layers that can be paired have in common."""
+        """Return the kind and shape that two layers must share to be paired."""
         if "kernel" in self.leaves:
             shape = self.leaves["kernel"].shape
         else:
@@ -69,12 +70,12 @@ class Unit:
 
     @property
     def automatic(self) -> bool:
-        """Return whether linen made a part of the name: `Dense_0` says only what was made first."""
+        """Return whether linen made a part of the name; it tells only the order of making."""
         return any(AUTOMATIC.fullmatch(part) for part in re.split("[./]", self.name))
 
     @property
     def words(self) -> str:
-        """Return the name with a `#` for each number, which is alike in numbered layers."""
+        """Return the name with a `#` for each number, so that numbered layers are alike."""
         return re.sub(r"\d+", "#", self.name)
 
     @property
@@ -84,9 +85,7 @@ class Unit:
 
     @property
     def list(self) -> Parts:
-        """Return the name with a `#` for each index of a list, which is alike in members of one
-        list.
-        """
+        """Return the name with a `#` for each index, so that members of one list are alike."""
         return tuple("#" if part.isdigit() else part for part in re.split("[./]", self.name))
 
     def __str__(self) -> str:
@@ -98,7 +97,7 @@ FREE = "value"
 
 
 def free_parameter(name: str, leaf: Leaf) -> Unit:
-    """The unit that a parameter is which no layer holds."""
+    """Describe a parameter outside all layers."""
     return Unit(name, "parameter", {FREE: leaf})
 
 
@@ -106,12 +105,12 @@ AUTOMATIC = re.compile(r"[A-Z]\w*_\d+")
 
 
 def common_names(units: Sequence[Unit]) -> dict[str, Parts]:
-    """Return each layer's name in the form in which the names of two libraries are compared.
+    """Return each layer's name in a form that is the same for all libraries.
 
-    `layer1.0.conv` of torch, `layer1/0/conv` of NNX and `layer1_0/conv` of linen are one name: the
-    parts between dots and slashes, the number at a part's end being a part of its own if a `_`
-    comes before it. What all names of a network begin with (`module`, `backbone`) is left out,
-    unless numbers alone would be left.
+    `layer1.0.conv` of torch, `layer1/0/conv` of NNX and `layer1_0/conv` of linen are one name. It
+    consists of the parts between dots and slashes; a number at a part's end is a part of its own if
+    a `_` comes before it. A beginning that all names of a network share (`module`, `backbone`) is
+    left out, unless numbers alone would be left.
 
     >>> common_names([Unit("module.fc", "layer", {}), Unit("module.blocks_0/conv1", "layer", {})])
     {'module.fc': ('fc',), 'module.blocks_0/conv1': ('blocks', '0', 'conv1')}

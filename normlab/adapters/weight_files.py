@@ -1,4 +1,4 @@
-"""The files in which torch, timm and safetensors keep a state dict, read with care."""
+"""Reads with care, and writes, the files of state dicts of torch, timm and safetensors."""
 
 import json
 import math
@@ -13,32 +13,32 @@ from normlab.adapters.torch_files import read_torch, unwrapped
 from normlab.errors import UserError, in_one_line
 
 TORCHS = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".th")
-"""Endings of files that `torch.save` wrote, Lightning's and older checkpoints among them."""
+"""Endings of files from `torch.save`, Lightning's and older checkpoints among them."""
 
 ORDER = "order"
 """Key of the order of the arrays in the metadata of a safetensors file that we wrote."""
 
 
 def load_state_dict(path: str | Path, *, key: str | None = None) -> dict[str, Any]:
-    """A state dict from a file: `.safetensors`, or torch's own.
+    """Read a state dict from a file: `.safetensors`, or torch's own.
 
-    Torch's own end in `.pt`, `.pth`, `.bin`, `.ckpt`, `.tar` or `.th`. Of a checkpoint the part
-    under `state_dict`, `model_state_dict`, `model`, `module`, `net`, `network` or `weights` is
-    taken, or else the only part that is a state dict. Of a whole pickled model the arrays are
-    taken. Nothing that a file names is run: arguments, optimisers and other objects stay unread.
-    Names come without the `module.` of DataParallel and the `_orig_mod.` of torch.compile.
+    Torch's own files end in `.pt`, `.pth`, `.bin`, `.ckpt`, `.tar` or `.th`. A checkpoint gives its
+    part under `state_dict`, `model_state_dict`, `model`, `module`, `net`, `network` or `weights`,
+    or else the only part that is a state dict. A whole pickled model gives its arrays. No function
+    named in a file is run: arguments, optimisers and other objects stay unread. Names lose the
+    `module.` of DataParallel and the `_orig_mod.` of torch.compile.
 
-    A safetensors file does not keep the order of its arrays, but one that `save_state_dict` wrote
-    does. Others come in the natural order of their names (`layer1.2` before `layer1.10`), which
-    `carry` does not take for one of calls.
+    A safetensors file keeps the order of its arrays only if `save_state_dict` wrote it. The arrays
+    of others come in the natural order of their names (`layer1.2` before `layer1.10`), which
+    `carry` does not take for an order of calls.
 
     Args:
-        path: of the file.
-        key: under which a checkpoint of torch has the state dict, such as `state_dict_ema`.
+        path: the path of the file.
+        key: the key of the state dict in a checkpoint of torch, such as `state_dict_ema`.
 
     Raises:
-        UserError: the file's kind is unknown, it is not there, it is damaged or is no state dict,
-            it has several, or a library is not installed.
+        UserError: the file is missing, damaged or of an unknown kind, it has no state dict or
+            several, or a library is not installed.
     """
     path = Path(path)
     if not path.is_file():
@@ -61,7 +61,8 @@ def load_state_dict(path: str | Path, *, key: str | None = None) -> dict[str, An
             )
         try:
             as_array(values)
-        except Exception as error:  # sparse, quantised, on no device: torch raises a class for each
+        # torch has a class of error for each kind: sparse, quantised, on no device.
+        except Exception as error:
             said = in_one_line(error, longest=160)
             raise UserError(
                 f"{path}: {name} is no plain tensor of numbers ({said}); save it as one, "
@@ -87,7 +88,7 @@ def save_state_dict(state_dict: Mapping[str, Any], path: str | Path) -> None:
 
 
 def as_array(values: Any) -> np.ndarray:
-    """A tensor or array as numpy has it; bfloat16, which numpy lacks, as float32."""
+    """Convert a tensor or array to numpy; bfloat16, which numpy lacks, becomes float32."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if str(values.dtype) == "torch.bfloat16" else values
@@ -96,7 +97,7 @@ def as_array(values: Any) -> np.ndarray:
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """A key that sorts names with numbers as a person would."""
+    """Return a sort key that orders names with numbers as a person would."""
     parts = re.split(r"(\d+)", name)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
@@ -105,7 +106,7 @@ AGAIN = "The file is damaged or cut short: fetch or write it again"
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a file is one by its name, or by its start: the length of a header of JSON."""
+    """Return whether a file is one by its name, or by its start: the length of a JSON header."""
     with path.open("rb") as file:
         return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
@@ -119,7 +120,7 @@ def _of_safetensors(path: Path) -> dict[str, Any]:
             if isinstance(order, list) and sorted(map(str, order)) == sorted(names):
                 names = order
             return unwrapped({name: file.get_tensor(name) for name in names})
-    except Exception as error:  # its own class, and whatever numpy says of a dtype
+    except Exception as error:  # safetensors has its own class of error, and numpy another
         raise _unreadable(path, error, "safetensors file") from error
 
 
@@ -128,7 +129,7 @@ def _of_torch(path: Path, key: str | None) -> dict[Any, Any]:
         return read_torch(path, key)
     except UserError:
         raise
-    except Exception as error:  # its unpickler meets a damaged file with any class
+    except Exception as error:  # torch's unpickler may raise any class of error
         raise _unreadable(path, error, "file of torch") from error
 
 

@@ -69,7 +69,7 @@ class Dialect:
             if rate is None and entry == "batch_norm":  # all batches have equal weight
                 entry, fields["momentum"] = "debiased_batch_norm", 1.0
             elif isinstance(rate, float | int) and not isinstance(rate, bool):
-                fields["momentum"] = float(1 - Decimal(str(rate)))  # 0.3 is 0.7, not 0.699...
+                fields["momentum"] = float(1 - Decimal(str(rate)))  # 0.3 becomes 0.7, not 0.699...
         return entry, fields
 
     def __getattr__(self, normaliser: str) -> Callable[..., Normaliser | KernelTransform]:

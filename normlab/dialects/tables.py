@@ -101,7 +101,7 @@ _TORCH = {
     "rms_norm": Layer(
         "RMSNorm",
         _named("eps", "elementwise_affine", None),
-        {"eps": 2.0**-23},  # finfo(float32).eps, of float32 and narrower input
+        {"eps": 2.0**-23},  # it is finfo(float32).eps for float32 and narrower input
         notes=_PIXEL,
     ),
     "weight_norm": Layer("parametrizations.weight_norm", {}),

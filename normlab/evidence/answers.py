@@ -11,7 +11,7 @@ from normlab.store.outcomes import Outcomes
 
 
 class ClassAccuracy(NamedTuple):
-    """How many test examples of one class a network names rightly.
+    """The number of test examples of one class that a network names rightly.
 
     `interval` is Wilson's 95% interval of the share: over test examples, for this one network.
     """
@@ -28,7 +28,7 @@ class ClassAccuracy(NamedTuple):
 
 
 class Mistake(NamedTuple):
-    """How many examples of one class are taken for another."""
+    """The number of examples of one class that are taken for another."""
 
     true: str
     taken_for: str
@@ -37,7 +37,7 @@ class Mistake(NamedTuple):
 
 
 class HardExample(NamedTuple):
-    """A test example, its class, what most runs take it for, and how sure they are of its class.
+    """A test example, its class, the runs' most frequent answer, and their certainty of its class.
 
     `index` is its place in the test set; `wrong` of the `runs` name it wrongly.
     """
@@ -84,8 +84,8 @@ def hardest(runs: Sequence[Outcomes], most: int = 10) -> list[HardExample]:
     """Return the test examples to whose class the runs give the least probability on average.
 
     Args:
-        runs: of one test set.
-        most: how many.
+        runs: runs with one test set.
+        most: the greatest number of examples.
     """
     first = runs[0]
     probability = np.mean([one.probability for one in runs], axis=0)

@@ -6,7 +6,7 @@ from typing import Any
 from normlab.errors import UserError, did_you_mean
 
 CHOICES = ("norm", "kernel")
-"""Axes whose values are what an experiment compares; its other axes are where it compares them."""
+"""Axes whose values an experiment compares; its other axes are the settings of the comparison."""
 
 Axes = Mapping[str, Any]
 
@@ -16,15 +16,15 @@ def baselines(
 ) -> tuple[str, dict[str, str]]:
     """Return the baseline in words, and for each arm the name of its baseline.
 
-    A normaliser in one network is compared with the baseline in that network, so a sweep over
-    several axes has a baseline for each setting of those that are not `CHOICES`.
+    A normaliser in one network is compared with the baseline in that network. A sweep over several
+    axes therefore has a baseline for each setting of the axes outside `CHOICES`.
 
     Args:
         arms: for each arm its place on the sweep's axes; not empty.
-        wanted: an arm's name, which makes it the baseline of all; or a value of an axis, which
-            makes every arm with it a baseline; None takes the values of `CHOICES` that the first
-            arm has that did not diverge.
-        diverged: the arms most of whose runs diverged.
+        wanted: an arm's name or a value of an axis. A name makes that arm the baseline of all; a
+            value makes every arm with it a baseline. None takes the values of `CHOICES` of the
+            first arm that did not diverge.
+        diverged: the arms with mostly diverged runs.
 
     Raises:
         UserError: no arm has this name or value, or some setting has no such arm.

@@ -1,4 +1,4 @@
-"""Collects what a reader must know of an experiment: budgets, differences, warnings."""
+"""Collects the caveats of an experiment: unequal budgets, differences, warnings."""
 
 import json
 from collections import Counter
@@ -19,8 +19,8 @@ def differing(records: list[Record]) -> tuple[list[str], dict[str, dict[str, Any
     """List the settings that differ between arms, defaults included.
 
     Returns:
-        The dotted keys of the resolved configs that are not the same in all arms, and for each
-        arm its values of them.
+        The dotted keys of the resolved configs that differ between arms, and the values of each
+        arm.
     """
     first = {record.arm: flat(record.config) for record in _one_an_arm(records)}
     keys = dict.fromkeys(key for flat in first.values() for key in flat)
@@ -85,13 +85,13 @@ def _facts(proof: dict[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def changes_of(provenance: Iterable[dict[str, Any]]) -> list[str]:
-    """List the states of the code that made a run and are in no commit."""
+    """List the states of the code that made a run but are in no commit."""
     dirty = (p["git"] for p in provenance if p.get("git") and "dirty" in p["git"])
     return list(dict.fromkeys(map(state_of_code, dirty)))
 
 
 def warnings(records: list[Record], measure_name: str, metrics: tuple[str, ...]) -> list[str]:
-    """List what may make the comparison say less than it seems to."""
+    """List the reasons why the comparison may say less than it seems to."""
     found = mixes(records)
     found += _seconds_warnings(records)
     found += _budget_warnings(records)
@@ -158,7 +158,7 @@ def _examples_seen(record: Record) -> int:
 
 
 def tuning_lines(about: dict[str, Any]) -> list[str]:
-    """Say what grid every arm was tuned on, and what was chosen."""
+    """Describe the grid that every arm was tuned on, and the choices."""
     tuning = about.get("tuning")
     if not tuning:
         return []

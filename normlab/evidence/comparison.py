@@ -107,8 +107,8 @@ class Comparison:
     Attributes:
         runs: the experiment.
         measure: the measure that the arms are compared by.
-        baseline: the name of the arm that the others are compared with; or, where each setting of
-            a sweep has a baseline of its own, what these have in common, such as "identity".
+        baseline: the name of the arm that the others are compared with. If each setting of a sweep
+            has its own baseline, it is the value that these share, such as "identity".
         arms: in the experiment's order, those of one setting together.
         records: all its runs.
     """
@@ -134,7 +134,7 @@ class Comparison:
 
     @cached_property
     def warnings(self) -> list[str]:
-        """What may make the comparison say less than it seems to."""
+        """The reasons why the comparison may say less than it seems to."""
         known = caveats.warnings(self.records, self.measure.name, self.measure.metrics)
         known += caveats.left_out(self.runs.former)
         for part in self.runs.parts:
@@ -144,7 +144,7 @@ class Comparison:
 
     @property
     def question(self) -> str | None:
-        """What the experiment asks."""
+        """The question of the experiment."""
         return self.runs.about.get("question")
 
     @cached_property
@@ -177,14 +177,15 @@ def compare(
     """Compare the arms of an experiment with one of them, or with one in each setting.
 
     Args:
-        runs: from `normlab.load` or `normlab.run`; a list of experiments is compared as their sum.
-        baseline: an arm's name, or a value of an axis; if it is left out, the one that the config
-            names, or else the first arm that did not diverge, or its normaliser in each setting of
-            the sweep.
-        measure: what to compare, such as `steps_to(test_accuracy, 0.6)`.
+        runs: an experiment from `normlab.load` or `normlab.run`; a list of them is compared as
+            their sum.
+        baseline: an arm's name, or a value of an axis. By default it is the one that the config
+            names, or else the first arm that did not diverge. In a sweep over several axes that
+            arm's normaliser is the baseline of each setting.
+        measure: the measure to compare, such as `steps_to(test_accuracy, 0.6)`.
 
     Raises:
-        UserError: there is no such arm or measure, or the runs cannot have it.
+        UserError: there is no such arm or measure, or the runs cannot have the measure.
     """
     runs = _sum(runs)
     if not len(runs):
@@ -237,7 +238,7 @@ def _baselines(
 
 
 def _diverged(groups: dict[str, list[Record]]) -> set[str]:
-    """Name the arms most of whose runs diverged."""
+    """Name the arms with mostly diverged runs."""
     counts = {name: sum(r.state == "diverged" for r in own) for name, own in groups.items()}
     return {name for name, count in counts.items() if 2 * count > len(groups[name])}
 

@@ -41,9 +41,9 @@ def contrast(
         left: the arm that is compared.
         right: the arm that it is compared with.
         quantity: `left - right`, or `left / right`.
-        paired: whether to pair by seed; None to do so where the arms' configs give the runs of each
-            seed the same start and the same batches. The values do not decide it, because then
-            more than 5% of equal arms would seem to differ.
+        paired: whether to pair by seed. None pairs if the arms' configs give the runs of each seed
+            the same start and the same batches. The values do not decide it, because then more than
+            5% of equal arms would seem to differ.
     """
     n = (len(left), len(right))
     censored = left.censored.any() or right.censored.any()
@@ -146,8 +146,8 @@ def may_be_best(samples: Sequence[Sample], higher_is_better: bool) -> list[Sampl
     """Return the arms that may be the best, at 95% (Hsu 1984, with Bonferroni's correction).
 
     An arm is left out if the interval of its difference to some other arm lies wholly on the worse
-    side, at a level raised for the number of others. So the arm that is truly the best is left out
-    in at most 5% of cases, however many arms there are; many arms of few seeds leave none out.
+    side, at a level raised for the number of others. The truly best arm is thus left out in at most
+    5% of cases, for any number of arms. With many arms of few seeds none is left out.
 
     Args:
         samples: the arms' values; every arm has at least one.
@@ -219,7 +219,7 @@ def _same_runs(left: Sample, right: Sample) -> bool:
 
 
 def _constant(left: np.ndarray, right: np.ndarray, quantity: OfTwoArms) -> bool:
-    """Return whether two arms differ alike in every seed, to the digits that are kept."""
+    """Return whether two arms differ equally in every seed, to the digits that are kept."""
     if quantity == "ratio":
         return bool(right.all() and equal(left / right))
     largest = max(np.abs(left).max(), np.abs(right).max())
@@ -233,7 +233,7 @@ def _ratio(a: np.ndarray, b: np.ndarray, paired: bool, how: str, grain: float) -
     def distances(bound: float) -> power.Distances:
         apart = math.sqrt(left + bound**2 * right)
         spread = float(np.std(a - bound * b, ddof=1)) if paired else apart
-        # The ratio has bounds only if its denominator is distinguished from zero, too.
+        # The ratio has bounds only if its denominator, too, is distinguished from zero.
         return (float(a.mean() - bound * b.mean()), spread), (float(b.mean()), math.sqrt(right))
 
     return IntervalEstimate(
@@ -269,7 +269,7 @@ def _by_ranks(left: Sample, right: Sample, quantity: OfTwoArms) -> IntervalEstim
     with np.errstate(divide="ignore", invalid="ignore"):
         least = operation(left.values[:, None], top_right)
         greatest = operation(top_left, right.values)
-    # 0 / 0: two values of zero are alike.
+    # 0 / 0 counts as 1, because two values of zero are alike.
     pairs = np.nan_to_num(np.stack([least.ravel(), greatest.ravel()]), nan=1.0,
                           posinf=math.inf, neginf=-math.inf)  # fmt: skip
     n = (len(left), len(right))

@@ -1,4 +1,4 @@
-"""Finds what makes an interval of a mean cover less than it says."""
+"""Finds reasons why an interval of a mean covers less than it says."""
 
 from collections.abc import Iterable
 
@@ -43,8 +43,8 @@ def hidden_failures(seeds: int) -> float:
 def doubts(measure: Measure, arms: Iterable[Sample]) -> list[str]:
     """Name the arms for whose mean an interval says too much.
 
-    They have seeds that did not learn beside others that did, or values that crowd at an end of
-    their scale and spread over much of the distance from it, as skewed values do.
+    Some of their seeds learned and others did not, or their values are skewed: they crowd at an end
+    of their scale and spread over much of the distance from it.
     """
     found, seen = [], {one.name: one for one in arms}.values()
     names = [one.name for one in seen if mixed(one) and not one.censored.any()]
@@ -70,8 +70,8 @@ def warnings(measure: Measure, arms: Iterable[Sample]) -> list[str]:
 def skewed(measure: Measure, one: Sample) -> bool:
     """Return whether values spread more than a third of their mean distance to the scale's end.
 
-    The end is zero where no value is below it; of an accuracy or an area under the curve, it is
-    one where that is nearer.
+    The end is zero if no value is below it. For an accuracy or an area under the curve it is one,
+    if that is nearer.
     """
     if len(one) < 2 or one.binary or one.censored.any() or one.values.min() < 0:
         return False

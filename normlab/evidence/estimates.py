@@ -1,4 +1,4 @@
-"""An estimate with an interval at any level, and the seeds that would decide by it."""
+"""An estimate with an interval at any level, and the number of seeds that would decide."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ class IntervalEstimate:
     Attributes:
         quantity: "difference" (left minus right), "ratio" (left to right) or "mean".
         estimate: the estimate, by means, or by ranks if values are censored.
-        method: how the interval is made, in words.
+        method: the method of the interval, in words.
         paired: whether runs were paired by seed.
         n: how many values the left and the right arm have.
-        at: gives the interval at a level.
-        distances: gives for a bound the distances that must be distinguished from zero to decide
-            on which side of the bound the truth lies, as `normlab.evidence.power` takes them.
+        at: a function that gives the interval at a level.
+        distances: a function of a bound, for `normlab.evidence.power`. It gives the distances to
+            distinguish from zero to decide on which side of the bound the truth lies.
         freedom: the interval's degrees of freedom per n - 1, where n is the seeds of an arm.
-        lacking: why there is no interval, in words; empty if there is one.
+        lacking: the reason why there is no interval, in words; empty if there is one.
     """
 
     quantity: Quantity
@@ -51,8 +51,8 @@ class IntervalEstimate:
     def seeds_to_decide(self, *bounds: float, level: float = LEVEL) -> int | None:
         """Return how many seeds an arm tell the estimate from every bound, if it is the truth.
 
-        They do so in 80% of cases, and are never fewer than there are. None means that more than
-        1000 would be needed, or that the method gives no answer.
+        They do so in 80% of cases, and are never fewer than the present seeds. None means that more
+        than 1000 would be needed, or the method gives no answer.
         """
         distances = self._distances(bounds)
         return power.seeds_to_decide(distances, self.freedom, level, max(self.n))
@@ -60,7 +60,7 @@ class IntervalEstimate:
     def more_seeds(self, *bounds: float, level: float = LEVEL) -> int | None:
         """Return `seeds_to_decide`, or one more seed than have been made without deciding."""
         seeds = self.seeds_to_decide(*bounds, level=level)
-        # With as many as there are, another draw of seeds would probably have decided.
+        # Another draw of equally many seeds would probably have decided.
         return None if seeds is None else max(seeds, max(self.n) + 1)
 
     def seeds_range(self, *bounds: float, level: float = LEVEL) -> tuple[int | None, int | None]:
@@ -87,7 +87,7 @@ class IntervalEstimate:
         Args:
             decided: whether an interval with these ends decides; a narrower one must decide too.
         """
-        low, high = 0.0, 1 - 1e-9  # levels: decided at the lower one, not at the higher
+        low, high = 0.0, 1 - 1e-9  # it decides at the lower level, not at the higher
         if decided(*self.at(high)):
             return 1e-9
         if not decided(*self.at(1e-9)):

@@ -96,7 +96,7 @@ def performance_profile(
 ) -> np.ndarray:
     """Return the share of runs that reach each threshold; every data set counts alike.
 
-    The profile of an arm over several data sets (Dolan & More 2002; Agarwal et al. 2021).
+    It is the profile of an arm over several data sets (Dolan & More 2002; Agarwal et al. 2021).
 
     Args:
         scores: for each data set one score a run; higher is better.

@@ -2,9 +2,8 @@
 
 Each covers what it claims at these sizes if the values are roughly normal. For other values
 `python -m tests.evidence.coverage` prints the coverage, and `docs/claims.md` holds the table.
-Student's t is the rule: at n = 5 a bootstrap of the mean covers 85% where it says 95%, because
-resampling five values cannot show what a sixth would be. So `bootstrap` is refused
-below 20 values.
+Student's t is the rule. At n = 5 a bootstrap of the mean covers 85% where it says 95%, because five
+values cannot show the value of a sixth. So `bootstrap` is refused below 20 values.
 
 No interval knows of failures that no seed has shown. If one seed in ten fails, n seeds show none
 with probability 0.9^n, and then the interval of the mean is wrong: Student's t covers 42% at n = 5
@@ -58,7 +57,7 @@ def mean_interval(
 
     Args:
         values: one a seed.
-        level: how often it is to cover.
+        level: the share of cases in which it is to cover.
         grain: the least step between two values that can be told apart (`unseen`).
 
     >>> [round(end, 3) for end in mean_interval([0.5, 0.6, 0.7])]
@@ -97,7 +96,7 @@ def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
     >>> interquartile_mean([0.0, 0.5, 0.6, 9.0])
     0.55
     """
-    from scipy import stats  # takes half a second to import, and few need it
+    from scipy import stats  # scipy is slow to import, and few calls need it
 
     return float(stats.trim_mean(values, 0.25))
 
@@ -200,8 +199,8 @@ def fieller(
     """Return the interval of the ratio of two means: every ratio that a t test would not reject.
 
     The method is Fieller's (1954). The interval is unbounded if the mean of `right` is not
-    distinguished from zero, or if the values of each arm are all equal. If the values of one arm
-    are, it is taken to spread as the other does, in proportion to its mean.
+    distinguished from zero, or if the values of each arm are all equal. If only one arm has equal
+    values, it is taken to spread as the other does, in proportion to its mean.
     """
     x, y = left.mean(), right.mean()
     if not x or not y:
@@ -217,7 +216,7 @@ def fieller(
     covariance = t2 * np.cov(left, right)[0, 1] / n if paired else 0.0
     square, half, constant = y * y - b, x * y - covariance, x * x - a
     root = half * half - square * constant
-    if abs(root) < 1e-12 * half * half:  # arms in one proportion: rounding alone
+    if abs(root) < 1e-12 * half * half:  # the arms are in one proportion, up to rounding
         root = 0.0
     if square <= 0 or root < 0:
         return EVERYTHING
@@ -227,8 +226,9 @@ def fieller(
 def spreads(left: np.ndarray, right: np.ndarray, ratio: float = 1.0) -> tuple[float, float, float]:
     """Return both arms' variances, and the degrees of freedom of left - ratio * right, unpaired.
 
-    An arm of equal values has the variance of the other and adds no freedom; where both are so,
-    the variances are 0. The freedom of two arms is Welch's (of a ratio: Tamhane & Logan 2004).
+    An arm of equal values has the variance of the other and adds no freedom. If both arms have
+    equal values, the variances are 0. The freedom of two arms is Welch's (of a ratio: Tamhane &
+    Logan 2004).
 
     Args:
         left: the values of one arm.
@@ -252,13 +252,13 @@ def rank_interval(pairs: np.ndarray, n: tuple[int, int], level: float = LEVEL) -
     Args:
         pairs: `(2, k)`: for each pair of one value of the left and one of the right, the least
             and the greatest that their difference (or ratio) may be.
-        n: how many values are on the left and on the right.
+        n: the numbers of values on the left and on the right.
         level: the least coverage.
 
     Returns:
-        Unbounded if even the extreme ranks cannot reach the level.
+        The interval; it is unbounded if even the extreme ranks cannot reach the level.
     """
-    # The largest k with P(U < k) <= (1 - level) / 2 under no shift.
+    # k is the largest number with P(U < k) <= (1 - level) / 2 under no shift.
     allowed = (1 - level) / 2 + 1e-12
     k = int(np.searchsorted(mann_whitney_cdf(*n), allowed, side="right"))
     if k == 0:
@@ -269,14 +269,14 @@ def rank_interval(pairs: np.ndarray, n: tuple[int, int], level: float = LEVEL) -
 
 @lru_cache(maxsize=64)
 def mann_whitney_cdf(left: int, right: int) -> np.ndarray:
-    """P(U <= u) for u = 0, 1, ... without ties: exact, by the generating function.
+    """Return P(U <= u) for u = 0, 1, ... without ties, exact by the generating function.
 
     >>> mann_whitney_cdf(2, 2).round(3).tolist()
     [0.167, 0.333, 0.667, 0.833, 1.0]
     """
     counts = np.ones(1)
     for i in range(1, left + 1):
-        # times (1 - q^(right + i)) / (1 - q^i), a polynomial in the end
+        # Multiply by (1 - q^(right + i)) / (1 - q^i); the last product is a polynomial.
         raised = np.zeros(len(counts) + right + i)
         raised[: len(counts)] = counts
         raised[right + i :] -= counts

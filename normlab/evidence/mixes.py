@@ -10,7 +10,7 @@ Proof = dict[str, Any]
 Values = tuple[tuple[str, str], ...]
 
 MOST_NAMES = 6
-"""A sentence names so many arms at most."""
+"""A sentence names at most this many arms."""
 
 NO_REPETITIONS = "Seeds that differ in this are a mix, and no repetitions of each other."
 
@@ -47,12 +47,13 @@ KINDS: dict[str, tuple[Callable[[Proof], dict[str, str]], str]] = {
     "flags": (recorded, NO_REPETITIONS),
     "data": (lambda proof: {"": copy_of_data(proof["data"])}, ""),
 }
-"""For each kind of difference: how values are read from a record of provenance, by name, and what
-a difference means. A name that a record lacks is not compared."""
+"""Each kind of difference has readers of values from a record of provenance, by name, and the
+meaning of a difference. A name that a record lacks is not compared.
+"""
 
 
 def mixes(records: list[Record]) -> list[str]:
-    """Say for each kind of difference which runs have which value."""
+    """List for each kind of difference the runs of each value."""
     return [text for kind in KINDS if (text := _mix(kind, records))]
 
 

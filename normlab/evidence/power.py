@@ -1,4 +1,4 @@
-"""Computes how many seeds an arm would decide a claim, if the estimate is the truth."""
+"""Computes the number of seeds an arm that would decide a claim, if the estimate is the truth."""
 
 import math
 from collections.abc import Sequence
@@ -10,15 +10,17 @@ POWER = 0.8
 MOST_SEEDS = 1000
 
 Distances = Sequence[tuple[float, float]]
-"""The quantities that an interval must distinguish from zero: each one's distance, and its standard
-deviation with one seed an arm."""
+"""The quantities that an interval must distinguish from zero, each as its distance and its standard
+deviation with one seed an arm.
+"""
 
 
 def power(distances: Distances, freedom: float, n: int, level: float) -> float:
     """Return the chance that n seeds an arm distinguish all distances from zero, on the right side.
 
-    It is one minus the sum of each one's chance to fail, which is exact (noncentral t). For the two
-    bounds of an equivalence test it is off by less than a point if the power is above a half.
+    It is one minus the sum of each distance's chance to fail, which is exact (noncentral t). For
+    the two bounds of an equivalence test it is off by less than a point if the power is above a
+    half.
 
     Args:
         distances: as `Distances`.
@@ -48,7 +50,7 @@ def seeds_to_decide(
     low, high = max(2, at_least) - 1, MOST_SEEDS
     if power(distances, freedom, high, level) < POWER:
         return None
-    while high - low > 1:  # enough at the higher, not known to be at the lower
+    while high - low > 1:  # the higher number is enough, the lower is not known to be
         middle = (low + high) // 2
         enough = power(distances, freedom, middle, level) >= POWER
         low, high = (low, middle) if enough else (middle, high)

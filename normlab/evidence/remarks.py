@@ -1,4 +1,4 @@
-"""Reads a person's remarks on an experiment's results, for where numbers alone would mislead.
+"""Reads a person's remarks on an experiment's results, because numbers alone can mislead.
 
 `remarks.yaml` lies beside an experiment's runs, or beside its published numbers. It is written by
 hand when something is known that the numbers do not show. Every report says it::
@@ -27,7 +27,7 @@ class Remarks:
     """Remarks on results.
 
     Attributes:
-        beware: what a reader must know before reading the numbers; empty if nothing.
+        beware: a warning to read before the numbers; empty if there is none.
         copy: the copy of the data that was used; empty if not named.
         withdrawn: for a claim's words the reason why its verdict no longer stands.
     """

@@ -25,12 +25,13 @@ class Sample:
         values: one value a seed; if it is censored, the number that the value is known to exceed.
         censored: for each value whether it is censored.
         planned: how many values the arm would have if every run were finished.
-        troubles: which runs have no value, or one by rule, and why: "seed 3 diverged at step 12".
+        troubles: the runs without a value, or with one by rule, and why: "seed 3 diverged at step
+            12".
         binary: whether every value is 0 or 1, so that their mean is a share.
-        exact: whether the config alone settles the value, as it does the number of parameters.
+        exact: whether the config alone settles the value, such as the number of parameters.
         grain: the least step between two values of the measure; 0 if it has none.
         counted: whether the measure is a share of test examples, so that the grain is one example.
-        unlearned: the seeds that did not learn, if the measure is of something learned.
+        unlearned: the seeds that did not learn, if the measure concerns something learned.
         origins: for each value the settings that fix the weights and batches its run began with.
         curves: for each value all metrics of its run, without the seconds.
     """
@@ -125,7 +126,7 @@ def learned(record: Record) -> bool:
 
 
 def _grain(measure: Measure, values: np.ndarray) -> float:
-    """Find the step between values: 0 for losses and seconds, else what the values show.
+    """Find the step between values: 0 for losses and seconds, else the step that the values show.
 
     They show a step if all gaps are whole multiples of the smallest gap.
     """
@@ -160,7 +161,7 @@ def _value(records: list[Record], measure: Measure) -> Value | None:
 
 
 def trouble(record: Record) -> str:
-    """Say what became of a run besides its value; empty if nothing."""
+    """Describe a run's trouble, such as divergence; empty if there is none."""
     seed, state = f"seed {record.seed}", record.state
     if state == "diverged":
         return f"{seed} diverged at step {record.status['diverged']['step']}"

@@ -1,11 +1,11 @@
 """Judges claims: supported, refuted or undecided, by an interval and by nothing else.
 
 A claim is supported if the interval of its difference, ratio or mean lies wholly where the claim
-wants it, refuted if it lies wholly outside, and undecided otherwise; "matches within d" so is an
-equivalence test. The level is 95%, raised by Holm's rule for the number of claims in the file, so
-that the chance of one wrong verdict among all of them is at most 5%. A claim is undecided
-without a look at an interval if a run is not finished, or if no arm learned enough. The verdict
-also says what makes an interval cover less than it should (`doubts.py`).
+wants it, refuted if it lies wholly outside, and undecided otherwise; "matches within d" is
+therefore an equivalence test. The level is 95%, raised by Holm's rule for the number of claims in
+the file, so that the chance of one wrong verdict among all of them is at most 5%. A claim is
+undecided without a look at an interval if a run is not finished, or if no arm learned enough. The
+verdict also names reasons why an interval covers less than it should (`doubts.py`).
 """
 
 from dataclasses import dataclass, replace
@@ -33,19 +33,19 @@ class Verdict:
     Attributes:
         claim: the claim.
         outcome: supported, refuted or undecided.
-        why: in a sentence.
+        why: the reason, in a sentence.
         registered: whether every run that it is judged by began with the claim already written.
         withdrawn: whether it was registered once and is no longer in the config.
         contrast: the estimate with its interval; None if a rule decided before that.
         level: the level of the interval that decides, after Holm's rule.
         p: the smallest 1 - level at which it would still be decided; 1 if a rule decided.
-        seeds: how many seeds an arm would decide an undecided claim if the estimate is the truth;
-            None if that is not known.
+        seeds: the number of seeds an arm that would decide an undecided claim if the estimate is
+            the truth; None if that is not known.
         seeds_range: the same for the least and the greatest spread in its 95% interval; None
             stands for more than 1000.
         arms: the values of the left and the right arm.
-        retracted: why a person withdrew what the numbers say (`normlab.evidence.remarks`); empty
-            if it stands.
+        retracted: why a person withdrew the verdict (`normlab.evidence.remarks`); empty if it
+            stands.
     """
 
     claim: Claim
@@ -79,9 +79,9 @@ def judge(runs: Runs, records: list[Record] | None = None) -> list[Verdict]:
 
     Args:
         runs: an experiment, from disk.
-        records: its runs' records, where they have been read already.
+        records: its runs' records, if they have been read already.
     """
-    if runs.parts:  # a claim is of its own experiment
+    if runs.parts:  # a claim belongs to its own experiment
         return [verdict for part in runs.parts for verdict in judge(part)]
     records = records or runs.records()
     file = _file(runs, EXPERIMENT)

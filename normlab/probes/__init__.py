@@ -1,4 +1,4 @@
-"""Probes: pure functions that measure what happens inside a network at one moment of training.
+"""Probes: pure functions that measure a network's inner quantities at one moment of training.
 
 Every file answers one question. Its functions take arrays, or a loss as a function of parameters,
 for use in a notebook. A frozen dataclass marked `@probe(...)` answers the question for a network in

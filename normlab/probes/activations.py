@@ -116,8 +116,8 @@ class Activations:
       does not update the running statistics of these channels.
     - dead: the share of channels that have one value everywhere.
     - effective_rank: the rank across examples, with all positions of an example as one row.
-    - saturated: the share of values where the activation function is flat, if that is known (`at`
-      inputs, for ReLU, sigmoid, tanh or none).
+    - saturated: the share of values where the activation function is flat, if known (`at` inputs,
+      for ReLU, sigmoid, tanh or none).
 
     Attributes:
         at: "inputs" measures the input of each layer but the first: the activations, after any

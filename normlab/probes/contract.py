@@ -42,7 +42,7 @@ class Subject:
 
 
 class HeldOut(NamedTuple):
-    """The test split, for probes that evaluate images that were not used in training.
+    """The test split, for probes that evaluate images outside the training set.
 
     Attributes:
         images: `(N, H, W, C)` uint8, as in the dataset.
@@ -101,7 +101,7 @@ class ProbeFacts:
     """Facts about a probe that are known without running it.
 
     Attributes:
-        paper: where it comes from.
+        paper: the paper that it comes from.
         leading: the quantities that a report shows first; empty for the first three.
     """
 
@@ -126,7 +126,7 @@ def probe(*, paper: str, leading: tuple[str, ...] = ()) -> Callable[[Described],
     """Mark a frozen dataclass as a probe of the catalogue.
 
     Args:
-        paper: where the probe comes from.
+        paper: the paper that the probe comes from.
         leading: the quantities that a report shows first, written out as texts, because reports
             read them without importing the probe. By default these are the first three.
     """

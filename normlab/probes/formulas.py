@@ -23,7 +23,7 @@ def norm(tree: Any) -> Array:
     5.0
     """
     leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
-    # Relative to the largest, so that squares neither overflow nor underflow.
+    # The numbers are divided by the largest, so that squares neither overflow nor underflow.
     top = jnp.stack([jnp.abs(leaf).max() for leaf in leaves]).max()
     top = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
     return top * jnp.sqrt(jnp.stack([jnp.sum((leaf / top) ** 2) for leaf in leaves]).sum())

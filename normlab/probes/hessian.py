@@ -53,8 +53,8 @@ def lanczos(product: Callable[[Array], Array], start: Array, iterations: int) ->
             distinct eigenvalues, adds nothing.
 
     Returns:
-        As many Ritz values as iterations. If the space is exhausted earlier, the last values repeat
-        the smallest.
+        `iterations` Ritz values. If the space is exhausted earlier, the last values repeat the
+        smallest.
 
     >>> diagonal = jnp.array([4.0, 1.0, -2.0])
     >>> found = lanczos(lambda v: diagonal * v, jnp.ones(3), iterations=3)
@@ -68,7 +68,7 @@ def lanczos(product: Callable[[Array], Array], start: Array, iterations: int) ->
         w = product(v)
         alpha = jnp.vdot(v, w)
         size = jnp.linalg.norm(w)
-        for _ in range(2):  # once leaves rounding errors, and twice is enough (Parlett)
+        for _ in range(2):  # one pass leaves rounding errors, and two are enough (Parlett)
             w = w - basis.T @ (basis @ w)
         beta = jnp.linalg.norm(w)
         goes_on = alive & (beta > 10 * jnp.finfo(w.dtype).eps * jnp.maximum(size, SMALLEST))

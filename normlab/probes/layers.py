@@ -23,8 +23,9 @@ from normlab.probes.contract import Moment, PerLayer, Subject
 KERNEL = "kernel"
 
 Place = Literal["inputs", "outputs", "norms"]
-"""Where to measure: the input of each layer but the first (whose input is the images), the output
-of each layer, or the output of each normaliser."""
+"""The places to measure: the input of each layer but the first (its input is the images), the
+output of each layer, or the output of each normaliser.
+"""
 
 
 class LayerCall(NamedTuple):

@@ -33,7 +33,7 @@ NO_OPTIMIZER = optax.GradientTransformation(lambda params: (), _no_optimizer)
 
 
 DROPOUT_SEED = 0
-"""The seed of dropout where no key is given: every call of the loss drops the same units."""
+"""The seed of dropout if no key is given; every call of the loss drops the same units."""
 
 
 @takes_nnx
@@ -54,8 +54,8 @@ def look(
     A second call with the same objects for model, optimiser and loss compiles nothing.
 
     Args:
-        model: the network, called as `model(images, **call)`. An NNX module holds its variables,
-            so that they are not given: `look(model, images, labels, probes)`.
+        model: the network, called as `model(images, **call)`. An NNX module holds its own
+            variables, so none are given: `look(model, images, labels, probes)`.
         variables: the variables from `model.init` or from training: `params` and any other
             collections (`batch_stats`). They are not changed.
         images: `(N, ...)`, as the model takes them.
@@ -94,7 +94,7 @@ def look(
     key = (model, optimizer, loss, tuple(sorted(call.items())))
     try:
         subject = _kept_subject(*key)
-    except TypeError:  # an argument that cannot be hashed, such as a key for dropout
+    except TypeError:  # an argument cannot be hashed, such as a key for dropout
         subject = _subject(*key)
     moment = Moment(params, rest, opt_state, images, labels)
     chosen = {snake_case(type(probe).__name__): probe for probe in probes}

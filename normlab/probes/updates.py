@@ -75,8 +75,8 @@ class Updates:
       weights, whose gradient_cosine is zero up to rounding (1e-6).
     - gradient_cosine: the cosine of the angle between gradient and weight.
     - weight_norm: the kernel's norm.
-    - spread: the spread of ratio over layers in powers of ten (`formulas.spread`): how unequally
-      fast the layers learn.
+    - spread: the spread of ratio over layers in powers of ten (`formulas.spread`). It tells how
+      unequally fast the layers learn.
     - angle_spread: the spread of angle over layers.
 
     >>> Updates()

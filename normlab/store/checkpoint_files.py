@@ -1,4 +1,4 @@
-"""Reads checkpoints from disk and checks that they are what was saved.
+"""Reads checkpoints from disk and checks that nothing has changed since they were saved.
 
 Beside the arrays lies a part in JSON: the seconds spent so far, a digest of every array, and a
 digest of that part itself. Beside the checkpoint lie digests of its files, so that a broken file

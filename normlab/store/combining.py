@@ -1,4 +1,4 @@
-"""Puts the runs of several experiments side by side; no two different arms have one name then."""
+"""Puts the runs of several experiments side by side, and gives different arms different names."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from normlab.store.record import Record
 from normlab.store.run import Run
 
 AXIS = "experiment"
-"""The axis that tells experiments apart where their arms alone do not."""
+"""The axis that tells experiments apart if their arms do not."""
 
 AnyRun = Run | Record
 
@@ -18,7 +18,7 @@ AnyRun = Run | Record
 def side_by_side(experiments: Mapping[str, Sequence[AnyRun]]) -> list[AnyRun]:
     """Collect the runs of several experiments.
 
-    An arm that two experiments configure alike is one arm, and a run that both list counts once. If
+    An arm that two experiments configure alike is one arm, and a run in both lists counts once. If
     different arms have one name, every arm is named with its experiment, which is an axis then.
 
     Args:
@@ -30,8 +30,8 @@ def side_by_side(experiments: Mapping[str, Sequence[AnyRun]]) -> list[AnyRun]:
 
 def _alike(experiments: Mapping[str, Sequence[AnyRun]]) -> list[AnyRun] | None:
     """Collect the runs under one name an arm; None if one name stands for different arms."""
-    arms: dict[str, AnyRun] = {}  # by config
-    configs: dict[str, str] = {}  # by arm
+    arms: dict[str, AnyRun] = {}  # keys are configs
+    configs: dict[str, str] = {}  # keys are names of arms
     found: dict[tuple[str, int], AnyRun] = {}
     for runs in experiments.values():
         keys = _configs(runs)
@@ -58,14 +58,14 @@ def _named_apart(experiments: Mapping[str, Sequence[AnyRun]]) -> list[AnyRun]:
 
 
 def _configs(runs: Sequence[AnyRun]) -> dict[str, str]:
-    """Read for each arm what one of its runs does, without the seed; unless none has been begun."""
+    """Read the config of one begun run of each arm, without the seed."""
     found: dict[str, str] = {}
     for run in runs:
         if run.arm in found or not run.begun:
             continue
         try:
             config, proofs = run.config, run.provenance
-        except DamagedError:  # which is told where the run is read
+        except DamagedError:  # the reader of the run reports the damage
             continue
         train = {**config.get("train", {}), "seed": None}
         own: Any = proofs[-1].get("own_code", {}) if proofs else {}

@@ -1,4 +1,4 @@
-"""Looks at what lies in folders of experiments. Nothing here writes or follows a link."""
+"""Measures and lists the content of experiments' folders, without writing or following a link."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ WRITTEN_BY_NORMLAB = {"state", "pid", "host"}
 
 @dataclass(frozen=True)
 class Usage:
-    """Holds how many bytes a folder's files have, and when the newest was written (since 1970)."""
+    """The bytes of a folder's files, and the time of the newest, in seconds since 1970."""
 
     size: int = 0
     changed: float = 0.0
@@ -54,7 +54,7 @@ def in_words(size: int) -> str:
 def is_run(folder: Path) -> bool:
     """Return whether normlab made this folder for a run: it holds a config, and a status of ours.
 
-    Of a damaged status nobody knows whose it is.
+    Nobody knows whose a damaged status is.
     """
     files = folder / CONFIG, folder / STATUS
     if folder.is_symlink() or any(file.is_symlink() or not file.is_file() for file in files):
@@ -66,7 +66,7 @@ def is_run(folder: Path) -> bool:
 
 
 def runs_in(folder: Path) -> list[Run]:
-    """List the runs whose folders lie in an experiment's, whether they belong to it or not."""
+    """List the runs with folders in an experiment's, whether they belong to it or not."""
     return [Run(child) for child in sorted(folder.iterdir()) if is_run(child)]
 
 
@@ -90,13 +90,13 @@ def experiments_below(folder: Path) -> list[Path]:
 
 def is_orphan(runs: Runs, run: Run) -> bool:
     """Return whether a run in this folder belongs to no experiment, neither this nor one beside."""
-    if not runs.runs:  # while arms are tuned, the runs that the trials lead to are not known
+    if not runs.runs:  # while arms are being tuned, their later runs are not known
         return False
     return not _lists(runs, run) and lister(runs, run) is None
 
 
 def lister(runs: Runs, run: Run) -> Path | None:
-    """Find an experiment beside this one that lists a run which this one does not list."""
+    """Find an experiment beside this one that lists a run missing from this one's list."""
     if _lists(runs, run):
         return None
     for folder in experiments_beside(runs.path):

@@ -1,7 +1,7 @@
 """Reads the small files that normlab writes (JSON, YAML, lines of JSON) with care.
 
-A file that was cut or changed, or that is missing though others name it, raises `DamagedError`
-with its path and the mend, never an error of a parser.
+A file that was cut or changed raises `DamagedError` with its path and the mend, never an error of a
+parser. So does a missing file that others name.
 """
 
 import json
@@ -15,9 +15,9 @@ from normlab.errors import UserError
 from normlab.store.shapes import Shape, fault
 
 DEEPEST = 30
-"""A file may have so many nested levels; normlab writes fewer than ten."""
+"""A file may have this many nested levels; normlab writes fewer than ten."""
 
-_YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # an eighth of the other's time
+_YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # it is much the faster one
 
 
 class DamagedError(UserError):
@@ -34,7 +34,7 @@ class DamagedError(UserError):
         self.file, self.found, self.mend = file, found, mend
 
     def __reduce__(self) -> Any:
-        return type(self), (self.file, self.found, self.mend)  # workers hand errors on
+        return type(self), (self.file, self.found, self.mend)  # errors pass between processes
 
 
 def read_bytes(file: Path, mend: str) -> bytes | None:
@@ -106,7 +106,7 @@ def read_lines(
         DamagedError: a line is not JSON, or not of this shape.
     """
     lines = content.split(b"\n")
-    last = lines.pop()  # empty, unless the last line has no end
+    last = lines.pop()  # it is empty, unless the last line has no end
     rows = []
     for number, line in enumerate([*lines, last] if last and not torn else lines, start=1):
         try:
@@ -133,7 +133,7 @@ def parsed(content: bytes, parse: Callable[[str], Any]) -> Any:
         if not text.strip():
             raise ValueError("it is empty")
         found = parse(text)
-        # YAML nests by indentation; in JSON the brackets tell, and few files have so many.
+        # YAML nests by indentation. In JSON brackets show the depth, and few files have so many.
         may_be = parse is not json.loads or text.count("[") + text.count("{") > DEEPEST
         deep = may_be and _is_deeper(found, DEEPEST)
         if "\\u" in text:  # half a pair of surrogates can be read but not written

@@ -1,4 +1,4 @@
-"""Finds a run's folder by its hash, whatever its label is and whichever experiment made it.
+"""Finds a run's folder by its hash, for any label and any experiment.
 
 A run's name ends in the hash of its resolved config. Experiments that lie beside each other share
 runs of one hash: such a run is made once, and each of the experiments lists it.
@@ -26,7 +26,7 @@ class RunFinder:
     def place(self, name: str) -> Path:
         """Return the folder of the run of this name, or the one that it is to have.
 
-        Of several folders with its hash, a finished run's comes first, and the experiment's own
+        Among several folders with its hash, a finished run's comes first, and the experiment's own
         before those of others.
         """
         own = self._folder / name
@@ -72,7 +72,7 @@ def _folders_in(folder: Path) -> Iterator[Path]:
         return
     try:
         children = sorted(folder.iterdir())
-    except OSError:  # somebody else's
+    except OSError:  # the folder belongs to somebody else
         return
     for child in children:
         if not child.name.startswith(".") and not child.is_symlink() and child.is_dir():

@@ -29,7 +29,7 @@ JAX_SETTINGS = {
     "jax_use_shardy_partitioner": "True",
 }
 """Settings of `jax.config` with the defaults of jax 0.10 to 0.12; a version may lack some of them.
-All other settings say where things lie, what is logged and what is checked."""
+All other settings concern folders, logs and checks."""
 
 VARIABLES = (
     "XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG"
@@ -62,7 +62,7 @@ def recorded(proof: dict[str, Any]) -> dict[str, str]:
 
 
 def options(text: str) -> str:
-    """Sort compiler options and leave out those that only say what to dump and where.
+    """Sort compiler options and leave out those that only configure dumps.
 
     >>> options("--xla_b=2 --xla_dump_to=/tmp --xla_a=1")
     '--xla_a=1 --xla_b=2'

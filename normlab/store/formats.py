@@ -140,7 +140,7 @@ PROVENANCE = [
         },
     }
 ]
-"""These keys can be shown; the very first versions of normlab wrote fewer."""
+"""The keys that can be shown; the very first versions of normlab wrote fewer."""
 
 PROOF = {
     "versions": ANYTHING,

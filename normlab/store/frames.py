@@ -42,7 +42,7 @@ def all_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
 
 
 def probe_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """List every number that probes saw, with arm, seed, axes, step, quantity, layer and index."""
+    """List every number of the probes, with arm, seed, axes, step, quantity, layer and index."""
     return [
         _place(record) | number
         for record in records

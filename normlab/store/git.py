@@ -1,4 +1,4 @@
-"""Asks git for the commit of a folder, and for what differs from that commit."""
+"""Asks git for the commit of a folder, and for the differences from that commit."""
 
 import hashlib
 import os
@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 
 SECONDS = 10
-"""A call of git is given up after so many seconds."""
+"""A call of git is given up after this many seconds."""
 MOST_BYTES = 64 * 2**20
-"""Files that git does not know are read up to so many bytes; the rest count by name and size."""
+"""Files that git does not know are read up to this many bytes; the rest count by name and size."""
 
 UNKNOWN = "unknown"
 """This stands for the hash of changes that git could not list in time."""
@@ -21,11 +21,11 @@ def git_state(*folders: Path) -> dict[str, str] | None:
     the repository do not.
 
     Args:
-        folders: of one repository.
+        folders: folders of one repository.
 
     Returns:
         `commit`, and `dirty` where something differs: ten hex digits, or "unknown" where git could
-        not tell; None where the first folder holds nothing that git keeps.
+        not tell; None if git keeps nothing in the first folder.
     """
     here = folders[0]
     paths = [str(folder.resolve()) for folder in folders]
@@ -73,7 +73,7 @@ def _changes(here: Path, paths: list[str]) -> str | None:
         try:
             size = file.stat().st_size
             content = file.read_bytes() if size <= left else b""
-        except OSError:  # a link to nowhere, or just removed
+        except OSError:  # it is a link to nowhere, or was just removed
             size, content = 0, b""
         left -= len(content)
         digest.update(name + b"\0%d\0" % size + content)

@@ -1,8 +1,8 @@
-"""Makes file names of what people call things: arms, experiments and files.
+"""Makes file names from people's names for arms, experiments and files.
 
 A name keeps letters and digits of every script. It is the same for both Unicode forms of a letter,
-is short enough for every file system, begins with a letter or digit, and is none that Windows
-reserves. Where a file system's encoding lacks a letter, the name has its ASCII form.
+is short enough for every file system, begins with a letter or digit, and is not reserved by
+Windows. If a file system's encoding lacks a letter, the name has its ASCII form.
 """
 
 import hashlib
@@ -43,8 +43,8 @@ def slug(text: str, longest: int = 60) -> str:
 def folder_name(text: str) -> str:
     """Make the name of an experiment's folder.
 
-    Two experiments of different names have different folders: where the name cannot be a folder's,
-    the folder's ends in digits that stand for the whole name.
+    Two experiments of different names have different folders. If the name cannot be a folder's, the
+    folder's name ends in digits that stand for the whole name.
 
     >>> folder_name("cifar10 +epochs=5"), folder_name("../x"), folder_name("nul")
     ('cifar10 +epochs=5', 'x-d6b96a', 'experiment-nul-99e624')
@@ -75,7 +75,7 @@ def hash_in(name: str) -> str | None:
 def as_text(path: "str | os.PathLike[str]") -> str:
     r"""Give a path, or a word of the command line, as text that can be written as UTF-8.
 
-    Python stands a lone surrogate for a byte that it cannot decode.
+    Python writes a lone surrogate for a byte that it cannot decode.
 
     >>> as_text("runs/caf\udce9")
     'runs/caf\ufffd'
@@ -84,7 +84,7 @@ def as_text(path: "str | os.PathLike[str]") -> str:
 
 
 def without_marks(text: str) -> str:
-    """Drop what belongs to the letter before it, as vowels do in the scripts of India."""
+    """Drop marks that belong to the letter before, such as vowels in the scripts of India."""
     return "".join(c for c in _composed(text) if not _is_mark(c))
 
 
@@ -105,10 +105,10 @@ def _composed(text: str) -> str:
 
 
 def _safe(text: str, longest: int) -> str:
-    """Cut a name to a length, and take away what a name must not begin or end with."""
+    """Cut a name to a length, and drop characters that must not begin or end a name."""
     try:
         os.fsencode(text)
-    except UnicodeEncodeError:  # such as under LC_ALL=C
+    except UnicodeEncodeError:  # this happens under LC_ALL=C
         plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
         text = "-".join(filter(None, plain.split("-")))
     text = text.lstrip(" .=+-")[:longest]

@@ -1,4 +1,4 @@
-"""What a trained network says of each test example, as it lies beside a run."""
+"""Writes and reads a trained network's answers for the test examples, in a run's folder."""
 
 import json
 from dataclasses import dataclass

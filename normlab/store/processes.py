@@ -5,11 +5,11 @@ import platform
 
 
 def is_left(process: tuple[str | None, int] | None) -> bool:
-    """Whether nobody makes a run any more, because its process of this host has ended.
+    """Return whether the process that made a run on this host has ended.
 
     Args:
-        process: host and pid, as the run's status says them. A process of another host is taken to
-            be there, since that cannot be known from here.
+        process: host and pid, as in the run's status. A process of another host counts as running,
+            because that cannot be checked from here.
     """
     # On Windows `os.kill` would end it.
     if process is None or process[0] != platform.node() or os.name != "posix":

@@ -1,8 +1,9 @@
 """Published results: the numbers of finished runs in two files that are small enough to commit.
 
-`metrics.json` holds the experiment, its claims and what every run came to; `provenance.json` holds
-what the runs were made with. Neither names a computer or its folders. `load` reads such a folder
-as it reads an experiment's own, so reports, verdicts and pictures have one way for both.
+`metrics.json` holds the experiment, its claims and the results of every run; `provenance.json`
+holds the code, data and hardware that made the runs. Neither names a computer or its folders.
+`load` reads such a folder as it reads an experiment's own, so reports, verdicts and pictures have
+one way for both.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from normlab.store.shapes import fault
 from normlab.store.writing import write_atomically
 
 DIGITS = 6
-"""Every number is kept with so many significant digits."""
+"""Every number is kept with this many significant digits."""
 
 MEND = "restore it as it was committed, or publish the runs again"
 
@@ -51,9 +52,9 @@ def write_published(
     Args:
         runs: an experiment whose runs are finished.
         folder: where the files go; it is made.
-        more: facts about the experiment that its own folder does not hold.
-        rows: chooses the rows of a run's metrics that are kept.
-        probes: chooses the rows of what its probes saw.
+        more: facts about the experiment that its own folder lacks.
+        rows: a function that chooses the rows of a run's metrics to keep.
+        probes: a function that chooses the rows of its probes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = _within(runs.about.get("config") or "")
@@ -229,7 +230,7 @@ def minutes(runs: Runs) -> float:
 
 
 def rounded(value: Any) -> Any:
-    """Round every number to `DIGITS` significant digits; what is not finite becomes null.
+    """Round every number to `DIGITS` significant digits; a number that is not finite becomes null.
 
     >>> rounded({"loss": [1.23456789, float("nan")], "step": 123456789})
     {'loss': [1.23457, None], 'step': 123456789}

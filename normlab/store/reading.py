@@ -35,7 +35,7 @@ def read_whole(path: Path) -> Whole:
     """Read a run's files except the config, of which only the digest is checked.
 
     Raises:
-        DamagedError: a file is not what was written, or lacks what the others say is there.
+        DamagedError: a file has changed since it was written, or does not match the others.
     """
     status = read_status(path)
     state = status["state"]
@@ -103,7 +103,7 @@ def check_last_step(file: Path, rows: JsonRows, status: dict[str, Any], mend: st
 
 
 def read_probes(path: Path, status: dict[str, Any]) -> JsonRows:
-    """Read the rows of what probes saw, in order."""
+    """Read the rows of the probes, in order."""
     rows = _rows(path, PROBES, formats.PROBES_ROW, status)
     for number, row in enumerate(rows, start=1):
         if not formats.fits_layers(row):

@@ -1,4 +1,4 @@
-"""Holds what a run came to: read once from its folder, or from a published file."""
+"""Holds the result of a run, read once from its folder or from a published file."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,20 +15,21 @@ from normlab.store.run import Run
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What a run came to when its files were read; a run that is still being made moves on.
+    """The state and results of a run when its files were read; a run in progress moves on.
 
     Attributes:
         path: the run's folder; the last part of it is the run's name. A published run has no
             folder of its own any more.
-        arm: what sets the run apart from the others, without the seed.
+        arm: the name that sets the run apart from the others, without the seed.
         seed: its seed.
         axes: the axes of the sweep but the seed, and the run's value on each.
-        status: what the last process said.
+        status: the status that the last process wrote.
         metrics: a row an evaluation, in order.
-        provenance: where, when and with what the run was made, each time it was worked on.
-        probes: what probes saw, as `Run.probes`.
-        read_config: reads the resolved config, which takes longer than all the rest.
-        damage: which file is damaged, how, and the mend; a damaged record holds nothing else.
+        provenance: a record for each process that worked on the run: place, time, versions,
+            hardware.
+        probes: the rows of the probes, as `Run.probes`.
+        read_config: a function that reads the resolved config; that takes longer than all the rest.
+        damage: the damaged file, its fault and the mend; a damaged record holds nothing else.
         published: whether it was read from a published file, which keeps fewer rows.
     """
 
@@ -66,18 +67,21 @@ class Record:
 
     @classmethod
     def damaged(cls, run: "Run | Record", error: DamagedError) -> "Record":
-        """Make the record of a run whose files are not believed."""
+        """Make the record of a run with damaged files."""
         place = run.path, run.arm, run.seed, run.axes
         return cls(*place, {"state": DAMAGED}, [], [], [], dict, str(error))
 
     @property
     def state(self) -> str:
-        """new (not begun, or deleted), running, interrupted, failed, diverged, done or damaged."""
+        """The state of the run, in one word.
+
+        It is new (not begun, or deleted), running, interrupted, failed, diverged, done or damaged.
+        """
         return self.status["state"]
 
     @property
     def begun(self) -> bool:
-        """Return whether there was anything of the run."""
+        """Return whether the run had been begun."""
         return self.state != "new"
 
     @property
@@ -100,10 +104,10 @@ class Record:
         return self.provenance[-1]["data"]
 
     def params(self) -> Any:
-        """The model's parameters at the last checkpoint, as `Run.params`.
+        """Return the model's parameters at the last checkpoint, as `Run.params` does.
 
         Raises:
-            UserError: the run is published, and that keeps no parameters.
+            UserError: the run is published, and published results keep no parameters.
         """
         if self.published:
             raise UserError(
@@ -113,7 +117,7 @@ class Record:
 
 
 def axes_of(records: Iterable[Run | Record]) -> list[str]:
-    """List the axes of the sweep that the runs are of, without the seed."""
+    """List the axes of the runs' sweep, without the seed."""
     return list(dict.fromkeys(axis for record in records for axis in record.axes))
 
 

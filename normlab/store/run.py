@@ -35,7 +35,7 @@ class Run:
 
     Attributes:
         path: the folder, whether the run is made or not yet made; two runs of one folder are equal.
-        arm: what sets the run apart from the others, without the seed.
+        arm: the name that sets the run apart from the others, without the seed.
         seed: its seed.
         axes: the axes of the sweep but the seed, and the run's value on each: a number, text, a
             truth value, or the label of a named call.
@@ -58,12 +58,12 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """`state`, `arm`, `seed`, and what the last process noted at the end of its work."""
+        """The status: `state`, `arm`, `seed`, and the last process's notes at its end."""
         return reading.read_status(self.path)
 
     @property
     def state(self) -> str:
-        """new, running, interrupted, failed, diverged or done; damaged, if the status is."""
+        """The state of the run: new, running, interrupted, failed, diverged, done or damaged."""
         try:
             return self.status["state"]
         except DamagedError:
@@ -80,29 +80,29 @@ class Run:
 
     @property
     def probes(self) -> list[dict[str, Any]]:
-        """Return what probes saw: `step`, `probe`, `quantity`, `layers`, `values`, in order.
+        """Return the rows of the probes: `step`, `probe`, `quantity`, `layers`, `values`, in order.
 
         With `layers` (names, from input to output) there is a value for each layer; without them
         `values` is a number or a list. null stands for a value that was not finite. A row with an
-        `error` says why a probe saw nothing at that step.
+        `error` says why a probe measured nothing at that step.
         """
         return reading.read_probes(self.path, self.status)
 
     @property
     def provenance(self) -> list[dict[str, Any]]:
-        """Return where, when and with what the run was made: a record for each process."""
+        """Return a record for each process that made the run: place, time, versions, hardware."""
         return reading.read_provenance(self.path, self.status)
 
     def whole(self) -> reading.Whole:
         """Read status, metrics, provenance and probes, and check them against each other.
 
         Raises:
-            DamagedError: a file is not what was written, or lacks what the others say is there.
+            DamagedError: a file has changed since it was written, or does not match the others.
         """
         return reading.read_whole(self.path)
 
     def params(self) -> Any:
-        """The model's parameters at the last checkpoint, as a tree of numpy arrays."""
+        """Return the model's parameters at the last checkpoint, as a tree of numpy arrays."""
         from normlab.store.checkpoint_files import restore_anything
 
         return restore_anything(self.path / layout.CHECKPOINTS)["params"]
@@ -115,7 +115,7 @@ class Run:
         last = f", test accuracy {rows[-1].get('test_accuracy', 0.0):.3f}" if rows else ""
         return f"<Run {self.path.name}: {status['state']}{last}>"
 
-    # Writing, for the process that holds the lock.
+    # The methods below write, for the process that holds the lock.
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -156,13 +156,13 @@ class Run:
         append_rows(self.path / layout.METRICS, [row])
 
     def append_probes(self, rows: list[dict[str, Any]]) -> None:
-        """Add what probes saw at one step, on disk before this returns."""
+        """Add the rows of the probes at one step, on disk before this returns."""
         append_rows(self.path / layout.PROBES, rows)
 
     def keep_rows_to(self, step: int) -> None:
         """Drop the rows after `step`, because the steps from there on are about to be made again.
 
-        A row of metrics is about the steps before it. What probes see at `step` is seen again.
+        A row of metrics is about the steps before it. The probes measure `step` again.
         """
         rows = [row for row in self.metrics if row["step"] <= step]
         write_rows(self.path / layout.METRICS, rows)

@@ -24,10 +24,10 @@ class Runs:
 
     Attributes:
         path: the experiment's folder.
-        about: name, question, target, config file and overrides, as last run.
+        about: name, question, target, config file and overrides of the last command.
         runs: the runs that the last command named, made or not yet made, in its order. Published
             results have no folders of runs; there they are records, which are read alike.
-        trials: those that the arms were tuned by.
+        trials: the runs by which the arms were tuned.
         former: runs that the experiment had before its config changed; their folders may be gone.
         parts: the experiments that were added up to these runs; empty for a single one.
     """
@@ -40,10 +40,10 @@ class Runs:
     parts: "Sequence[Runs]" = ()
 
     def records(self) -> list[Record]:
-        """Read what the runs came to; a damaged run has a record that says so.
+        """Read the records of the runs; a damaged run has a record that says so.
 
-        Reading a config takes longer than all the rest, and an arm's configs are alike but for the
-        seed: here the first of each arm is read.
+        Reading a config takes longer than all the rest, and an arm's configs differ only in the
+        seed. So the config of the first run of each arm is read here.
         """
         records = [Record.read(run) for run in self.runs]
         arms: set[str] = set()
@@ -59,7 +59,7 @@ class Runs:
 
     @property
     def command(self) -> str:
-        """The command that made the experiment what it is."""
+        """The command that last made or changed the experiment."""
         if self.parts:
             return "; ".join(part.command for part in self.parts)
         about = self.about
@@ -67,13 +67,13 @@ class Runs:
 
     @property
     def ever_claimed(self) -> list[dict[str, Any]]:
-        """Every claim that ever stood in the config, those that were taken out of it too."""
+        """Every claim that ever stood in the config, including those taken out of it."""
         if "ever_claimed" in self.about:  # published results have it here
             return self.about["ever_claimed"]
         return known_claims(self.path)
 
     def frame(self) -> Any:
-        """A pandas DataFrame with a row a run: its arm, seed, axes, state and last metrics.
+        """Return a pandas DataFrame with a row a run: its arm, seed, axes, state and last metrics.
 
         Raises:
             UserError: pandas is not installed.
@@ -81,11 +81,11 @@ class Runs:
         return frames.to_frame(frames.last_rows(self.records()))
 
     def curves(self) -> Any:
-        """As `frame`, with a row for every evaluation of every run."""
+        """Return a frame like `frame`, with a row for every evaluation of every run."""
         return frames.to_frame(frames.all_rows(self.records()))
 
     def probes(self) -> Any:
-        """As `frame`, with a row for every number that probes saw in every run."""
+        """Return a frame like `frame`, with a row for every number of the probes in every run."""
         return frames.to_frame(frames.probe_rows(self.records()))
 
     def _repr_html_(self) -> str:
@@ -141,7 +141,7 @@ def write_experiment(
     trials: Sequence[Run | Record] = (),
     former: Sequence[Run | Record] = (),
 ) -> None:
-    """Write down which runs belong to the experiment as it is now, and which it had before."""
+    """Write down the runs of the experiment as it is now, and those that it had before."""
     path.mkdir(parents=True, exist_ok=True)
     lists = {"runs": _places(runs), "trials": _places(trials)}
     if former:

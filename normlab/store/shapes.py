@@ -41,7 +41,7 @@ SCALAR = (TEXT, TRUTH, NUMBER, None)
 
 
 def one_of(*words: str) -> Single:
-    """The shape of a text that must be one of some words."""
+    """Return the shape of a text that must be one of some words."""
     return Single(f"one of {', '.join(words)}", lambda value: type(value) is str and value in words)
 
 
@@ -58,7 +58,8 @@ def fault(value: Any, shape: Shape) -> str | None:
     "'steps[1]' must be a whole number of at least 0, found '4'"
     """
     if id(shape) not in _CHECKS:
-        _CHECKS[id(shape)] = shape, _check_of(shape)  # keeps it, so its id stays its own
+        # the shape is kept, so that its id stays its own
+        _CHECKS[id(shape)] = shape, _check_of(shape)
     return None if _CHECKS[id(shape)][1](value) else _explained(value, shape, "")
 
 
@@ -104,7 +105,7 @@ def _explained(value: Any, shape: Shape, place: str) -> str | None:
         return None if shape.fits(value) else _mismatch(value, shape, place)
     if isinstance(shape, tuple):
         faults = [_explained(value, one, place) for one in shape]
-        # Of several shapes, the one of the value's own kind says best what is wrong.
+        # The shape of the value's own kind describes the fault best.
         own = [f for f, one in zip(faults, shape, strict=True) if type(one) is type(value)]
         return None if None in faults else (*own, _mismatch(value, shape, place))[0]
     if shape is None:

@@ -107,7 +107,7 @@ def test_a_linen_model_of_flaxs_own_layers_folds_and_keeps_what_it_must():
     }
     assert folded.left == {
         "after": "the output of twice goes elsewhere too",
-        "group": "what it takes in is not the output of a convolution or dense layer",
+        "group": "its input is not the output of a convolution or dense layer",
     }
     assert set(folded.variables["batch_stats"]) == {"after", "group"}
     assert "bias" in folded.variables["params"]["Conv_0"]
