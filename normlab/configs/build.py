@@ -1,4 +1,4 @@
-"""From words to objects: the only file that turns a resolved config into calls."""
+"""Turns a resolved config into objects; no other file calls what a config names."""
 
 import inspect
 from collections.abc import Iterable
@@ -28,11 +28,11 @@ from normlab.training.rates import rated
 from normlab.training.recipe import Recipe
 
 MASKS = ("mask", "weight_decay_mask")
-"""What optax's optimisers call the choice of parameters that their weight decay touches."""
+"""The arguments by which optax's optimisers choose the parameters that decay."""
 
 
 class SectionError(UserError):
-    """Sections that are right by themselves but cannot work together; `section` is to be mended."""
+    """Valid sections cannot work together; `section` is the one to mend."""
 
     def __init__(self, section: str, field: str | None, message: str):
         super().__init__(message)
@@ -41,7 +41,7 @@ class SectionError(UserError):
 
 @dataclass(frozen=True)
 class Call:
-    """A named call of a resolved config: what to call, and with which arguments."""
+    """A named call of a resolved config, with its arguments."""
 
     name: str
     arguments: dict[str, Any]
@@ -56,13 +56,13 @@ class Call:
 
 
 def outline(sections: dict[str, Any]) -> Outline:
-    """The sizes of the data, which are not loaded for it; `train_examples` less validation."""
+    """Return the sizes of the data without loading them; validation is taken off training."""
     found: Outline = _described(sections).outline()
     return found.validated(sections["data"]["validation"])
 
 
 def dataset(sections: dict[str, Any]) -> Dataset:
-    """The data, loaded."""
+    """Load the data."""
     found: Dataset = _described(sections).load()
     return found.validated(sections["data"]["validation"])
 
@@ -86,7 +86,7 @@ def prepare_data(runs: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def remarks(runs: Iterable[dict[str, Any]]) -> list[str]:
-    """Sentences on how a person's own files are read, without decoding them."""
+    """Return sentences on how a person's own files are read, without decoding them."""
     found = []
     for sections in {repr(one["data"]): one for one in runs}.values():
         described = _described(sections)
@@ -95,7 +95,7 @@ def remarks(runs: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def settled(sections: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of the data that the files on this machine decide.
+    """Return the arguments of the data that the files on this machine decide.
 
     Raises:
         UserError: the files are damaged, or cannot give what is asked for.
@@ -114,13 +114,13 @@ def _described(sections: dict[str, Any]) -> Any:
 
 
 def normaliser(sections: dict[str, Any]) -> Normaliser | None:
-    """Make the normaliser; None where a person's own model keeps its own layers."""
+    """Make the normaliser, or return None where a person's own model keeps its own layers."""
     call = Call.of(sections["norm"], *COMMON_TO_NORM)
     return None if call.name == OWN else NORMS.load(call.name)(**call.arguments)
 
 
 def kernel_transform(sections: dict[str, Any]) -> KernelTransform | None:
-    """The kernel transform, if there is one."""
+    """Make the kernel transform, if there is one."""
     if sections.get("kernel") is None:
         return None
     call = Call.of(sections["kernel"])
@@ -128,7 +128,7 @@ def kernel_transform(sections: dict[str, Any]) -> KernelTransform | None:
 
 
 def model(sections: dict[str, Any]) -> nn.Module:
-    """The network around them."""
+    """Make the network around the normaliser and the kernel transform."""
     call = Call.of(sections["model"])
     called, transform = MODELS.load(call.name), kernel_transform(sections)
     if not is_ours(called):
@@ -149,7 +149,7 @@ def model(sections: dict[str, Any]) -> nn.Module:
 
 
 def _own_model(sections: dict[str, Any], called: Any, call: Call) -> nn.Module:
-    """A person's own network, with the normaliser in the place of its own layers."""
+    """Make a person's own network, with the normaliser in the place of its own layers."""
     if kernel_transform(sections) is not None:
         message = f"model {call.name} has no slot for a kernel transform; use null"
         raise SectionError("kernel", None, message)
@@ -171,7 +171,7 @@ def _own_model(sections: dict[str, Any], called: Any, call: Call) -> nn.Module:
 
 
 def optimizer(sections: dict[str, Any]) -> optax.GradientTransformation:
-    """The optimiser, with its schedule, the weight decay and what the recipe adds."""
+    """Make the optimiser, with its schedule, the weight decay and the recipe's additions."""
     call = Call.of(sections["optimizer"])
     function = OPTIMIZERS.load(call.name)
     accepted = inspect.signature(function).parameters
@@ -188,18 +188,18 @@ def optimizer(sections: dict[str, Any]) -> optax.GradientTransformation:
 
 
 def schedule(sections: dict[str, Any]) -> optax.Schedule:
-    """The learning rate by step."""
+    """Make the schedule, which gives the learning rate by step."""
     call = Call.of(sections["schedule"])
     return SCHEDULES.load(call.name)(**call.arguments)
 
 
 def recipe(sections: dict[str, Any]) -> Recipe:
-    """The settings of the training loop."""
+    """Make the settings of the training loop."""
     return Recipe(**{key: as_argument(value) for key, value in sections["train"].items()})
 
 
 def program(sections: dict[str, Any]) -> Program:
-    """Everything that is compiled, for any seed."""
+    """Make the program that is compiled once for all seeds."""
     calls = [Call.of(call) for call in sections["data"]["augment"]]
     augmentations = tuple(AUGMENTATIONS.load(call.name)(**call.arguments) for call in calls)
     return Program(
@@ -208,35 +208,35 @@ def program(sections: dict[str, Any]) -> Program:
 
 
 def probes(sections: dict[str, Any]) -> dict[str, Probe]:
-    """What looks inside the network, each by the name that its rows have."""
+    """Make the probes, by the names that their rows have."""
     calls = [Call.of(call) for call in sections["probes"]["measure"]]
     return {probe_name(call.name): PROBES.load(call.name)(**call.arguments) for call in calls}
 
 
 def probe_name(name: str) -> str:
-    """What rows call a probe: its class in snake case, as `my_probe` of `my_file:MyProbe`."""
+    """Return a probe's name in rows: `my_probe` for `my_file:MyProbe`."""
     return snake_case(name.partition(":")[2] or name)
 
 
 def needs_learning_rate(name: str) -> bool:
-    """Whether an optimiser has no learning rate of its own."""
+    """Return whether an optimiser has no learning rate of its own."""
     parameter = inspect.signature(OPTIMIZERS.load(name)).parameters.get("learning_rate")
     return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
 def total_steps(sections: dict[str, Any]) -> int:
-    """How many optimiser steps a run takes."""
+    """Return the number of optimiser steps of a run."""
     settings = recipe(sections)
     return settings.epochs * settings.steps_per_epoch(outline(sections).train_examples)
 
 
 def parameter_shapes(sections: dict[str, Any]) -> Any:
-    """The tree of the model's parameters, as shapes: nothing is computed."""
+    """Return the tree of the model's parameters as shapes; nothing is computed."""
     return variable_shapes(by_network(sections))[0]
 
 
 def of_one_program(sections: dict[str, Any]) -> dict[str, Any]:
-    """The sections, with what runs of one program may differ in blotted out: seed and rate."""
+    """Return the sections without seed and learning rate, in which runs of a program differ."""
     optimizer = sections["optimizer"]
     rated = optimizer and {
         **optimizer,
@@ -252,9 +252,10 @@ def of_one_program(sections: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Keyed:
-    """Sections as a key of a cache, `key` being all of them that what is cached depends on.
+    """Sections as a key of a cache.
 
-    A person's own code is added to it: a notebook may load it again.
+    Two are equal if their `key` is, so it holds everything that the cached value depends on. The
+    hashes of a person's own code are added, because a notebook may load the code again.
     """
 
     key: str
@@ -265,17 +266,17 @@ class Keyed:
 
     @classmethod
     def by_program(cls, sections: dict[str, Any]) -> "Keyed":
-        """For what is the same for every seed and learning rate."""
+        """Make the key of values that are the same for every seed and learning rate."""
         return cls(repr(of_one_program(sections)), sections)
 
 
 def image_shapes(sections: dict[str, Any], count: int) -> jax.ShapeDtypeStruct:
-    """So many images as the network takes them, as a shape."""
+    """Return the shape and dtype of `count` images as the network takes them."""
     return jax.ShapeDtypeStruct((count, *outline(sections).image_shape), jnp.float32)
 
 
 def by_network(sections: dict[str, Any]) -> Keyed:
-    """For what depends on the network and the shape of its images alone."""
+    """Make the key of values that depend on the network and the shape of its images alone."""
     network = [sections["model"], sections["norm"], sections.get("kernel")]
     data = outline(sections)
     return Keyed(repr((*network, data.image_shape, data.classes)), sections)
@@ -283,7 +284,7 @@ def by_network(sections: dict[str, Any]) -> Keyed:
 
 @lru_cache(maxsize=256)
 def variable_shapes(keyed: Keyed) -> Any:
-    """The network's parameters and state, as shapes."""
+    """Return the network's parameters and state as shapes."""
     start = Classifier(network(keyed)).init
     images = image_shapes(keyed.sections, 1)
     return jax.eval_shape(lambda key: start(key, images), jax.random.key(0))
@@ -291,7 +292,7 @@ def variable_shapes(keyed: Keyed) -> Any:
 
 @lru_cache(maxsize=256)
 def _norm_paths(keyed: Keyed) -> frozenset[tuple[str, ...]] | None:
-    """Where the normalisation layers of a person's own network are; None for one of normlab's."""
+    """Return the paths of the normalisation layers in a person's own network; else None."""
     found = network(keyed)
     if is_ours(found):
         return None
@@ -301,5 +302,5 @@ def _norm_paths(keyed: Keyed) -> frozenset[tuple[str, ...]] | None:
 
 @lru_cache(maxsize=256)
 def network(keyed: Keyed) -> nn.Module:
-    """The network; one object for all runs that have it."""
+    """Return the network, as one object for all runs that have it."""
     return model(keyed.sections)

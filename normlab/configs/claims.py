@@ -1,4 +1,4 @@
-"""The claims of a config, read and checked against its sweep."""
+"""Reads the claims of a config, and checks them against its sweep."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ ARMS = ("left", "right")
 
 
 def keys() -> dict[str, bool]:
-    """The keys of a claim in a config, and whether it needs them.
+    """Return the keys of a claim in a config, each with whether it is needed.
 
     >>> list(keys())
     ['says', 'measure', 'compare', 'expect', 'floor', 'paired', 'source']
@@ -41,14 +41,14 @@ def keys() -> dict[str, bool]:
 def read_claims(
     config: Node, points: list[PlannedRun], metrics: Iterable[str], lenient: bool
 ) -> tuple[list[Claim], list[Problem]]:
-    """The claims of a config, or everything that is wrong with them.
+    """Return the claims of a config, or everything that is wrong with them.
 
     Args:
         config: the config.
-        points: the runs of its sweep; without any, what depends on them is not checked.
+        points: the runs of its sweep; without any, the arms and axes of claims are not checked.
         metrics: the metrics that the runs will have.
-        lenient: let claims speak of arms that are not there: a command that makes a part of an
-            experiment's runs is no mistake, and the claims still stand when they begin.
+        lenient: whether claims may speak of arms that are not there. A command may make a part of
+            an experiment's runs, and all claims are still registered before they begin.
     """
     given = config.get("claims")
     if given is None or given.content is None:
@@ -132,10 +132,10 @@ def _check_against(
 
 
 def recorded_metrics(config: Node) -> list[str]:
-    """The metrics that the runs of a config will have."""
+    """Return the metrics that the runs of a config will have."""
     held_out, given = config.find(("data", "validation")), config.find(("train", "metrics"))
     validated = held_out is not None and held_out.content is not None
-    # What else the metrics may be, the check of their section says.
+    # The check of the section `train` complains of metrics that are no list.
     asked = given.value if given is not None and isinstance(given.content, list) else []
     return [
         metric
@@ -146,7 +146,7 @@ def recorded_metrics(config: Node) -> list[str]:
 
 
 def check_measure(measure: Measure, points: Iterable[HasArm], metrics: Iterable[str]) -> None:
-    """Whether runs like these can have a measure.
+    """Check that runs like these can have a measure.
 
     Raises:
         UserError: they lack a metric or an axis that it names.
@@ -175,10 +175,10 @@ def check_measure(measure: Measure, points: Iterable[HasArm], metrics: Iterable[
 
 
 def check_probe(measure: Measure, points: Iterable[HasArm]) -> None:
-    """Whether runs like these will record what a measure of probes names.
+    """Check that runs like these will record the quantity that a measure names.
 
     Raises:
-        UserError: they will not.
+        UserError: a run will not record it; the message says why.
     """
     quantity, *rest = measure.arguments
     step, how = (rest[0], rest[1:]) if measure.name == "probe" else (None, rest)

@@ -1,4 +1,4 @@
-"""Sections that are right by themselves: do they work together? Traced as shapes, not computed."""
+"""Checks that valid sections work together, by tracing shapes without computing anything."""
 
 import traceback
 from functools import lru_cache, partial
@@ -27,18 +27,18 @@ from normlab.configs.own_code import failure_outside, file_of
 from normlab.errors import FieldError, KernelError, UserError, in_one_line
 
 MOST_STEPS = 2**31 - 1
-"""What the step counter, an int32, can hold."""
+"""The greatest number that the step counter, an int32, can hold."""
 
 
 def mismatches(sections: dict[str, Any]) -> tuple[SectionError, ...]:
-    """Why sections that are right by themselves cannot work together.
+    """Return the reasons why valid sections cannot work together.
 
     One training step is traced as shapes; nothing is computed.
 
     Args:
-        sections: resolved. Without an optimizer the others are judged without it.
+        sections: resolved ones. If the optimizer is None, it is not checked.
     """
-    # Seeds make no difference, and a sweep has many.
+    # The seed is the same in every key, because it makes no difference and a sweep has many.
     blotted = {**sections, "train": {**sections["train"], "seed": 0}}
     return _mismatches(Keyed(repr(blotted), blotted))
 
@@ -48,7 +48,7 @@ def _mismatches(keyed: Keyed) -> tuple[SectionError, ...]:
     found = []
     for check in (_check_accumulation, _check_length, _check_shapes, _check_optimizer):
         if check is _check_optimizer and found:
-            continue  # it needs what the others could not make
+            continue  # it needs the network, which the others could not make
         if any(error.section == "data" for error in found):
             break  # nothing is known of the images then
         try:
@@ -94,7 +94,7 @@ def _check_shapes(sections: dict[str, Any]) -> None:
     """Trace one training batch through the model."""
     settings, keyed = recipe(sections), by_network(sections)
     slots = {"norm": normaliser(sections), "kernel": kernel_transform(sections)}
-    network(keyed)  # what it raises itself names its own section
+    network(keyed)  # its errors name their section themselves
     try:
         _trace_training(keyed, settings.batch_size // settings.accumulate)
     except FieldError as error:
@@ -107,7 +107,7 @@ def _check_shapes(sections: dict[str, Any]) -> None:
 
 
 def _check_optimizer(sections: dict[str, Any]) -> None:
-    """Trace one update; optax checks few of its arguments before that."""
+    """Trace one update, because optax checks few of its arguments before that."""
     if sections["optimizer"] is None:
         return
     try:
@@ -138,7 +138,7 @@ def _trace_update(keyed: Keyed) -> None:
 
 
 def _section_outside(sections: dict[str, Any], error: Exception) -> str | None:
-    """The section with an entry outside normlab that an error comes from, if there is any."""
+    """Return the section whose entry outside normlab raised an error, or None."""
     parts = [part for part in ("norm", "kernel", "model", "data") if sections.get(part)]
     outside = [part for part in parts if ":" in sections[part]["name"]]
     files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}

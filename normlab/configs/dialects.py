@@ -1,9 +1,10 @@
-"""The key `dialect` of `norm` and `kernel`: a library's layer, translated where the config is read.
+"""Translates the layers of other libraries, which `norm` and `kernel` name with the key `dialect`.
 
     norm: {name: batch_norm, dialect: torch, momentum: 0.1}
 
-Keys keep normlab's names and have the library's meaning; what is not given has the library's
-default. A resolved config holds what that amounts to, so it has the hash of the same written out.
+Keys keep normlab's names and have the library's meaning. Keys that are left out have the library's
+defaults. A resolved config holds the translated layer, so it has the same hash as a config in which
+that layer is written out.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ SECTIONS = ("norm", "kernel")
 
 
 def translate_dialects(config: Node) -> tuple[Node, list[Problem]]:
-    """Put in place of each call in a dialect the plain one that it is, or say what is wrong."""
+    """Translate each call in a dialect to normlab's own, and list what is wrong with them."""
     problems: list[Problem] = []
     for section in SECTIONS:
         call = config.get(section)
@@ -32,7 +33,7 @@ def translate_dialects(config: Node) -> tuple[Node, list[Problem]]:
 def _translate(call: Node, section: str) -> tuple[Node, list[Problem]]:
     mark, spoken, name = call.mark_at((KEY,)), call.value[KEY], call.value.get("name")
     plain = call.without(KEY)
-    if spoken is None or not isinstance(name, str):  # which is told where the call is checked
+    if spoken is None or not isinstance(name, str):  # the call's own check complains
         return plain, []
     if not isinstance(spoken, str):
         message = f"{section}: 'dialect' must be the name of a library, found {show(spoken)}"
@@ -56,7 +57,7 @@ def _translate(call: Node, section: str) -> tuple[Node, list[Problem]]:
             problems.append(Problem(call.key_mark_at((where,)), f"{section}: {error}"))
             if error.field not in given:
                 break
-            given.pop(error.field)  # so that the next mistake is heard
+            given.pop(error.field)  # so that the next mistake is found too
     translated = {"name": entry, **fields}
     content = {}
     for key, value in translated.items():
@@ -72,7 +73,7 @@ def _translate(call: Node, section: str) -> tuple[Node, list[Problem]]:
 
 
 def spoken_in(origins: Mapping[Path, Mark]) -> tuple[str, str | None] | None:
-    """The dialect that a resolved `norm` was written in, and the name there if it has another now.
+    """Return the dialect that a `norm` was written in, and its name there if that has changed.
 
     >>> spoken_in({("norm", "eps"): Mark("a.yaml", 3, 9, dialect="torch")})
     ('torch', None)

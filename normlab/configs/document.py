@@ -1,4 +1,4 @@
-"""Reads YAML as a tree of nodes, each of which knows the place where it was given.
+"""Reads YAML as a tree of nodes that know their places.
 
 The dialect is YAML 1.2's core schema, not PyYAML's default 1.1: `1e-3` is a number, `no` is text,
 `010` is ten. A key given twice is an error, and so are tags and merge keys.
@@ -21,15 +21,15 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Mark:
-    """The place where a value was given, and what made the value of what stands there.
+    """The place where a value was given, and the override or dialect that made the value.
 
     Attributes:
         source: the file, or the name of a source without lines.
         line: from 1; None in a source without lines.
-        column: likewise.
-        override: the words on the command line that gave the value, if they did.
-        dialect: the library whose default or meaning made the value, if one did.
-        written: what stands at the place, where the dialect made another value of it.
+        column: from 1; None in a source without lines.
+        override: the words on the command line, if the value comes from there.
+        dialect: the library, if its defaults or meanings made the value.
+        written: the text at the place, if the dialect made another value of it.
 
     >>> str(Mark("a.yaml", 3, 9, dialect="torch", written="0.1"))
     'a.yaml:3:9 (dialect torch: 0.1)'
@@ -46,7 +46,7 @@ class Mark:
 
     @classmethod
     def of_override(cls, text: str) -> "Mark":
-        """Mark what an override gives."""
+        """Return the mark of a value that an override gives."""
         return cls("command line", override=text)
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: where it is, and what is found, allowed and likely meant."""
+    """One mistake: its place, and a message with what was found, allowed and likely meant."""
 
     mark: Mark
     message: str
@@ -70,7 +70,7 @@ class Problem:
 
 
 class ConfigError(UserError):
-    """Every mistake found in a config, each with its place."""
+    """A config has mistakes; the message lists all of them, each with its place."""
 
     def __init__(self, problems: list[Problem]):
         def order(problem: Problem) -> tuple[str, str, int, int]:
@@ -85,12 +85,12 @@ class ConfigError(UserError):
 class Node:
     """A value of a config and everything below it, each with its place.
 
-    A node never changes. What puts another in its place returns a new tree, which shares the rest.
+    A node never changes. `put` returns a new tree, which shares the other nodes with the old one.
 
     Attributes:
         content: nodes by key, a list of nodes, or a plain value.
-        mark: where it was given.
-        own_key_mark: where its key stands; None for the value's own place.
+        mark: the place where it was given.
+        own_key_mark: the place of its key; None if that is the value's own place.
 
     >>> node = Node.of({"norm": {"eps": 1e-5}}, Mark("file"))
     >>> node.put(("norm", "eps"), Node(1e-3, Mark("other"))).value
@@ -105,7 +105,7 @@ class Node:
 
     @classmethod
     def of(cls, value: Any, mark: Mark) -> "Node":
-        """Make a node of a plain value that was given at one place."""
+        """Return the tree of a plain value that was given at one place."""
         if isinstance(value, dict):
             return cls({key: cls.of(inner, mark) for key, inner in value.items()}, mark)
         if isinstance(value, list):
@@ -114,7 +114,7 @@ class Node:
 
     @cached_property
     def value(self) -> Any:
-        """The plain value; do not change it."""
+        """The plain value, which must not be changed."""
         if isinstance(self.content, dict):
             return {key: node.value for key, node in self.content.items()}
         if isinstance(self.content, list):
@@ -123,47 +123,47 @@ class Node:
 
     @property
     def key_mark(self) -> Mark:
-        """Where its key stands."""
+        """The place of its key."""
         return self.own_key_mark or self.mark
 
     def get(self, key: Any) -> "Node | None":
-        """The node below a key of a mapping or an index of a list; None if there is none."""
+        """Return the node below a key of a mapping or an index of a list, or None."""
         if isinstance(self.content, dict):
             return self.content.get(key)
         inside = isinstance(self.content, list) and key in range(len(self.content))
         return self.content[key] if inside else None
 
     def has(self, key: Any) -> bool:
-        """Whether the node is a mapping with this key, and its value is not null."""
+        """Return whether the node is a mapping with this key and a value that is not null."""
         below = self.get(key)
         return below is not None and below.content is not None
 
     def at(self, path: Path) -> "Node":
-        """The node at a path that exists."""
+        """Return the node at a path that exists."""
         node = self
         for key in path:
             node = node.content[key]
         return node
 
     def find(self, path: Path) -> "Node | None":
-        """The node at a path, if there is one."""
+        """Return the node at a path, or None."""
         node: Node | None = self
         for key in path:
             node = node.get(key) if node is not None else None
         return node
 
     def mark_at(self, path: Path) -> Mark:
-        """The place of the value at a path, or of the nearest thing around it."""
+        """Return the place of the value at a path, or of the nearest node above it."""
         node = self.find(path)
         return node.mark if node is not None else self.mark_at(path[:-1])
 
     def key_mark_at(self, path: Path) -> Mark:
-        """The place of the key at a path; where there is none, that of the value."""
+        """Return the place of the key at a path, or of the value if it has no key."""
         node = self.find(path)
         return node.key_mark if node is not None else self.mark_at(path)
 
     def walk(self) -> Iterator[tuple[Path, "Node"]]:
-        """Every node of the tree with its path, itself first."""
+        """Yield every node of the tree with its path, beginning with this one."""
         yield (), self
         below = self.content
         if isinstance(below, dict | list):
@@ -171,7 +171,10 @@ class Node:
                 yield from (((key, *path), inner) for path, inner in node.walk())
 
     def put(self, path: Path, other: "Node") -> "Node":
-        """The tree with another node at a path; mappings on the way are made, marked like it."""
+        """Return the tree with another node at a path.
+
+        Mappings that are missing on the way are made, with the mark of the node.
+        """
         if not path:
             return other
         first, *rest = path
@@ -183,16 +186,16 @@ class Node:
         return replace(self, content=content)
 
     def without(self, *keys: Any) -> "Node":
-        """A mapping without some of its keys."""
+        """Return the mapping without some of its keys."""
         return replace(self, content={k: n for k, n in self.content.items() if k not in keys})
 
     def marked(self, mark: Mark) -> "Node":
-        """The same values, all of them given at one place."""
+        """Return the tree with one mark at every node."""
         return replace(Node.of(self.value, mark), own_key_mark=mark)
 
 
 class _CoreLoader(yaml.SafeLoader):
-    """PyYAML's parser, resolving plain scalars by YAML 1.2's core schema."""
+    """Resolves plain scalars by YAML 1.2's core schema, in PyYAML's parser."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 (PyYAML's own attribute)
 
@@ -211,7 +214,7 @@ for _name, (_pattern, _first) in _KINDS.items():
     _CoreLoader.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _first)
 
 DEEPEST, MOST_VALUES, MOST_DIGITS = 20, 5_000, 40
-"""No experiment comes near these, but a file that is none does, or aliases of aliases."""
+"""The greatest size of a config. Only other files, or aliases of aliases, come near it."""
 
 
 def parse(text: str, source: str, problems: list[Problem] | None = None) -> Node:
@@ -219,9 +222,9 @@ def parse(text: str, source: str, problems: list[Problem] | None = None) -> Node
 
     Args:
         text: the document.
-        source: what its marks name.
-        problems: takes the mistakes that leave the rest readable, such as a repeated key or a tag;
-            None to raise them too.
+        source: the name of the source in its marks.
+        problems: a list that gets mistakes such as a repeated key or a tag, after which the rest
+            can still be read; None to raise them too.
 
     Raises:
         ConfigError: it is not YAML.
@@ -267,7 +270,7 @@ def _syntax_problem(error: yaml.MarkedYAMLError, source: str) -> Problem:
 
 
 class _Builder:
-    """Makes our nodes of PyYAML's, noting the mistakes on the way."""
+    """Makes nodes of this file from PyYAML's, and notes the mistakes on the way."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -334,7 +337,7 @@ class _Builder:
 
 
 def flow(value: Any) -> str:
-    """A value as YAML in one line.
+    """Return a value as YAML in one line.
 
     >>> flow({"name": "crop", "padding": 4}), flow("no"), flow("3")
     ('{name: crop, padding: 4}', "'no'", "'3'")

@@ -1,4 +1,4 @@
-"""From one config to all its runs: one at every point of the sweep."""
+"""Expands one config to all its runs, one at every point of the sweep."""
 
 import copy
 import itertools
@@ -14,7 +14,7 @@ from normlab.configs.sweep import MOST_RUNS, Point, joined, leave_out, read_axes
 
 
 def expand(config: Node) -> tuple[list[RunConfig], list[Problem]]:
-    """All runs of a config, in the order in which they are made, and all that is wrong with it."""
+    """Return all runs of a config, in the order in which they are made, and all its mistakes."""
     points, problems = _points(config)
     sweepless = config.without("sweep")
     runs: list[RunConfig] = []
@@ -26,17 +26,17 @@ def expand(config: Node) -> tuple[list[RunConfig], list[Problem]]:
 
 
 def is_tied(config: Node) -> bool:
-    """Whether some axes go together, so that none of them can be overridden alone."""
+    """Return whether some axes go together, so that none of them can be overridden alone."""
     sweep = config.get("sweep")
     forms = [sweep.get(form) for form in ("zip", "list")] if sweep is not None else []
     return any(form is not None and form.value for form in forms)
 
 
 def _points(config: Node) -> tuple[list[Point], list[Problem]]:
-    """The points of the sweep in order, the last factor varying fastest, and all its mistakes.
+    """Return the points of the sweep in order, and all its mistakes.
 
-    Without a sweep there is one point, which has no axes. If there are too many to list, there
-    are none.
+    The last factor varies fastest. Without a sweep there is one point, which has no axes. The
+    points of a sweep that is too large are not listed.
     """
     factors, axes, problems = read_axes(config)
     if math.prod(map(len, factors)) > MOST_RUNS:
@@ -48,7 +48,7 @@ def _points(config: Node) -> tuple[list[Point], list[Problem]]:
 
 
 def _run_at(point: Point, variant: Node) -> tuple[RunConfig | None, list[Problem]]:
-    """The run at one point of the sweep, or everything that is wrong with it."""
+    """Return the run at one point of the sweep, or everything that is wrong with it."""
     paths = {full_path(axis): axis for axis in point.values}
     for path, axis in paths.items():
         variant = variant.put(path, point.values[axis])
@@ -59,7 +59,7 @@ def _run_at(point: Point, variant: Node) -> tuple[RunConfig | None, list[Problem
         message = f"the axis '{paths[place]}' and 'learning_rate' set the same; keep one"
         return None, [Problem(variant.key_mark_at(RATE), message)]
     if place is not None and isinstance(axes.get(place[0]), dict):
-        # It overwrites what a swept schedule or optimiser says, which labels must not repeat.
+        # It overwrites the rate of a swept schedule or optimiser, so their labels must not show it.
         axes[place[0]].pop(place[1], None)
     variant, problems = settle_rate(variant)
     run, found = resolve(variant, axes)

@@ -1,4 +1,4 @@
-"""Loads a config file as a whole: its runs, its claims, and how its arms are tuned."""
+"""Loads a config file as a whole: its runs, its claims and the tuning of its arms."""
 
 import re
 import shlex
@@ -44,17 +44,17 @@ class Experiment:
     """A config file, resolved.
 
     Attributes:
-        file: where it was read from.
-        overrides: what was changed on the command line.
-        name: what it is called.
-        question: what it asks, or None.
+        file: the file that it was read from.
+        overrides: the changes on the command line.
+        name: the name of the experiment.
+        question: the question that it asks, or None.
         target: the accuracy to count steps to, or None.
         runs: at least one, in the order in which they are made. Where arms are tuned, these
-            stand for those that tuning will choose: as many, at the first point of the grid.
+            stand for the runs that tuning will choose: as many, at the first point of the grid.
         claims: to be judged by the runs.
-        tuning: what is tried before them, or None.
+        tuning: the trials before the runs, or None.
         tied: whether some axes go together, so that none of them can be overridden alone.
-        whole: the experiment of which a command with overrides makes a part; None for a whole one.
+        whole: the whole experiment, if the command's overrides make a part of it; else None.
         added: the overrides by which a command adds arms to the whole.
         sweep: the section `sweep`, as it is written.
         baseline: the arm that reports compare the others with, or None for the usual one.
@@ -80,7 +80,7 @@ class Experiment:
         return folder_name(self.name)
 
     def command(self, run: RunConfig) -> str:
-        """The command that makes this one run alone; a tuned experiment's makes all."""
+        """Return the command that makes this one run alone; a tuned experiment's makes all."""
         whole = self if self.whole is None or self.tuning is not None else self.whole
         words = ["normlab", "run", as_word(self.file), *whole.overrides]
         if self.tuning is not None:
@@ -97,12 +97,12 @@ def load_experiment(file: FilePath, overrides: tuple[str, ...] = ()) -> Experime
 
     Args:
         file: a YAML file.
-        overrides: `key=value` each. `normlab.configs.naming` says what they do to the experiment's
-            name; `name=...` among them names it.
+        overrides: words `key=value`. `name=...` names the experiment; without it, they change its
+            name as `normlab.configs.naming` says.
 
     Raises:
         UserError: there is no such file.
-        ConfigError: everything that is wrong with it, each at its place.
+        ConfigError: the config has mistakes; the message lists all of them, each at its place.
     """
     file = config_file(file)
     found = _read_experiment(file, overrides)
@@ -119,7 +119,7 @@ def load_experiment(file: FilePath, overrides: tuple[str, ...] = ()) -> Experime
 
 
 def _as_part(found: Experiment, others: tuple[str, ...]) -> Experiment | None:
-    """Make of what a command asks for a part of its file's experiment; None if it is none."""
+    """Return a command's runs as a part of its file's experiment, or None if they are none."""
     whole = _read_if_whole(found.file)
     if whole is None or whole.tuning is not None or not may_be_part(others):
         return None
@@ -132,20 +132,20 @@ def _as_part(found: Experiment, others: tuple[str, ...]) -> Experiment | None:
     if more is None or called_twice(more.runs, whole.runs):
         return None
     added = tuple(sorted(axes or ()))
-    origins = {run.hash: run.origins for run in found.runs}  # as the command was given
+    origins = {run.hash: run.origins for run in found.runs}  # the places in the command
     runs = [run.came_from(origins.get(run.hash, run.origins)) for run in more.runs]
     return replace(found, runs=runs, claims=whole.claims, whole=whole, added=added)
 
 
 def added_arms(experiment: Experiment, added: tuple[str, ...]) -> list[RunConfig]:
-    """Give the runs that some overrides added to an experiment, as its file describes them now."""
+    """Return the runs that some overrides add to an experiment, as its file describes them now."""
     whole = (experiment.whole or experiment).overrides
     found = _read_if_whole(experiment.file, (*whole, *added))
     return [] if found is None else found.runs
 
 
 def _read_if_whole(file: FilePath, overrides: tuple[str, ...] = ()) -> Experiment | None:
-    """Read an experiment; None if there is none with these overrides alone."""
+    """Read an experiment, or return None if these overrides alone do not make one."""
     try:
         return _read_experiment(file, overrides)
     except UserError:
@@ -184,7 +184,7 @@ def _read_experiment(file: FilePath, overrides: tuple[str, ...]) -> Experiment:
     baseline, found = _read_baseline(config, [] if problems else runs, lenient=bool(overrides))
     problems += found
     unread = {problem.mark for problem in unreadable}
-    # What stands in for a value that could not be read is not judged in its turn.
+    # The parser puts a stand-in where a value cannot be read; complaints about it would mislead.
     problems = unreadable + [one for one in problems if one.mark not in unread]
     if problems:
         raise ConfigError(problems)
@@ -204,11 +204,11 @@ def _read_experiment(file: FilePath, overrides: tuple[str, ...]) -> Experiment:
 
 
 def _check_keys(config: Node) -> list[Problem]:
-    """What is wrong with the keys of the config, and with those that are text."""
+    """Return the mistakes in the keys of the config, and in the values that must be text."""
     problems = []
     for key, node in config.content.items():
         value = node.value
-        if key not in (*TOP_LEVEL, *RATE):  # the bare rate is an override's
+        if key not in (*TOP_LEVEL, *RATE):  # an override may give the bare rate
             shown = f"'{key}'" if isinstance(key, str) else show(key)
             message = f"an experiment has no key {shown}; {_nearest_key(str(key), node.key_mark)}"
             problems.append(Problem(node.key_mark, message))
@@ -224,7 +224,7 @@ def _check_keys(config: Node) -> list[Problem]:
 
 
 def _nearest_key(key: str, mark: Mark) -> str:
-    """What was likely meant by a key of the config that there is not."""
+    """Suggest the key that was likely meant by an unknown one."""
     below = meant(key, [*Recipe.__dataclass_fields__, *RATE])
     if below is None or meant(key, TOP_LEVEL):
         return did_you_mean(key, TOP_LEVEL)
@@ -234,13 +234,13 @@ def _nearest_key(key: str, mark: Mark) -> str:
 
 
 def _check_bases(config: Node) -> list[Problem]:
-    """A section beside a sweep of it that no run has: its writer expects it to count.
+    """Complain of a section that no run has because the sweep replaces it.
 
-    What another file or the command line gives is not in the way of the sweep.
+    Its writer expects it to count. Only a section in the same file as the sweep is a mistake.
     """
     problems = []
     sweep = config.get("sweep") or Node(None, config.mark)
-    rates = RATE if sweep.get(RATE[0]) is not None else ()  # which the sweep puts into every arm
+    rates = RATE if sweep.get(RATE[0]) is not None else ()  # the sweep puts the rate into every arm
     for name in CALLS:
         base, axis = config.get(name), sweep.get(name)
         if base is None or axis is None or not isinstance(base.content, dict):
@@ -263,12 +263,12 @@ def _check_bases(config: Node) -> list[Problem]:
 
 
 def _says(arm: dict[str, Any], base: dict[str, Any]) -> bool:
-    """Whether an arm says all that the base says."""
+    """Return whether an arm has every key and value of the base."""
     return all(key in arm and arm[key] == value for key, value in base.items())
 
 
 def _read_baseline(config: Node, runs: list[RunConfig], lenient: bool) -> Checked[str | None]:
-    """The arm that the others are compared with: its name, or its label on one axis."""
+    """Read the baseline: the name of an arm, or its label on one axis."""
     given = config.get("baseline")
     if given is None or given.content is None:
         return None, []
@@ -293,7 +293,7 @@ def _read_target(config: Node) -> Checked[Target | None]:
 
 
 def _planned(run: RunConfig, config: Node) -> PlannedRun:
-    """A run as the claims see it; its inside is traced only where a claim may speak of it."""
+    """Return a run as the claims see it; its probes are traced only if there are claims."""
     claims = config.get("claims")
     inside = look_inside(run.sections) if claims is not None and claims.value else None
     return PlannedRun(run.arm, run.seed, run.labels, inside)

@@ -1,4 +1,4 @@
-"""Finds the characters in a config that nobody sees: pasted from a web page, say."""
+"""Finds characters in a config that nobody sees, such as those pasted from a web page."""
 
 import unicodedata
 from dataclasses import replace
@@ -19,14 +19,14 @@ NAMES = {
 }
 SPACES = "\u00a0\u202f"
 FREE_TEXT = ("question", "source", "says")
-"""Keys of sentences, in which typography has its place."""
+"""Keys of sentences, which may have typographic spaces."""
 
 SCRIPT = "\u200c\u200d\u200e\u200f"
-"""What some scripts need between letters, and emoji between their parts."""
+"""Characters that some scripts need between letters, and emoji between their parts."""
 
 
 def without_invisible(node: Node, path: Path = ()) -> tuple[Node, list[Problem]]:
-    """Take the invisible characters out of a config, and say where each of them stood.
+    """Return a config without its invisible characters, and a problem at each of their places.
 
     >>> found, problems = without_invisible(Node("batch\\u200b_norm", Mark("a.yaml", 3, 7)))
     >>> found.value, problems[0].message

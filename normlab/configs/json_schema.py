@@ -1,4 +1,4 @@
-"""The JSON schema of a config, for editors that complete and check YAML as it is typed."""
+"""Makes the JSON schema of a config, for editors that complete and check YAML as it is typed."""
 
 from typing import Any
 
@@ -28,13 +28,16 @@ MEASURE = rf"^\s*({'|'.join(MEASURES)})\s*(\(.*\)\s*)?$"
 
 
 def json_schema() -> dict[str, Any]:
-    """A JSON schema (2020-12) that accepts every config `normlab check` accepts, and few others."""
+    """Return a JSON schema (2020-12) of every config that `normlab check` accepts.
+
+    The schema accepts a few others too, because it cannot express every check.
+    """
     properties: dict[str, Any] = {
         key: {"type": "string", "description": text} for key, text in WORDS.items()
     }
     for name, section in SECTIONS.items():
         if section.shelf is not None:
-            # A config that extends another may leave the name to it.
+            # A config may extend another and take the name from there.
             properties[name] = _call_of(section.shelf.entries(), name, {"required": []})
         if section.shelf is not None and not section.needed:
             properties[name]["anyOf"].append({"type": "null"})
@@ -72,8 +75,8 @@ def json_schema() -> dict[str, Any]:
 
 
 def _definitions(properties: dict[str, Any]) -> dict[str, Any]:
-    """What a value of an axis is, for the axes that are whole sections or a setting of `train`."""
-    # Data have keys beside the arguments of a call, so that their own schema is the base's.
+    """Return the schema of one value of each axis that is a section or a setting of `train`."""
+    # The schema of data is that of the section, which has keys beside the arguments of a call.
     values = {n: _call_of(s.entries(), n, {}) for n, s in CALLS.items() if n != "data"}
     values["data"] = properties["data"]
     for name in values:
@@ -83,7 +86,7 @@ def _definitions(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _values(one: dict[str, Any]) -> dict[str, Any]:
-    """The values of an axis, each of which is like `one`."""
+    """Return the schema of the values of an axis, where `one` is that of each value."""
     return {
         "description": "a list of values, a range as in 0..4, or a mapping of labels to values",
         "anyOf": [
@@ -137,7 +140,7 @@ def _claims() -> dict[str, Any]:
         "properties": arms,
         "required": ["left"],
         "additionalProperties": False,
-        "description": "the arm that the claim speaks of, and the one it is compared with",
+        "description": "the arm that the claim is about, and the arm that it is compared with",
     }
     own["measure"]["pattern"] = MEASURE
     needed = [key for key, is_needed in keys().items() if is_needed]
@@ -163,13 +166,13 @@ def _call_of(entries: dict[str, Any], kind: str, overrides: dict[str, Any]) -> d
 
 
 def _in_dialect(schema: dict[str, Any], spoken: list[Dialect]) -> dict[str, Any]:
-    """The same for a call with a `dialect`: with the keys that the libraries' layers have."""
+    """Return the schema of a call with a `dialect`, with the keys of the libraries' layers."""
     name = schema["properties"]["name"]["const"]
     arguments = {key for library in spoken for key in library.layers[name].arguments}
     own = {key: value for key, value in schema["properties"].items() if key in arguments}
     if "momentum" in own and any(library.rate_of_new for library in spoken):
         own["momentum"] = {"anyOf": [{"type": "number"}, {"type": "null"}]}
-    about = "a library, whose defaults and meanings hold"
+    about = "the library whose defaults and meanings the keys have"
     chosen = {"enum": [*(library.name for library in spoken), None], "description": about}
     return {**schema, "properties": {"name": {"const": name}, dialects.KEY: chosen, **own}}
 

@@ -1,4 +1,4 @@
-"""The bare key `learning_rate`: the optimiser holds it, or an argument of the schedule does."""
+"""Puts the bare key `learning_rate` into the optimiser, or into an argument of the schedule."""
 
 import inspect
 from typing import Any
@@ -9,11 +9,11 @@ from normlab.configs.sections import LENGTHS
 from normlab.errors import UserError
 
 RATE = ("learning_rate",)
-"""Where an override or an axis leaves it until optimiser and schedule are final."""
+"""The path at which an override or an axis leaves the rate until `settle_rate` moves it."""
 
 
 def rate_place(config: Node) -> tuple[str, str] | None:
-    """Where a bare `learning_rate` belongs, or None where the config does not tell.
+    """Return the path where a bare `learning_rate` belongs, or None if the config does not tell.
 
     >>> from normlab.configs.document import Mark
     >>> rate_place(Node.of({"optimizer": {"name": "sgd"}}, Mark("")))
@@ -35,7 +35,7 @@ def settle_rate(config: Node) -> tuple[Node, list[Problem]]:
     """Put a bare `learning_rate` where it belongs, once optimiser and schedule are final.
 
     Returns:
-        The config, and a problem if it does not tell where that is.
+        The config, and a problem if the config does not tell the place.
     """
     rate = config.get(RATE[0])
     if rate is None:
@@ -45,11 +45,11 @@ def settle_rate(config: Node) -> tuple[Node, list[Problem]]:
         section = config.get(place[0])
         if section is not None and isinstance(section.content, dict):
             config = config.put(place, rate)
-        return config, []  # otherwise there is no such section, which is told elsewhere
+        return config, []  # if there is no such section, its own check complains
     schedule = config.at(("schedule",)).value
     arguments = [name for name in _arguments_of(schedule) if name not in LENGTHS]
     if not arguments:
-        return config, []  # it is no schedule, which is told elsewhere
+        return config, []  # it is no schedule, and its own check complains
     values = [name for name in arguments if name.endswith("value")] or arguments
     keys = " or ".join(f"'schedule.{name}'" for name in values)
     message = (
@@ -67,6 +67,6 @@ def _arguments_of(schedule: Any) -> list[str]:
 
 
 def _rises(schedule: dict[str, Any]) -> bool:
-    """Whether it ends above its beginning: then the beginning is not what people call its rate."""
+    """Return whether a schedule ends above its beginning, which is then not its rate."""
     first, last = schedule.get("init_value"), schedule.get("end_value")
     return isinstance(first, int | float) and isinstance(last, int | float) and first < last

@@ -1,4 +1,4 @@
-"""Decides which experiment the runs of a command belong to, and what it is called.
+"""Decides to which experiment the runs of a command belong, and names it.
 
 A command without overrides makes the experiment of its file. Overrides that choose seeds, or some
 of the arms, make a part of that experiment. Other values of the axes that the file sweeps add arms
@@ -22,7 +22,7 @@ SEED = ("train", "seed")
 
 
 def key_of(override: str) -> Path:
-    """Give the path that an override sets.
+    """Return the path that an override sets.
 
     >>> key_of("epochs=5"), key_of("sweep.seed=0..4")
     (('train', 'epochs'), ('sweep', 'seed'))
@@ -31,20 +31,20 @@ def key_of(override: str) -> Path:
 
 
 def is_of_seeds(override: str) -> bool:
-    """Whether an override chooses seeds and nothing else."""
+    """Return whether an override chooses seeds and nothing else."""
     path = key_of(override)
     return SEED in (path, swept(path))
 
 
 def swept(path: Path) -> Path | None:
-    """Give what is set by the axis at a path in the sweep; None for a path elsewhere."""
+    """Return the path that an axis of the sweep sets, or None for a path outside the sweep."""
     if path[:1] != ("sweep",) or len(path) == 1:
         return None
     return full_path(".".join(map(str, path[1:])))
 
 
 def may_be_part(overrides: Iterable[str]) -> bool:
-    """Whether overrides are of what runs do, and not of what an experiment asks or claims."""
+    """Return whether overrides change runs alone, and not an experiment's question or claims."""
     return all(
         key_of(one)[:1] in [(key,) for key in (*SECTIONS, "sweep", *RATE)] for one in overrides
     )
@@ -87,12 +87,12 @@ def as_axes(overrides: Iterable[str], sweep: Any) -> tuple[str, ...] | None:
 
 
 def arm_key(run: RunConfig) -> str:
-    """Hash what a run has in common with the runs of other seeds."""
+    """Return a hash that a run shares with the runs of other seeds."""
     return run.with_seed(0).hash
 
 
 def called_twice(runs: Iterable[RunConfig], others: Iterable[RunConfig]) -> bool:
-    """Whether two different arms of some runs and of others have one name."""
+    """Return whether two different arms, one of each list of runs, have the same name."""
     names = {run.arm: arm_key(run) for run in others}
     return any(names.get(run.arm, arm_key(run)) != arm_key(run) for run in runs)
 
@@ -119,7 +119,7 @@ def own_name(name: str, overrides: Iterable[str]) -> str:
     found = "+".join([name, *(shown for shown, _ in parts)])
     if exact:
         return found
-    # Other values might give the same words.
+    # The hash is needed because other values might give the same words.
     whole = repr(sorted((path, text) for path, (_, text) in words.items()))
     return f"{found}-{hashlib.sha256(whole.encode()).hexdigest()[:4]}"
 

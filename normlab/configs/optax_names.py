@@ -1,4 +1,4 @@
-"""Optax's optimisers and schedules by name, read from its source so that a list needs no jax."""
+"""Lists optax's optimisers and schedules, from its source so that a list needs no jax."""
 
 import ast
 import importlib
@@ -29,7 +29,7 @@ REFUSED = {
 NO_OPTIMIZERS = ("scale_by_", "schedule_free_eval_params", "differentially_private_aggregate",
                  "hutchinson_estimator_diag_hessian", "normalize", "reduce_on_plateau",
                  "split_real_and_imaginary")  # fmt: skip
-"""Beginnings of what optax.contrib offers beside optimisers."""
+"""Beginnings of the names in optax.contrib that are no optimisers."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class OptaxShelf:
 
     Attributes:
         kind: the name of the kind in messages.
-        modules: the modules that offer them, and how the modules of their sources end.
-        refused: those that are not offered, and why.
+        modules: the modules that offer them, each with the ending of its sources' names.
+        refused: the names that are not offered, each with the reason.
     """
 
     kind: str

@@ -16,13 +16,13 @@ from normlab.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Fixed:
-    """In place of an axis's values in the sweep: an override has taken the axis out of it.
+    """Stands in the sweep in place of an axis that an override has fixed.
 
-    What the sweep excludes may still speak of the axis, so it is not forgotten.
+    It is kept because the rules of `exclude` may still speak of the axis.
 
     Attributes:
-        value: what it is fixed to.
-        values: what it was to be.
+        value: the value that the axis is fixed to.
+        values: the values that it had in the sweep.
     """
 
     value: Any
@@ -36,21 +36,23 @@ def read(
 
     Args:
         file: a YAML file.
-        overrides: `key=value` each; the value is YAML, the key dotted (`norm.groups=4`). A bare
-            key of the `train` section may leave `train.` out (`seed=3`), and `learning_rate` is
-            that of the optimiser or the schedule. An override of an axis of the sweep takes that
-            axis out of the sweep.
-        problems: takes the mistakes that leave the rest readable; None to raise them too.
+        overrides: words `key=value`. The value is YAML, and the key is dotted (`norm.groups=4`).
+            Keys of the `train` section may leave out `train.` (`seed=3`). `learning_rate` is that
+            of the optimiser or the schedule. An override of an axis of the sweep takes that axis
+            out of the sweep.
+        problems: a list that gets mistakes after which the rest can still be read; None to raise
+            them too.
 
     Raises:
         UserError: there is no such file, or it cannot be read.
-        ConfigError: what it says cannot be parsed or merged.
+        ConfigError: the file or an override cannot be parsed or merged.
     """
     reading = _Reading([])
     config = reading.whole(file, ())
     for override in overrides:
         config = reading.override(config, override)
-    # All are laid before any meets the sweep, so that their order does not matter.
+    # All overrides are laid into the config before the sweep is changed, so that their order does
+    # not matter.
     for path, mark in reading.given.items():
         config = reading.meet_sweep(config, path, mark)
     place = rate_place(config) if RATE in reading.given else None
@@ -65,9 +67,9 @@ def read(
 
 
 def full_path(dotted: str) -> Path:
-    """The path that a dotted key means; a bare key of `train` needs no `train.`.
+    """Return the path that a dotted key means; a key of `train` needs no `train.`.
 
-    A bare `learning_rate` stays so until `settle_rate` knows the schedule.
+    A bare `learning_rate` stays as it is until `settle_rate` knows the schedule.
 
     >>> full_path("norm.groups"), full_path("seed"), full_path("learning_rate")
     (('norm', 'groups'), ('train', 'seed'), ('learning_rate',))
@@ -88,7 +90,7 @@ def spell_out_names(config: Node) -> Node:
 
 
 def obstacle(config: Node, path: Path) -> str | None:
-    """What to say if a value on the way to `path` is no mapping."""
+    """Return a message if a value on the way to `path` is no mapping, or else None."""
     node = config
     for depth, key in enumerate(path):
         if not isinstance(node.content, dict):
@@ -101,17 +103,17 @@ def obstacle(config: Node, path: Path) -> str | None:
 
 
 class _Reading:
-    """Reads one config, noting the mistakes and what the command line gives on the way."""
+    """Reads one config, and notes its mistakes and the paths that overrides give."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = problems
-        self.given: dict[Path, Mark] = {}  # by the overrides
+        self.given: dict[Path, Mark] = {}  # the paths that overrides give
 
     def complain(self, mark: Mark, message: str) -> None:
         self.problems.append(Problem(mark, message))
 
     def whole(self, file: FilePath, children: tuple[FilePath, ...]) -> Node:
-        """A file, laid over the one that it extends."""
+        """Read a file and lay it over the file that it extends."""
         config = self.file(file)
         extends = config.get("extends")
         if extends is None:
@@ -149,9 +151,10 @@ class _Reading:
         return spell_out_names(config)
 
     def merge(self, parent: Node, child: Node) -> Node:
-        """Lay the child's keys over the parent's; a section that names another call replaces it.
+        """Lay the child's keys over the parent's.
 
-        As on the command line, what the child gives is taken out of the parent's sweep.
+        A section replaces the parent's if it names another call. The child's keys are taken out of
+        the parent's sweep, as overrides on the command line are.
         """
         given: dict[Path, Mark] = {}
         merged = parent
@@ -162,7 +165,7 @@ class _Reading:
             for path in [(key, inner) for inner in own.content] if same else [(key,)]:
                 given[path] = child.key_mark_at(path)
                 merged = merged.put(path, child.at(path))
-        own_axes = child.get("sweep")  # they stay whole
+        own_axes = child.get("sweep")  # the child's own axes stay whole
         kept = own_axes.content if own_axes and isinstance(own_axes.content, dict) else ()
         for path, mark in given.items():
             merged = self.meet_sweep(merged, path, mark, kept)
@@ -196,10 +199,10 @@ class _Reading:
         """Take an overridden axis out of the sweep; refuse an override that the sweep would undo.
 
         Args:
-            config: the override is laid into it.
-            path: what was overridden.
+            config: the config, with the override already in it.
+            path: the path that was overridden.
             mark: the place of the override.
-            own: keys of the sweep that are not older than the override.
+            own: keys of the sweep that come from the same file as the override, and so stay.
         """
         sweep = config.get("sweep")
         if sweep is None or not isinstance(sweep.content, dict):
@@ -242,7 +245,7 @@ def _text(file: FilePath) -> str:
 
 
 def _same_call(old: Any, own: Any) -> bool:
-    """Whether two sections are mappings, and the second names nothing else than the first."""
+    """Return whether two sections are mappings, and the second does not name another call."""
     if not isinstance(old, dict) or not isinstance(own, dict):
         return False
     return own.get("name", old.get("name")) == old.get("name")
@@ -261,7 +264,7 @@ def _neighbours(file: FilePath) -> str:
 
 
 def _axes_of(sweep: dict[Any, Any]) -> Iterator[tuple[str | None, Any]]:
-    """Every axis, with the form that ties it to others (None for an axis of the grid)."""
+    """Yield every axis, with the form that ties it to others (None for an axis of the grid)."""
     for key, given in sweep.items():
         if key not in FORMS:
             yield None, key

@@ -1,10 +1,10 @@
-"""A person's own code in a config: it is a part of what a run is, so its source is hashed.
+"""Hashes the source of a person's own code, because it is a part of a run's identity.
 
-`norm: my_file:MyNorm` names a module. Its hash is that of the bytes of its file and of the files
-that it imports from the same folder or package, so a comment counts too. The files need not be
-importable to read a run: the hash stands in its provenance. An installed package is known by its
-version, and normlab's own modules by its commit. What a module reads besides, such as a file of
-numbers, is not covered.
+`norm: my_file:MyNorm` names a module. The bytes of its file are hashed, and those of the files that
+it imports from the same folder or package, so a comment counts too. A run can be read without these
+files, because its provenance holds the hash. An installed package is identified by its version, and
+normlab's own modules by the commit. Other files that a module reads, such as tables of numbers, are
+not covered.
 """
 
 import ast
@@ -23,11 +23,11 @@ from typing import Any
 from normlab.errors import UserError, in_one_line
 
 _seen: dict[str, tuple[Any, str]] = {}
-"""By module, the loading that was seen and the hash of the source at that time."""
+"""The spec of each module when it was first seen, and the hash of its source at that time."""
 
 
 def find_code_beside(file: Path) -> None:
-    """Let a config name modules that lie beside it: they are found before those of this folder.
+    """Let a config name modules that lie beside it, before those of the current folder.
 
     Python's own modules and installed packages are found first, so no file can hide one of them.
     """
@@ -37,14 +37,14 @@ def find_code_beside(file: Path) -> None:
 
 
 def own_code(sections: dict[str, Any]) -> dict[str, str]:
-    """The modules that a config names and that have been imported, each with its source's hash.
+    """Return the imported modules that a config names, each with the hash of its source.
 
     Args:
         sections: a resolved config.
 
     Raises:
-        UserError: a file was edited after this process imported it, so that what would run is not
-            what is written.
+        UserError: a file was edited after this process imported it, so the process would run the
+            old source.
 
     >>> own_code({"norm": {"name": "batch_norm"}})
     {}
@@ -54,25 +54,25 @@ def own_code(sections: dict[str, Any]) -> dict[str, str]:
         if source_of(sys.modules[module]) != digest:
             raise UserError(
                 f"{sys.modules[module].__file__}: it, or a file that it imports, was edited after "
-                "this process had imported it, so what runs is not what is written; start the "
+                "this process had imported it, so the old source would run; start the "
                 "process again (a notebook: restart the kernel)"
             )
     return found
 
 
 def loaded_code(sections: dict[str, Any]) -> dict[str, str]:
-    """As `own_code`, as the source was when this process imported it."""
+    """Return the same as `own_code`, with the hashes from when this process imported them."""
     modules = sorted(set(_named(sections)) & sys.modules.keys())
     return {module: _as_loaded(sys.modules[module], module) for module in modules}
 
 
 def check_same(expected: dict[str, str]) -> None:
-    """Check that this process has the source that a run's identity was made of.
+    """Check that this process has the source that a run was planned with.
 
-    A worker imports it later than the process that planned the run.
+    A worker imports the source later than the process that planned the run.
 
     Raises:
-        UserError: it is other source, or cannot be imported any more.
+        UserError: the source has changed, or cannot be imported any more.
     """
     for name, digest in expected.items():
         try:
@@ -87,7 +87,7 @@ def check_same(expected: dict[str, str]) -> None:
 
 
 def failure_outside(name: str, error: BaseException) -> str:
-    """What to say when `package.module:Class` itself fails: no traceback, but its last line."""
+    """Return the message for an error in `package.module:Class`: its last line and the place."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == file_of(name)]
     place = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
@@ -95,12 +95,12 @@ def failure_outside(name: str, error: BaseException) -> str:
 
 
 def file_of(name: str) -> str | None:
-    """The file of `package.module:Class`, if it has been imported from one."""
+    """Return the file of `package.module:Class`, if it has been imported from one."""
     return getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
 
 
 def source_of(module: ModuleType) -> str:
-    """Ten hex digits of a module's source, or the name and version of an installed package."""
+    """Return ten hex digits of a module's source, or an installed package's name and version."""
     file = getattr(module, "__file__", None)
     if file is None:
         return "no file"
@@ -116,7 +116,7 @@ def source_of(module: ModuleType) -> str:
 
 
 def _named(value: Any) -> Iterator[str]:
-    """The modules of all names `package.module:Class`, at every depth."""
+    """Yield the modules of all names `package.module:Class`, at every depth."""
     if isinstance(value, dict):
         name = value.get("name")
         if isinstance(name, str) and ":" in name and not name.startswith("normlab."):
@@ -134,7 +134,7 @@ def _as_loaded(module: ModuleType, name: str) -> str:
 
 
 def _files(first: Path, root: Path) -> dict[str, bytes]:
-    """A file and all that it imports below `root`, by their path from there."""
+    """Return the contents of a file and of its imports below `root`, by the path from there."""
     found: dict[str, bytes] = {}
     inits = [folder / "__init__.py" for folder in first.parents if root in folder.parents]
     waiting = [first, *(file for file in inits if file.is_file())]
@@ -151,7 +151,7 @@ def _files(first: Path, root: Path) -> dict[str, bytes]:
 
 @lru_cache(maxsize=256)
 def _imports(content: bytes, package: tuple[str, ...]) -> tuple[str, ...]:
-    """The dotted names that a source imports, wherever in it; those that are no module do no harm.
+    """Return the dotted names that a source imports anywhere; some may be no modules.
 
     >>> _imports(b"import a.b\\nfrom . import c\\nfrom .d import e", ("p",))
     ('a.b', 'p', 'p.c', 'p.d', 'p.d.e')
@@ -159,7 +159,7 @@ def _imports(content: bytes, package: tuple[str, ...]) -> tuple[str, ...]:
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
-        return ()  # compiled
+        return ()  # a compiled module has no source to parse
     names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -172,7 +172,7 @@ def _imports(content: bytes, package: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _modules(root: Path, name: str) -> list[Path]:
-    """The files below `root` that importing a dotted name executes."""
+    """Return the files below `root` that run when a dotted name is imported."""
     parts = name.split(".")
     if parts[0] == "normlab":
         return []

@@ -23,7 +23,7 @@ def paths_beside_config(
     Args:
         called: the class whose arguments these are.
         fields: its arguments.
-        given: where they stand.
+        given: the node of the arguments, with their places.
     """
     hints = typing.get_type_hints(called) if inspect.isclass(called) else {}
     return {

@@ -1,14 +1,14 @@
-"""The section `probes`: what looks inside the network, before which steps, with which examples.
+"""Reads the section `probes`, and finds out what the probes of a run will record.
 
     probes:
-      at: [0, 10, end]         # steps; "end" is after the last one
-      every: 100               # and before every so many steps
-      examples: 256            # of the training images, the first, unaugmented and standardised
+      at: [0, 10, end]         # the steps before which the probes look; "end" is after the last one
+      every: 100               # they look before every 100th step too, from 0 on
+      examples: 256            # the first training images, standardised and without augmentation
       measure: [activations, {name: hessian, count: 3}]
 
 A probe changes nothing: the same config without the section trains to bitwise the same parameters.
-It is nevertheless a part of a run's hash, because a run made without it has nothing to show, and
-its states are gone: who adds `probes` gets runs that have them, beside those made before.
+It is nevertheless a part of a run's hash, because a run that was made without it has no records and
+its states are gone. Adding `probes` to a config therefore makes new runs beside the earlier ones.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from normlab.probes.contract import HeldOut, Moment, PerLayer, Subject
 
 
 def in_order(at: tuple[int | str, ...]) -> list[int | str]:
-    """The steps of `at` as a resolved config has them, so that their order is none of its hash.
+    """Return the steps of `at` in the order of a resolved config, so that the hash ignores order.
 
     >>> in_order((10, "end", 0, 10))
     [0, 10, 'end']
@@ -38,7 +38,7 @@ def in_order(at: tuple[int | str, ...]) -> list[int | str]:
 
 
 def look_at(sections: dict[str, Any]) -> frozenset[int]:
-    """The steps before which a run looks inside; the number of all its steps stands for the end."""
+    """Return the steps before which the probes look; the total number of steps means the end."""
     probing = sections.get("probes")
     if probing is None:
         return frozenset()
@@ -49,7 +49,7 @@ def look_at(sections: dict[str, Any]) -> frozenset[int]:
 
 
 class Quantity(NamedTuple):
-    """A quantity that a run will record: the probe's name and its own, its layers, its shape."""
+    """A quantity that a run will record, with the name of its probe, its layers and its shape."""
 
     probe: str
     name: str
@@ -59,13 +59,13 @@ class Quantity(NamedTuple):
 
 @dataclass(frozen=True)
 class Inside:
-    """What a run will record of its inside.
+    """The records that the probes of a run will make.
 
     Attributes:
-        steps: before which it looks.
-        total: how many steps it has.
-        quantities: that it records at each.
-        problems: which of the probes (by place in the list) cannot look into it, and why.
+        steps: the steps before which the probes look.
+        total: the number of steps of the run.
+        quantities: the quantities that are recorded at each of these steps.
+        problems: the probes that cannot look into the network, by place in the list, with reasons.
     """
 
     steps: frozenset[int]
@@ -75,7 +75,7 @@ class Inside:
 
 
 def look_inside(sections: dict[str, Any]) -> Inside | None:
-    """What a resolved run will record; found by tracing its probes, which computes nothing."""
+    """Trace a resolved run's probes as shapes, and return the records that they will make."""
     if sections.get("probes") is None:
         return None
     return _look_inside(build.Keyed.by_program(sections))
@@ -98,7 +98,7 @@ def _look_inside(keyed: build.Keyed) -> Inside:
             found = jax.eval_shape(partial(probe.measure, subject), moment)
         except UserError as error:
             problems.append((index, f"{name} cannot look into this network: {error}"))
-        except Exception as error:  # a probe and a network that do not suit each other
+        except Exception as error:  # the probe does not suit the network
             call = sections["probes"]["measure"][index]["name"]
             problems.append((index, failure_outside(call, error)))
         else:
@@ -118,7 +118,7 @@ def _held_out(outline: Outline) -> HeldOut:
 
 
 def check_together(config: Node, sections: dict[str, Any]) -> list[Problem]:
-    """What only shows when the probes meet the rest of the config."""
+    """Return the mistakes in `probes` that only show beside the rest of the config."""
     probing = sections.get("probes")
     if probing is None:
         return []

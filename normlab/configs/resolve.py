@@ -1,4 +1,4 @@
-"""Resolves one run: checks its sections, fills in defaults, and sees that all fit together."""
+"""Resolves one run: checks its sections, fills in defaults, and checks that all fit together."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def resolve(config: Node, axes: dict[str, Any]) -> Checked[RunConfig | None]:
 
 
 def check_section(given: Node, name: str, section: Section) -> Checked[dict[str, Any] | None]:
-    """Check a section by itself: a call by what it names, settings by their class."""
+    """Check a section by itself: a call by its function's signature, settings by their class."""
     if isinstance(given.content, dict):
         if section.shelf is not None:
             return check_call(given, section.shelf, name)
@@ -56,7 +56,7 @@ def check_section(given: Node, name: str, section: Section) -> Checked[dict[str,
 
 
 def _check_data(given: Node, name: str, section: Section) -> Checked[dict[str, Any] | None]:
-    """The keys that every dataset has, and the arguments of the one that is named."""
+    """Check the keys that every dataset has, and the arguments of the one that is named."""
     if not isinstance(given.content, dict):
         return check_section(given, name, section)
     augment, problems = [], []
@@ -76,7 +76,7 @@ def _check_data(given: Node, name: str, section: Section) -> Checked[dict[str, A
 
 
 def _check_probes(given: Node, name: str, section: Section) -> Checked[dict[str, Any] | None]:
-    """When the probes look, and the list of the probes."""
+    """Check the settings of the probes, and the list of the probes."""
     if not isinstance(given.content, dict):
         return check_section(given, name, section)
     settings, problems = check_section(given.without("measure"), name, section)
@@ -98,7 +98,7 @@ def _check_probes(given: Node, name: str, section: Section) -> Checked[dict[str,
 
 
 def _with_own_norm(config: Node) -> Node:
-    """Write down that a person's own model keeps its own layers where no `norm` is given."""
+    """Return the config with `norm: own` if a person's own model has no `norm` beside it."""
     model = config.value.get("model")
     own = isinstance(model, dict) and ":" in str(model.get("name"))
     if not own or config.value.get("norm") is not None:
@@ -107,7 +107,7 @@ def _with_own_norm(config: Node) -> Node:
 
 
 def _check_norm(given: Node, name: str, section: Section) -> Checked[dict[str, Any] | None]:
-    """The layers that a normaliser replaces in a person's own model, and its arguments."""
+    """Check the arguments of the normaliser, and the layers that it replaces in an own model."""
     if not isinstance(given.content, dict):
         return check_section(given, name, section)
     where, problems = given.value.get("where"), []
@@ -127,11 +127,11 @@ def _check_norm(given: Node, name: str, section: Section) -> Checked[dict[str, A
 
 
 READERS = {"data": _check_data, "norm": _check_norm, "probes": _check_probes}
-"""The sections that have more keys than what they name, or than their settings."""
+"""The sections that have more keys than the function that they name, or than their settings."""
 
 
 def _settle(config: Node, sections: dict[str, Any]) -> list[Problem]:
-    """Write down what the files of the data decide: how many examples a smaller copy holds."""
+    """Fill in the arguments that the files of the data decide, such as the number of examples."""
     try:
         sections["data"] |= build.settled(sections)
     except UserError as error:
@@ -141,10 +141,10 @@ def _settle(config: Node, sections: dict[str, Any]) -> list[Problem]:
 
 
 def _check_together(config: Node, sections: dict[str, Any]) -> list[Problem]:
-    """What only shows when the sections meet: learning rate, lengths, shapes."""
+    """Return the mistakes that only show when the sections meet: learning rate, lengths, shapes."""
     problems = _check_learning_rate(config, sections)
     if problems:
-        # Neither is to blame for more than this; the other sections can still be judged.
+        # The other sections can still be checked without these two.
         sections = {**sections, "optimizer": None, "schedule": None}
     for error in mismatches(sections):
         path = (error.section, error.field) if error.field else (error.section,)
@@ -153,7 +153,7 @@ def _check_together(config: Node, sections: dict[str, Any]) -> list[Problem]:
 
 
 def _check_learning_rate(config: Node, sections: dict[str, Any]) -> list[Problem]:
-    """Whether it is given once; what a schedule or its absence leaves open is filled in."""
+    """Check that the learning rate is given once, and fill in the lengths of the schedule."""
     optimizer, schedule = sections["optimizer"], sections.setdefault("schedule", None)
     rate = optimizer.get("learning_rate")
     if schedule is not None and rate is not None:
@@ -172,7 +172,7 @@ def _check_learning_rate(config: Node, sections: dict[str, Any]) -> list[Problem
     try:
         steps = build.total_steps(sections)
     except Exception:
-        return []  # it is raised again, and told, where the sections meet
+        return []  # `mismatches` raises it again and reports it
     for length in LENGTHS:
         if length in schedule and schedule[length] is None:
             schedule[length] = steps

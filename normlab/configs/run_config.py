@@ -1,4 +1,4 @@
-"""One run's config, resolved: every default filled in, named for people, identified by its hash."""
+"""Defines the resolved config of one run, with its names for people and its hash."""
 
 import hashlib
 import json
@@ -14,20 +14,20 @@ from normlab.configs.sections import CALLS, OWN, SECTIONS
 from normlab.store.names import slug
 
 SEED_AXES = ("seed", "train.seed")
-"""The axes of the sweep that are the seed, however it is spelt."""
+"""The names that the seed may have as an axis of the sweep."""
 
 
 @dataclass(frozen=True, eq=False)
 class RunConfig:
-    """What one run does, with nothing left open.
+    """The config of one run, in which every default is filled in.
 
     Attributes:
-        sections: section to keys to values; a valid config itself.
-        origins: where each value was given, by path; a path that is absent is a default.
-        axes: the values of the sweep's axes that make this run what it is.
-        names: what the config calls the value of an axis, where it says so.
-        words: what stands in the arm's name for an axis, where that is the config's choice.
-        own_code: the modules of the person's own that it names, with the hashes of their source.
+        sections: section to keys to values; they are a valid config themselves.
+        origins: the place of each value by its path; a path that is absent is a default.
+        axes: the value of this run on each axis of the sweep.
+        names: the label of the value on each axis that has labels in the config.
+        words: the word in the arm's name for each axis, if the config chooses it.
+        own_code: the person's own modules that the config names, with the hashes of their source.
     """
 
     sections: dict[str, Any]
@@ -39,15 +39,15 @@ class RunConfig:
 
     @cached_property
     def hash(self) -> str:
-        """Ten hex digits: the same for the same resolved config, whatever file it came from.
+        """Ten hex digits, which are the same for the same resolved config from any file.
 
-        Where the config names code of the person's own, its source counts too.
+        They depend on the source of the person's own code too, if the config names any.
         """
         return short_hash(self.sections, self.own_code)
 
     @property
     def program_hash(self) -> str:
-        """As `hash`, but the same for every seed and learning rate: runs with one program."""
+        """Ten hex digits that runs of one program share, whatever their seed and learning rate."""
         return short_hash(build.of_one_program(self.sections), self.own_code)
 
     @property
@@ -57,7 +57,7 @@ class RunConfig:
 
     @property
     def arm(self) -> str:
-        """What sets this run's arm apart from the others, without the seed."""
+        """The name of the arm, made of the values on all axes but the seed."""
         words = [self.words.get(axis, self._word(axis)) for axis in self.axes]
         return ", ".join(filter(None, words)) or self.sections["norm"]["name"]
 
@@ -69,7 +69,7 @@ class RunConfig:
 
     @property
     def labels(self) -> dict[str, Any]:
-        """The axes but the seed: as the config calls the value, or else `value_label` of it."""
+        """The label of the value on each axis but the seed: the config's, or `value_label`."""
         return {
             axis: self.names.get(axis, value_label(value))
             for axis, value in self.axes.items()
@@ -82,23 +82,23 @@ class RunConfig:
         return f"{slug(self.arm)}-s{self.seed}-{self.hash}"
 
     def with_seed(self, seed: int) -> "RunConfig":
-        """The same run with another seed."""
+        """Return the same run with another seed."""
         train = {**self.sections["train"], "seed": seed}
         axes = {axis: seed if axis in SEED_AXES else value for axis, value in self.axes.items()}
         return replace(self, sections={**self.sections, "train": train}, axes=axes)
 
     def came_from(self, origins: Mapping[Path, Mark]) -> "RunConfig":
-        """The same run with other places where its values were given."""
+        """Return the same run with other places of its values."""
         return replace(self, origins=origins)
 
 
 def is_call(value: Any) -> bool:
-    """Whether a value names something of the catalogue."""
+    """Return whether a value is a named call."""
     return isinstance(value, dict) and "name" in value
 
 
 def call_label(call: dict[str, Any]) -> str:
-    """A named call in short: its name, and the arguments that were given.
+    """Return a named call in short: its name, and the arguments that were given.
 
     >>> call_label({"name": "group_norm", "groups": 4})
     'group_norm(groups=4)'
@@ -108,7 +108,7 @@ def call_label(call: dict[str, Any]) -> str:
 
 
 def value_label(value: Any) -> Any:
-    """A value of an axis for people: numbers, text and the like as they are, the rest in short.
+    """Return a value of an axis for people: lists and calls in short, and others unchanged.
 
     >>> value_label({"name": "identity"}), value_label([8, 8]), value_label(0.1)
     ('identity', '[8, 8]', 0.1)
@@ -119,7 +119,7 @@ def value_label(value: Any) -> Any:
 
 
 def as_label(key: Any) -> str:
-    """A key of a mapping as the label it is: `8` is as good as `'8'`.
+    """Return a key of a mapping as a label, which is a text: `8` means the same as `'8'`.
 
     >>> as_label("batch_norm"), as_label(8)
     ('batch_norm', '8')
@@ -128,32 +128,35 @@ def as_label(key: Any) -> str:
 
 
 def on_command_line(value: Any) -> str:
-    """A value of an axis as an override gives it."""
+    """Return a value of an axis as an override on the command line gives it."""
     if isinstance(value, dict) and list(value) == ["name"]:
         return value["name"]
     return flow(value)
 
 
 def resolved(sections: dict[str, Any]) -> dict[str, Any]:
-    """Checked sections as a run has them: all of them, without what came later and is not used."""
+    """Return the sections of a run from checked ones, without unused settings of later versions."""
     whole = {name: _plain(sections.get(name)) for name in SECTIONS}
     used = {n: value for n, value in whole.items() if value is not None or not SECTIONS[n].later}
     return _without_earlier(used, shown=False)
 
 
 def short_hash(sections: dict[str, Any], own_code: dict[str, str]) -> str:
-    """Ten hex digits of the sections as they were before later settings came, and of own code."""
+    """Return ten hex digits of the sections and of own code.
+
+    Settings of later versions do not count where they have the meaning of their absence.
+    """
     hashed = _without_earlier(sections, shown=True)
     data = hashed.get("data") or {}
-    if data.get("contents") is not None:  # what data are is known, so they may be moved
+    if data.get("contents") is not None:  # contents identify the data, so files may be moved
         hashed["data"] = {key: value for key, value in data.items() if key != "path"}
-    if own_code:  # without any, the hash is what it always was
+    if own_code:  # without any, the hash must be that of earlier versions
         hashed["own_code"] = own_code
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def _without_earlier(sections: dict[str, Any], shown: bool) -> dict[str, Any]:
-    """The sections without the settings that say what held before they came."""
+    """Return the sections without later settings that have the meaning of their absence."""
     used = {}
     for name, section in sections.items():
         if isinstance(section, dict):
@@ -166,13 +169,13 @@ def _without_earlier(sections: dict[str, Any], shown: bool) -> dict[str, Any]:
 def _as_before(name: str, section: dict[str, Any], shown: bool) -> dict[str, Any]:
     if name not in CALLS:
         return as_before(SECTIONS[name].settings, shown)
-    if ":" in str(section["name"]) or section["name"] == OWN:  # these were there before
+    if ":" in str(section["name"]) or section["name"] == OWN:  # such calls have no later settings
         return {}
     return as_before(CALLS[name].load(section["name"]), shown)
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, as YAML has them, at every depth."""
+    """Return a value with lists in place of tuples at every depth, as YAML has them."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""Says which sections a config may have, and what each of them names or holds."""
+"""Defines the sections of a config, and the call or the settings of each."""
 
 import re
 from dataclasses import dataclass, field
@@ -14,48 +14,48 @@ from normlab.training.optimizer import Role
 from normlab.training.recipe import Recipe
 
 LENGTHS = ("decay_steps", "transition_steps")
-"""Arguments of schedules that are the length of the run where they are left out."""
+"""Arguments of schedules that are the length of the run by default."""
 
 COMMON_TO_DATA = {
     "augment": "augmentations of every training batch, in turn",
-    "validation": "training examples to hold out, or own (of a dataset that has a validation split "
-    "itself); their metrics are val_loss and val_accuracy",
+    "validation": "the number of training examples to hold out, or own for a dataset that has a "
+    "validation split; their metrics are val_loss and val_accuracy",
 }
-"""Keys of `data` that are not arguments of the dataset: every dataset has them."""
+"""Keys of `data` that every dataset has, beside its own arguments."""
 
 COMMON_TO_NORM = {
-    "where": "which normalisation layers of a model of your own it replaces: a pattern, or a list "
-    "of patterns, for their paths or classes (default: all)",
+    "where": "the normalisation layers of a model of your own that it replaces: a pattern, or a "
+    "list of patterns, for their paths or classes (default: all)",
 }
 """Keys of `norm` that are not arguments of the normaliser."""
 
 OWN = "own"
-"""The value of `data.validation` where it is no number, and the name of the `norm` that a person's
-own model has."""
+"""The value of `data.validation` that chooses the dataset's own split, and the value of `norm` that
+keeps the layers of a person's own model."""
 
 OWN_MODEL = "own model"
-"""The kind of a call that names a model of a person's own code without normlab's slots."""
+"""The kind of a call that names a person's own model without slots of normlab."""
 
 FORMS = {
     "zip": "axes that go together value by value, or a list of such mappings",
-    "list": "points, each a mapping of axes to values; or labels of points to them",
-    "exclude": "every run that has all values of one of these mappings is left out",
+    "list": "a list of points, each a mapping of axes to values; or a mapping of labels to points",
+    "exclude": "mappings of axes to values; a run with all values of one of them is left out",
 }
 """The keys of the sweep that are not axes."""
 
 RANGE = re.compile(r"([0-9]{1,10})\.\.([0-9]{1,10})")
-"""An axis in short: from the first number to the last, both included."""
+"""A range of whole numbers as the values of an axis, with both ends included."""
 
 
 @dataclass(frozen=True)
 class Decay:
-    """Which parameters weight decay touches, and how much of it is added to the gradient.
+    """The strength of weight decay, and the parameters that decay.
 
     Attributes:
         rate: `rate * parameter` is added to the gradient (L2, torch's meaning for SGD).
-        roles: the parameters that any weight decay touches, this one and an optimiser's own
-            (`adamw`'s `weight_decay`): of "weight", "bias" and "norm" (a normaliser's own, and
-            what a kernel transform learns).
+        roles: the roles of the parameters that decay, by this rate or by an optimiser's own
+            (`adamw`'s `weight_decay`): of "weight", "bias" and "norm" (the parameters of
+            normalisers and kernel transforms).
     """
 
     rate: float = 0.0
@@ -82,12 +82,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Probing:
-    """When and at what the probes look; which they are stands in `measure`, a list of calls.
+    """The settings of the probes, which are named in `measure`, a list of calls.
 
     Attributes:
-        at: steps before which they look, from 0, and "end" for after the last one.
-        every: they look before every so many steps too, from the first one on.
-        examples: how many of the training examples they look at: the first, without augmentation.
+        at: the steps, from 0, before which the probes look; "end" is after the last step.
+        every: number of steps between further looks, which begin before step 0; null for none.
+        examples: the number of training examples that they look at: the first, not augmented.
     """
 
     at: tuple[int | Literal["end"], ...] = (0, "end")
@@ -108,17 +108,17 @@ class Section:
     """One section of a run's config.
 
     Attributes:
-        about: what it is, in a few words.
-        shelf: where the thing lies that it names; its other keys are that thing's arguments. None
-            for a section of plain settings.
-        settings: the class of its settings; None for a section that names something.
-        needed: whether every experiment has it. One that is not may be left out, or null.
-        later: whether it came after others, so that a resolved config without it does not have it
-            and keeps its hash.
+        about: a description in a few words.
+        shelf: the shelf of the functions or classes that it may name, whose arguments are its
+            other keys. None for a section of plain settings.
+        settings: the class of its settings; None for a section that names a function or a class.
+        needed: whether every experiment has it. Other sections may be left out, or null.
+        later: whether a later version of normlab added it. A resolved config that does not use it
+            leaves it out, so that its hash stays that of the earlier version.
         filled_in: arguments that a config does not give, because they come from other sections or
             from the training loop.
-        stand_ins: values for these where the section is checked by itself.
-        optional: arguments that their function requires but the config may leave out.
+        stand_ins: values of these arguments for checking the section by itself.
+        optional: arguments that the function requires but the config may leave out.
     """
 
     about: str
@@ -132,7 +132,7 @@ class Section:
 
 
 SECTIONS = {
-    "data": Section("the dataset, its augmentation and what is held out", DATA, needed=True),
+    "data": Section("the dataset, its augmentation and its validation split", DATA, needed=True),
     "model": Section(
         "the network",
         MODELS,
@@ -165,9 +165,9 @@ SECTIONS = {
         optional=frozenset({"learning_rate"}),
     ),
     "schedule": Section("optax's learning rate by step", SCHEDULES, optional=frozenset(LENGTHS)),
-    "decay": Section("weight decay: how much, and of which parameters", settings=Decay),
+    "decay": Section("the rate of weight decay, and the roles of its parameters", settings=Decay),
     "train": Section("length, batches and loss of training", settings=Recipe),
-    "probes": Section("what looks inside the network", settings=Probing, later=True),
+    "probes": Section("the probes, which look inside the network", settings=Probing, later=True),
 }
 """The sections of a run, in the order in which a resolved config has them."""
 
@@ -177,28 +177,28 @@ OWN_NETWORK = Section(
     filled_in=frozenset({"parent", "name", "rngs", *SWITCHES}),
     optional=FOUND,
 )
-"""The section `model` where the network has no slots of normlab's."""
+"""The section `model` of a network without slots of normlab."""
 
 CALLS: dict[str, Shelf | OptaxShelf] = {
     name: section.shelf for name, section in SECTIONS.items() if section.shelf is not None
 }
-"""The sections that name something to call."""
+"""The sections that name a function or a class."""
 
 SETTINGS = {name: section.settings for name, section in SECTIONS.items() if section.settings}
 """The sections that are plain settings."""
 
 WORDS = {
-    "name": "the experiment's name: its runs lie in a folder called so (default: the file's name)",
-    "question": "what the experiment asks, in a sentence",
+    "name": "the experiment's name, and that of the folder of its runs (default: the file's name)",
+    "question": "the question that the experiment asks, in a sentence",
     "source": "the paper or thread that the question comes from",
-    "extends": "a config beside this one whose keys hold where this one has none",
+    "extends": "a config beside this one, from which this one takes the keys that it lacks",
 }
 """The keys that are text."""
 
 OTHERS = {
     "target": "the accuracy to which steps and seconds are counted",
     "sweep": "axes and their values; every combination is a run",
-    "tune": "every arm tries the same grid first, and is then run at its best point",
+    "tune": "a grid that every arm tries first; each arm is then run at its best point",
     "claims": "sentences that the runs decide, registered before the first step",
     "baseline": "the arm that reports compare the others with: its name, or its label on an axis "
     "(default: the first arm that did not diverge)",
@@ -213,5 +213,5 @@ TOP_LEVEL = (*WORDS, *SECTIONS, *OTHERS)
 
 
 def section(kind: str) -> Section:
-    """Find a section; what has none of its own, such as an augmentation, has nothing special."""
+    """Return a section; a kind without one, such as an augmentation, gets one without settings."""
     return OWN_NETWORK if kind == OWN_MODEL else SECTIONS.get(kind, Section(""))

@@ -1,4 +1,4 @@
-"""The fields of every section of a config, read from the signatures of what the section calls.
+"""Reads the keys of a section from the signature of the function or class that it calls.
 
 There is no second description: a new field of a dataclass, a module or an optax function is a new
 key of the config, with its type and default. Pydantic checks the values and writes the JSON schema.
@@ -28,12 +28,12 @@ from normlab.models.slots import Dtype
 
 T = TypeVar("T")
 Checked = tuple[T, list[Problem]]
-"""What a part of a config amounts to, and everything that is wrong with it."""
+"""The result of reading a part of a config, and everything that is wrong with that part."""
 
 
 @cache
 def fields_model(called: Callable[..., Any], kind: str = "") -> type[pydantic.BaseModel]:
-    """A pydantic model of what a config may give as arguments of `called`."""
+    """Return a pydantic model of the arguments of `called` that a config may give."""
     filled, optional = section(kind).filled_in, section(kind).optional
     if kind == OWN_MODEL:
         hints, parameters = _hints_outside(called), parameters_of(called)
@@ -59,7 +59,7 @@ def fields_model(called: Callable[..., Any], kind: str = "") -> type[pydantic.Ba
 
 
 def _hints_outside(called: Any) -> dict[str, Any]:
-    """The types of a person's own arguments, as far as a config can give values of them."""
+    """Return the types of the arguments of a person's own code that YAML can have values of."""
     function = called.func if isinstance(called, functools.partial) else called
     fields = dataclasses.is_dataclass(function) or not isinstance(function, type)
     try:
@@ -91,7 +91,7 @@ def _is_plain(value: Any) -> bool:
 
 @cache
 def descriptions(called: Any) -> dict[str, str]:
-    """What the docstring of a class and of its parents says of each field.
+    """Return the description of each field in the docstrings of a class and its parents.
 
     >>> from normlab.training.recipe import Recipe
     >>> descriptions(Recipe)["batch_size"]
@@ -110,7 +110,10 @@ _FIELD = re.compile(r"^ {4}(\w+):((?:.*\n?)(?: {5,}.*\n?|\n(?= {5}))*)", re.MULT
 
 
 def _type_of(parameter: inspect.Parameter) -> Any:
-    """Optax's annotations admit arrays and callables; a config gives what its defaults are like."""
+    """Return the type of an argument of optax in a config, mostly that of its default.
+
+    Optax's annotations admit arrays and callables, which a config cannot give.
+    """
     name, default = parameter.name, parameter.default
     if isinstance(default, bool | int | float):
         return type(default)
@@ -154,7 +157,7 @@ def named(call: Node) -> Node:
 
 
 def check_call(call: Node, shelf: Any, subject: str) -> Checked[dict[str, Any] | None]:
-    """Check a mapping `{name: ..., arguments}` by the signature of what it names."""
+    """Check a mapping `{name: ..., arguments}` by the signature of the entry that it names."""
     name = call.value.get("name")
     here = call.mark_at(("name",))
     if not isinstance(name, str):
@@ -173,7 +176,7 @@ def check_call(call: Node, shelf: Any, subject: str) -> Checked[dict[str, Any] |
         return None, [Problem(here, str(error))]
     except (Exception, SystemExit) as error:
         if ":" not in name:
-            raise  # what lies in normlab's own folders is not the user's mistake
+            raise  # an error in normlab's own code is not the user's mistake
         return None, [Problem(here, failure_outside(name, error))]
     return (None if fields is None else {"name": name, **fields}), problems
 
@@ -185,9 +188,9 @@ def check_arguments(
 
     Args:
         called: a dataclass, a module or a function.
-        kind: the section, for what a config need not or may not give.
+        kind: the section, which says what arguments a config need not or may not give.
         given: the arguments, a mapping.
-        subject: what the messages call it.
+        subject: the name of the called thing in messages.
 
     Returns:
         The arguments, or None and everything that is wrong with them.
@@ -203,7 +206,7 @@ def check_arguments(
         ]
     plain = given.value
     try:
-        # Through JSON, where a list may stand for a tuple though types are strict otherwise.
+        # By way of JSON, pydantic takes a list for a tuple although it is strict otherwise.
         checked = model.model_validate_json(json.dumps(plain))
     except pydantic.ValidationError as error:
         errors = error.errors()
@@ -218,22 +221,22 @@ def check_arguments(
     }
     values = {**checked.model_dump(), **free}
     if kind == OWN_MODEL:
-        # What is no data cannot be told in a config, and the code's own default holds.
+        # A default that YAML cannot express is left to the code.
         values = {n: v for n, v in values.items() if n in plain or _has_plain_default(called, n)}
-        return values, []  # it is made where the data are known
+        return values, []  # the network is only made when the data are known
     problems = _field_problems(called, {**stand_ins, **values}, given, subject)
     return (None if problems else values), problems
 
 
 def as_argument(value: Any) -> Any:
-    """A value of a config as an argument: lists become tuples, which are hashable."""
+    """Return a value of a config as an argument: lists become tuples, which are hashable."""
     return tuple(map(as_argument, value)) if isinstance(value, list) else value
 
 
 def _field_problems(
     called: Callable[..., Any], values: dict[str, Any], given: Node, subject: str
 ) -> list[Problem]:
-    """Everything that a class itself says against its values, one complaint a field."""
+    """Return the complaints of a class itself about its values, one for each field."""
     problems: list[Problem] = []
     if not isinstance(called, type):
         return problems  # optax's functions check little, and calling them is not free
@@ -245,9 +248,9 @@ def _field_problems(
             problems.append(Problem(given.mark_at((error.field,)), f"{subject}: {error}"))
             if error.field not in values:
                 return problems
-            del values[error.field]  # its default stands in, so that the next field is heard
+            del values[error.field]  # its default stands in, so that the next field is seen
         except TypeError:
-            return problems  # a required field is missing, which has been told
+            return problems  # a required field is missing, and pydantic has reported it
         else:
             return problems
 
@@ -275,7 +278,7 @@ def _known_keys(model: type[pydantic.BaseModel], key: str) -> str:
 
 
 def fits(annotation: Any, value: Any) -> bool:
-    """Whether a plain value is of a type.
+    """Return whether a plain value is of a type.
 
     >>> fits(str | None, None), fits(bool | None, "yes")
     (True, False)
@@ -288,7 +291,7 @@ def fits(annotation: Any, value: Any) -> bool:
 
 
 def show(value: Any) -> str:
-    """A value as the user wrote it, with its type where that is the mistake.
+    """Return a value as the user wrote it, with its type if that may be the mistake.
 
     >>> show("8"), show(None), show([1])
     ("the text '8'", 'null', 'the list [1]')
@@ -300,7 +303,7 @@ def show(value: Any) -> str:
 
 
 def describe_type(annotation: Any) -> str:
-    """A type in words.
+    """Return a type in words.
 
     >>> describe_type(int | None), describe_type(tuple[int, ...])
     ('a whole number or null', 'a list of whole numbers')

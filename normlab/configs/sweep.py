@@ -1,4 +1,4 @@
-"""The section `sweep`: axes in a grid, axes that go together, listed points, and what is left out.
+"""Reads the section `sweep`: a grid of axes, axes that go together, listed points, and exclusions.
 
     sweep:
       norm: [batch_norm, {name: group_norm, groups: 8}]  # or {label: value, ...}
@@ -7,7 +7,8 @@
       list: [{model.depth: 8, epochs: 9}, {model.depth: 20, epochs: 30}]  # or {label: point, ...}
       exclude: [{norm: batch_norm, batch_size: 32}]
 
-Each of the first four is a factor, some alternatives, and the runs are the product of all factors.
+Each of the first four is a factor with several alternatives, and the runs are the product of all
+factors.
 """
 
 import functools
@@ -29,7 +30,7 @@ SWEPT = (*CALLS, "train", "decay")
 """The sections that an axis can lie in."""
 
 MOST_RUNS = 10_000
-"""More than this is a slip of the finger in a range, and listing them would take minutes."""
+"""The greatest number of runs in a sweep. More are a slip in a range, and slow to list."""
 
 EXCLUDED = "{norm: instance_norm, batch_size: 1}"
 """An example of what `exclude` lists."""
@@ -40,9 +41,9 @@ class Point:
     """Values of some axes of the sweep.
 
     Attributes:
-        values: by axis.
-        names: what the config calls a value, by axis, where it says so.
-        words: what stands in the arm's name for an axis, where the config says so.
+        values: the value on each axis.
+        names: the label of the value, for each axis that has labels in the config.
+        words: the word in the arm's name for each axis, if the config chooses it.
     """
 
     values: dict[str, Node] = field(default_factory=dict)
@@ -53,18 +54,18 @@ class Point:
         return Point(self.values | other.values, self.names | other.names, self.words | other.words)
 
     def has(self, axis: str, wanted: Any) -> bool:
-        """Whether its value on an axis is this one, or is called so."""
+        """Return whether its value on an axis is this one, or has this label."""
         value = spelt_out(axis, self.values[axis].value)
         return self.names.get(axis) == as_label(wanted) or value == spelt_out(axis, wanted)
 
     def label(self, axis: str) -> str:
-        """Its value on an axis, for people."""
+        """Return its value on an axis in words for people."""
         value = spelt_out(axis, self.values[axis].value)
         return self.names.get(axis) or as_label(value_label(value))
 
 
 def spelt_out(axis: str, value: Any) -> Any:
-    """A value of an axis, with a call that is only named as the mapping it stands for.
+    """Return a value of an axis; the name of a call becomes a mapping with that name.
 
     >>> spelt_out("norm", "identity"), spelt_out("model.activation", "identity")
     ({'name': 'identity'}, 'identity')
@@ -73,23 +74,23 @@ def spelt_out(axis: str, value: Any) -> Any:
 
 
 def read_axes(config: Node) -> tuple[list[list[Point]], list[str], list[Problem]]:
-    """The factors of the sweep in order, all their axes, and every mistake in them."""
+    """Return the factors of the sweep in order, all their axes, and every mistake in them."""
     reader = _Reader(config)
     return reader.factors(), list(reader.axes), reader.problems
 
 
 def joined(parts: Iterable[Point]) -> Point:
-    """One point of what several points of different axes say."""
+    """Join points of different axes to one."""
     return functools.reduce(operator.or_, parts, Point())
 
 
 class _Reader:
-    """Reads the section, noting the mistakes on the way."""
+    """Reads the section, and notes the mistakes on the way."""
 
     def __init__(self, config: Node):
         self.config = config
         self.problems: list[Problem] = []
-        self.axes: dict[str, Path] = {}  # each with the place of its key
+        self.axes: dict[str, Path] = {}  # each axis with the path of its key
         sweep = config.get("sweep")
         self.sweep: dict[Any, Node] = {}
         if sweep is not None and isinstance(sweep.content, dict):
@@ -116,7 +117,7 @@ class _Reader:
         return [factor for factor in found if factor]
 
     def claims(self, path: Path) -> bool:
-        """Whether the key at `path` is an axis, and no other axis sets what it sets."""
+        """Note the key at `path` as an axis, or complain if it is none or clashes with another."""
         axis = str(path[-1])
         meant = full_path(axis)
         if meant != RATE and (meant[0] not in SWEPT or not all(meant)):
@@ -131,7 +132,7 @@ class _Reader:
         return True
 
     def clash(self, axis: str) -> str | None:
-        """What to say if an axis sets what another axis sets, or a part of it."""
+        """Return a message if an axis sets a path that another axis sets too, or else None."""
         if axis in self.axes:
             first = self.config.key_mark_at(self.axes[axis])
             return f"the axis '{axis}' is given twice in the sweep, first at {first}; keep one"
@@ -142,7 +143,7 @@ class _Reader:
         return None
 
     def values(self, path: Path) -> list[tuple[str | None, Node]]:
-        """The values of the axis at `path`, each with its label, if it has one."""
+        """Return the values of the axis at `path`, each with its label, if it has one."""
         axis, given = path[-1], self.at(path)
         if isinstance(given, list) and given:
             return [(None, self.value((*path, i), path)) for i in range(len(given))]
@@ -151,7 +152,7 @@ class _Reader:
         match = RANGE.fullmatch(given) if isinstance(given, str) else None
         first, last = map(int, match.groups()) if match else (1, 0)
         if first <= last:
-            last = min(last, first + MOST_RUNS)  # which is one too many, and is told so
+            last = min(last, first + MOST_RUNS)  # one too many, so that `expand` complains
             mark = self.config.mark_at(path)
             return [(None, Node(number, mark)) for number in range(first, last + 1)]
         message = (
@@ -164,7 +165,7 @@ class _Reader:
         return []
 
     def zipped(self, path: Path) -> list[Point]:
-        """The points of axes that go together, value by value."""
+        """Return the points of axes that go together, value by value."""
         given = self.at(path)
         if not isinstance(given, dict) or not given:
             message = (
@@ -188,7 +189,7 @@ class _Reader:
         ]
 
     def listed(self, path: Path) -> list[Point]:
-        """The points that are written out."""
+        """Return the points that are written out in a list."""
         given = self.at(path)
         if not isinstance(given, list | dict) or not given:
             message = (
@@ -219,7 +220,7 @@ class _Reader:
                 self.complain(here, message)
                 continue
             words = {}
-            if isinstance(given, dict):  # one word for all of the point's axes
+            if isinstance(given, dict):  # one label for all axes of the point
                 words = {**dict.fromkeys(axes, ""), axes[0]: self.label(here)} if axes else {}
             points.append(Point({a: self.value((*here, a), (*here, a)) for a in axes}, {}, words))
         return points
@@ -228,7 +229,7 @@ class _Reader:
         return self.config.at(path).value
 
     def value(self, path: Path, axis: Path) -> Node:
-        """The value at `path`, which keeps in mind where the key of its axis stands."""
+        """Return the node at `path`, with the place of the key of its axis as that of its key."""
         return replace(self.config.at(path), own_key_mark=self.config.key_mark_at(axis))
 
     def point(self, axis: str, label: str | None, value: Node) -> Point:
@@ -254,14 +255,14 @@ def _words(axes: Iterable[Any]) -> str:
 def leave_out(
     points: list[Point], config: Node, axes: list[str], whole: bool
 ) -> tuple[list[Point], list[Problem]]:
-    """The points that no rule leaves out, and every mistake in the rules.
+    """Return the points that no rule leaves out, and every mistake in the rules.
 
     Args:
-        points: of the whole sweep.
+        points: the points of the whole sweep.
         config: the config.
         axes: all axes of the sweep.
-        whole: whether all of the sweep could be read; otherwise no rule is blamed for what it
-            leaves out.
+        whole: whether all of the sweep could be read. If not, a rule that leaves out all points or
+            none is no mistake.
     """
     here: Path = ("sweep", "exclude")
     sweep = config.get("sweep")
@@ -293,7 +294,10 @@ def leave_out(
 
 
 def _rule(config: Node, path: Path, axes: list[str]) -> tuple[dict[str, Any], list[Problem]]:
-    """What a run must have to be left out, by axis; empty if overrides leave nothing to do."""
+    """Return the values of the runs that a rule leaves out, by axis, and the rule's mistakes.
+
+    The values are empty if overrides leave the rule nothing to do.
+    """
     given = config.at(path).value
     if not isinstance(given, dict) or not given:
         message = (
@@ -315,12 +319,12 @@ def _rule(config: Node, path: Path, axes: list[str]) -> tuple[dict[str, Any], li
             hint = did_you_mean(str(axis), axes) if axes else "it has none"
             message = f"the sweep has no axis '{axis}'; {hint}"
             problems.append(Problem(config.key_mark_at((*path, axis)), message))
-    # A rule of which no axis is left was overridden: someone wants just that run.
+    # A rule whose axes are all fixed leaves out nothing, because someone asked for just that run.
     return (rule if holds else {}), problems
 
 
 def _is(fixed: Fixed, axis: str, wanted: Any) -> bool:
-    """Whether what an axis is fixed to is this value, or was called so."""
+    """Return whether an axis is fixed to this value, or to the value with this label."""
     values = fixed.values if isinstance(fixed.values, dict) else {}
     named = {as_label(key): value for key, value in values.items()}.get(as_label(wanted), wanted)
     return spelt_out(axis, fixed.value) in (spelt_out(axis, wanted), spelt_out(axis, named))
@@ -333,14 +337,14 @@ def _meets(point: Point, rule: dict[str, Any]) -> bool:
 def _check_used(
     config: Node, path: Path, rule: dict[str, Any], points: list[Point]
 ) -> list[Problem]:
-    """A rule that leaves out nothing is a slip."""
+    """Complain of a rule that leaves out nothing, because that is a slip."""
     if any(_meets(point, rule) for point in points):
         return []
     for axis, wanted in rule.items():
         if not any(point.has(axis, wanted) for point in points):
             values = list(dict.fromkeys(point.label(axis) for point in points))
             shown = ", ".join(values[:10]) + (", ..." if values[10:] else "")
-            message = f"'{axis}' is never {flow(wanted)}, so no run is left out; it is {shown}"
+            message = f"'{axis}' is never {flow(wanted)}, so no run is left out; it has {shown}"
             return [Problem(config.mark_at((*path, axis)), message)]
     message = "no run has all of these values together, so none is left out; drop it"
     return [Problem(config.mark_at(path), message)]

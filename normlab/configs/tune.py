@@ -1,10 +1,10 @@
-"""Fair tuning: every arm tries the same small grid, and its best value goes into the sweep.
+"""Tunes fairly: every arm tries the same small grid, and its best point goes into the sweep.
 
     tune:
       grid: {learning_rate: [0.03, 0.1, 0.3]}
       seeds: 100..101
 
-Trials are runs like any other, with seeds that the sweep does not have. What is best is decided on
+Trials are runs like any other, with seeds that the sweep does not have. The best point is chosen on
 examples held out of the training split (`data.validation`), never on the test split.
 """
 
@@ -31,12 +31,13 @@ EXAMPLE = "{grid: {learning_rate: [0.03, 0.1, 0.3]}, seeds: 100..101}"
 
 @dataclass(frozen=True)
 class Tune:
-    """What a config says of tuning: every arm tries the same grid, and then has its best point.
+    """The section `tune`: every arm tries the same grid, and is then run at its best point.
 
     Attributes:
         grid: axes and their values, as in `sweep`.
         seeds: the seeds of the trials, which must not be those of the sweep.
-        measure: what decides, on examples that `data.validation` holds out.
+        measure: the measure that chooses the best point. Its metric is of the examples that
+            `data.validation` holds out.
     """
 
     grid: dict[str, Any]
@@ -48,9 +49,9 @@ class Trial(NamedTuple):
     """A run with a point of the grid.
 
     Attributes:
-        arm: the arm of the sweep that it is tried for, or that it is a run of.
-        point: axis of the grid to value.
-        config: the run.
+        arm: the arm of the sweep that the trial is for, or that the run belongs to.
+        point: the value on each axis of the grid.
+        config: the config of the run.
     """
 
     arm: str
@@ -60,14 +61,14 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """What is tried, and what it may lead to.
+    """The trials of a tuning, and the runs that it may lead to.
 
     Attributes:
-        grid: axis to its values.
-        seeds: of the trials.
-        measure: what decides.
+        grid: the values of each axis of the grid.
+        seeds: the seeds of the trials.
+        measure: the measure that chooses the best point.
         trials: every arm at every point of the grid, with every seed of the trials.
-        candidates: every run of the sweep at every point of the grid, of which one each is made.
+        candidates: every run of the sweep at every point of the grid. One point of each is run.
     """
 
     grid: dict[str, list[Any]]
@@ -77,13 +78,13 @@ class Tuning:
     candidates: list[Trial]
 
     def choose(self, runs: Iterable[Run]) -> dict[str, Any]:
-        """The best point of every arm, as the experiment's folder keeps it.
+        """Choose the best point of every arm, and return it as the experiment's folder keeps it.
 
         Args:
             runs: the trials' runs, in the order of `trials`.
 
         Raises:
-            UserError: a trial has no result, so that its arm would be judged by less than others.
+            UserError: a trial has no result, so its arm would be tuned with fewer trials.
         """
         scores: dict[str, dict[int, list[float]]] = {}
         steps: dict[str, int] = {}
@@ -112,7 +113,7 @@ class Tuning:
     ) -> dict[str, Any]:
         means = {index: float(np.mean(values)) for index, values in scores.items()}
         sign = 1 if self.measure.higher_is_better else -1
-        best = max(means, key=lambda index: sign * means[index])  # of equals, the first
+        best = max(means, key=lambda index: sign * means[index])  # the first of equal ones
         return {
             "values": points[best],
             "score": means[best],
@@ -123,7 +124,7 @@ class Tuning:
         }
 
     def chosen_runs(self, chosen: dict[str, Any]) -> list[RunConfig]:
-        """The sweep's runs, each at the point chosen for its arm."""
+        """Return the sweep's runs, each at the point chosen for its arm."""
         return [
             candidate.config
             for candidate in self.candidates
@@ -137,9 +138,9 @@ def _at_edge(value: Any, values: list[Any]) -> bool:
 
 
 def read_tuning(config: Node) -> Checked[Tuning | None]:
-    """The section `tune`, with all the runs that it may lead to, or all that is wrong with it.
+    """Read the section `tune`, with all the runs that it may lead to, or all its mistakes.
 
-    Without it there is neither a tuning nor a problem.
+    A config without the section has neither a tuning nor a problem.
     """
     tune = config.get("tune")
     if tune is None or tune.content is None:
@@ -149,7 +150,7 @@ def read_tuning(config: Node) -> Checked[Tuning | None]:
         return None, problems + expand(config)[1]
     grid = [str(axis) for axis in tune.value["grid"]]
     measure, problems = _read_measure(tune, config)
-    # No measure of probes can decide, so looking inside trials would be for nothing.
+    # The measure cannot be one of probes, so trials need none.
     unprobed = config.without("probes")
     trials, found = _expand_with(unprobed, tune, grid, of_trials=True)
     candidates, also_found = _expand_with(config, tune, grid, of_trials=False)
@@ -225,7 +226,7 @@ def _read_measure(tune: Node, config: Node) -> Checked[Measure]:
 def _expand_with(
     config: Node, tune: Node, grid: list[str], of_trials: bool
 ) -> Checked[list[Trial]]:
-    """The sweep multiplied with the grid; for the trials with their seeds instead of its own."""
+    """Multiply the sweep with the grid; trials have their own seeds in place of the sweep's."""
     sweep = config.get("sweep")
     if sweep is None or not isinstance(sweep.content, dict):
         sweep = Node({}, config.mark)
@@ -254,5 +255,5 @@ def _as_trial(run: RunConfig, grid: list[str], is_trial: bool) -> Trial:
 
     reduced = replace(run, axes=rest(run.axes), names=rest(run.names), words=rest(run.words))
     point = {axis: run.labels[axis] for axis in grid}
-    # A trial is told apart by its point; a run of the sweep is that of its arm, however tuned.
+    # The point is part of a trial's name, but a run of the sweep has the name of its arm alone.
     return Trial(reduced.arm, point, run if is_trial else reduced)

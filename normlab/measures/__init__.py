@@ -1,1 +1,1 @@
-"""What is measured of a run: the measure language, prices, claims."""
+"""Measures runs: the measure language, prices, and claims about them."""

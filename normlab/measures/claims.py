@@ -6,8 +6,8 @@
         compare: {left: batch_norm, right: identity}
         expect: ratio <= 0.5
 
-`normlab.configs.claims` reads them from a config; `normlab.evidence.verdicts` judges them. A run
-notes the hashes of the claims that stood when it began, which is how a later one is told.
+`normlab.configs.claims` reads them from a config, and `normlab.evidence.verdicts` judges them. A
+run notes the hashes of the claims that stood when it began, so that a later claim is recognised.
 """
 
 import contextlib
@@ -30,13 +30,13 @@ Quantity = Literal["difference", "ratio", "mean"]
 
 @dataclass(frozen=True)
 class Expectation:
-    """The region in which a claim wants the quantity to lie; either end may be infinite.
+    """The region in which a claim expects its quantity; either end may be infinite.
 
     Attributes:
-        quantity: what lies there.
+        quantity: "difference", "ratio" or "mean".
         low: the region's lower end.
         high: its upper end.
-        text: as it is written.
+        text: the expectation as it is written.
         strict: whether the ends themselves lie outside, as in "difference > 0".
 
     >>> at_most = Expectation.parse("ratio <= 0.5")
@@ -53,7 +53,7 @@ class Expectation:
     strict: bool = False
 
     def outcome(self, low: float, high: float) -> Literal["supported", "refuted"] | None:
-        """Judge an interval, whose ends are part of it: wholly inside, wholly outside, or neither.
+        """Judge a closed interval: wholly inside the region, wholly outside, or neither.
 
         Every verdict compares here and nowhere else.
         """
@@ -64,7 +64,7 @@ class Expectation:
         return "supported" if inside else "refuted" if outside else None
 
     def bounds(self, estimate: float) -> list[float]:
-        """The ends that an interval around the estimate must leave outside to decide the claim.
+        """Return the ends that an interval around the estimate must exclude to decide the claim.
 
         >>> Expectation.parse("matches within 0.1").bounds(0.02)
         [-0.1, 0.1]
@@ -81,7 +81,7 @@ class Expectation:
         """Read `difference >= 0.01`, `ratio <= 0.5`, `mean >= 0.6` or `matches within 0.01`.
 
         Raises:
-            UserError: it is none of these.
+            UserError: the text is none of these.
         """
         words = " ".join(text.split())
         number = r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)"
@@ -103,18 +103,21 @@ class Expectation:
 
 
 def _beyond(end: float, bound: float, strict: bool) -> bool:
-    """Whether one lies above the other, or on it where that is enough; infinity is never passed."""
+    """Return whether one number is above another, or equal where that is enough.
+
+    Equality with an infinite bound is always enough, because no number can pass infinity.
+    """
     return end > bound or (end == bound and not (strict and math.isfinite(bound)))
 
 
 @dataclass(frozen=True)
 class Floor:
-    """The least that arms must have learned for a claim about them to be decided.
+    """The bound that an arm must have reached for a claim about it to be decided.
 
     Attributes:
-        measure: what is measured of every run.
-        bound: what the mean of one of the arms must reach.
-        at_least: whether it must be at least the bound; at most the bound otherwise.
+        measure: the measure that is taken of every run.
+        bound: the value that the mean of one of the arms must reach.
+        at_least: whether the mean must be at least the bound; if not, at most the bound.
 
     >>> floor = Floor.parse("final(test_accuracy) >= 0.3")
     >>> str(floor.measure), floor.bound, floor.at_least
@@ -145,7 +148,7 @@ class HasArm(Protocol):
 
     @property
     def arm(self) -> str:
-        """Its arm."""
+        """The name of its arm."""
         ...
 
     @property
@@ -164,18 +167,21 @@ Selector = str | dict[str, Any]
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence, and what decides it.
+    """One sentence, and the rule that decides it.
 
     Attributes:
         says: the sentence.
-        measure: what is measured of every run.
-        left: the arm it speaks of: its name, or the label of one of its axes, or axis to value.
-        right: the arm it is compared with, likewise; None where `expect` is about a mean alone.
-        expect: where the difference or ratio (left to right), or the mean, is to lie.
-        floor: such as `final(test_accuracy) >= 0.3`: if the mean of no arm compared reaches it,
+        measure: the measure that is taken of every run.
+        left: the arm that the claim is about: its name, or its label on one axis, or a mapping of
+            axes to values.
+        right: the arm that it is compared with, written as `left` is; null if `expect` is about a
+            mean alone.
+        expect: the region in which the difference (left minus right), the ratio (left to right)
+            or the mean must lie.
+        floor: a bound such as `final(test_accuracy) >= 0.3`. If no compared arm's mean reaches it,
             the arms have not learned enough for the claim to be decided.
-        paired: whether to pair the arms' runs by seed; null to do so where runs of one seed have
-            data, model and training alike, and so begin alike and see the same batches.
+        paired: whether the arms' runs are paired by seed. null pairs them if runs of one seed share
+            data, model and training, because they then begin alike and see the same batches.
         source: the paper or thread that the claim comes from.
     """
 
@@ -208,7 +214,7 @@ class Claim:
 
     @property
     def hash(self) -> str:
-        """Ten hex digits that change with any word of it."""
+        """Ten hex digits that change with any word of the claim."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -234,10 +240,10 @@ class Claim:
 
 
 def read_claim(kept: dict[str, Any], file: Path) -> Claim:
-    """A claim as a file of an experiment's folder keeps it.
+    """Read a claim that a file of an experiment's folder keeps.
 
     Raises:
-        DamagedError: it is none that this normlab can judge.
+        DamagedError: this version of normlab cannot judge it.
     """
     unknown = kept.keys() - {field.name for field in fields(Claim)}
     try:
@@ -252,7 +258,7 @@ def read_claim(kept: dict[str, Any], file: Path) -> Claim:
 
 
 def name_of(selector: Selector) -> str:
-    """What to call the arm that is selected.
+    """Return a name for the arm that is selected.
 
     >>> name_of({"norm": "batch_norm", "batch_size": 2})
     'batch_norm, batch_size=2'
@@ -266,15 +272,15 @@ P = TypeVar("P", bound=HasArm)
 
 
 def select(points: Iterable[P], selector: Selector, axis: str | None = None) -> list[P]:
-    """The runs of one arm.
+    """Return the runs of one arm.
 
     Args:
-        points: runs of the sweep.
+        points: the runs of the sweep.
         selector: an arm's name, or the label of one axis, or a mapping of axes to labels.
         axis: an axis in which they may differ, because the measure is taken over it.
 
     Raises:
-        UserError: there are none, or they are of several arms.
+        UserError: there are no such runs, or they are of several arms.
     """
     every = list(points)
     if isinstance(selector, str):

@@ -1,11 +1,11 @@
-"""What can be measured of runs: a small language, checked with the config.
+"""Defines the measures of runs, in a small language that is checked with the config.
 
-`final(test_accuracy)`, `steps_to(test_accuracy, 0.6)`, `seconds_per_step`: a name, and its
-arguments in brackets if it has any. `MEASURES` holds all of them.
+A measure is a name, with its arguments in brackets if it has any: `final(test_accuracy)`,
+`steps_to(test_accuracy, 0.6)`, `seconds_per_step`. `MEASURES` holds all of them.
 
-A diverged run is never dropped: an accuracy enters as that of a guess (1 / classes), a loss as
-that of a guess (log classes), "steps to" as never. A target that was not reached is censored: its
-value is known to be larger than what was run, and comparisons use just that.
+A diverged run is never dropped. Its accuracy is that of a guess (1 / classes), its loss is that of
+a guess (log classes), and it never reaches a target. A target that was not reached is censored: its
+value is only known to be larger than the length of the run, and comparisons use no more than that.
 """
 
 import inspect
@@ -24,10 +24,10 @@ from normlab.store.record import Record
 from normlab.training import metrics
 
 USUAL_MEASURE = "final(test_accuracy)"
-"""The measure that is compared where nobody says which."""
+"""The measure that is compared by default."""
 
 ASKED_FOR = tuple(f"{part}_{name}" for part in ("test", "val") for name in metrics.METRICS)
-"""Those of `METRICS` that need `train.metrics`."""
+"""The metrics that need `train.metrics`."""
 
 METRICS = (
     *("train_loss", "train_accuracy", "test_loss", "test_accuracy", "val_loss", "val_accuracy"),
@@ -38,12 +38,12 @@ METRICS = (
 
 
 def higher_is_better(metric: str) -> bool:
-    """Of all metrics but losses."""
+    """Return whether more of a metric is better, which holds for all but losses."""
     return not metric.endswith("loss")
 
 
 def metric_words(name: str) -> str:
-    """Write the name of a metric or of an axis in words.
+    """Return the name of a metric or of an axis in words.
 
     >>> metric_words("val_balanced_accuracy"), metric_words("train_loss")
     ('validation balanced accuracy', 'training loss')
@@ -54,7 +54,7 @@ def metric_words(name: str) -> str:
 
 
 def unit_of(metric: str) -> str:
-    """Name the unit of a metric.
+    """Return the unit of a metric.
 
     >>> unit_of("test_accuracy"), unit_of("train_loss")
     ('share of examples', 'nats')
@@ -77,7 +77,7 @@ def _last(record: Record, metric: str) -> float:
 
 
 def _guess(record: Record, metric: str) -> float:
-    """What a network that guesses has: a diverged one knows no more."""
+    """Return the metric of a network that guesses, because a diverged one knows no more."""
     classes = record.data["classes"]
     if metric.endswith("auc"):
         return 0.5
@@ -90,7 +90,7 @@ def final(record: Record, metric: str) -> Value:
 
 
 def best(record: Record, metric: str) -> Value:
-    """The best of all evaluations; of a test metric it is too good, being chosen on the test."""
+    """The metric's best over all evaluations; a test metric that is chosen so is too good."""
     choose = max if higher_is_better(metric) else min
     return Value(choose([row[metric] for row in record.metrics], default=_guess(record, metric)))
 
@@ -102,23 +102,23 @@ def _first(record: Record, metric: str, level: float) -> dict[str, Any] | None:
 
 
 def steps_to(record: Record, metric: str, level: float) -> Value:
-    """Optimiser steps until the first evaluation at which the metric is at least so good."""
+    """Optimiser steps until the first evaluation at which the metric is as good as the number."""
     row = _first(record, metric, level)
     return Value(record.status["steps"], True) if row is None else Value(row["step"])
 
 
 def seconds_to(record: Record, metric: str, level: float) -> Value:
-    """As `steps_to`, in seconds of training, without compilation and evaluation."""
+    """Training seconds until the metric is as good as the number (no compilation or evaluation)."""
     row = _first(record, metric, level)
     if row is not None:
         return Value(row["train_seconds"])
     spent, step = record.status["train_seconds"], max(record.status["step"], 1)
-    # A diverged run ended early; what it would have spent is the fair limit.
+    # A diverged run ended early; the fair limit is the time that its whole length would have taken.
     return Value(spent * record.status["steps"] / step, True)
 
 
 def area(record: Record, metric: str) -> Value:
-    """The metric's mean over the steps, by trapezia; after a divergence that of a guess."""
+    """The metric's mean over the steps, by trapezia; it is that of a guess after a divergence."""
     steps = [row["step"] for row in record.metrics]
     values = [row[metric] for row in record.metrics]
     if record.state == "diverged":
@@ -137,23 +137,23 @@ def gap(record: Record, metric: str, other: str) -> Value | None:
 
 
 def diverged(record: Record) -> Value:
-    """1 if a loss, a gradient or the parameters stopped being finite, else 0."""
+    """The number 1 if a loss, a gradient or the parameters stopped being finite, else 0."""
     return Value(float(record.state == "diverged"))
 
 
 def seconds_per_step(record: Record) -> Value | None:
-    """Seconds of training an optimiser step."""
+    """Seconds of training for one optimiser step."""
     step = record.status["step"]
     return Value(record.status["train_seconds"] / step) if step else None
 
 
 def peak_memory(record: Record) -> Value | None:
-    """Megabytes (10^6) that a training step needs beyond its inputs, as the compiler tells."""
+    """Megabytes (10^6) that a training step needs beyond its inputs, by the compiler's account."""
     return _of_status(record, "peak_bytes", 1e6)
 
 
 def parameters(record: Record) -> Value | None:
-    """Numbers in the model's parameters."""
+    """The number of scalars in the model's parameters."""
     return _of_status(record, "parameters")
 
 
@@ -170,7 +170,7 @@ def _of_status(record: Record, key: str, unit: float = 1.0) -> Value | None:
 def largest_stable(points: dict[Any, Record]) -> Value:
     """The largest value of the axis whose run learned; 0 if none did.
 
-    It neither diverged nor collapsed: its training loss ended at least 1% below that of a guess.
+    A run learned if it did not diverge and its training loss ended at least 1% below a guess's.
     """
     return Value(float(max((x for x, record in points.items() if _learned(record)), default=0)))
 
@@ -181,7 +181,7 @@ def _learned(record: Record) -> bool:
 
 
 def slope(points: dict[Any, Record], metric: str) -> Value:
-    """How much the last value of the metric grows each time the axis doubles (least squares)."""
+    """The growth of the metric's last value each time the axis doubles (least squares)."""
     doublings = [math.log2(x) for x in points]
     return Value(float(np.polyfit(doublings, [_last(r, metric) for r in points.values()], 1)[0]))
 
@@ -191,17 +191,17 @@ class Definition:
     """One measure of the language.
 
     Attributes:
-        takes: what its arguments are: "metric", "number", "axis", "quantity" (that a probe
+        takes: the kinds of its arguments: "metric", "number", "axis", "quantity" (that a probe
             records) or "step".
-        compute: from one record and the arguments; where it takes an axis, from the records by
-            their value on it.
-        higher_is_better: whether, or a function of the arguments that tells; None where neither
-            more nor less is better.
-        unit: what the number counts, where it is not the metric's own unit.
-        may_take: what may follow: "how" many values become one, or which of them it is.
-        exact: whether it is settled by the config alone, so that equal values are no chance.
-        words: how a picture names it, with its unit; `{0}` is the first argument in words, and
-            `{unit}` the unit of the metric. Empty if it is named as it is written.
+        compute: computes it from one record and the arguments. If it takes an axis, it computes it
+            from the records by their value on the axis.
+        higher_is_better: whether more of it is better, or a function of the arguments that returns
+            this; None if neither more nor less is better.
+        unit: the unit of the number, if it is not the metric's own.
+        may_take: the kinds of further arguments: "how" reduces several values to one, or picks one.
+        exact: whether the config alone decides it, so that equal values are no chance.
+        words: its name in a picture, with its unit; `{0}` is the first argument in words, and
+            `{unit}` is the unit of the metric. Empty if it is named as it is written.
     """
 
     takes: tuple[str, ...]
@@ -240,11 +240,11 @@ MEASURES = {
 """Every measure, by name."""
 
 PRICES = ("seconds_per_step", "peak_memory", "parameters", "compile_seconds")
-"""The measures of what a run costs."""
+"""The measures of the cost of a run."""
 
 
 def described() -> dict[str, str]:
-    """How every measure is written, and what it is.
+    """Return a description of every measure, by the form in which it is written.
 
     >>> described()["steps_to(metric, number)"].split(" until")[0]
     'Optimiser steps'
@@ -285,7 +285,7 @@ class Measure:
         """Read a measure.
 
         Raises:
-            UserError: what is wrong, and what is allowed.
+            UserError: the text is no measure; the message says what is wrong and what is allowed.
         """
         match = _TOKENS.fullmatch(text)
         if match is None:
@@ -314,7 +314,7 @@ class Measure:
 
     @property
     def words(self) -> str:
-        """How a picture names it, with its unit.
+        """Its name in a picture, with its unit.
 
         >>> Measure.parse("final(test_accuracy)").words
         'test accuracy at the end (share of examples)'
@@ -332,7 +332,7 @@ class Measure:
 
     @property
     def axis(self) -> str | None:
-        """The axis over which it is taken, which an arm's runs then differ in."""
+        """The axis over which it is taken, or None; an arm's runs may differ on it."""
         takes = self.definition.takes
         return self.arguments[takes.index("axis")] if "axis" in takes else None
 
@@ -344,22 +344,22 @@ class Measure:
 
     @property
     def higher_is_better(self) -> bool | None:
-        """Whether more of it is better; None where neither is."""
+        """Whether more of it is better; None if neither more nor less is."""
         higher = self.definition.higher_is_better
         return higher(self.arguments) if callable(higher) else higher
 
     def of(self, record: Record) -> Value | None:
-        """Its value for one finished run, or None where it has none.
+        """Return its value for one finished run, or None if the run has none.
 
         Raises:
-            NoValueError: it has none, and there is more to say of that.
+            NoValueError: the run has none, and the message says why.
         """
         if record.metrics and any(metric not in record.metrics[-1] for metric in self.metrics):
-            return None  # runs of one sweep may hold examples out or not
+            return None  # some runs of a sweep may hold examples out and others not
         return self.definition.compute(record, *self.arguments)
 
     def over(self, records: list[Record]) -> Value | None:
-        """Its value for finished runs that differ on its axis alone."""
+        """Return its value for finished runs that differ on its axis alone."""
         points = {record.axes[str(self.axis)]: record for record in records}
         return self.definition.compute(dict(sorted(points.items())), *self.metrics)
 

@@ -1,4 +1,4 @@
-"""What probes saw, as a number: `probe(quantity, step, how)` and `drift(quantity, how)`."""
+"""Measures the records of probes: `probe(quantity, step, how)` and `drift(quantity, how)`."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,7 +16,7 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 def spread(values: np.ndarray) -> float:
-    """By how many powers of ten positive numbers differ: the standard deviation of log10.
+    """Return the standard deviation of the log10 of positive numbers.
 
     >>> round(spread(np.array([0.1, 10.0])), 6)
     1.0
@@ -35,11 +35,12 @@ REDUCTIONS: dict[str, Callable[[np.ndarray], float]] = {
     "last": lambda values: float(values[-1]),
     "spread": spread,
 }
-"""How many values (of the layers, or along a line) become one; a layer's name picks its own."""
+"""Functions that reduce several values (of the layers, or along a line) to one. The name of a layer
+picks its value instead."""
 
 
 def leading(name: str) -> tuple[str, ...]:
-    """The quantities of a probe of the catalogue that reports show first; empty if none is named.
+    """Return the quantities of a probe that reports show first; the catalogue may name none.
 
     >>> leading("hessian"), leading("my_probe")
     (('largest', 'smallest'), ())
@@ -49,7 +50,7 @@ def leading(name: str) -> tuple[str, ...]:
 
 
 def probe(record: Record, quantity: str, step: int | str, how: str = "") -> Value | None:
-    """What a probe saw before a step (or at the "end"): mean, max, ..., or one layer's of many."""
+    """The value of a probe before a step (or at the "end"); mean, max, ... of several values."""
     wanted = record.status["steps"] if step == END else step
     if record.state == "diverged" and wanted > record.status["step"]:
         return None
@@ -61,7 +62,7 @@ def probe(record: Record, quantity: str, step: int | str, how: str = "") -> Valu
 
 
 def drift(record: Record, quantity: str, how: str = "") -> Value | None:
-    """The standard deviation of what a probe saw, over the steps at which it looked."""
+    """The standard deviation of a probe's recorded values over the steps at which it looked."""
     if record.state == "diverged":
         return None
     rows = _seen(record, quantity).values()
@@ -69,7 +70,7 @@ def drift(record: Record, quantity: str, how: str = "") -> Value | None:
 
 
 def _seen(record: Record, quantity: str) -> dict[int, dict[str, Any]]:
-    """The rows of one quantity, by step."""
+    """Return the rows of one quantity, by step."""
     rows = [row for row in record.probes if "values" in row]
     if not rows:
         raise NoValueError("was made without probes")
@@ -89,13 +90,13 @@ def _as_number(row: dict[str, Any], quantity: str, how: str) -> float:
 
 
 def find(word: str, pairs: Iterable[tuple[str, str]]) -> tuple[str, str]:
-    """The probe and the quantity that `quantity` or `probe.quantity` means.
+    """Return the probe and the quantity that `quantity` or `probe.quantity` means.
 
     >>> find("spread", [("updates", "spread"), ("updates", "ratio")])
     ('updates', 'spread')
 
     Raises:
-        NoValueError: none, or several; the message has the nearest.
+        NoValueError: it means no quantity or several; the message has the nearest.
     """
     every = list(pairs)
     chosen = [pair for pair in every if word in (pair[1], ".".join(pair))]
@@ -114,10 +115,10 @@ def find(word: str, pairs: Iterable[tuple[str, str]]) -> tuple[str, str]:
 def check_reduction(
     quantity: str, how: str, layers: Iterable[str] | None, shape: tuple[int, ...]
 ) -> None:
-    """Whether `how` makes a quantity of this shape one number.
+    """Check that `how` reduces a quantity of this shape to one number.
 
     Raises:
-        NoValueError: it does not; the message says what does.
+        NoValueError: it does not; the message says what would.
     """
     known = list(layers or ())
     allowed = ", ".join(REDUCTIONS)
@@ -136,10 +137,10 @@ def check_reduction(
 
 
 def as_quantity(word: str) -> str:
-    """A quantity of the language.
+    """Read the name of a quantity.
 
     Raises:
-        UserError: it cannot be one.
+        UserError: the word cannot be one.
     """
     if not word or word.startswith(".") or word.count(".") > 1:
         raise UserError(f"'{word}' must be a quantity, as in updates.spread")
@@ -147,7 +148,7 @@ def as_quantity(word: str) -> str:
 
 
 def as_step(word: str) -> Any:
-    """A step of the language: a whole number, or "end"."""
+    """Read a step: a whole number, or "end"."""
     if word == END:
         return END
     if not word.isdecimal():

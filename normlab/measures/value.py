@@ -1,4 +1,4 @@
-"""What a measure gives, or why it gives nothing."""
+"""Defines the value of a measure, and the error for a run that has none."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ from normlab.errors import UserError
 
 
 class Value(NamedTuple):
-    """What a measure gives: a number, or with `censored` the number that it is known to exceed."""
+    """The value of a measure; if it is `censored`, it is only known to exceed the number."""
 
     number: float
     censored: bool = False
 
 
 class NoValueError(UserError):
-    """A finished run has no value of a measure; the message says why, to stand after "seed 3"."""
+    """A finished run has no value of a measure; the message continues "seed 3" and says why."""

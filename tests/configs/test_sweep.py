@@ -213,7 +213,7 @@ MISTAKES = {
     "exclusion is no mapping": ("{seed: 0..1, exclude: [^1]}", ["what is excluded must be a mapping of axes to values, as in {norm: instance_norm, batch_size: 1}, found 1"]),
     "exclusion of an unknown axis": ("{seed: 0..1, exclude: [{^sed: 1}]}", ["the sweep has no axis 'sed'; did you mean 'seed'?"]),
     "exclusion from nothing": ("{exclude: [{^seed: 1}]}", ["the sweep has no axis 'seed'; it has none"]),
-    "exclusion of an unknown value": ("{norm: {a: rms_norm, b: {name: rms_norm, eps: 1}}, seed: 0..19, exclude: [{norm: rms_norm, seed: ^20}, {norm: ^c}]}", ["'seed' is never 20, so no run is left out; it is 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...", "'norm' is never c, so no run is left out; it is a, b"]),
+    "exclusion of an unknown value": ("{norm: {a: rms_norm, b: {name: rms_norm, eps: 1}}, seed: 0..19, exclude: [{norm: rms_norm, seed: ^20}, {norm: ^c}]}", ["'seed' is never 20, so no run is left out; it has 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...", "'norm' is never c, so no run is left out; it has a, b"]),
     "exclusion of what never meets": ("{zip: {seed: [1, 2], epochs: [1, 2]}, exclude: [^{seed: 1, epochs: 2}]}", ["no run has all of these values together, so none is left out; drop it"]),
     "exclusion of everything": ("{seed: 0..1, ^exclude: [{seed: 0}, {seed: 1}]}", ["this leaves out every run of the sweep, all 2; keep some"]),
     "too many runs": ("^{list: [{seed: 1}, {seed: 2}], epochs: 1..5001}", ["the sweep has more than 10000 runs; split it into several files"]),
