@@ -1,4 +1,4 @@
-"""Knows the names that people bring from other libraries and papers for what normlab has."""
+"""Finds normlab's name for a name that people bring from another library or a paper."""
 
 import re
 from collections.abc import Iterable
@@ -31,14 +31,14 @@ MEANT = {
     "hflip": "flip", "horizontalflip": "flip", "randomhorizontalflip": "flip",
     "randomcrop": "crop", "sgdmomentum": "sgd", "adamweightdecay": "adamw",
 }  # fmt: skip
-"""What a name means, by its letters and digits alone."""
+"""The meaning of each name, by its letters and digits alone."""
 
 NUMBERED = {"group_norm": "groups", "batch_group_norm": "groups"}
 """The argument that a number at the end of a name gives."""
 
 
 def meant(word: str, candidates: Iterable[str]) -> str | None:
-    """Say which candidate a usual name means, as a config would have it; None if none.
+    """Return the candidate that a usual name means, as a config would have it, or None.
 
     >>> meant("none", ["identity"]), meant("nn.BatchNorm2d", ["batch_norm"])
     ('identity', 'batch_norm')

@@ -4,8 +4,8 @@
 >>> Shapes(train_examples=100, test_examples=50).load().train.images.shape
 (100, 16, 16, 3)
 
-To add a dataset, mark a frozen dataclass with `@dataset(...)` from `normlab.data.dataset`, which
-says what it must have; to add an augmentation, use `@augmentation` from `normlab.data.augment`.
+To add a dataset, mark a frozen dataclass with `@dataset(...)`; `normlab.data.dataset` says what it
+must have. To add an augmentation, use `@augmentation` from `normlab.data.augment`.
 """
 
 from typing import TYPE_CHECKING
@@ -66,5 +66,5 @@ __all__ = [
     "stratified",
 ]
 
-# Augmentations need jax, which takes a second to import; listing and fetching do without.
+# Augmentations need jax, which is slow to import; listing and fetching do without it.
 __getattr__, __dir__ = lazily(__name__, AUGMENTATIONS, apply_all="normlab.data.augment")

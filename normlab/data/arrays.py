@@ -23,11 +23,11 @@ def parts_of(
     """Convert images and labels to the parts of a data set.
 
     Args:
-        where: what messages begin with.
+        where: the beginning of error messages.
         given: images and labels by part; without a part "test", it is drawn from "train".
         classes: the names of the classes.
         test_share: the share of each class that is drawn.
-        seed: chooses which examples.
+        seed: the seed by which they are chosen.
 
     Returns:
         Images and labels by part, as `Split` has them; the names of the classes; and what was done,

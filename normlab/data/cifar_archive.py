@@ -45,7 +45,7 @@ def _packed(archive: Path, cifar: CifarSet, wanted: set[str]) -> dict[str, bytes
                 if name in wanted and member.isfile():
                     require_possible(member.size, archive)
                     contents = tar.extractfile(member)
-                    assert contents is not None  # because it is a file
+                    assert contents is not None  # a member that is a file has contents
                     files[name] = contents.read()
         # gzip's checksum comes last and is only compared when everything before it was read.
         while stream.read(1 << 20):

@@ -3,8 +3,8 @@
 A folder holds `train-*.parquet` and `test-*.parquet`, each split in one file or several
 (`train-00000-of-00002.parquet`, or `train-00000-of-00002-0a1b2c3d.parquet`). The column `img` or
 `image` holds `{bytes, path}`, where `bytes` is an image file. Some copies are PNG and have the
-official pixels; others are JPEG and differ slightly. Colour pictures in other modes are converted
-as those of a person's own are (`normlab.data.pictures`).
+official pixels; others are JPEG and differ slightly. `normlab.data.pictures` converts colour
+pictures in other modes.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ from normlab.data.reading import whole
 
 SHARD = re.compile(r"(?:train|test)-([0-9]+)-of-([0-9]+)(?:-[0-9A-Za-z]+)?")
 PLAIN = re.compile(r"[\w.-]+")
-"""File names without a number that are accepted; `train-0 (1)` or `train-0 - Copy` is a copy."""
+"""Accepted file names without a number; a name such as `train-0 (1)` is that of a copy."""
 
 GREY = ("1", "L", "LA", "I;16")
-"""Modes of pictures that are not of these sets, which are in colour."""
+"""Modes of grey pictures, which these sets do not have."""
 
 MOST_COPIES = 0.01
 """The greatest share of images that may occur in two files; the published files share none."""
 
 FEWEST_COPIES = 5
-"""So few shared images are no copied file."""
+"""Fewer shared images than this are no sign of a copied file."""
 
 
 def read_parquet(

@@ -98,7 +98,7 @@ _ALLOWED: dict[str, Any] = {
     "ndarray": np.ndarray,
     "dtype": np.dtype,
 }
-"""What numpy's own pickles call, by names that stay when numpy moves its modules."""
+"""The functions that numpy's pickles call, by names that stay when numpy moves its modules."""
 
 
 class _ArraysOnly(pickle.Unpickler):

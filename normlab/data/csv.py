@@ -23,7 +23,7 @@ FILES = ("file", "filename", "file_name", "filepath", "path", "image", "image_pa
          "img", "picture", "id")  # fmt: skip
 LABELS = ("label", "labels", "class", "class_name", "target", "category", "species", "y")
 SPLITS = ("split", "set", "subset", "part", "partition", "fold", "usage")
-"""What columns are called, the likeliest first."""
+"""Usual names of the columns, the likeliest first."""
 
 ABSENT = "the file is not there"
 
@@ -48,20 +48,20 @@ class Csv(OwnPictures):
         contents: a digest of the table and the pictures, which normlab fills in; runs of other
             pictures differ.
         size: height and width in pixels, or `[height, width]`. Pictures are resized bilinearly with
-            antialiasing. None keeps the size of pictures that all have the same, of at most 128
-            pixels, and is 64 otherwise.
+            antialiasing. None keeps their size if all have the same one, of at most 128 pixels;
+            otherwise it is 64.
         channels: 1 for grey or 3 for colour; None for 1 if all pictures are grey.
         fit: how a picture gets another aspect: `crop` cuts off what is beyond the middle, `pad`
             fills up with black, `stretch` distorts.
         classes: the labels to use, in the order of their numbers; None for all, sorted.
         test_share: the share of each class that is the test split, if the table has none.
-        seed: chooses which pictures these are.
+        seed: the seed by which they are chosen.
         skip_broken: whether to leave out pictures that are missing or cannot be read, and to count
-            them in the report, rather than to stop. Pictures are decoded when the config is
-            checked, then.
+            them in the report, rather than to stop. If so, pictures are decoded when the config is
+            checked.
         file: the column of the files; None for one of the usual names.
         label: the column of the labels; None for one of the usual names, or for columns of 0 and 1
-            of which each row has a single 1.
+            with a single 1 in each row.
         split: the column of the splits; None for one of the usual names.
         folder: the folder of the pictures, relative to the table; None for the table's own.
 
@@ -219,7 +219,7 @@ def _labels(
         ones = [[columns[n] for n in rest if float(row[n]) == 1] for row in rows]
         wrong = [number for number, names in zip(numbers, ones, strict=True) if len(names) != 1]
         if wrong:
-            raise UserError(f"{path}: line {wrong[0]} has not one 1 but others: it {MULTI_LABEL}")
+            raise UserError(f"{path}: line {wrong[0]} must have a single 1, or it {MULTI_LABEL}")
         return [names[0] for names in ones], ", ".join(columns[n] for n in rest)
     cells = [row[label].strip() for row in rows]
     empty = [number for number, cell in zip(numbers, cells, strict=True) if not cell]

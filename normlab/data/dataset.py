@@ -102,7 +102,7 @@ class Dataset:
         classes: the name of every label.
         validation: the examples for choosing settings, from the dataset's own validation split or
             held out of the training split; or None.
-        source: a few words on which copy of the data this is, shown beside results: "Parquet,
+        source: a few words about this copy of the data, shown beside results, such as "Parquet,
             JPEG-coded pictures".
 
     Raises:
@@ -161,11 +161,11 @@ class Dataset:
             validation: images and labels of a validation split.
             classes: the names of the classes; by default those of the labels.
             test_share: the share of each class that is drawn for testing.
-            seed: chooses which examples these are.
+            seed: the seed by which they are chosen.
             name: the name shown in reports.
 
         Raises:
-            UserError: what the arrays mean is not certain, or not supported; the message asks.
+            UserError: the meaning of the arrays is uncertain or unsupported; the message asks.
 
         >>> x, y = np.zeros((10, 8, 8)), ["cat", "dog"] * 5
         >>> data = Dataset.from_arrays(x, y)
@@ -191,7 +191,7 @@ class Dataset:
 
         Args:
             path: the folder.
-            settings: as of `normlab.data.Folder`: `size`, `channels`, `seed`, `skip_broken`, ...
+            settings: arguments of `normlab.data.Folder`: `size`, `channels`, `skip_broken`, ...
 
         Raises:
             UserError: the pictures cannot be read; the message names all that are broken.
@@ -268,9 +268,9 @@ class DatasetFacts:
     """Facts about a dataset that are known without loading it.
 
     Attributes:
-        licence: what the authors allow.
-        citation: what to cite when using the set.
-        how_to_get: how to put the set on this machine.
+        licence: the use that the authors allow.
+        citation: the publication to cite when using the set.
+        how_to_get: the way to put the set on this machine.
     """
 
     licence: str

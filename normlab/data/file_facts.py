@@ -1,10 +1,10 @@
-"""Knows files by their contents, and reads a file again only if it has changed.
+"""Identifies files by their contents, and reads a file again only if it has changed.
 
-A data set of a person's own is part of what a run is. Its identity is the contents of its files,
-so that it stays the same when the files are copied or their dates change. To read all files for
-each command would take long. Therefore the digests are remembered in the cache folder, with the
-size and the date at which each file had them (as git does in its index). A file whose date is not
-older than the note by two seconds is read again, because it may have changed since.
+A data set of a person's own is part of a run's identity. The contents of its files are hashed, so
+that the identity stays the same when the files are copied or their dates change. To read all files
+for each command would take long. Therefore the digests are remembered in the cache folder, with the
+size and the date that each file had (as git does in its index). A file is read again unless its
+date is at least two seconds older than the note, because it may have changed since.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class FileFacts(NamedTuple):
 
     Attributes:
         digest: the SHA-256 of its contents, in hex.
-        seen: what the look at it returned; JSON can hold it.
+        seen: other facts about the file, in a form that JSON can hold.
     """
 
     digest: str
@@ -49,8 +49,8 @@ def facts_of(
         place: the folder or file that all of them belong to.
         files: by the name under which each is remembered. The digest of one that cannot be opened
             is empty.
-        look: what else to find out about a file; JSON can hold what it returns.
-        kind: names the look and its version.
+        look: a function that returns other facts about a file, in a form that JSON can hold.
+        kind: a name for this function and its version.
     """
     known = hashlib.sha256(f"{kind}\n{place.absolute()}".encode()).hexdigest()[:32]
     memory = cache_root() / "files" / f"{known}.json"
@@ -75,7 +75,7 @@ def facts_of(
 
         found |= dict(zip(missing, in_threads(read, missing, "looking at the files"), strict=True))
         notes = {name: remembered[name] for name in files if name in remembered}
-        # One that cannot be opened is tried again, as its permission may change without its date.
+        # A file that cannot be opened is not remembered, because its permission may change.
         read_now = [name for name in missing if found[name].digest]
         notes |= {name: [*stamps[name], now, *found[name]] for name in read_now}
         _remember(memory, notes)
@@ -111,7 +111,7 @@ def threads() -> int:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Ignore Pillow's warnings about odd files; what cannot be read is an error anyway."""
+    """Ignore Pillow's warnings about odd files; files that cannot be read are errors anyway."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         yield

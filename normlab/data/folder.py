@@ -19,7 +19,7 @@ from normlab.data.pictures import SUFFIXES, so_many
 from normlab.errors import UserError
 
 CLUTTER = frozenset(["thumbs.db", "desktop.ini", "__macosx"])
-"""What systems leave in folders, besides names that begin with a dot."""
+"""Files that systems leave in folders, besides those whose names begin with a dot."""
 
 TABLES = (".npz", ".parquet", ".csv")
 
@@ -42,17 +42,17 @@ class Folder(OwnPictures):
         path: the folder; relative to the config that names it, or to `$NORMLAB_DATA`.
         contents: a digest of the files, which normlab fills in; runs of other pictures differ.
         size: height and width in pixels, or `[height, width]`. Pictures are resized bilinearly with
-            antialiasing. None keeps the size of pictures that all have the same, of at most 128
-            pixels, and is 64 otherwise.
+            antialiasing. None keeps their size if all have the same one, of at most 128 pixels;
+            otherwise it is 64.
         channels: 1 for grey or 3 for colour; None for 1 if all pictures are grey.
         fit: how a picture gets another aspect: `crop` cuts off what is beyond the middle, `pad`
             fills up with black, `stretch` distorts.
         classes: the names of the folders to use, in the order of their labels; None for all,
             sorted.
         test_share: the share of each class that is the test split, if there is no test folder.
-        seed: chooses which pictures these are.
+        seed: the seed by which they are chosen.
         skip_broken: whether to leave out pictures that cannot be read, and to count them in the
-            report, rather than to stop. Pictures are decoded when the config is checked, then.
+            report, rather than to stop. If so, pictures are decoded when the config is checked.
 
     >>> Folder("pets", size=32).fit
     'crop'

@@ -20,7 +20,7 @@ def read_labels(
     """Convert the labels of all parts of a data set together, and name the classes.
 
     Args:
-        where: what a message begins with.
+        where: the beginning of error messages.
         given: by part, labels of shape `(N,)` or `(N, 1)`: integers, whole floats, booleans or
             strings; or one-hot rows `(N, classes)`.
         classes: the names of the classes, if they are known: of the integers 0, 1, ..., of the
@@ -173,7 +173,7 @@ def choose_classes(
     """Keep the classes that are chosen, or all that have examples.
 
     Args:
-        where: what a message begins with.
+        where: the beginning of error messages.
         labels: `(N,)` indices into `found`.
         found: the names of the classes.
         chosen: the names to keep, in this order; or other names of the labels 0, 1, ...; or None.

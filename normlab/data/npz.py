@@ -23,7 +23,7 @@ from normlab.errors import FieldError, UserError, require_field
 IMAGES = frozenset(["x", "image", "images", "img", "imgs", "data", "pixels", "pictures"])
 LABELS = frozenset(["y", "label", "labels", "target", "targets", "class"])
 CLASSES = ("classes", "class_names", "label_names", "names", "categories")
-"""What people call the arrays, apart from the part: `x_train`, `train_images`."""
+"""Usual names of the arrays, which may stand before or after a part: `x_train`, `train_images`."""
 
 Key = tuple[str, Literal["images", "labels"]]
 """The part and the role of an array."""
@@ -47,15 +47,15 @@ class Npz(OwnFiles):
     Attributes:
         path: the file; relative to the config that names it, or to `$NORMLAB_DATA`.
         contents: a digest of the file, which normlab fills in; runs of other data differ.
-        keys: the names of the arrays, if they are others: `[images, labels]`, in the order of
-            training, testing, validation, or `{train_images: A, train_labels: B, ...}`.
+        keys: the names of the arrays, if they are not usual ones: `[images, labels]`, in the order
+            of training, testing, validation; or `{train_images: A, train_labels: B, ...}`.
         size: height and width to which images are resized, bilinearly with antialiasing; None
             leaves them.
         channels: 1 for grey or 3 for colour; None leaves them.
         fit: how an image gets another aspect: `crop`, `pad` or `stretch`.
         classes: the names of the labels.
         test_share: the share of each class that is the test split, if the file has none.
-        seed: chooses which examples these are.
+        seed: the seed by which they are chosen.
 
     >>> Npz("mine.npz").keys is None
     True
@@ -73,7 +73,7 @@ class Npz(OwnFiles):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.keys, dict):  # hashable, as every field
+        if isinstance(self.keys, dict):  # fields must be hashable
             object.__setattr__(self, "keys", tuple(self.keys.items()))
         fits = self.size is None or (isinstance(self.size, int) and 1 <= self.size <= 4096)
         require_field(fits, "size", self.size, "1..4096 or null")
@@ -156,7 +156,7 @@ class Npz(OwnFiles):
         with whole(damaged, path, "a whole .npz file"):
             headers = npz_headers(path)
         given: Any = self.keys
-        if given and isinstance(given[0], tuple):  # it was a mapping
+        if given and isinstance(given[0], tuple):  # the field was given as a mapping
             given = dict(given)
         keys = _given(path, given, headers) if given else _found(path, headers)
         for name in keys.values():
@@ -172,7 +172,7 @@ class Npz(OwnFiles):
             return keys, tuple(read_npz(path, [named])[named].astype(str).ravel().tolist())
 
 
-@lru_cache(maxsize=64)  # a sweep asks several times for every run; the contents are in the key
+@lru_cache(maxsize=64)  # a sweep asks several times for every run; the key has the contents
 def _outline(described: Npz, path: Path) -> Outline:
     keys, classes = described._keys(path)
     with whole(damaged, path, "a whole .npz file"):
@@ -190,7 +190,7 @@ def _outline(described: Npz, path: Path) -> Outline:
 
 
 def damaged(path: Path, expected: str, found: str) -> UserError:
-    """Make the error for a file that numpy did not write so."""
+    """Make the error for a file that numpy has not written in this form."""
     return UserError(
         f"{path}: expected {expected}, found {found}. Copy it again from where it came, or save it "
         "again with numpy.savez"

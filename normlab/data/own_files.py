@@ -1,4 +1,4 @@
-"""Finds a person's own files, and knows them by their contents."""
+"""Finds a person's own files, and identifies them by their contents."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +39,10 @@ class OwnFiles:
         return next((place for place in places if place.exists()), None)
 
     def found(self, root: Path | None = None) -> Path:
-        """Return the file or folder, as `locate`.
+        """Return the file or folder that `locate` finds.
 
         Raises:
-            FieldError: there is none.
+            FieldError: there is no such file or folder.
         """
         place = self.locate(root)
         if place is None:

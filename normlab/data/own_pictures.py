@@ -1,7 +1,7 @@
 """The parts that all data sets of a person's own pictures share, in folders, lists or tables.
 
-A kind of layout lists its pictures (`Listing`). The rest is common: which size and how many
-channels the pictures get, the identity of their contents, the split, and the decoding.
+A kind of layout lists its pictures (`Listing`). The rest is common: the size and the channels of
+decoded pictures, the identity of their contents, the split, and the decoding.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +20,7 @@ from normlab.data.pictures import KINDS, Fit, Header, UnreadableError, read_head
 from normlab.errors import UserError, require_field
 
 USUAL = 64
-"""The size of pictures that differ in size, or are large: small enough for a processor."""
+"""The size of decoded pictures if the files' sizes differ or are large: cheap for a processor."""
 
 LARGEST_AS_IS = 128
 """Pictures that all have one size keep it if neither side is longer."""
@@ -34,14 +34,15 @@ class Listing:
     """Encoded pictures, their labels and their parts, before anything is decoded.
 
     Attributes:
-        names: what each picture is called in an error.
+        names: the name of each picture in errors.
         labels: `(N,)` int32.
         parts: the part of each picture; None if a split is to be made.
         classes: the names of the labels.
         contents: the digest of all pictures, names and labels.
-        headers: the sizes of pictures, or why one cannot be read; of all of them or of the first.
-        pictures: returns the encoded pictures, in this order.
-        remarks: what a person should know about how the files were read.
+        headers: the sizes of each picture, or the reason why it cannot be read; for all pictures
+            or for the first ones.
+        pictures: a function that returns the encoded pictures, in this order.
+        remarks: sentences for people on how the files were read.
     """
 
     names: Sequence[str]
@@ -94,7 +95,7 @@ class OwnPictures(OwnFiles):
         raise NotImplementedError
 
     def settled(self, root: Path | None = None) -> Self:
-        """Fill in what the files decide: `size`, `channels` and `contents`.
+        """Fill in the fields that the files decide: `size`, `channels` and `contents`.
 
         Raises:
             UserError: there are no such files, or they cannot be used; or `contents` was given
@@ -111,7 +112,7 @@ class OwnPictures(OwnFiles):
             UserError: as for `settled`.
         """
         if self.contents is not None and root is None:
-            return _outline(self)  # what these contents are like does not change
+            return _outline(self)  # the same contents have the same outline
         return self._outline(root)
 
     def load(self, root: Path | None = None) -> Dataset:
@@ -195,7 +196,7 @@ class OwnPictures(OwnFiles):
         )
 
     def _decoding(self) -> Decoding:
-        assert self.size is not None and self.channels is not None  # it is settled
+        assert self.size is not None and self.channels is not None  # the object is settled
         size = self.size if isinstance(self.size, tuple) else (self.size, self.size)
         return Decoding(size, self.channels, self.fit)
 
@@ -266,7 +267,7 @@ def _outline(described: OwnPictures) -> Outline:
 
 
 def look(file: Path) -> list[int] | str:
-    """Read a picture's header, or say why not, in a form that `file_facts` can remember."""
+    """Return a picture's header, or the reason why it has none, as JSON can hold it."""
     try:
         return list(map(int, read_header(file)))
     except UnreadableError as error:
@@ -274,5 +275,5 @@ def look(file: Path) -> list[int] | str:
 
 
 def header_of(seen: list[int] | str) -> Header | str:
-    """Return what `look` saw."""
+    """Return the header or the reason from the result of `look`."""
     return seen if isinstance(seen, str) else Header(seen[0], seen[1], bool(seen[2]))

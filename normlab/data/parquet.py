@@ -22,7 +22,7 @@ from normlab.errors import FieldError, UserError
 
 IMAGES = ("image", "img", "images", "picture", "pixel_values")
 LABELS = ("label", "fine_label", "labels", "class", "target", "category", "coarse_label")
-"""What columns are called, the likeliest first."""
+"""Usual names of the columns, the likeliest first."""
 
 LOOKED_AT = 100
 """The number of pictures whose sizes decide what size and channels the set gets."""
@@ -49,17 +49,17 @@ class Parquet(OwnPictures):
         path: the folder or table; relative to the config that names it, or to `$NORMLAB_DATA`.
         contents: a digest of the tables, which normlab fills in; runs of other data differ.
         size: height and width in pixels, or `[height, width]`. Pictures are resized bilinearly with
-            antialiasing. None keeps the size of pictures of at most 128 pixels, if the first
-            hundred have the same, and is 64 otherwise.
+            antialiasing. None keeps their size if the first hundred have the same one, of at most
+            128 pixels; otherwise it is 64.
         channels: 1 for grey or 3 for colour; None for 1 if the first hundred pictures are grey.
         fit: how a picture gets another aspect: `crop` cuts off what is beyond the middle, `pad`
             fills up with black, `stretch` distorts.
         classes: the classes to use, in the order of their labels; None for all. Names for the
             labels 0, 1, ... if the tables have none.
         test_share: the share of each class that is the test split, if there is no test table.
-        seed: chooses which pictures these are.
+        seed: the seed by which they are chosen.
         skip_broken: whether to leave out pictures that cannot be read, and to count them in the
-            report, rather than to stop. Pictures are decoded when the config is checked, then.
+            report, rather than to stop. If so, pictures are decoded when the config is checked.
         image: the column of the pictures; None for `image`, `img` or the only one of pictures.
         label: the column of the labels; None for `label`, `fine_label` or the only one of classes.
 
@@ -262,7 +262,7 @@ def _pictures(
 
 
 def _encoded(file: Path, image: str) -> Iterator[Any]:
-    """Yield what every row of a table has in the column of the pictures."""
+    """Yield the value of every row of a table in the column of the pictures."""
     import pyarrow
 
     with opened(file) as table:

@@ -18,10 +18,10 @@ from normlab.errors import UserError
 SHARD = re.compile(r"(.*?)-?([0-9]+)-of-([0-9]+)(?:-[0-9A-Za-z]+)?")
 NUMBER = re.compile(r"[0-9]+")
 COPY = re.compile(r".*( ?\([0-9]+\)|[ _-][Cc]opy( [0-9]+)?)")
-"""Names of files: the third is what a browser or a file manager makes of one that is there."""
+"""Patterns of file names. Browsers and file managers give copies names of the third pattern."""
 
 COMMON_FOLDERS = {"data", "default"}
-"""Folders that say nothing about which configuration of a set they hold."""
+"""Folders whose names do not tell the configuration of a set."""
 
 
 def find_tables(path: Path) -> tuple[dict[str, list[Path]], list[Path]]:
@@ -69,7 +69,7 @@ def find_tables(path: Path) -> tuple[dict[str, list[Path]], list[Path]]:
 
 
 def _place(file: Path, top: Path) -> tuple[str | None, str]:
-    """Return the part of a file, and the folders that say which configuration it is of."""
+    """Return the part of a file, and the folders that tell its configuration."""
     folders = [f for f in file.relative_to(top).parent.parts if f.lower() not in COMMON_FOLDERS]
     words = re.split(r"[-_.]", file.stem)
     found = [part for word in words if (part := part_called(word))]

@@ -14,7 +14,7 @@ NAMES = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), VALIDATION),
     **dict.fromkeys(("test", "testing", "tst"), TEST),
 }
-"""What people call the parts, in folders, files and tables."""
+"""Usual names of the parts, in folders, files and tables."""
 
 
 def part_called(name: str) -> str | None:
@@ -35,7 +35,7 @@ def shared_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     Args:
         labels: `(N,)` integers.
         share: above 0 and below 1.
-        seed: chooses which examples.
+        seed: the seed by which they are chosen.
 
     Returns:
         `(N,)` bool: whether each example is chosen.
@@ -59,7 +59,7 @@ def require_classes(where: str, classes: tuple[str, ...], labels: Mapping[str, n
     """Raise `UserError` if a class has no training examples, or there is only one class.
 
     Args:
-        where: what the message begins with.
+        where: the beginning of error messages.
         classes: the names of the classes.
         labels: the labels of each part.
     """

@@ -29,7 +29,7 @@ from normlab.data.progress import in_pictures
 from normlab.errors import UserError
 
 VERSION = 1
-"""Changes whenever the same pictures are decoded to other pixels."""
+"""The version of the decoding, which changes whenever pictures are decoded to other pixels."""
 
 IMAGES, ABOUT = "images.npy", "about.json"
 
@@ -44,7 +44,7 @@ class Decoding:
     Attributes:
         size: height and width.
         channels: 1 or 3.
-        fit: how a picture gets another aspect.
+        fit: the way in which a picture gets another aspect.
     """
 
     size: tuple[int, int]
@@ -91,7 +91,7 @@ def decoded(
         name: shown beside the progress.
         contents: the digest of all pictures and of their order.
         count: how many there are.
-        pictures: returns the encoded pictures, in their order.
+        pictures: a function that returns the encoded pictures, in their order.
         decoding: how they are decoded.
 
     Raises:
@@ -174,7 +174,7 @@ def _decode_all(
     pictures: Callable[[], Iterable[Encoded]],
     decoding: Decoding,
 ) -> dict[str, Any]:
-    """Decode every picture into its place in a file, and return what is to be known about them."""
+    """Decode every picture into its place in a file, and return the facts about them."""
     size = decoding.size[0] * decoding.size[1] * decoding.channels
     broken: dict[int, str] = {}
     counts: Counter[str] = Counter()

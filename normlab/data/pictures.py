@@ -1,7 +1,7 @@
 """Decodes pictures as people have them, from any camera or program, to pixels of one size.
 
-A picture is turned as its EXIF orientation says. Of an animation or a file of several pages, the
-first picture is taken. Transparent parts are laid over white. CMYK, palettes and the like become
+A picture is turned as its EXIF orientation says. The first picture is taken of an animation, or of
+a file of several pages. Transparent parts are laid over white. CMYK, palettes and the like become
 RGB; colour profiles are ignored. A 16-bit grey value becomes 8 bits as `round(value / 257)`. Grey
 becomes three equal channels, and colour becomes grey by ITU-R 601 (as Pillow's `convert("L")`).
 Then the picture is resized bilinearly with antialiasing (Pillow's `BILINEAR`).
@@ -38,7 +38,7 @@ NOT_READ = {
     ".jxl": "a JPEG XL picture",
     ".svg": "an SVG drawing",
 }
-"""Pictures that Pillow cannot decode. They are told, because they would be missing."""
+"""Kinds of pictures that Pillow cannot decode. They are reported, because they would be missing."""
 
 SUFFIXES = READ | NOT_READ.keys()
 
@@ -56,11 +56,11 @@ KINDS = {
     "enlarged": "enlarged",
     "decoloured": "turned from colour to grey",
 }
-"""What may be done with a picture, in the words of a report."""
+"""Changes that may be made to a picture, in the words of a report."""
 
 
 class UnreadableError(Exception):
-    """A picture cannot be decoded; the message says why, and what helps."""
+    """A picture cannot be decoded; the message says why, and gives a remedy."""
 
 
 class Header(NamedTuple):
@@ -68,7 +68,7 @@ class Header(NamedTuple):
 
     Attributes:
         height: in pixels, after it is turned as its EXIF orientation says.
-        width: likewise.
+        width: in pixels, after it is turned.
         grey: whether it has no colour.
     """
 
@@ -201,7 +201,7 @@ def _open(encoded: bytes | Path) -> "Image":
 
 
 def _no_picture(encoded: bytes | Path, error: Exception) -> str:
-    """Say what a file is that Pillow does not open."""
+    """Return the reason why Pillow does not open a file."""
     from PIL import Image
 
     if isinstance(error, Image.DecompressionBombError):

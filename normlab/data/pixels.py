@@ -2,7 +2,7 @@
 
 Values are 0..255, or 0..1 in floats and bools, or 0..65535 in uint16. Channels are last, first if
 that is the only sense of the shape, or absent for grey. A fourth channel is transparency, laid over
-white. What may mean two things is refused with a question.
+white. Arrays that may mean two things are refused with a question.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ def read_pixels(where: str, given: Mapping[str, Any]) -> tuple[dict[str, np.ndar
     """Convert the images of all parts of a data set together.
 
     Args:
-        where: what a message begins with.
+        where: the beginning of error messages.
         given: by part, images of shape `(N, H, W, C)`, `(N, C, H, W)` or `(N, H, W)`.
 
     Returns:
@@ -120,7 +120,7 @@ def _flat_hint(shape: tuple[int, ...]) -> str:
 def _scale(
     where: str, arrays: dict[str, np.ndarray], done: list[str]
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Decide by the values of all parts what they mean, and return the conversion to uint8."""
+    """Find the meaning of the values of all parts, and return the conversion to uint8."""
     kinds = {array.dtype.kind for array in arrays.values()}
     if all(array.dtype == np.uint8 for array in arrays.values()):
         return lambda pixels: pixels

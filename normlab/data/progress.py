@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Show = Callable[[int, int | None], None]
-"""Takes how much is done and how much there is, None if that is unknown."""
+"""A function of the amount that is done and of the whole amount, None if that is unknown."""
 
 
 @contextmanager

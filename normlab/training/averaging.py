@@ -17,7 +17,7 @@ network has on training images, or those of the last step."""
 
 
 MOST_RECALIBRATION_BATCHES = 10
-"""Of how many training batches recalibrated statistics are at most: some thousand examples are
+"""The greatest number of training batches for recalibrated statistics: some thousand examples are
 enough (Wu and Johnson 2021, arXiv:2105.07576, section 3)."""
 
 
@@ -87,7 +87,7 @@ def with_statistics(opt_state: Any, norm_state: Any, decay: float | None) -> Any
 
 
 def moved_average(average: Any, new: Any, decay: float, step: Array) -> Any:
-    """Move an average to the values after step `step` (from 1); what is not floating is replaced.
+    """Move an average to the values after step `step` (from 1); integers are replaced.
 
     The weight of the new values is `(1 - d) / (1 - d^t)`.
     """
@@ -103,9 +103,9 @@ def moved_average(average: Any, new: Any, decay: float, step: Array) -> Any:
 
 
 def evaluation_parameters(params: Any, opt_state: Any) -> Any:
-    """Find the parameters to evaluate with: averaged ones if the optimiser keeps such.
+    """Return the parameters for evaluation, which are averages if the optimiser keeps them.
 
-    They are those of `train.ema`, or of a schedule-free optimiser (Defazio et al. 2024,
+    The averages are those of `train.ema`, or of a schedule-free optimiser (Defazio et al. 2024,
     arXiv:2405.15682).
     """
     if isinstance(opt_state, AveragedState):
@@ -127,11 +127,11 @@ def for_evaluation(
     A schedule-free optimiser, whose average is not of states, has recalibrated statistics.
 
     Args:
-        network: what is evaluated.
-        statistics: which statistics stand beside averaged weights.
-        params: of the last step.
-        norm_state: of the last step.
-        opt_state: of the last step, with the averages.
+        network: the network to evaluate.
+        statistics: the kind of statistics that stand beside averaged weights.
+        params: the parameters after the last step.
+        norm_state: the normalisers' state after the last step.
+        opt_state: the optimiser's state after the last step, with the averages.
         images: `(B, N, H, W, C)`, batches of training images for recalibrated statistics.
     """
     averaged = evaluation_parameters(params, opt_state)
@@ -145,7 +145,7 @@ def for_evaluation(
 
 
 def keeps_average(opt_state: Any) -> bool:
-    """Whether evaluation has other parameters than training."""
+    """Return whether evaluation has other parameters than training."""
     return isinstance(opt_state, AveragedState) or bool(_schedule_free(opt_state))
 
 

@@ -133,8 +133,8 @@ class Program:
         for part in zip(*pieces, strict=True):
             found, grads = gradients(params, state.norm_state, *part)
             total = grads if total is None else jax.tree.map(jnp.add, total, grads)
-            # A false dependency. Without it the compiler may run the microbatches in parallel, and
-            # accumulation would save no memory.
+            # This dependency is false. Without it the compiler may run the microbatches in
+            # parallel, and accumulation would save no memory.
             params, total = lax.optimization_barrier((params, total))
             auxiliary.append(found)
         loss, (states, correct) = jax.tree.map(lambda *leaves: jnp.stack(leaves), *auxiliary)
@@ -253,8 +253,8 @@ class Compiled:
     def init(self, seed: int, program: Program | None = None) -> TrainState:
         """Make the state before the first step, by `program` if one with other rates is given."""
         program = program or self.program
-        # Not compiled as a whole, which would take seconds for every model. The single operations
-        # are compiled once for all models.
+        # The whole is not compiled, because that would take long for every model. The single
+        # operations are compiled once for all models.
         state = program.init(_seed(seed), tuple(self._image_shape))
         # Some optimisers start with the parameters as state; no buffer can be donated twice.
         return jax.tree.map(jnp.copy, state)
@@ -333,7 +333,7 @@ def _first(count: int) -> Array:
 
 @lru_cache(maxsize=1)
 def _seed(seed: int) -> Array:
-    # Cached, because making this array takes as long as a step of a small network.
+    # The array is cached, because making it takes as long as a step of a small network.
     return jnp.asarray(seed, jnp.uint32)
 
 

@@ -32,9 +32,9 @@ class Recipe:
         eval_batch_size: examples evaluated at once; the result does not depend on it.
         metrics: metrics beyond loss and accuracy, for classes of unequal size: `auc` (the area
             under the ROC curve, the mean over classes) and `balanced_accuracy`.
-        ema: evaluate with the average of the weights over the steps, whose decay this is, such as
-            0.999; null for the weights of the last step. The first steps weigh as in Adam's
-            averages, so that the initial weights do not count.
+        ema: the decay, such as 0.999, of an average of the weights over the steps, which evaluation
+            uses; null to evaluate with the weights of the last step. The first steps weigh as in
+            Adam's averages, so that the initial weights do not count.
         ema_statistics: the normalisers' statistics beside averaged weights: `averaged`, by the same
             rule; `recalibrated`, those that the averaged network has on training images;
             `current`, those of the last step.

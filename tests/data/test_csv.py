@@ -104,7 +104,7 @@ def test_one_hot_columns(pictures):
     text = "image,MEL,NV\n" + rows(["1.0", "0.0"] * 6, ["0.0", "1.0"] * 6)
     data = Csv(table(folder, text)).load()
     assert data.classes == ("MEL", "NV")
-    with pytest.raises(UserError, match=r"line 2 has not one 1.*several labels an example"):
+    with pytest.raises(UserError, match=r"line 2 must have a single 1.*several labels an example"):
         Csv(table(folder, text.replace("0.png,1.0,0.0", "0.png,1,1"))).outline()
 
 
