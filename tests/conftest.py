@@ -7,7 +7,7 @@ to compile everything anew. XLA leaves out most optimisations of its machine cod
 claims hang. Tests of numbers to their last digits ask for all of them: see `as_users_compile`. The
 examples in docstrings have them.
 
-Tests marked `thorough` run with `pytest --thorough` only, as in `.ci/run`. They repeat on every
+Tests marked `thorough` run with `pytest --thorough` only. They repeat on every
 normaliser, page or config what the quick tests show on a few, or need many processes.
 """
 
