@@ -44,6 +44,7 @@ autodoc_default_options = {
     "member-order": "bysource",
     "ignore-module-all": True,  # an exported name is described in the module that defines it
 }
+autodoc_mock_imports = ["llvmlite", "numba"]  # of the extra `native`
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"  # a class lists its fields once
 add_module_names = False  # the page says which module it is

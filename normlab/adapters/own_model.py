@@ -41,7 +41,7 @@ WIDTHS = (
     "dout",
     "features",
 )
-"""Names that may be the number of classes: one is it if the output then has this width."""
+"""Names of arguments that are the number of classes if the output then has this width."""
 
 CHANNELS = ("in_channels", "in_chans", "input_channels", "num_channels", "channels_in")
 """Names of arguments that are the number of channels of the images."""
