@@ -152,8 +152,11 @@ class OwnPictures(OwnFiles):
         described, listing = self._settled(root)
         _, classes, train, test, validation = described.outline(root)
         own = f", {validation:,} for validation" if validation else ""
+        used = train + validation + test
+        broken = len(listing.names) - used
+        left_out = f" ({broken:,} broken left out)" if broken else ""
         first = (
-            f"{so_many(len(listing.names))} of {classes} classes, {train:,} for training{own}, "
+            f"{so_many(used)} of {classes} classes{left_out}, {train:,} for training{own}, "
             f"{test:,} for testing; {described._sizing(listing)}"
         )
         return [first, *listing.remarks]

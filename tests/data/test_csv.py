@@ -128,6 +128,7 @@ def test_missing_files_are_named_at_once_or_left_out(pictures):
     described = Csv(path, skip_broken=True)
     assert described.outline() == Outline((6, 6, 3), 2, 7, 2, 0)
     assert "3 broken left out" in described.load().source
+    assert described.remarks()[0].startswith("9 pictures of 2 classes (3 broken left out), 7 for")
 
 
 @pytest.mark.parametrize(
