@@ -23,6 +23,7 @@ import numpy as np
 from normlab.catalogue import DATA
 from normlab.data.arrays import parts_of
 from normlab.data.mapped import subset
+from normlab.data.parts import shuffled_by_class
 from normlab.data.places import data_root as data_root
 from normlab.errors import UserError, require_channels_last, require_field, require_whole
 
@@ -325,11 +326,7 @@ def stratified(labels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
     whole = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
     require_field(whole, "labels", labels.dtype, "whole numbers of shape (N,)")
     require_whole("n", n, 1, len(labels), ", the number of examples")
-    # numpy guarantees the raw stream of a bit generator across versions, but not its shuffle.
-    keys = np.random.PCG64(seed).random_raw(len(labels))
-    by_class = np.lexsort((keys, labels))
-    _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
-    rank = np.arange(len(labels)) - np.repeat(starts, counts)
+    by_class, rank, _ = shuffled_by_class(labels, seed)
     # A stable sort keeps the classes in order within a rank.
     chosen = by_class[np.argsort(rank, kind="stable")[:n]]
     return np.sort(chosen)

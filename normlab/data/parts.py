@@ -44,15 +44,29 @@ def shared_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     >>> np.bincount(labels[shared_out(labels, 0.2, seed=0)], minlength=3).tolist()
     [2, 1, 0]
     """
-    # numpy guarantees the raw stream of a bit generator across versions, but not its shuffle.
-    keys = np.random.PCG64(seed).random_raw(len(labels))
-    order = np.lexsort((keys, labels))
-    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
-    rank = np.arange(len(labels)) - np.repeat(starts, counts)
+    order, rank, counts = shuffled_by_class(labels, seed)
     wanted = np.clip(np.floor(counts * share + 0.5), np.minimum(1, counts - 1), counts - 1)
     chosen = np.zeros(len(labels), bool)
     chosen[order] = rank < np.repeat(wanted, counts)
     return chosen
+
+
+def shuffled_by_class(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Order the examples by class, and shuffle them within every class.
+
+    Args:
+        labels: `(N,)` integers.
+        seed: chooses the shuffled order.
+
+    Returns:
+        `(N,)` indices of the examples in that order; `(N,)` their ranks within their classes, from
+        0; and the number of examples of every class, in the order of the labels.
+    """
+    # numpy guarantees the raw stream of a bit generator across versions, but not its shuffle.
+    keys = np.random.PCG64(seed).random_raw(len(labels))
+    order = np.lexsort((keys, labels))
+    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    return order, np.arange(len(labels)) - np.repeat(starts, counts), counts
 
 
 def require_classes(where: str, classes: tuple[str, ...], labels: Mapping[str, np.ndarray]) -> None:
