@@ -7,7 +7,6 @@ official pixels; others are JPEG and differ slightly. `normlab.data.pictures` co
 pictures in other modes.
 """
 
-import contextlib
 import io
 import re
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from normlab.data.cifar_sets import CHANNELS, SIZE, TEST_EXAMPLES, TRAIN_EXAMPLES, CifarSet
 from normlab.data.dataset import Split, stratified
+from normlab.data.parquet_tables import opened
 from normlab.data.pictures import KINDS, decode
 from normlab.data.reading import whole
 
@@ -55,8 +55,8 @@ def read_parquet(
         _split(train, cifar, train_examples, codings),
         _split(test, cifar, test_examples, codings),
     )
-    whole = count_parquet(folder, cifar) == (TRAIN_EXAMPLES, TEST_EXAMPLES)
-    if not (whole and len(train) == len(test) == 1):  # then no file can be a copy of another
+    published = count_parquet(folder, cifar) == (TRAIN_EXAMPLES, TEST_EXAMPLES)
+    if not (published and len(train) == len(test) == 1):  # then no file can be a copy of another
         _check_copies(folder, cifar, [*train, *test])
     return *splits, f"Parquet, {' and '.join(sorted(codings))}-coded pictures"
 
@@ -146,7 +146,7 @@ def _images(file: Path, cifar: CifarSet):
     """Read every encoded image of `file`, null where one is missing: a `pyarrow.BinaryArray`."""
     import pyarrow
 
-    with _table(file, cifar) as table:
+    with opened(file, cifar.damaged) as table:
         name = "image" if "img" not in table.schema_arrow.names else "img"
         if name not in table.schema_arrow.names:
             found = f"the columns {', '.join(table.schema_arrow.names)}"
@@ -159,27 +159,17 @@ def _images(file: Path, cifar: CifarSet):
 
 
 def _rows(file: Path, cifar: CifarSet) -> int:
-    with _table(file, cifar) as table:
+    with opened(file, cifar.damaged) as table:
         return table.metadata.num_rows
 
 
 def _column(file: Path, cifar: CifarSet, name: str):
     """Read a single column of `file`: a `pyarrow.ChunkedArray`."""
-    with _table(file, cifar) as table:
+    with opened(file, cifar.damaged) as table:
         if name not in table.schema_arrow.names:
             found = ", ".join(table.schema_arrow.names)
             raise cifar.damaged(file, f"a column '{name}'", f"the columns {found}")
         return table.read([name]).column(name)
-
-
-@contextlib.contextmanager
-def _table(file: Path, cifar: CifarSet):
-    """Open the file as a `ParquetFile`; an exception within the block is reported as damage."""
-    # Slow to import, and only this layout needs it.
-    from pyarrow.parquet import ParquetFile
-
-    with whole(cifar.damaged, file, "a whole Parquet file"), ParquetFile(file) as table:
-        yield table
 
 
 def _decode(file: Path, cifar: CifarSet, row: int, encoded: bytes | None):

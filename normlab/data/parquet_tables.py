@@ -7,7 +7,7 @@ its folder's (`plain_text/train/0000.parquet`). The metadata of a table describe
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,21 +112,26 @@ def _names(files: list[Path]) -> str:
     return f"{shown} and {len(files) - 10} more" if len(files) > 10 else shown
 
 
-@contextlib.contextmanager
-def opened(file: Path) -> Iterator[Any]:
-    """Open a table as a `pyarrow.parquet.ParquetFile`; exceptions become reports of damage."""
-    # Slow to import, and only this layout needs it.
-    from pyarrow.parquet import ParquetFile
-
-    with whole(damaged, file, "a whole Parquet file"), ParquetFile(file) as table:
-        yield table
-
-
 def damaged(path: Path, expected: str, found: str) -> UserError:
     """Make the error for a table that cannot be read."""
     return UserError(
         f"{path}: expected {expected}, found {found}. Copy it again from where it came"
     )
+
+
+@contextlib.contextmanager
+def opened(file: Path, refuse: Callable[[Path, str, str], UserError] = damaged) -> Iterator[Any]:
+    """Open a table as a `pyarrow.parquet.ParquetFile`; exceptions become reports of damage.
+
+    Args:
+        file: the table.
+        refuse: makes the error from the file, what was expected and what was found.
+    """
+    # Slow to import, and only this layout needs it.
+    from pyarrow.parquet import ParquetFile
+
+    with whole(refuse, file, "a whole Parquet file"), ParquetFile(file) as table:
+        yield table
 
 
 def features(schema: Any) -> dict[str, Any]:
