@@ -4,20 +4,13 @@ A record is one label byte (CIFAR-100: the coarse label, then the fine one), fol
 32x32 green and 32x32 blue values. An archive is read without unpacking it.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from normlab.data.cifar_archive import read_members
-from normlab.data.cifar_sets import (
-    CHANNELS,
-    SIZE,
-    TEST_EXAMPLES,
-    TRAIN_EXAMPLES,
-    CifarSet,
-)
-from normlab.data.dataset import Split, stratified
+from normlab.data.cifar_archive import Members, count_examples, read_splits
+from normlab.data.cifar_sets import CHANNELS, SIZE, CifarSet
+from normlab.data.dataset import Split
 
 
 def read_binary(
@@ -34,12 +27,9 @@ def read_binary(
     Raises:
         UserError: the archive is damaged, or does not hold this set.
     """
-    files = read_members(archive, cifar, (*cifar.train_members, *cifar.test_members))
-    return (
-        _split(archive, cifar, files, cifar.train_members, train_examples),
-        _split(archive, cifar, files, cifar.test_members, test_examples),
-        "binary archive" if archive.is_file() else "binary files",
-    )
+    examples = train_examples, test_examples
+    train, test = read_splits(archive, cifar, _members(cifar), examples, _records)
+    return train, test, "binary archive" if archive.is_file() else "binary files"
 
 
 def count_binary(archive: Path, cifar: CifarSet) -> tuple[int, int]:
@@ -50,42 +40,23 @@ def count_binary(archive: Path, cifar: CifarSet) -> tuple[int, int]:
     Raises:
         UserError: the archive is damaged.
     """
-    if archive.is_file() and archive.stat().st_size == cifar.archive_bytes:
-        return TRAIN_EXAMPLES, TEST_EXAMPLES
-    files = read_members(archive, cifar, (*cifar.train_members, *cifar.test_members))
-    train, test = (
-        sum(len(files[member]) for member in members) // _record_bytes(cifar)
-        for members in (cifar.train_members, cifar.test_members)
-    )
-    return train, test
+    return count_examples(archive, cifar, _members(cifar), cifar.archive_bytes, _records)
 
 
-def _record_bytes(cifar: CifarSet) -> int:
-    return cifar.label_bytes + CHANNELS * SIZE**2
+def _members(cifar: CifarSet) -> Members:
+    return cifar.train_members, cifar.test_members
 
 
-def _split(
-    archive: Path,
-    cifar: CifarSet,
-    files: dict[str, bytes],
-    members: Sequence[str],
-    examples: int | None,
-) -> Split:
-    record_bytes = _record_bytes(cifar)
-    parts = []
-    for member in members:
-        size = len(files[member])
-        if size == 0 or size % record_bytes:
-            expected = f"{member} to hold whole records of {record_bytes} bytes"
-            raise cifar.damaged(archive, expected, f"{size} bytes in it")
-        part = np.frombuffer(files[member], np.uint8).reshape(-1, record_bytes)
-        highest = part[:, cifar.label_bytes - 1].max()
-        if highest >= len(cifar.classes):
-            expected = f"labels 0..{len(cifar.classes) - 1} in {member}"
-            raise cifar.damaged(archive, expected, f"label {highest}")
-        parts.append(part)
-    records = np.concatenate(parts)
+def _records(
+    archive: Path, cifar: CifarSet, member: str, contents: bytes
+) -> tuple[np.ndarray, np.ndarray]:
+    record_bytes = cifar.label_bytes + CHANNELS * SIZE**2
+    if not contents or len(contents) % record_bytes:
+        expected = f"{member} to hold whole records of {record_bytes} bytes"
+        raise cifar.damaged(archive, expected, f"{len(contents)} bytes in it")
+    records = np.frombuffer(contents, np.uint8).reshape(-1, record_bytes)
     labels = records[:, cifar.label_bytes - 1].astype(np.int32)
-    chosen = slice(None) if examples is None else stratified(labels, examples)
-    planes = records[chosen, cifar.label_bytes :].reshape(-1, CHANNELS, SIZE, SIZE)
-    return Split(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels[chosen])
+    if labels.max() >= len(cifar.classes):
+        expected = f"labels 0..{len(cifar.classes) - 1} in {member}"
+        raise cifar.damaged(archive, expected, f"label {labels.max()}")
+    return records[:, cifar.label_bytes :], labels

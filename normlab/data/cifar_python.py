@@ -7,15 +7,14 @@ allowed.
 
 import io
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from normlab.data.cifar_archive import read_members
-from normlab.data.cifar_sets import CHANNELS, SIZE, TEST_EXAMPLES, TRAIN_EXAMPLES, CifarSet
-from normlab.data.dataset import Split, stratified
+from normlab.data.cifar_archive import Members, count_examples, read_splits
+from normlab.data.cifar_sets import CHANNELS, SIZE, CifarSet
+from normlab.data.dataset import Split
 from normlab.data.reading import whole
 
 
@@ -33,12 +32,9 @@ def read_python(
     Raises:
         UserError: the archive is damaged, or does not hold this set.
     """
-    files = read_members(place, cifar, (*cifar.python_train, *cifar.python_test))
-    return (
-        _split(place, cifar, files, cifar.python_train, train_examples),
-        _split(place, cifar, files, cifar.python_test, test_examples),
-        f"{'archive' if place.is_file() else 'files'} for Python",
-    )
+    examples = train_examples, test_examples
+    train, test = read_splits(place, cifar, _members(cifar), examples, _records)
+    return train, test, f"{'archive' if place.is_file() else 'files'} for Python"
 
 
 def count_python(place: Path, cifar: CifarSet) -> tuple[int, int]:
@@ -49,27 +45,14 @@ def count_python(place: Path, cifar: CifarSet) -> tuple[int, int]:
     Raises:
         UserError: the archive is damaged.
     """
-    if place.is_file() and place.stat().st_size == cifar.python_archive_bytes:
-        return TRAIN_EXAMPLES, TEST_EXAMPLES
-    train, test, _ = read_python(place, cifar, None, None)
-    return len(train.labels), len(test.labels)
+    return count_examples(place, cifar, _members(cifar), cifar.python_archive_bytes, _records)
 
 
-def _split(
-    place: Path,
-    cifar: CifarSet,
-    files: dict[str, bytes],
-    members: Sequence[str],
-    examples: int | None,
-) -> Split:
-    batches = [_batch(place, cifar, member, files[member]) for member in members]
-    planes, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
-    chosen = slice(None) if examples is None else stratified(labels, examples)
-    pictures = planes[chosen].reshape(-1, CHANNELS, SIZE, SIZE).transpose(0, 2, 3, 1)
-    return Split(np.ascontiguousarray(pictures), labels[chosen])
+def _members(cifar: CifarSet) -> Members:
+    return cifar.python_train, cifar.python_test
 
 
-def _batch(
+def _records(
     place: Path, cifar: CifarSet, member: str, contents: bytes
 ) -> tuple[np.ndarray, np.ndarray]:
     with whole(cifar.damaged, place, f"a pickled dictionary of arrays in {member}"):
