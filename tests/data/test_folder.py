@@ -224,7 +224,9 @@ def test_broken_pictures_can_be_left_out_and_are_counted(pets):
     broken(folder)
     described = Folder(folder, skip_broken=True)
     assert described.outline() == Outline((6, 8, 3), 3, 11, 3, 0)
-    counted = "14 pictures of 3 classes (2 broken left out), 11 for training, 3 for testing; 6x8 RGB"
+    counted = (
+        "14 pictures of 3 classes (2 broken left out), 11 for training, 3 for testing; 6x8 RGB"
+    )
     assert described.remarks()[0] == counted
     data = described.load()
     assert np.bincount(data.train.labels).tolist() == [6, 4, 1]
