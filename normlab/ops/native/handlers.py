@@ -34,42 +34,68 @@ from normlab.ops.native.calls import (
 ROWS_FORWARD, ROWS_BACKWARD, IMAGES_FORWARD, IMAGES_BACKWARD = range(4)
 """Kernels."""
 
-SUMS, OUTPUT, WHOLE = 10, 20, 30
-"""Added to a kernel of images: which of its phases."""
+SUMS, OUTPUT, WHOLE = range(3)
+"""What a part is: the sums of a block, the output of a block, or all of one `outer` (or of some
+rows)."""
 
 
 @compiled
-def _work(what: int, frame: int, scratch: int, part: int) -> None:
-    if what == ROWS_FORWARD:
-        rows.forward(frame, scratch, part)
-    elif what == ROWS_BACKWARD:
-        rows.backward(frame, scratch, part)
-    elif what == IMAGES_FORWARD + SUMS:
-        images.forward_sums(frame, scratch, part)
-    elif what == IMAGES_FORWARD + OUTPUT:
-        images.forward_output(frame, scratch, part)
-    elif what == IMAGES_FORWARD + WHOLE:
-        images.forward_whole(frame, scratch, part)
-    elif what == IMAGES_BACKWARD + SUMS:
-        image_gradients.sums(frame, scratch, part)
-    elif what == IMAGES_BACKWARD + OUTPUT:
-        image_gradients.output(frame, scratch, part)
+def _sums(kernel: int, frame: int, scratch: int, outer: int, block: int) -> None:
+    if kernel == IMAGES_FORWARD:
+        images.moments(frame, scratch, outer, block)
     else:
-        image_gradients.whole(frame, scratch, part)
+        image_gradients.products_and_sums(frame, scratch, outer, block)
 
 
-NEXT, DONE, USERS, PARTS, WHAT, FRAME, SCRATCH, CALL = range(0, 8 * WORD, WORD)
+@compiled
+def _merge(kernel: int, frame: int, scratch: int, outer: int) -> None:
+    if kernel == IMAGES_FORWARD:
+        images.merge(frame, scratch, outer)
+    else:
+        image_gradients.combine(frame, scratch, outer)
+
+
+@compiled
+def _output(kernel: int, frame: int, scratch: int, outer: int, block: int) -> None:
+    if kernel == IMAGES_FORWARD:
+        images.normalise(frame, outer, block)
+    else:
+        image_gradients.gradients(frame, scratch, outer, block)
+
+
+@compiled
+def _work(kernel: int, phase: int, frame: int, scratch: int, part: int) -> None:
+    if kernel == ROWS_FORWARD:
+        rows.forward(frame, scratch, part)
+        return
+    if kernel == ROWS_BACKWARD:
+        rows.backward(frame, scratch, part)
+        return
+    blocks = images.blocks_of(size(frame, 0, 1), size(frame, 0, 2))
+    if phase == SUMS:
+        _sums(kernel, frame, scratch, part // blocks, part % blocks)
+    elif phase == OUTPUT:
+        _output(kernel, frame, scratch, part // blocks, part % blocks)
+    else:
+        for block in range(blocks):
+            _sums(kernel, frame, scratch, part, block)
+        _merge(kernel, frame, scratch, part)
+        for block in range(blocks):
+            _output(kernel, frame, scratch, part, block)
+
+
+NEXT, DONE, USERS, PARTS, WHICH, PHASE, FRAME, SCRATCH, CALL = range(0, 9 * WORD, WORD)
 THREADS, BLOCK_SIZE = CALL + 5 * WORD, CALL + 6 * WORD
 """Offsets in the block of words that the threads of one kernel share."""
 
 
 @compiled
 def _take_parts(block: int) -> None:
-    parts, what = word(block, PARTS), word(block, WHAT)
+    parts, kernel, phase = word(block, PARTS), word(block, WHICH), word(block, PHASE)
     frame, scratch = word(block, FRAME), word(block, SCRATCH)
     part = add_at(block + NEXT, 1)
     while part < parts:
-        _work(what, frame, scratch, part)
+        _work(kernel, phase, frame, scratch, part)
         add_at(block + DONE, 1)
         part = add_at(block + NEXT, 1)
 
@@ -105,7 +131,7 @@ def _helper(context: Any) -> Any:
 
 
 @compiled
-def _share(what: int, frame: int, scratch: int, parts: int) -> None:
+def _share(kernel: int, phase: int, frame: int, scratch: int, parts: int) -> None:
     """Call `_work` for each part, with the help of XLA's threads.
 
     The calling thread works too, and takes parts until none is left. It then waits for parts that
@@ -116,7 +142,8 @@ def _share(what: int, frame: int, scratch: int, parts: int) -> None:
     put(block, NEXT, 0)
     put(block, DONE, 0)
     put(block, PARTS, parts)
-    put(block, WHAT, what)
+    put(block, WHICH, kernel)
+    put(block, PHASE, phase)
     put(block, FRAME, frame)
     put(block, SCRATCH, scratch)
     # Both functions take their arguments' size, no extension, the context, and what is asked.
@@ -147,7 +174,7 @@ def _rows(kernel: int, frame: int) -> None:
     channels = size(frame, 0, 1)
     parts = rows.parts_of(size(frame, 0, 0), channels)
     scratch = allocate(16 * parts * channels)
-    _share(kernel, frame, scratch, parts)
+    _share(kernel, WHOLE, frame, scratch, parts)
     if kernel == ROWS_BACKWARD:
         rows.backward_sums(frame, scratch)
     free(scratch)
@@ -160,14 +187,12 @@ def _images(kernel: int, frame: int) -> None:
     # Where along and level lie, a group has two numbers, and there are at most C groups.
     scratch = allocate(16 * blocks * channels + 8 * outers * channels)
     if outers >= images.MANY:
-        _share(kernel + WHOLE, frame, scratch, outers)
+        _share(kernel, WHOLE, frame, scratch, outers)
     else:
-        _share(kernel + SUMS, frame, scratch, blocks)
-        if kernel == IMAGES_FORWARD:
-            images.forward_merge(frame, scratch)
-        else:
-            image_gradients.merge(frame, scratch)
-        _share(kernel + OUTPUT, frame, scratch, blocks)
+        _share(kernel, SUMS, frame, scratch, blocks)
+        for outer in range(outers):
+            _merge(kernel, frame, scratch, outer)
+        _share(kernel, OUTPUT, frame, scratch, blocks)
     if kernel == IMAGES_BACKWARD:
         image_gradients.params(frame, scratch)
     free(scratch)

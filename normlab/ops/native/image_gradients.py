@@ -1,6 +1,5 @@
 """Backward kernels for statistics over positions, in the parts and blocks of `images`."""
 
-import numpy as np
 from numba import float32, float64
 
 from normlab.ops.native.calls import (
@@ -17,12 +16,19 @@ from normlab.ops.native.calls import (
     setting,
     size,
 )
-from normlab.ops.native.images import block_rows, blocks_of, fold, stretch, tile
-from normlab.ops.native.values import place, rounded, wide
+from normlab.ops.native.images import blocks_of, fold, stretch, tile, values_of
+from normlab.ops.native.values import inverse_root, place, rounded, wide
 
 
 @compiled
-def _products(frame: int, scratch: int, outer: int, block: int) -> None:
+def products_and_sums(frame: int, scratch: int, outer: int, block: int) -> None:
+    """Sum `dy * (x - mean)` and `dy` of each channel over a block.
+
+    Arguments of the call: x, dy `(outer, inner, C)`; scale `(C,)`; the settings; shift, offset,
+    variance, `along`, `level` `(outer, groups)`: what the statistics add to the slope along
+    `x - mean` and to the level. Results: dx as x; dscale, dbias `(C,)`. The scratch space is
+    `(outer, blocks, 2, C)`, float64, and behind it `(outer, groups, 2)`, float32.
+    """
     inner, channels, groups = size(frame, 0, 1), size(frame, 0, 2), size(frame, 4, 1)
     dtype, x, dy = kind(frame, 0), argument(frame, 0), argument(frame, 1)
     shifts = floats(argument(frame, 4), outer * groups, groups)
@@ -38,12 +44,11 @@ def _products(frame: int, scratch: int, outer: int, block: int) -> None:
     tile(offset, channels)
     products[:] = 0
     totals[:] = 0
-    start, stop = block * block_rows(channels), min(inner, (block + 1) * block_rows(channels))
-    last = (outer * inner + stop) * channels
-    for i in range((outer * inner + start) * channels, last, width):
+    first, last = values_of(inner, channels, outer, block)
+    for i in range(first, last, width):
         count = min(width, last - i)
-        row = floats(wide(dtype, x, i, count, spare), 0, count)
-        g = floats(wide(dtype, dy, i, count, spare + 4 * width), 0, count)
+        row = wide(dtype, x, i, count, spare)
+        g = wide(dtype, dy, i, count, spare + 4 * width)
         for j in range(count):
             products[j] += float64(g[j] * ((row[j] - shift[j]) - offset[j]))
         for j in range(count):
@@ -64,12 +69,13 @@ def _slopes(outers: int, inner: int, channels: int) -> int:
 
 
 @compiled
-def _combine(frame: int, scratch: int, outer: int) -> None:
+def combine(frame: int, scratch: int, outer: int) -> None:
+    """Add up the sums of the blocks of one `outer`; compute the slope and level of each group."""
     outers, inner = size(frame, 0, 0), size(frame, 0, 1)
     channels, groups = size(frame, 0, 2), size(frame, 4, 1)
     blocks, width = blocks_of(inner, channels), channels // groups
     scale = floats(argument(frame, 2), 0, channels)
-    eps, centred = float64(setting(frame, EPS)), setting(frame, CENTRED)
+    eps, centred = setting(frame, EPS), setting(frame, CENTRED)
     first = 2 * outer * blocks * channels
     sums = doubles(scratch, first, 2 * channels)
     for block in range(1, blocks):
@@ -84,7 +90,7 @@ def _combine(frame: int, scratch: int, outer: int) -> None:
             mean += scale[j] * sums[channels + j]
         product /= inner * width
         mean /= inner * width
-        root = 1 / np.sqrt(float64(floats(argument(frame, 6), index, 1)[0]) + eps)
+        root = inverse_root(floats(argument(frame, 6), index, 1)[0], eps)
         along = floats(argument(frame, 7), index, 1)[0] - root * (root * (root * product))
         level = float64(floats(argument(frame, 8), index, 1)[0])
         if centred > 0:
@@ -94,7 +100,8 @@ def _combine(frame: int, scratch: int, outer: int) -> None:
 
 
 @compiled
-def _gradients(frame: int, scratch: int, outer: int, block: int) -> None:
+def gradients(frame: int, scratch: int, outer: int, block: int) -> None:
+    """Write the gradient of the input for a block."""
     outers, inner = size(frame, 0, 0), size(frame, 0, 1)
     channels, groups = size(frame, 0, 2), size(frame, 4, 1)
     dtype, x, dy, dx = kind(frame, 0), argument(frame, 0), argument(frame, 1), result(frame, 0)
@@ -109,62 +116,23 @@ def _gradients(frame: int, scratch: int, outer: int, block: int) -> None:
     along, level = floats(spare, 4 * width, width), floats(spare, 5 * width, width)
     for j in range(channels):
         group = j // (channels // groups)
-        root = float32(1 / np.sqrt(float64(variances[group]) + float64(eps)))
+        root = float32(inverse_root(variances[group], eps))
         slope[j], shift[j], along[j] = root * scale[j], shifts[group], slopes[2 * group]
         level[j] = slopes[2 * group + 1] - offsets[group] * along[j]
     tile(slope, channels)
     tile(shift, channels)
     tile(along, channels)
     tile(level, channels)
-    start, stop = block * block_rows(channels), min(inner, (block + 1) * block_rows(channels))
-    last = (outer * inner + stop) * channels
-    for i in range((outer * inner + start) * channels, last, width):
+    first, last = values_of(inner, channels, outer, block)
+    for i in range(first, last, width):
         count = min(width, last - i)
-        row = floats(wide(dtype, x, i, count, spare), 0, count)
-        g = floats(wide(dtype, dy, i, count, spare + 4 * width), 0, count)
-        out = floats(place(dtype, dx, i, spare), 0, count)
+        row = wide(dtype, x, i, count, spare)
+        g = wide(dtype, dy, i, count, spare + 4 * width)
+        out = place(dtype, dx, i, count, spare)
         for j in range(count):
             out[j] = g[j] * slope[j] + ((row[j] - shift[j]) * along[j] + level[j])
         rounded(dtype, dx, i, count, spare)
     free(spare)
-
-
-@compiled
-def sums(frame: int, scratch: int, part: int) -> None:
-    """Take the sums over one block, where blocks are the parts."""
-    blocks = blocks_of(size(frame, 0, 1), size(frame, 0, 2))
-    _products(frame, scratch, part // blocks, part % blocks)
-
-
-@compiled
-def merge(frame: int, scratch: int) -> None:
-    """Add the sums of all blocks up."""
-    for outer in range(size(frame, 0, 0)):
-        _combine(frame, scratch, outer)
-
-
-@compiled
-def output(frame: int, scratch: int, part: int) -> None:
-    """Write the gradient of one block, where blocks are the parts."""
-    blocks = blocks_of(size(frame, 0, 1), size(frame, 0, 2))
-    _gradients(frame, scratch, part // blocks, part % blocks)
-
-
-@compiled
-def whole(frame: int, scratch: int, part: int) -> None:
-    """Compute the gradient of one of the `outer`.
-
-    Arguments of the call: x, dy `(outer, inner, C)`; scale `(C,)`; the settings; shift,
-    offset, variance, `along`, `level` `(outer, groups)`: what the statistics add to the slope along
-    `x - mean` and to the level. Results: dx as x; dscale, dbias `(C,)`. The scratch space is
-    `(outer, blocks, 2, C)`, float64, and behind it `(outer, groups, 2)`, float32.
-    """
-    blocks = blocks_of(size(frame, 0, 1), size(frame, 0, 2))
-    for block in range(blocks):
-        _products(frame, scratch, part, block)
-    _combine(frame, scratch, part)
-    for block in range(blocks):
-        _gradients(frame, scratch, part, block)
 
 
 @compiled
@@ -173,14 +141,14 @@ def params(frame: int, scratch: int) -> None:
     outers, inner = size(frame, 0, 0), size(frame, 0, 1)
     channels, groups = size(frame, 0, 2), size(frame, 4, 1)
     blocks, width = blocks_of(inner, channels), channels // groups
-    eps = float64(setting(frame, EPS))
+    eps = setting(frame, EPS)
     variances = floats(argument(frame, 6), 0, outers * groups)
     dscale, dbias = floats(result(frame, 1), 0, channels), floats(result(frame, 2), 0, channels)
     for j in range(channels):
         along, total = 0.0, 0.0
         for outer in range(outers):
             sums = doubles(scratch, 2 * outer * blocks * channels + j, channels + 1)
-            root = 1 / np.sqrt(float64(variances[outer * groups + j // width]) + eps)
+            root = inverse_root(variances[outer * groups + j // width], eps)
             along += sums[0] * root
             total += sums[channels]
         dscale[j], dbias[j] = along, total

@@ -11,7 +11,6 @@ the blocks are the parts, first of the sums and then of the output.
 
 from typing import Any
 
-import numpy as np
 from numba import float32, float64
 
 from normlab.ops.native.calls import (
@@ -28,7 +27,7 @@ from normlab.ops.native.calls import (
     setting,
     size,
 )
-from normlab.ops.native.values import place, rounded, variance_to_divide_by, wide
+from normlab.ops.native.values import inverse_root, place, rounded, variance_to_divide_by, wide
 
 BLOCK = 1 << 15
 """About so many values make a block."""
@@ -54,6 +53,14 @@ def blocks_of(inner: int, channels: int) -> int:
 
 
 @compiled
+def values_of(inner: int, channels: int, outer: int, block: int) -> Any:
+    """Return the index of a block's first value, and that behind its last."""
+    start = block * block_rows(channels)
+    stop = min(inner, start + block_rows(channels))
+    return (outer * inner + start) * channels, (outer * inner + stop) * channels
+
+
+@compiled
 def stretch(channels: int) -> int:
     """Return the number of values in a stretch, a multiple of the channels."""
     return max(1, STRETCH // channels) * channels
@@ -75,11 +82,17 @@ def tile(values: Any, channels: int) -> None:
 
 
 @compiled
-def _moments(frame: int, scratch: int, outer: int, block: int) -> None:
+def moments(frame: int, scratch: int, outer: int, block: int) -> None:
+    """Take the mean of each channel in a block, and the sum of the squares about it.
+
+    Arguments of the call: x `(outer, inner, C)`; scale, bias `(C,)`; the settings; one number a
+    group, which only says how many groups there are. Results: y as x; shift, offset, variance
+    `(outer, groups)`, float32. The scratch space is `(outer, blocks, 2, C)`, float64.
+    """
     inner, channels = size(frame, 0, 1), size(frame, 0, 2)
     dtype, x, width = kind(frame, 0), argument(frame, 0), stretch(channels)
-    start, stop = block * block_rows(channels), min(inner, (block + 1) * block_rows(channels))
-    first, last = (outer * inner + start) * channels, (outer * inner + stop) * channels
+    first, last = values_of(inner, channels, outer, block)
+    positions = (last - first) // channels
     spare = allocate(24 * width)
     mean = floats(spare, width, width)
     sums, squares = doubles(spare, width, width), doubles(spare, 2 * width, width)
@@ -88,17 +101,17 @@ def _moments(frame: int, scratch: int, outer: int, block: int) -> None:
     if setting(frame, CENTRED) > 0:
         for i in range(first, last, width):
             count = min(width, last - i)
-            row = floats(wide(dtype, x, i, count, spare), 0, count)
+            row = wide(dtype, x, i, count, spare)
             for j in range(count):
                 sums[j] += float64(row[j])
         fold(sums, channels)
     for j in range(channels):
-        sums[j] /= stop - start
+        sums[j] /= positions
         mean[j] = sums[j]
     tile(mean, channels)
     for i in range(first, last, width):
         count = min(width, last - i)
-        row = floats(wide(dtype, x, i, count, spare), 0, count)
+        row = wide(dtype, x, i, count, spare)
         for j in range(count):
             distance = row[j] - mean[j]
             squares[j] += float64(distance * distance)
@@ -108,12 +121,13 @@ def _moments(frame: int, scratch: int, outer: int, block: int) -> None:
     about = doubles(scratch, (index + 1) * channels, channels)
     for j in range(channels):
         rounding = sums[j] - float64(mean[j])
-        means[j], about[j] = sums[j], squares[j] - (stop - start) * rounding * rounding
+        means[j], about[j] = sums[j], squares[j] - positions * rounding * rounding
     free(spare)
 
 
 @compiled
-def _merge(frame: int, scratch: int, outer: int) -> None:
+def merge(frame: int, scratch: int, outer: int) -> None:
+    """Merge the moments of the blocks of one `outer` to its statistics."""
     inner, channels, groups = size(frame, 0, 1), size(frame, 0, 2), size(frame, 4, 0)
     blocks, width = blocks_of(inner, channels), channels // groups
     rows = block_rows(channels)
@@ -137,10 +151,11 @@ def _merge(frame: int, scratch: int, outer: int) -> None:
 
 
 @compiled
-def _normalise(frame: int, outer: int, block: int) -> None:
+def normalise(frame: int, outer: int, block: int) -> None:
+    """Write the output of a block."""
     inner, channels, groups = size(frame, 0, 1), size(frame, 0, 2), size(frame, 4, 0)
     dtype, x, y = kind(frame, 0), argument(frame, 0), result(frame, 0)
-    eps = float64(setting(frame, EPS))
+    eps = setting(frame, EPS)
     shifts = floats(result(frame, 1), outer * groups, groups)
     offsets = floats(result(frame, 2), outer * groups, groups)
     variances = floats(result(frame, 3), outer * groups, groups)
@@ -152,55 +167,17 @@ def _normalise(frame: int, outer: int, block: int) -> None:
     for j in range(channels):
         group = j // (channels // groups)
         shift[j] = shifts[group]
-        slope[j] = float32(1 / np.sqrt(float64(variances[group]) + eps)) * scale[j]
+        slope[j] = float32(inverse_root(variances[group], eps)) * scale[j]
         level[j] = bias[j] - offsets[group] * slope[j]
     tile(shift, channels)
     tile(slope, channels)
     tile(level, channels)
-    start, stop = block * block_rows(channels), min(inner, (block + 1) * block_rows(channels))
-    last = (outer * inner + stop) * channels
-    for i in range((outer * inner + start) * channels, last, width):
+    first, last = values_of(inner, channels, outer, block)
+    for i in range(first, last, width):
         count = min(width, last - i)
-        row = floats(wide(dtype, x, i, count, spare), 0, count)
-        out = floats(place(dtype, y, i, spare), 0, count)
+        row = wide(dtype, x, i, count, spare)
+        out = place(dtype, y, i, count, spare)
         for j in range(count):
             out[j] = (row[j] - shift[j]) * slope[j] + level[j]
         rounded(dtype, y, i, count, spare)
     free(spare)
-
-
-@compiled
-def forward_sums(frame: int, scratch: int, part: int) -> None:
-    """Take the moments of one block, where blocks are the parts."""
-    blocks = blocks_of(size(frame, 0, 1), size(frame, 0, 2))
-    _moments(frame, scratch, part // blocks, part % blocks)
-
-
-@compiled
-def forward_merge(frame: int, scratch: int) -> None:
-    """Merge the moments of all blocks."""
-    for outer in range(size(frame, 0, 0)):
-        _merge(frame, scratch, outer)
-
-
-@compiled
-def forward_output(frame: int, scratch: int, part: int) -> None:
-    """Write the output of one block, where blocks are the parts."""
-    blocks = blocks_of(size(frame, 0, 1), size(frame, 0, 2))
-    _normalise(frame, part // blocks, part % blocks)
-
-
-@compiled
-def forward_whole(frame: int, scratch: int, part: int) -> None:
-    """Normalise one of the `outer`.
-
-    Arguments of the call: x `(outer, inner, C)`; scale, bias `(C,)`; the settings;
-    one number a group, which only says how many groups there are. Results: y as x; shift, offset,
-    variance `(outer, groups)`, float32. The scratch space is `(outer, blocks, 2, C)`, float64.
-    """
-    blocks = blocks_of(size(frame, 0, 1), size(frame, 0, 2))
-    for block in range(blocks):
-        _moments(frame, scratch, part, block)
-    _merge(frame, scratch, part)
-    for block in range(blocks):
-        _normalise(frame, part, block)

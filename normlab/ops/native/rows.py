@@ -6,7 +6,6 @@ or written once. Sums are taken in float64, in which a row of equal numbers has 
 
 from typing import Any
 
-import numpy as np
 from numba import float32, float64
 
 from normlab.ops.native.calls import (
@@ -24,7 +23,7 @@ from normlab.ops.native.calls import (
     size,
     summing,
 )
-from normlab.ops.native.values import place, rounded, variance_to_divide_by, wide
+from normlab.ops.native.values import inverse_root, place, rounded, variance_to_divide_by, wide
 
 PART = 1 << 14
 """About so many values make a part."""
@@ -69,13 +68,13 @@ def forward(frame: int, scratch: int, part: int) -> None:
     variances = floats(result(frame, 3), 0, rows)
     spare = allocate(4 * channels)
     for i in range(rows * part // parts, rows * (part + 1) // parts):
-        row = floats(wide(dtype, x, i * channels, channels, spare), 0, channels)
+        row = wide(dtype, x, i * channels, channels, spare)
         mean = _mean(row) if centred else 0.0
         shift = float32(mean)
         offset = float32(mean - shift)
         variance = variance_to_divide_by(_mean_square(row, shift, offset))
-        root = float32(1 / np.sqrt(float64(variance) + float64(eps)))
-        out = floats(place(dtype, y, i * channels, spare), 0, channels)
+        root = float32(inverse_root(variance, eps))
+        out = place(dtype, y, i * channels, channels, spare)
         for j in range(channels):
             out[j] = ((row[j] - shift) - offset) * root * scale[j] + bias[j]
         rounded(dtype, y, i * channels, channels, spare)
@@ -116,14 +115,14 @@ def backward(frame: int, scratch: int, part: int) -> None:
     dbias[:] = 0
     spare = allocate(8 * channels)
     for i in range(rows * part // parts, rows * (part + 1) // parts):
-        row = floats(wide(dtype, x, i * channels, channels, spare), 0, channels)
-        g = floats(wide(dtype, dy, i * channels, channels, spare + 4 * channels), 0, channels)
+        row = wide(dtype, x, i * channels, channels, spare)
+        g = wide(dtype, dy, i * channels, channels, spare + 4 * channels)
         shift, offset = shifts[i], offsets[i]
-        root = float32(1 / np.sqrt(float64(variances[i]) + float64(eps)))
+        root = float32(inverse_root(variances[i], eps))
         product, mean = _means(row, g, scale, shift, offset)
         along = float32(alongs[i] - root * (root * (root * product)))
         level = float32(levels[i] - root * mean) if centred else levels[i]
-        out = floats(place(dtype, dx, i * channels, spare), 0, channels)
+        out = place(dtype, dx, i * channels, channels, spare)
         for j in range(channels):  # before `out`, which may lie where `row` does
             dscale[j] += float64(g[j] * (((row[j] - shift) - offset) * root))
             dbias[j] += float64(g[j])

@@ -3,26 +3,28 @@
 from typing import Any
 
 import numpy as np
-from numba import uint16, uint32
+from numba import float64, uint16, uint32
 
-from normlab.ops.native.calls import FLOAT32, bits, compiled, halves
-
-
-@compiled
-def wide(kind: int, address: int, index: int, count: int, spare: int) -> int:
-    """Return where `count` values lie as float32: where they are, or at `spare`, widened."""
-    if kind == FLOAT32:
-        return address + 4 * index
-    given, widened = halves(address, index, count), bits(spare, 0, count)
-    for j in range(count):
-        widened[j] = uint32(given[j]) << uint32(16)
-    return spare
+from normlab.ops.native.calls import FLOAT32, bits, compiled, floats, halves
 
 
 @compiled
-def place(kind: int, address: int, index: int, spare: int) -> int:
-    """Return where results are to be written as float32, before `rounded` is called."""
-    return address + 4 * index if kind == FLOAT32 else spare
+def wide(kind: int, address: int, index: int, count: int, spare: int) -> Any:
+    """View `count` values as float32: where they lie, or at `spare`, widened."""
+    if kind != FLOAT32:
+        given, widened = halves(address, index, count), bits(spare, 0, count)
+        for j in range(count):
+            widened[j] = uint32(given[j]) << uint32(16)
+    return place(kind, address, index, count, spare)
+
+
+@compiled
+def place(kind: int, address: int, index: int, count: int, spare: int) -> Any:
+    """View the place where `count` values lie as float32: their own, or `spare`.
+
+    Results are written there before `rounded` is called.
+    """
+    return floats(address, index, count) if kind == FLOAT32 else floats(spare, 0, count)
 
 
 @compiled
@@ -46,3 +48,9 @@ def variance_to_divide_by(value: float) -> Any:
     """Return a variance as float32, NaN where it does not fit: division by infinity hides it."""
     small = np.float32(value)
     return small if small < np.inf else np.float32(np.nan)
+
+
+@compiled
+def inverse_root(variance: float, eps: float) -> float:
+    """Return `1 / sqrt(variance + eps)`, float64."""
+    return 1 / np.sqrt(float64(variance) + float64(eps))
