@@ -25,7 +25,7 @@ from experiments.speed import harness
 from normlab.data.dataset import Dataset, Split
 from normlab.models import MLP, Convnet, Resnet, Vit
 from normlab.norms import BatchNorm, GroupNorm, LayerNorm
-from normlab.training.compiler import YNN_FUSIONS
+from normlab.training.compiler import YNN_FUSIONS, refusal
 from normlab.training.program import Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData
@@ -60,15 +60,6 @@ SHAPE = (BATCH, 16, 16, 64)
 def compiled(lowered: Any, options: Options) -> Any:
     """Compile a program with some options; none at all stands for XLA's defaults."""
     return lowered.compile(compiler_options=dict(options) or None)
-
-
-def refusal(options: Options) -> str:
-    """Return the compiler's complaint about some options; empty if it takes them."""
-    try:
-        compiled(jax.jit(lambda x: x + 1).lower(jnp.zeros(())), options)
-    except jax.errors.JaxRuntimeError as error:
-        return str(error).partition("\n")[0]
-    return ""
 
 
 def programs(nets: list[str]) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
@@ -109,8 +100,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--save", default="compiler", help="the results' name; empty: not written")
     given = parser.parse_args(arguments)
 
-    refused = {name: refusal(options) for name, options in CANDIDATES.items()}
-    taken = {name: CANDIDATES[name] for name, reason in refused.items() if not reason}
+    refused = {
+        name: [reason for one in options.items() if (reason := refusal(*one))]
+        for name, options in CANDIDATES.items()
+    }
+    taken = {name: CANDIDATES[name] for name, reasons in refused.items() if not reasons}
     others = [name for name in taken if name != DEFAULT]
     rows = []
     for program, lowered, inputs in programs(given.nets.split(",")):
@@ -125,7 +119,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         })  # fmt: skip
         print(harness.table(rows[-1:]), flush=True)
     print("\ntimes as fast as the defaults\n" + harness.table(rows))
-    reasons = {name: reason for name, reason in refused.items() if reason}
+    reasons = {name: "; ".join(found) for name, found in refused.items() if found}
     for name, reason in reasons.items():
         print(f"refused: {name}: {reason}")
     found = {"rows": rows, "refused": reasons, "candidates": CANDIDATES}

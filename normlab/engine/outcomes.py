@@ -1,6 +1,7 @@
 """Asks a trained network for its answers: for any images, and for the test set of its run."""
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from normlab.adapters.classifier import Classifier
 from normlab.configs import build
 from normlab.core import Array
-from normlab.data.augment import standardised
 from normlab.data.dataset import Dataset
 from normlab.errors import UserError
 from normlab.store.checkpoint_files import restore_anything
@@ -23,50 +22,43 @@ from normlab.training import averaging
 from normlab.training.program import Compiled
 from normlab.training.state import TrainState
 
+Compute = Callable[[Any, Any, Any, Any, Any], Array]
+"""Parameters, the normalisers' state, images, and the channels' mean and deviation to
+probabilities."""
+
 AT_ONCE = 256
 """So many images go through the network together."""
 
 
 def probabilities(
-    network: Classifier, weights: tuple[Any, Any], images: np.ndarray, mean: Any, std: Any
+    compute: Compute, weights: tuple[Any, Any], images: np.ndarray, mean: Any, std: Any
 ) -> np.ndarray:
     """Return the probability of each class, `(N, K)` float32, for images in 0..255.
 
     Args:
-        network: what answers.
-        weights: its parameters, and its normalisers' state.
+        compute: `Program.probabilities`, jitted.
+        weights: the parameters, and the normalisers' state.
         images: `(N, H, W, C)`.
         mean, std: statistics of each channel, `(C,)`, which standardise the images.
     """
-
-    @jax.jit
-    def answer(params: Any, state: Any, images: Array) -> Array:
-        logits, _ = network.apply(params, state, standardised(images, mean, std), train=False)
-        return jax.nn.softmax(logits.astype(jnp.float32))
-
     found = []
     for start in range(0, len(images), AT_ONCE):
         part = np.asarray(images[start : start + AT_ONCE], np.float32)
         lacking = min(AT_ONCE, len(images)) - len(part)  # one shape, so one compiled program
         padded = np.pad(part, [(0, lacking), *[(0, 0)] * (part.ndim - 1)])
-        found.append(np.asarray(answer(*weights, padded))[: len(part)])
+        found.append(np.asarray(compute(*weights, padded, mean, std))[: len(part)])
     return np.concatenate(found)
 
 
 def answers(
-    network: Classifier,
+    compute: Compute,
     weights: tuple[Any, Any],
     data: Dataset,
-    mean: Any = None,
-    std: Any = None,
+    mean: Any,
+    std: Any,
 ) -> Outcomes:
-    """Return a network's answers for the test set of its data.
-
-    `mean` and `std` are the channels' statistics, which are computed from the data if left out.
-    """
-    if mean is None or std is None:
-        mean, std = data.channel_statistics()
-    found = probabilities(network, weights, data.test.images, jnp.asarray(mean), jnp.asarray(std))
+    """Return a network's answers for the test set of its data; see `probabilities`."""
+    found = probabilities(compute, weights, data.test.images, mean, std)
     labels = np.asarray(data.test.labels, np.int32)
     # A model may have more outputs than the data have classes.
     predicted = np.where(np.isnan(found).any(axis=1), NOTHING, found.argmax(axis=1))
@@ -80,7 +72,7 @@ def keep_answers(run: Run, compiled: Compiled, state: TrainState, data: Dataset)
     own = compiled.data
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # no reason to lose a trained run
         weights = compiled.for_evaluation(state)
-        found = answers(compiled.program.network, weights, data, own.mean, own.std)
+        found = answers(compiled.probabilities, weights, data, own.mean, own.std)
         write_outcomes(run.path, found)
 
 
@@ -105,7 +97,7 @@ class TrainedNetwork:
             )
         state = restore_anything(path / CHECKPOINTS)
         self._weights = state["params"], state.get("norm_state") or {}
-        self._network = program.network
+        self._compute = jax.jit(program.probabilities)
         self._mean, self._std = map(jnp.asarray, self.data.channel_statistics())
 
     def probabilities(self, images: Any) -> np.ndarray:
@@ -129,8 +121,8 @@ class TrainedNetwork:
                 f"images are in 0..255, as the data are; found none above {images.max():g}: "
                 "multiply by 255"
             )
-        return probabilities(self._network, self._weights, images, self._mean, self._std)
+        return probabilities(self._compute, self._weights, images, self._mean, self._std)
 
     def answers(self) -> Outcomes:
         """Return the answers for the test set."""
-        return answers(self._network, self._weights, self.data, self._mean, self._std)
+        return answers(self._compute, self._weights, self.data, self._mean, self._std)

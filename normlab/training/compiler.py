@@ -60,12 +60,12 @@ def compiler_options() -> dict[str, str | bool]:
 
     An option that this compiler does not take is left out; `dropped_options` names it.
     """
-    return {name: value for name, value in _wanted().items() if not _refusal(name, value)}
+    return {name: value for name, value in _wanted().items() if not refusal(name, value)}
 
 
 def dropped_options() -> dict[str, str]:
     """Return the options that this compiler refused, each with the reason that it gave."""
-    refusals = {name: _refusal(name, value) for name, value in _wanted().items()}
+    refusals = {name: refusal(name, value) for name, value in _wanted().items()}
     return {name: reason for name, reason in refusals.items() if reason}
 
 
@@ -98,8 +98,8 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 @cache
-def _refusal(name: str, value: str | bool) -> str:
-    """Compile the smallest program with an option; return the compiler's complaint, if it has one.
+def refusal(name: str, value: str | bool) -> str:
+    """Compile the smallest program with an option; return the compiler's complaint, or nothing.
 
     The compiler may have lost the option since it was measured, and would then refuse every run.
     """

@@ -20,11 +20,12 @@ from jax.stages import Lowered
 
 from normlab.adapters.classifier import Classifier
 from normlab.core import Array
-from normlab.data.augment import Augmentation, apply_all
+from normlab.data.augment import Augmentation, apply_all, standardised
 from normlab.training import averaging, metrics
 from normlab.training.compiler import compiler_options, read_from_cache
 from normlab.training.finite import all_finite, computed_once
 from normlab.training.host_data import HostData
+from normlab.training.losses import cross_entropy
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData, Meter, TrainState
 from normlab.training.streams import stream_key
@@ -165,7 +166,7 @@ class Program:
 
     def _loss(self, params: Any, norm_state: Any, images: Array, labels: Array, key: Array) -> Any:
         logits, norm_state = self.network.apply(params, norm_state, images, train=True, key=key)
-        losses = _cross_entropy(logits, labels, self.recipe.label_smoothing)
+        losses = cross_entropy(logits, labels, self.recipe.label_smoothing)
         correct = (logits.argmax(axis=-1) == labels).sum().astype(jnp.float32)
         return losses.mean(), (norm_state, correct)
 
@@ -186,7 +187,7 @@ class Program:
         images = data.standardised(split.images[index])
         labels = split.labels[index]
         logits, _ = self.network.apply(params, norm_state, images, train=False)
-        losses = _cross_entropy(logits, labels, label_smoothing=0.0)
+        losses = cross_entropy(logits, labels)
         # argmax would return the position of a NaN.
         correct = (logits.argmax(axis=-1) == labels) & ~jnp.isnan(logits).any(axis=-1)
         meter = Meter(
@@ -195,6 +196,20 @@ class Program:
             counts.sum(),
         )
         return meter, logits if self.recipe.metrics else None
+
+    def probabilities(
+        self, params: Any, norm_state: Any, images: Array, mean: Array, std: Array
+    ) -> Array:
+        """Compute the probability of each class, `(N, K)` float32.
+
+        Args:
+            params, norm_state: what is evaluated.
+            images: `(N, H, W, C)`, in 0..255.
+            mean, std: of each channel, `(C,)`; they standardise the images.
+        """
+        standard = standardised(images, mean, std)
+        logits, _ = self.network.apply(params, norm_state, standard, train=False)
+        return jax.nn.softmax(logits.astype(jnp.float32))
 
 
 class Compiled:
@@ -206,6 +221,7 @@ class Compiled:
         from_cache: number of programs that were read from a persistent cache instead.
         train_examples: number of training examples.
         parts: "test", and "validation" if the data have it.
+        probabilities: `Program.probabilities`, which is compiled at its first call.
         parameters: number of scalars in the model's parameters.
         peak_bytes: memory that a training step needs beyond its inputs, if XLA reports it.
     """
@@ -220,6 +236,7 @@ class Compiled:
             part: _padded_batches(len(getattr(data, part).labels), size) for part in self.parts
         }
         chosen = program.network, program.recipe.ema_statistics
+        self.probabilities = jax.jit(program.probabilities)  # compiled when it is first called
         self._for_evaluation = jax.jit(partial(averaging.for_evaluation, *chosen))
         self._host_order: tuple[Array, np.ndarray] | None = None
 
@@ -335,13 +352,6 @@ def _first(count: int) -> Array:
 def _seed(seed: int) -> Array:
     # The array is cached, because making it takes as long as a step of a small network.
     return jnp.asarray(seed, jnp.uint32)
-
-
-def _cross_entropy(logits: Array, labels: Array, label_smoothing: float) -> Array:
-    if label_smoothing == 0:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing))
 
 
 def _padded_batches(examples: int, size: int) -> list[tuple[Array, Array]]:
