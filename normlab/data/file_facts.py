@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from normlab.data.places import cache_root
 from normlab.data.progress import in_pictures
+from normlab.store.writing import write_atomically
 
 DATE_IS_SURE = 2_000_000_000
 """Nanoseconds after which a change of a file certainly changes its date."""
@@ -134,11 +135,6 @@ def _remembered(memory: Path) -> dict[str, list[Any]]:
 
 
 def _remember(memory: Path, notes: dict[str, list[Any]]) -> None:
-    part = memory.with_name(f"{memory.name}.{os.getpid()}.part")
-    try:
+    with suppress(OSError):  # a full or write-protected disk: the files are read again next time
         memory.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(notes), "utf-8")
-        part.replace(memory)
-    except OSError:  # a full or write-protected disk: the files are read again next time
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        write_atomically(memory, json.dumps(notes))
