@@ -1,7 +1,7 @@
 """Turns a resolved config into objects; no other file calls what a config names."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
 from typing import Any
@@ -26,6 +26,9 @@ from normlab.training.optimizer import RoleMask, decayed, with_recipe
 from normlab.training.program import Program
 from normlab.training.rates import rated
 from normlab.training.recipe import Recipe
+
+Settle = Callable[[dict[str, Any]], dict[str, Any]]
+"""A function of sections that returns the arguments of the data that the files decide."""
 
 MASKS = ("mask", "weight_decay_mask")
 """The arguments by which optax's optimisers choose the parameters that decay."""
@@ -106,6 +109,29 @@ def settled(sections: dict[str, Any]) -> dict[str, Any]:
     found = described.settled()
     names = [field.name for field in fields(found)]
     return {n: getattr(found, n) for n in names if getattr(found, n) != getattr(described, n)}
+
+
+def settled_once() -> Settle:
+    """Return `settled` for the runs of one sweep: files that several runs read are looked at once.
+
+    To list and to compare the files of a large folder takes long, and it has the same result for
+    every run.
+    """
+    known: dict[str, dict[str, Any] | UserError] = {}
+
+    def settle(sections: dict[str, Any]) -> dict[str, Any]:
+        key = repr(sections["data"])
+        if key not in known:
+            try:
+                known[key] = settled(sections)
+            except UserError as error:
+                known[key] = error
+        found = known[key]
+        if isinstance(found, UserError):
+            raise found
+        return found
+
+    return settle
 
 
 def _described(sections: dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ import itertools
 import math
 from dataclasses import replace
 
+from normlab.configs.build import Settle, settled_once
 from normlab.configs.document import Node, Problem
 from normlab.configs.learning_rate import RATE, rate_place, settle_rate
 from normlab.configs.overrides import full_path, spell_out_names
@@ -18,8 +19,9 @@ def expand(config: Node) -> tuple[list[RunConfig], list[Problem]]:
     points, problems = _points(config)
     sweepless = config.without("sweep")
     runs: list[RunConfig] = []
+    settle = settled_once()
     for point in points:
-        run, found = _run_at(point, sweepless)
+        run, found = _run_at(point, sweepless, settle)
         problems += found
         runs += [run] if run is not None else []
     return runs, problems + _repeated(runs, config)
@@ -47,7 +49,7 @@ def _points(config: Node) -> tuple[list[Point], list[Problem]]:
     return left, problems + found
 
 
-def _run_at(point: Point, variant: Node) -> tuple[RunConfig | None, list[Problem]]:
+def _run_at(point: Point, variant: Node, settle: Settle) -> tuple[RunConfig | None, list[Problem]]:
     """Return the run at one point of the sweep, or everything that is wrong with it."""
     paths = {full_path(axis): axis for axis in point.values}
     for path, axis in paths.items():
@@ -62,7 +64,7 @@ def _run_at(point: Point, variant: Node) -> tuple[RunConfig | None, list[Problem
         # It overwrites the rate of a swept schedule or optimiser, so their labels must not show it.
         axes[place[0]].pop(place[1], None)
     variant, problems = settle_rate(variant)
-    run, found = resolve(variant, axes)
+    run, found = resolve(variant, axes, settle)
     if run is None or problems:
         return None, problems + found
     return replace(run, names=point.names, words=point.words), []

@@ -14,8 +14,13 @@ from normlab.configs.signatures import Checked, check_arguments, check_call, che
 from normlab.errors import FieldError, UserError
 
 
-def resolve(config: Node, axes: dict[str, Any]) -> Checked[RunConfig | None]:
+def resolve(config: Node, axes: dict[str, Any], settle: build.Settle) -> Checked[RunConfig | None]:
     """Check a config without its sweep, and fill in every default.
+
+    Args:
+        config: the config at one point of the sweep.
+        axes: the value on each axis of the sweep.
+        settle: finds the arguments that the files of the data decide.
 
     Returns:
         The resolved config, or None and everything that is wrong.
@@ -33,7 +38,7 @@ def resolve(config: Node, axes: dict[str, Any]) -> Checked[RunConfig | None]:
             checked, found = read(given or Node({}, config.mark), name, section)
             sections[name], problems = checked, problems + found
     if not problems:
-        problems += _settle(config, sections) or _check_together(config, sections)
+        problems += _settle(config, sections, settle) or _check_together(config, sections)
     if problems:
         return None, problems
     whole = resolved(sections)
@@ -130,10 +135,10 @@ READERS = {"data": _check_data, "norm": _check_norm, "probes": _check_probes}
 """The sections that have more keys than the function that they name, or than their settings."""
 
 
-def _settle(config: Node, sections: dict[str, Any]) -> list[Problem]:
+def _settle(config: Node, sections: dict[str, Any], settle: build.Settle) -> list[Problem]:
     """Fill in the arguments that the files of the data decide, such as the number of examples."""
     try:
-        sections["data"] |= build.settled(sections)
+        sections["data"] |= settle(sections)
     except UserError as error:
         field = (error.field,) if isinstance(error, FieldError) else ()
         return [Problem(config.mark_at(("data", *field)), f"data: {error}")]

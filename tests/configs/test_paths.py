@@ -1,5 +1,6 @@
 """Paths in a config: where they are looked for, and what of a person's own files is hashed."""
 
+import contextlib
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from normlab.configs.document import ConfigError
 from normlab.configs.experiment import load_experiment
+from normlab.data import Folder
 
 CONFIG = """
 data: {name: folder, path: pets}
@@ -97,3 +99,16 @@ def test_what_is_wrong_with_the_files_is_told_at_its_place(tmp_path):
     with pytest.raises(ConfigError, match=r"(?s)pets.yaml:2:\d+: data: .*cat/0.png: it is empty"):
         load_experiment(file)
     assert only_run(file, "data.skip_broken=true").sections["data"]["skip_broken"] is True
+
+
+@pytest.mark.parametrize("path", ["pets", "nowhere"])
+def test_the_runs_of_a_sweep_look_at_the_same_files_once(path, tmp_path, monkeypatch):
+    make(tmp_path / "pets")
+    looked, settled = [], Folder.settled
+    monkeypatch.setattr(Folder, "settled", lambda self: looked.append(self.seed) or settled(self))
+    sweep = "sweep: {data.seed: [1, 2], norm: [layer_norm, identity], seed: 0..2}\n"
+    text = CONFIG.replace("path: pets", f"path: {path}") + sweep
+    with contextlib.nullcontext() if path == "pets" else pytest.raises(ConfigError, match=path):
+        runs = load_experiment(config(tmp_path, text)).runs
+        assert len(runs) == 12 and len({run.sections["data"]["contents"] for run in runs}) == 1
+    assert looked == [1, 2]
