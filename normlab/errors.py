@@ -57,6 +57,16 @@ def in_one_line(error: BaseException, longest: int | None = None) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names in a row, and how many more there are.
+
+    >>> first_few(["a", "b"]), first_few(["a", "b", "c", "d"], most=2)
+    ('a, b', 'a, b and 2 more')
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def require_field(condition: bool, field: str, value: object, allowed: str) -> None:
     """Raise `FieldError` unless `condition` holds; `allowed` completes "`field` must be ...".
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from normlab.data.labels import read_labels
 from normlab.data.mapped import subset
-from normlab.data.parts import PARTS, TEST, TRAIN, require_classes, shared_out
+from normlab.data.parts import PARTS, TEST, TRAIN, require_classes, require_draw, shared_out
 from normlab.data.pixels import read_pixels
-from normlab.errors import UserError, require_field
+from normlab.errors import UserError
 
 
 def parts_of(
@@ -57,10 +57,10 @@ def held_out(where: str, labels: np.ndarray, share: float, seed: int) -> np.ndar
     """Choose the examples of the test split: `(N,)` bool.
 
     Raises:
-        FieldError: the share is not a share.
+        FieldError: the share is not a share, or the seed is negative.
         UserError: no class has two examples.
     """
-    require_field(0 < share < 1, "test_share", share, "above 0 and below 1")
+    require_draw(share, seed)
     chosen = shared_out(labels, share, seed)
     if not chosen.any():
         raise UserError(f"{where}: no class has two examples, so none can be held out for testing")

@@ -12,9 +12,9 @@ import numpy as np
 
 from normlab.data.dataset import dataset
 from normlab.data.digests import digest_of
-from normlab.data.file_facts import facts_of
+from normlab.data.file_facts import FileFacts, facts_of
 from normlab.data.labels import MULTI_LABEL, REGRESSION, choose_classes, read_labels
-from normlab.data.own_pictures import MOST_NAMED, Listing, OwnPictures, header_of, look
+from normlab.data.own_pictures import Listing, OwnPictures, header_of, in_lines, look
 from normlab.data.parts import PARTS, part_called
 from normlab.data.pictures import READ, SUFFIXES, UnreadableError
 from normlab.errors import FieldError, UserError, did_you_mean
@@ -85,29 +85,21 @@ class Csv(OwnPictures):
         if path.is_dir():
             raise UserError(f"{path}: this is a folder, and 'csv' reads a table; name the file")
         columns, rows, numbers = _table(path)
-        file, label, split = self._columns(path, columns, rows)
-        names = [row[file].strip().replace("\\", "/") for row in rows]
-        labels, named = _labels(path, columns, rows, numbers, label, {file, split})
+        image, label, split = self._columns(path, columns, rows)
+        names = [row[image].strip().replace("\\", "/") for row in rows]
+        labels, named = _labels(path, columns, rows, numbers, label, {image, split})
         parts = None if split is None else _parts(path, rows, numbers, split)
         _require_one_label(path, names, labels, numbers)
         folder = path.parent / (self.folder or "")
-        places = _find(folder, names)
+        places = [_found(folder / name) for name in names]
         missing = [n for n, place in enumerate(places) if place is None]
         if missing and (not self.skip_broken or len(missing) == len(names)):
-            lines = [f"  line {numbers[n]}: {names[n]}" for n in missing[:MOST_NAMED]]
-            more = (
-                [f"  and {len(missing) - MOST_NAMED:,} more"] if len(missing) > MOST_NAMED else []
-            )
             raise UserError(
-                "\n".join(
-                    [
-                        f"{path}: {len(missing):,} of the {len(names):,} files are not in "
-                        f"{folder}:",
-                        *lines,
-                        *more,
-                        "Put them there, give 'folder' if they lie elsewhere, or give "
-                        "skip_broken: true to go on without them",
-                    ]
+                in_lines(
+                    f"{path}: {len(missing):,} of the {len(names):,} files are not in {folder}:",
+                    [f"line {numbers[n]}: {names[n]}" for n in missing],
+                    "Put them there, give 'folder' if they lie elsewhere, or give "
+                    "skip_broken: true to go on without them",
                 )
             )
         indices, classes = read_labels(f"{path}: column '{named}'", {"all": np.array(labels)})
@@ -117,20 +109,18 @@ class Csv(OwnPictures):
             kept.sort(key=lambda n: PARTS.index(parts[n]))
         found = {names[n]: place for n in kept if (place := places[n]) is not None}
         facts = facts_of(path, found, look, "picture 1")
-        rows_ = [
-            (names[n], facts[names[n]].digest if names[n] in facts else "", labels[n],
-             parts[n] if parts else "")
-            for n in kept
-        ]  # fmt: skip
+        seen = [facts.get(names[n], FileFacts("", ABSENT)) for n in kept]
+        described = [
+            (names[n], file.digest, labels[n], parts[n] if parts else "")
+            for n, file in zip(kept, seen, strict=True)
+        ]
         return Listing(
             names=[names[n] for n in kept],
             labels=every[kept].astype(np.int32),
             parts=None if parts is None else [parts[n] for n in kept],
             classes=classes,
-            contents=digest_of(rows_, classes),
-            headers=[
-                header_of(facts[names[n]].seen) if names[n] in facts else ABSENT for n in kept
-            ],
+            contents=digest_of(described, classes),
+            headers=[header_of(file.seen) for file in seen],
             pictures=lambda: (partial(_place, places[n]) for n in kept),
             remarks=tuple(remarks),
         )
@@ -276,12 +266,8 @@ def _require_one_label(
         )
 
 
-def _find(folder: Path, names: list[str]) -> list[Path | None]:
-    """Return the file of each name; endings may be left out, as in tables of `image_id`."""
-    return [_found(folder / name) for name in names]
-
-
 def _found(file: Path) -> Path | None:
+    """Return the file, whose ending may be left out as in tables of `image_id`, or None."""
     if file.suffix.lower() in SUFFIXES or file.is_file():
         return file if file.is_file() else None
     return next((place for place in _with_endings(file) if place.is_file()), None)

@@ -16,7 +16,7 @@ from normlab.data.file_facts import facts_of
 from normlab.data.own_pictures import Listing, OwnPictures, header_of, look
 from normlab.data.parts import TEST, TRAIN, part_called
 from normlab.data.pictures import SUFFIXES, so_many
-from normlab.errors import UserError
+from normlab.errors import UserError, first_few
 
 CLUTTER = frozenset(["thumbs.db", "desktop.ini", "__macosx"])
 """Files that systems leave in folders, besides those whose names begin with a dot."""
@@ -196,8 +196,7 @@ def _remarks(
 ) -> tuple[str, ...]:
     remarks = []
     if ignored:
-        more = f" and {len(ignored) - 3:,} more" if len(ignored) > 3 else ""
-        remarks.append(f"ignored as no pictures: {', '.join(ignored[:3])}{more}")
+        remarks.append(f"ignored as no pictures: {first_few(ignored)}")
     by_digest: dict[str, set[str]] = {}
     for number, (_, digest, _) in enumerate(rows):
         by_digest.setdefault(digest, set()).add(parts[number] if parts else "")

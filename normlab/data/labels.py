@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from normlab.errors import FieldError, UserError
+from normlab.errors import FieldError, UserError, first_few
 
 MOST_SHOWN = 5
 
@@ -191,8 +191,7 @@ def choose_classes(
     if chosen is None:
         kept = tuple(name for label, name in enumerate(found) if label in present)
         empty = [name for name in found if name not in kept]
-        more = f" and {len(empty) - 3:,} more" if len(empty) > 3 else ""
-        remarks = [f"classes without examples: {', '.join(empty[:3])}{more}"] if empty else []
+        remarks = [f"classes without examples: {first_few(empty)}"] if empty else []
     elif set(chosen) <= set(found):
         kept, remarks = chosen, []
     elif len(chosen) == len(found) and found == tuple(map(str, range(len(found)))):

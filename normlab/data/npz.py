@@ -14,8 +14,8 @@ from normlab.data.digests import digest_of
 from normlab.data.file_facts import facts_of
 from normlab.data.labels import read_labels
 from normlab.data.own_files import OwnFiles
-from normlab.data.parts import PARTS, TEST, TRAIN, VALIDATION, part_called
-from normlab.data.pictures import Fit, resized
+from normlab.data.parts import PARTS, TEST, TRAIN, VALIDATION, part_called, require_draw
+from normlab.data.pictures import Fit, require_fit, resized
 from normlab.data.pixels import outline_of
 from normlab.data.reading import npz_headers, read_npz, whole
 from normlab.errors import FieldError, UserError, require_field
@@ -78,8 +78,8 @@ class Npz(OwnFiles):
         fits = self.size is None or (isinstance(self.size, int) and 1 <= self.size <= 4096)
         require_field(fits, "size", self.size, "1..4096 or null")
         require_field(self.channels in (1, 3, None), "channels", self.channels, "1, 3 or null")
-        require_field(0 < self.test_share < 1, "test_share", self.test_share, "above 0 and below 1")
-        require_field(self.seed >= 0, "seed", self.seed, "at least 0")
+        require_fit(self.fit)
+        require_draw(self.test_share, self.seed)
 
     def settled(self, root: Path | None = None) -> Self:
         """Fill in `contents`.

@@ -14,9 +14,25 @@ import numpy as np
 
 from normlab.data.dataset import Dataset, Outline, Split
 from normlab.data.own_files import OwnFiles
-from normlab.data.parts import PARTS, TEST, TRAIN, VALIDATION, require_classes, shared_out
+from normlab.data.parts import (
+    PARTS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    require_classes,
+    require_draw,
+    shared_out,
+)
 from normlab.data.picture_store import Decoding, Encoded, Stored, decoded, stored
-from normlab.data.pictures import KINDS, Fit, Header, UnreadableError, read_header, so_many
+from normlab.data.pictures import (
+    KINDS,
+    Fit,
+    Header,
+    UnreadableError,
+    read_header,
+    require_fit,
+    so_many,
+)
 from normlab.errors import UserError, require_field
 
 USUAL = 64
@@ -26,7 +42,7 @@ LARGEST_AS_IS = 128
 """Pictures that all have one size keep it if neither side is longer."""
 
 MOST_NAMED = 20
-"""The number of broken pictures that an error names."""
+"""The number of pictures that an error names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +98,8 @@ class OwnPictures(OwnFiles):
         require_field(fits, "size", self.size, "1..4096, [height, width], or null")
         allowed = "1 for grey, 3 for colour, or null"
         require_field(self.channels in (1, 3, None), "channels", self.channels, allowed)
-        fits = ("crop", "pad", "stretch")
-        require_field(self.fit in fits, "fit", self.fit, f"one of {', '.join(fits)}")
-        require_field(0 < self.test_share < 1, "test_share", self.test_share, "above 0 and below 1")
-        require_field(self.seed >= 0, "seed", self.seed, "at least 0")
+        require_fit(self.fit)
+        require_draw(self.test_share, self.seed)
         if self.classes is not None:
             distinct = len(set(self.classes)) == len(self.classes) >= 2
             require_field(distinct, "classes", self.classes, "two or more names, once each")
@@ -211,19 +225,13 @@ class OwnPictures(OwnFiles):
     def _refuse_broken(self, listing: Listing, store: Stored) -> None:
         if self.skip_broken or not store.broken:
             return
-        lines = [f"  {listing.names[n]}: {why}" for n, why in store.broken.items()]
-        more = len(lines) - MOST_NAMED
-        if more > 0:
-            lines[MOST_NAMED:] = [f"  and {more:,} more"]
         count, total = len(store.broken), len(listing.names)
         raise UserError(
-            "\n".join(
-                [
-                    f"{self.path}: {so_many(count)} of {total:,} cannot be read:",
-                    *lines,
-                    "Mend or replace them, or give skip_broken: true to go on without them "
-                    "(they are then counted in the report)",
-                ]
+            in_lines(
+                f"{self.path}: {so_many(count)} of {total:,} cannot be read:",
+                [f"{listing.names[n]}: {why}" for n, why in store.broken.items()],
+                "Mend or replace them, or give skip_broken: true to go on without them "
+                "(they are then counted in the report)",
             )
         )
 
@@ -262,6 +270,20 @@ class OwnPictures(OwnFiles):
         if store.broken:
             parts.append(f"{len(store.broken):,} broken left out")
         return ", ".join(parts)
+
+
+def in_lines(first: str, faults: Sequence[str], last: str) -> str:
+    """Write an error with a line for each fault, up to `MOST_NAMED`, and a count of the rest.
+
+    >>> print(in_lines("broken:", ["a.png", "b.png"], "Mend them"))
+    broken:
+      a.png
+      b.png
+    Mend them
+    """
+    more = len(faults) - MOST_NAMED
+    rest = [f"and {more:,} more"] if more > 0 else []
+    return "\n".join([first, *(f"  {line}" for line in [*faults[:MOST_NAMED], *rest]), last])
 
 
 @lru_cache(maxsize=64)  # a sweep asks several times for every run

@@ -13,7 +13,7 @@ from typing import Any
 
 from normlab.data.parts import TRAIN, part_called
 from normlab.data.reading import whole
-from normlab.errors import UserError
+from normlab.errors import UserError, first_few
 
 SHARD = re.compile(r"(.*?)-?([0-9]+)-of-([0-9]+)(?:-[0-9A-Za-z]+)?")
 NUMBER = re.compile(r"[0-9]+")
@@ -108,8 +108,7 @@ def _require_complete(path: Path, part: str, tables: list[Path]) -> None:
 
 
 def _names(files: list[Path]) -> str:
-    shown = ", ".join(file.name for file in files[:10])
-    return f"{shown} and {len(files) - 10} more" if len(files) > 10 else shown
+    return first_few([file.name for file in files], most=10)
 
 
 def damaged(path: Path, expected: str, found: str) -> UserError:

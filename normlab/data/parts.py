@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from normlab.errors import UserError
+from normlab.errors import UserError, require_field
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 PARTS = (TRAIN, VALIDATION, TEST)
@@ -49,6 +49,12 @@ def shared_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     chosen = np.zeros(len(labels), bool)
     chosen[order] = rank < np.repeat(wanted, counts)
     return chosen
+
+
+def require_draw(test_share: float, seed: int) -> None:
+    """Raise `FieldError` unless a test split can be drawn by this share and this seed."""
+    require_field(0 < test_share < 1, "test_share", test_share, "above 0 and below 1")
+    require_field(seed >= 0, "seed", seed, "at least 0")
 
 
 def shuffled_by_class(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,11 +10,11 @@ Then the picture is resized bilinearly with antialiasing (Pillow's `BILINEAR`).
 import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from normlab.errors import in_one_line
+from normlab.errors import in_one_line, require_field
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -146,6 +146,11 @@ def so_many(count: int) -> str:
     ('1 picture', '2,000 pictures')
     """
     return f"{count:,} {'picture' if count == 1 else 'pictures'}"
+
+
+def require_fit(fit: str) -> None:
+    """Raise `FieldError` unless `fit` is one of the ways in which a picture gets another aspect."""
+    require_field(fit in get_args(Fit), "fit", fit, f"one of {', '.join(get_args(Fit))}")
 
 
 def fitted(image: "Image", size: tuple[int, int], fit: Fit) -> "Image":

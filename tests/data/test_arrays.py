@@ -201,6 +201,8 @@ def test_the_test_split_is_drawn_by_class_and_seed():
     assert len(half.test.labels) == 10
     with pytest.raises(FieldError, match="test_share must be above 0 and below 1"):
         Dataset.from_arrays(X, Y, test_share=1.0)
+    with pytest.raises(FieldError, match="seed must be at least 0, got -1"):
+        Dataset.from_arrays(X, Y, seed=-1)
     with pytest.raises(UserError, match="no class has two examples"):
         Dataset.from_arrays(X[:2], Y[:2])
 

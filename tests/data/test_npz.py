@@ -165,6 +165,11 @@ def test_keys_that_are_not_there(keys, message, tmp_path):
         Npz(saved(tmp_path, x=X, y=Y), keys=keys).load()
 
 
+def test_a_way_to_fit_that_does_not_exist_is_refused():
+    with pytest.raises(FieldError, match="fit must be one of crop, pad, stretch, got 'squeeze'"):
+        Npz("mine.npz", fit="squeeze")  # type: ignore[arg-type]
+
+
 def test_roles_of_names():
     assert _role("val_images") == ("validation", "images")
     assert _role("x_train_mean") is None and _role("train") is None and _role("xy") is None
