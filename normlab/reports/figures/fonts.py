@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from matplotlib import font_manager, ft2font
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
@@ -103,12 +103,7 @@ def _has(family: str, character: str) -> bool:
 
 
 def _in_file(path: str, character: str) -> bool:
-    return bool(_font(path).get_char_index(ord(character)))
-
-
-@cache
-def _font(path: str) -> ft2font.FT2Font:
-    return font_manager.get_font(path)
+    return bool(font_manager.get_font(path).get_char_index(ord(character)))
 
 
 @cache
