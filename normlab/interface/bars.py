@@ -3,7 +3,6 @@
 import threading
 from contextlib import AbstractContextManager
 from html import escape
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -17,7 +16,7 @@ SECONDS = 0.5
 
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook, which shows HTML."""
+    """Return whether this process is the kernel of a notebook, which shows HTML."""
     return Console().is_jupyter
 
 
@@ -28,13 +27,14 @@ class Bar(AbstractContextManager["Bar"]):
     """
 
     def __init__(self) -> None:
+        self._is_html = in_notebook()
         self._handle: Any = None
         self._rich: Progress | None = None
 
     def __call__(self, text: str, share: float) -> None:
         """Show the text and the share that is done."""
-        if in_notebook():
-            self._in_notebook(text, share)
+        if self._is_html:
+            self._show_html(text, share)
             return
         if self._rich is None:
             columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -43,7 +43,7 @@ class Bar(AbstractContextManager["Bar"]):
             self._rich.start()
         self._rich.update(self._rich.task_ids[0], completed=share, description=text)
 
-    def _in_notebook(self, text: str, share: float) -> None:
+    def _show_html(self, text: str, share: float) -> None:
         from IPython.display import HTML, display
 
         bar = f"<progress value='{share:.4f}' max='1' style='width:12em'></progress>"
@@ -53,12 +53,7 @@ class Bar(AbstractContextManager["Bar"]):
         else:
             self._handle.update(shown)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._rich is not None:
             self._rich.stop()
 

@@ -2,7 +2,6 @@
 
 import shlex
 from contextlib import AbstractContextManager
-from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
@@ -15,6 +14,7 @@ from normlab.evidence.comparison import Comparison
 from normlab.interface.bars import MovingBar
 from normlab.interface.terminal import places
 from normlab.interface.watch import View, duration, live
+from normlab.reports.english import count_runs
 from normlab.reports.markdown import to_text
 from normlab.reports.shown_comparison import compare
 from normlab.reports.text_columns import visible
@@ -46,19 +46,11 @@ class Display(AbstractContextManager["Display"]):
     def __init__(self, console: Console, jobs: int = 1):
         self._console, self._jobs = console, jobs
         self._plan: Planned | None = None
-        self._live: Live | None = None
-        self._bar: MovingBar | None = None
+        self._moving: Live | MovingBar | None = None
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-        if self._bar is not None:
-            self._bar.stop()
+    def __exit__(self, *error: object) -> None:
+        if self._moving is not None:
+            self._moving.stop()
 
     def __call__(self, event: Remark | Planned | RunStarted | RunEnded | GaveUp | Event) -> None:
         """Show one event."""
@@ -73,33 +65,35 @@ class Display(AbstractContextManager["Display"]):
         elif isinstance(event, Remark):
             self._print(f"warning: {event.text}")
         elif isinstance(event, GaveUp):
-            failures = f"{event.failures} run{'' if event.failures == 1 else 's'}"
-            self._print(f"{failures} failed (--max-failures); no other is begun")
+            failed = count_runs(event.failures)
+            self._print(f"{failed} failed (--max-failures); no other is begun")
 
     def _planned(self, plan: Planned) -> None:
         before, self._plan = self._plan, plan
         if before is None or before.runs is not plan.runs:
             self._print(describe_plan(plan))
             self._show_live(plan)
-        elif self._live is None and plan.seconds is not None and plan.seconds > WORTH_A_LINE:
+        elif not self._has_table and plan.seconds is not None and plan.seconds > WORTH_A_LINE:
             self._print(f"{duration(plan.seconds)} to go")
 
+    @property
+    def _has_table(self) -> bool:
+        return isinstance(self._moving, Live)
+
     def _show_live(self, plan: Planned) -> None:
-        if self._live is not None:
-            self._live.stop()
+        if self._moving is not None:
+            self._moving.stop()
+        view = View(lambda: plan.runs, self._jobs)
         if self._console.is_jupyter:
-            if self._bar is not None:
-                self._bar.stop()
-            self._bar = MovingBar(View(lambda: plan.runs, self._jobs), self._jobs)
-            self._bar.start()
+            self._moving = MovingBar(view, self._jobs)
         elif self._console.is_terminal:
-            view = View(lambda: plan.runs, self._jobs)
-            self._live = live(view, self._console, transient=True)
-            self._live.start()
+            self._moving = live(view, self._console, transient=True)
+        if self._moving is not None:
+            self._moving.start()
 
     def _ended(self, event: RunEnded) -> None:
         # The live table shows the others.
-        if self._live is not None and event.state in ("done", "skipped", "interrupted"):
+        if self._has_table and event.state in ("done", "skipped", "interrupted"):
             return
         total = len(self._plan.runs) if self._plan else 0
         first, _, rest = event.message.partition("\n")
@@ -122,9 +116,9 @@ def describe_plan(plan: Planned) -> str:
     >>> describe_plan(Planned([], 0, (6, 6), 0.0))
     '0 runs of 6 epochs'
     """
-    count, (least, most) = len(plan.runs), plan.epochs
+    least, most = plan.epochs
     epochs = f"{least}" if least == most else f"{least} to {most}"
-    text = f"{count} run{'' if count == 1 else 's'} of {epochs} epoch{'' if epochs == '1' else 's'}"
+    text = f"{count_runs(len(plan.runs))} of {epochs} epoch{'' if epochs == '1' else 's'}"
     if plan.finished:
         text += f" ({plan.finished} finished)"
     return f"{text}, {duration(plan.seconds)}" if plan.seconds else text
