@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from normlab.configs import build
 from normlab.data.dataset import Dataset, Split
 from normlab.training.compiler import compiler_options
-from normlab.training.host_data import most_bytes
+from normlab.training.host_data import fits
 from normlab.training.state import DeviceData, DeviceSplit
 
 LIMITS = (
@@ -30,7 +30,7 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class Need:
-    """What training takes, in bytes.
+    """Holds the bytes that training takes.
 
     Attributes:
         parameters: the model's parameters.
@@ -50,7 +50,7 @@ class Need:
 
     @property
     def least(self) -> int:
-        """What no compiler can save; gradients may be used up one by one."""
+        """The bytes that no compiler can save; gradients may be used up one by one."""
         return self.parameters + self.optimizer + self.data
 
     @property
@@ -159,8 +159,7 @@ def _traced(
 def _shapes(data: Dataset, batch_size: int) -> DeviceData:
     """Give the shapes of the data on the device: all of them, or a batch of a set too large."""
     parts = {"train": data.train, "test": data.test, "validation": data.validation}
-    size = sum(split.images.nbytes for split in parts.values() if split is not None)
-    whole = size <= most_bytes()
+    whole = fits(data)
 
     def shapes(name: str, split: Split | None) -> Any:
         if split is None or not (whole or name == "train"):

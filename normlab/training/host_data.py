@@ -92,9 +92,17 @@ def placed(data: Dataset) -> DeviceData | HostData:
     Raises:
         UserError: the limit in the environment is no size.
     """
+    return DeviceData.put(data) if fits(data) else HostData(data)
+
+
+def fits(data: Dataset) -> bool:
+    """Return whether a dataset is copied to the device as a whole.
+
+    Raises:
+        UserError: the limit in the environment is no size.
+    """
     splits = (data.train, data.test, data.validation)
-    size = sum(split.images.nbytes for split in splits if split is not None)
-    return DeviceData.put(data) if size <= most_bytes() else HostData(data)
+    return sum(split.images.nbytes for split in splits if split is not None) <= most_bytes()
 
 
 def most_bytes() -> int:
