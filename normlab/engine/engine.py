@@ -206,10 +206,10 @@ class Engine:
         Returns:
             For each how it ended, as in `RunEnded.state`; "new" for a run that was not begun.
         """
-        self._plan = plan(configs, self.folder, self.jobs)
-        self.tell(self._plan)
+        self._plan = planned = plan(configs, self.folder, self.jobs)
+        self.tell(planned)
         states = ["new"] * len(configs)
-        for task, state, message in self._attempts(configs):
+        for task, state, message in self._attempts(configs, planned.runs):
             states[task.index] = state
             if state == "new":
                 continue
@@ -219,9 +219,11 @@ class Engine:
             self.tell(GaveUp(self._failures))
         return states
 
-    def _attempts(self, configs: list[RunConfig]) -> Iterator[tuple[Task, str, str]]:
+    def _attempts(
+        self, configs: list[RunConfig], runs: list[Run]
+    ) -> Iterator[tuple[Task, str, str]]:
         tasks, claims = [], tuple(claim.hash for claim in self.experiment.claims)
-        for index, (config, run) in enumerate(zip(configs, self.runs_of(configs), strict=True)):
+        for index, (config, run) in enumerate(zip(configs, runs, strict=True)):
             again = self.experiment.command(config)
             task = Task(config, run, index, again, claims, self.jobs)
             state = run.state

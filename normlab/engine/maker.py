@@ -82,7 +82,7 @@ class Maker:
     should_stop: Callable[[], bool]
     tell: Callable[[RunStarted | Event], None] = lambda event: None
     _loaded: dict[str, Dataset] = field(default_factory=dict)
-    _data: dict[str, tuple[Dataset, DeviceData | HostData]] = field(default_factory=dict)
+    _placed: dict[str, DeviceData | HostData] = field(default_factory=dict)
     _compiled: dict[tuple[str, str], Compiled] = field(default_factory=dict)
     _probers: dict[tuple[str, str], Prober] = field(default_factory=dict)
 
@@ -119,11 +119,11 @@ class Maker:
         check_same(config.own_code)
         (run.path / ERROR).unlink(missing_ok=True)  # of an attempt before this one
         self.tell(RunStarted(config, task.index, "compiling"))
-        data, _ = self._load_data(config)
+        data, on_device = self.dataset(config), self._place(config)
         self._check_same_data(run, data)
         self._check_sizes(config, data)
         run.add_provenance(provenance.collect(data, task.claims, task.at_once, config.own_code))
-        compiled, compile_seconds = self._compile(config)
+        compiled, compile_seconds = self._compile(config, on_device)
         about |= {
             "steps": build.total_steps(config.sections),
             "parameters": compiled.parameters,
@@ -183,24 +183,22 @@ class Maker:
             self._loaded = {key: build.dataset(config.sections)}
         return self._loaded[key]
 
-    def _load_data(self, config: RunConfig) -> tuple[Dataset, DeviceData | HostData]:
+    def _place(self, config: RunConfig) -> DeviceData | HostData:
         key = repr(config.sections["data"])
-        if key not in self._data:
-            data = self.dataset(config)
-            self._data = {key: (data, placed(data))}
-        return self._data[key]
+        if key not in self._placed:
+            self._placed = {key: placed(self.dataset(config))}
+        return self._placed[key]
 
-    def _compile(self, config: RunConfig) -> tuple[Compiled, float]:
+    def _compile(self, config: RunConfig, data: DeviceData | HostData) -> tuple[Compiled, float]:
         """Return a run's program, and the seconds that this call took for it: 0 if it was there."""
         key = _program(config)
         if key in self._compiled:
             return self._compiled[key], 0.0
-        _, device_data = self._load_data(config)
         while len(self._compiled) >= MOST_PROGRAMS:
             oldest = next(iter(self._compiled))
             del self._compiled[oldest]
             self._probers.pop(oldest, None)
-        compiled = Compiled(build.program(config.sections), device_data)
+        compiled = Compiled(build.program(config.sections), data)
         self._compiled[key] = compiled
         return compiled, compiled.seconds
 
@@ -249,7 +247,10 @@ def began_with_kernels(run: Run) -> bool:
 
 
 def was(run: Run) -> tuple[str, str]:
-    """How an attempt ends before it begins, as a damaged run is not made over; else the state."""
+    """Return how an attempt ends before it begins, or else the state.
+
+    A damaged run is not made over.
+    """
     try:
         state = run.whole().status["state"]
     except DamagedError as error:

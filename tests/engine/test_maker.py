@@ -90,7 +90,7 @@ def test_data_of_other_sizes_than_were_reckoned_with_are_not_trained_on(few, con
     experiment = load_experiment(file)
     experiment.runs[0].sections["data"]["train_examples"] = 19
     maker = Maker(60.0, lambda: False)
-    data, _ = maker._load_data(load_experiment(file).runs[0])
+    data = maker.dataset(load_experiment(file).runs[0])
     with pytest.raises(UserError, match="20 train examples, and the config was reckoned with 19"):
         maker._check_sizes(experiment.runs[0], data)
 
