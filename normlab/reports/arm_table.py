@@ -9,7 +9,7 @@ from normlab.evidence.doubts import mixed
 from normlab.evidence.inference import least_p
 from normlab.evidence.intervals import LEVEL
 from normlab.evidence.samples import Sample
-from normlab.reports.english import NONE, interval, number, signed
+from normlab.reports.english import NONE, count_of, interval, number, signed
 from normlab.reports.ranking import ranked
 
 DIFFERENCE, DIFFERENCE_INTERVAL = "difference", "its 95% interval"
@@ -28,7 +28,7 @@ MEANING = {
     "peak MB": "megabytes (10^6 bytes) that a training step needs beyond its inputs, and in "
     "brackets the ratio to the baseline's",
 }
-"""What a heading means, for a reader who meets it for the first time."""
+"""The meaning of a heading, for a reader who meets it for the first time."""
 
 
 def short_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -47,23 +47,21 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 def rest(comparison: Comparison) -> list[dict[str, str]]:
     """Return for each row of `short_table` what it lacks and `table` has, by heading."""
-    return [
-        {
-            heading: text
-            for heading, text in _full(comparison, arm).items()
-            if text != NONE and text != _shown(comparison, arm).get(heading)
-        }
-        for arm in ranked(comparison)
-    ]
+    found = []
+    for arm in ranked(comparison):
+        shown, whole = _shown(comparison, arm), _full(comparison, arm)
+        found.append({h: text for h, text in whole.items() if text not in (NONE, shown.get(h))})
+    return found
 
 
 def rest_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Return the arms, and those columns of `table` that `short_table` lacks."""
-    more = rest(comparison)
-    known = [heading for heading in table(comparison)[0] if any(heading in own for own in more)]
+    arms, more = ranked(comparison), rest(comparison)
+    headings = _full(comparison, arms[0])
+    known = [heading for heading in headings if any(heading in own for own in more)]
     rows = [
         [arm.name, *(own.get(heading, NONE) for heading in known)]
-        for arm, own in zip(ranked(comparison), more, strict=True)
+        for arm, own in zip(arms, more, strict=True)
     ]
     return ["arm", *known], rows
 
@@ -76,10 +74,9 @@ def meanings(headings: list[str]) -> list[str]:
 
 def _cells(comparison: Comparison, arm: Arm) -> dict[str, str]:
     own = arm.sample
-    count = str(len(own)) if own.complete else f"{len(own)} of {own.planned}"
     found = [
         arm.name + (" (baseline)" if arm.difference is None else ""),
-        count,
+        count_of(own),
         _mean(own),
         interval(arm.mean.interval) if len(own) > 1 else NONE,
         NONE if not arm.difference else signed(arm.difference.estimate),

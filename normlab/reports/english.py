@@ -86,6 +86,16 @@ def count_runs(count: int) -> str:
     return f"{count} run{'' if count == 1 else 's'}"
 
 
+def count_of(one: Sample) -> str:
+    """Write how many values a sample has, and of how many planned runs if some are missing.
+
+    >>> import numpy as np
+    >>> count_of(Sample("a", (0, 1), np.array([0.6, 0.7]), np.zeros(2, bool), 5))
+    '2 of 5'
+    """
+    return str(len(one)) if one.complete else f"{len(one)} of {one.planned}"
+
+
 def learning(one: Sample) -> str:
     """Say how many seeds did not learn, with the interquartile mean; empty if all learned.
 

@@ -20,6 +20,7 @@ from normlab.evidence.remarks import read_remarks
 from normlab.reports.arm_table import MEANING, rest, short_table
 from normlab.reports.english import (
     LEVEL_OF_CLAIMS,
+    NONE,
     about_arm,
     about_verdict,
     count_runs,
@@ -198,7 +199,10 @@ def _insides(comparison: Comparison) -> list[Shown]:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the first finished run of the best arm says of the test set, and what all find hard."""
+    """Holds the answers of one run for the test set, and the examples that all runs find hard.
+
+    The run is the first finished one of the best arm that has any.
+    """
 
     arm: str
     seed: int
@@ -228,7 +232,7 @@ def answers_of(comparison: Comparison) -> Answers | None:
     arm, record, first = known[0]
     alike = [f for *_, f in known if np.array_equal(f.labels, first.labels)]
     classes = [
-        (one.name, str(one.count), number(one.share), interval(one.interval) if one.count else "-")
+        (one.name, str(one.count), number(one.share), interval(one.interval) if one.count else NONE)
         for one in sorted(class_accuracies(first), key=lambda one: one.share)
     ]
     picture = _svg(draw_confusion(first))

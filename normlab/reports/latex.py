@@ -4,7 +4,7 @@ import math
 
 from normlab.evidence.comparison import Arm, Comparison
 from normlab.evidence.intervals import Interval
-from normlab.reports.english import number, signed
+from normlab.reports.english import count_of, number, signed
 from normlab.reports.ranking import headlines, ranked
 from normlab.reports.text_columns import visible
 
@@ -58,10 +58,9 @@ def to_latex(comparison: Comparison, command: str) -> str:
 
 def _cells(arm: Arm, others: bool) -> list[str]:
     own, found = arm.sample, arm.difference
-    count = str(len(own)) if own.complete else f"{len(own)} of {own.planned}"
     cells = [
         latex(arm.name),
-        count,
+        count_of(own),
         _number(number(arm.mean.estimate)),
         _interval(arm.mean.interval),
     ]
