@@ -28,6 +28,7 @@ from normlab.reports.figures.style import (
     label,
     legend_above,
     plain,
+    turned,
 )
 from normlab.store.record import Record, axes_of, setting_words
 
@@ -165,10 +166,8 @@ def _point(across: float, values: np.ndarray, lost: int = 0, runs: int = 0) -> P
 
 
 def _style(index: int) -> dict[str, Any]:
-    # Colours repeat from the ninth line on, but not together with their marks and dashes.
-    turn = index + index // len(COLOURS)
-    return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[turn % len(DASHES)],
-            "marker": MARKERS[turn % len(MARKERS)], "linewidth": 1.8}  # fmt: skip
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": turned(DASHES, index),
+            "marker": turned(MARKERS, index), "linewidth": 1.8}  # fmt: skip
 
 
 def _curve(axes: Any, points: list[PlottedMean], name: str, index: int) -> None:

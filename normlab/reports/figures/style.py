@@ -6,6 +6,7 @@ marker or a dash of its own.
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ ACROSS = {
     "epochs": "epochs",
     "train_examples": "training examples",
 }
-"""What stands at the horizontal axis, with its unit; any other name stands as it is written."""
+"""The words at the horizontal axis, with the unit; any other name stands as it is written."""
 
 LONGEST_LABEL = 62
 """A label of an axis is broken into lines of so many characters."""
@@ -169,15 +170,17 @@ def colour(comparison: Comparison, arm: Arm) -> str:
 
 def marker(comparison: Comparison, arm: Arm) -> str:
     """Return an arm's marker."""
-    # Colours repeat from the ninth arm on, but not together with their markers.
-    index = _index(comparison, arm)
-    return MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
+    return turned(MARKERS, _index(comparison, arm))
 
 
 def dash(comparison: Comparison, arm: Arm) -> Any:
     """Return an arm's line style."""
-    index = _index(comparison, arm)
-    return DASHES[(index + index // len(COLOURS)) % len(DASHES)]
+    return turned(DASHES, _index(comparison, arm))
+
+
+def turned(choices: Sequence[Any], index: int) -> Any:
+    """Choose a marker or a dash; colours repeat from the ninth on, but not together with these."""
+    return choices[(index + index // len(COLOURS)) % len(choices)]
 
 
 def _index(comparison: Comparison, arm: Arm) -> int:
