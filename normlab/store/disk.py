@@ -92,22 +92,17 @@ def is_orphan(runs: Runs, run: Run) -> bool:
     """Return whether a run in this folder belongs to no experiment, neither this nor one beside."""
     if not runs.runs:  # while arms are being tuned, their later runs are not known
         return False
-    return not _lists(runs, run) and lister(runs, run) is None
+    name, own = run.path.name, {one.path.name for one in [*runs.runs, *runs.trials]}
+    return name not in own and not _is_listed_beside(runs.path, name)
 
 
-def lister(runs: Runs, run: Run) -> Path | None:
-    """Find an experiment beside this one that lists a run missing from this one's list."""
-    if _lists(runs, run):
-        return None
-    for folder in experiments_beside(runs.path):
+def _is_listed_beside(folder: Path, name: str) -> bool:
+    """Return whether an experiment beside this one lists a run; a damaged list says nothing."""
+    for other in experiments_beside(folder):
         with contextlib.suppress(DamagedError):
-            if run.path.name in listed_names(folder):
-                return folder
-    return None
-
-
-def _lists(runs: Runs, run: Run) -> bool:
-    return run.path.name in {one.path.name for one in [*runs.runs, *runs.trials]}
+            if name in listed_names(other):
+                return True
+    return False
 
 
 def orphans(runs: Runs) -> list[Run]:

@@ -54,9 +54,7 @@ def folder_name(text: str) -> str:
     if found and found == whole and not RESERVED.fullmatch(whole):
         return found
     digits = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:6]
-    stem = found[: MOST_CHARACTERS - 7].rstrip(" .-")
-    while len(os.fsencode(stem)) > MOST_BYTES - 7:
-        stem = stem[:-1]
+    stem = _cut(found[: MOST_CHARACTERS - 7].rstrip(" .-"), MOST_BYTES - 7)
     if not stem or RESERVED.fullmatch(stem):
         stem = f"experiment-{stem}".rstrip("-")
     return f"{stem}-{digits}"
@@ -111,7 +109,11 @@ def _safe(text: str, longest: int) -> str:
     except UnicodeEncodeError:  # this happens under LC_ALL=C
         plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
         text = "-".join(filter(None, plain.split("-")))
-    text = text.lstrip(" .=+-")[:longest]
-    while len(os.fsencode(text)) > MOST_BYTES:
+    return _cut(text.lstrip(" .=+-")[:longest], MOST_BYTES).rstrip(" .")
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    """Drop characters from the end until a file system takes the text."""
+    while len(os.fsencode(text)) > most_bytes:
         text = text[:-1]
-    return text.rstrip(" .")
+    return text
