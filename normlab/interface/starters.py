@@ -140,8 +140,16 @@ def own_code(template: str, name: str) -> tuple[str, str]:
     if not name.isidentifier() or keyword.iskeyword(name):
         raise UserError(f"{name!r} must be a name of Python, such as my_norm or MyNorm")
     module = snake_case(name)
-    cls = name if name != name.lower() else "".join(word.title() for word in name.split("_"))
-    return f"{module}.py", template.format(module=module, cls=cls, name=module)
+    return f"{module}.py", template.format(module=module, cls=class_of(name), name=module)
+
+
+def class_of(name: str) -> str:
+    """Return the name of the class that `own_code` writes for a name.
+
+    >>> class_of("my_norm"), class_of("MyNorm")
+    ('MyNorm', 'MyNorm')
+    """
+    return name if name != name.lower() else "".join(word.title() for word in name.split("_"))
 
 
 def config(
@@ -155,7 +163,7 @@ def config(
     rate: float = 0.1,
     seeds: int = 3,
 ) -> str:
-    """Write a commented config; `data` and `model` are YAML."""
+    """Return the text of a commented config; `data` and `model` are YAML."""
     return CONFIG.format(
         file=file,
         data=data,

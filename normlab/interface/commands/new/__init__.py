@@ -9,9 +9,9 @@ PANEL = Panel.MAKE
 
 def start(template: str, name: str, kind: str) -> None:
     """Write the file, and print how a config names what is in it."""
-    from normlab.interface.starters import own_code, write_new
+    from normlab.interface.starters import class_of, own_code, write_new
 
-    file, text = own_code(template, name)
-    write_new(Path(file), text)
-    cls = text.partition(f'"{file.removesuffix(".py")}:')[2].partition('"')[0]
-    print(f"{file}: a config names it by  {kind}: {file.removesuffix('.py')}:{cls}")
+    name_of_file, text = own_code(template, name)
+    file = Path(name_of_file)
+    write_new(file, text)
+    print(f"{file}: a config names it by  {kind}: {file.stem}:{class_of(name)}")
