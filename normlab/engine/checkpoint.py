@@ -120,7 +120,7 @@ class Checkpoints:
 
 
 def _is_full(error: BaseException) -> bool:
-    """Whether an error says that the disk is full; tensorstore's says it in words alone."""
+    """Return whether an error says that the disk is full; tensorstore's says it in words alone."""
     if isinstance(error, OSError):
         return error.errno in FULL
     return "RESOURCE_EXHAUSTED" in str(error) or "No space left" in str(error)

@@ -85,7 +85,7 @@ class Pool:
                 yield task, *self._answer(future, task, lane, should_stop())
 
     def _choose(self, lane: _Lane, waiting: list[Task]) -> Task:
-        """A run of a program that the worker has, else of one that none has, else the next."""
+        """Choose a run of a program that the worker has, or that none has, or else the next."""
         taken = set[str]().union(*(other.compiled for other in self._lanes if other.worker))
         own = [task for task in waiting if task.config.program_hash in lane.compiled]
         free = [task for task in waiting if task.config.program_hash not in taken]

@@ -1,4 +1,4 @@
-"""How to cite normlab; `CITATION.cff` says the same for the forge, and a test compares the two."""
+"""Tells how to cite normlab; a test compares it with `CITATION.cff`, which the forge reads."""
 
 TITLE = "normlab: a laboratory for normalisation"
 AUTHORS = "The normlab authors"

@@ -23,8 +23,8 @@ COMPARED = (
     "versions", "git", "own_code", "devices", "platform", "machine_kind", "cores", "environment",
     "flags", "set_by_normlab", "data"
 )  # fmt: skip
-"""What of a run's provenance may change its numbers. When, by what command and on which host of
-several alike it was made does not."""
+"""The parts of a run's provenance that may change its numbers. The time, the command and the name
+of the host do not."""
 
 
 def diff(first: Path, second: Path) -> str:
@@ -155,7 +155,7 @@ def _diff_experiments(a: Runs, b: Runs) -> list[str]:
 
 def _metrics(a: Runs, b: Runs) -> list[str]:
     """Compare the metrics at the end of the runs of each arm, and the arms that one lacks too."""
-    ours, theirs = ({arm: list(own) for arm, own in _by_arm(runs)} for runs in (a, b))
+    ours, theirs = _by_arm(a), _by_arm(b)
     lines: list[str] = []
     for metric in _shared_metrics([*ours.values(), *theirs.values()]):
         measure = Measure("final", (metric,))
@@ -174,11 +174,11 @@ def _metrics(a: Runs, b: Runs) -> list[str]:
     return lines or ["", "metrics: no run is finished in both"]
 
 
-def _by_arm(runs: Runs) -> Iterable[tuple[str, list[Record]]]:
+def _by_arm(runs: Runs) -> dict[str, list[Record]]:
     found: dict[str, list[Record]] = {}
     for record in runs.records():
         found.setdefault(record.arm, []).append(record)
-    return found.items()
+    return found
 
 
 def _shared_metrics(arms: Iterable[list[Record]]) -> list[str]:

@@ -14,10 +14,10 @@ from normlab.ops.moments import ShapeError
 NONE = "none: every value by itself"
 
 FOR_ALL = (
-    "Channels are last. Statistics are float32 or wider whatever the input, which the output has "
-    "the dtype of. Masked elements count for nothing and come out as zero."
+    "Channels are last. Statistics are float32 or wider for every input, and the output has the "
+    "input's dtype. Masked elements count for nothing and come out as zero."
 )
-"""What the contract promises of every normaliser, so that no row need say it."""
+"""The promises of the contract for every normaliser, which no row repeats."""
 
 
 def semantics(norm: Normaliser) -> dict[str, str]:

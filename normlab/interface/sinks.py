@@ -31,8 +31,9 @@ MOST_PARAMS = 100
 
 
 class Log(Protocol):
-    """One run's log in some service, made from the experiment's folder, the run, and a step: the
-    service drops what it has of the run after that step, if it can.
+    """A run's log in a service, made from the experiment's folder, the run and a step.
+
+    The service drops what it has of the run after that step, if it can.
 
     Attributes:
         last: the last step that the service has and cannot drop, -1 for none.
@@ -44,20 +45,20 @@ class Log(Protocol):
 
     @staticmethod
     def prepare() -> None:
-        """What may ask a person something, or say much: done once, before any run."""
+        """Do once, before any run, what may ask a person something or print much."""
         ...
 
     def row(self, step: int, values: dict[str, float]) -> None:
-        """Metrics at a step."""
+        """Write the metrics of a step."""
         ...
 
     def close(self, state: str) -> None:
-        """The run ended so."""
+        """Note how the run ended."""
         ...
 
 
 class TensorBoardLog:
-    """Event files for TensorBoard, by its own writer; no torch, no tensorflow."""
+    """Writes event files for TensorBoard by its own writer, without torch or tensorflow."""
 
     last = -1
 
@@ -85,7 +86,7 @@ class TensorBoardLog:
         self._writer.flush()
 
     def row(self, step: int, values: dict[str, float]) -> None:
-        """Scalars, as train/loss."""
+        """Write scalars with tags such as train/loss."""
         scalars = [self._summary.Value(tag=tag, simple_value=v) for tag, v in values.items()]
         self._add(step, summary=self._summary(value=scalars))
 

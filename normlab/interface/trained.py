@@ -1,4 +1,4 @@
-"""What a trained run says: its answers for images, its mistakes, and the hardest examples."""
+"""Gives a trained run its answers for images, its mistakes and the hardest examples."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -42,7 +42,7 @@ class Predictions:
 
     @property
     def names(self) -> list[str]:
-        """The same by name."""
+        """The name of the most probable class of each image."""
         return [self.classes[label] for label in self.labels]
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class Predictions:
 
 
 class TrainedRun(Run):
-    """A `Run` that answers for its network, as its last checkpoint has it.
+    """A `Run` that also gives the answers of its trained network.
 
     The first answer loads the data, whose statistics standardise the images.
     """

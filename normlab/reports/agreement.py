@@ -20,7 +20,7 @@ RunKey = tuple[str, int, str]
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
-    """How a rerun agrees with published results.
+    """Holds the agreement of a rerun with published results.
 
     Attributes:
         measure: the measure that the arms are shown by.

@@ -31,7 +31,7 @@ KINDS: dict[str, Callable[..., Figure]] = {
     "profile": profile,
     "probes": probes,
 }
-"""What `Comparison.plot` can draw."""
+"""The pictures that `Comparison.plot` can draw."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

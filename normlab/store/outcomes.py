@@ -40,7 +40,7 @@ class Outcomes:
 
 
 def write_outcomes(run: Path, outcomes: Outcomes) -> None:
-    """Write them into a run's folder; neither its hash nor its digests depend on them."""
+    """Write a network's answers into its run's folder; no hash or digest depends on them."""
     table = {
         "classes": list(outcomes.classes),
         "labels": outcomes.labels.tolist(),
@@ -51,7 +51,7 @@ def write_outcomes(run: Path, outcomes: Outcomes) -> None:
 
 
 def read_outcomes(run: Path) -> Outcomes | None:
-    """Read them from a run's folder; None if the run has none, as one of an earlier normlab.
+    """Read the answers in a run's folder; None if there are none, as of an earlier normlab.
 
     Raises:
         DamagedError: the file is not as it was written.

@@ -77,7 +77,7 @@ def command(
 
 
 def _page(paths: list[Path]) -> Path:
-    """Where a page goes: into the first folder, where that of several has a name of its own."""
+    """Return where a page goes: into the first folder; the page of several has its own name."""
     first, *others = paths
     with_others = "".join(f"+{path.resolve().name}" for path in others)
     return first / f"{slug(f'report{with_others}')}.html"

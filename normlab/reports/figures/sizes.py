@@ -21,7 +21,7 @@ NARROWEST, WIDEST = 1.5, 40.0
 
 @dataclass(frozen=True)
 class Style:
-    """How large text and lines are, relative to a report's, and how wide a figure usually is."""
+    """Holds the sizes of text and lines relative to a report's, and a figure's usual width."""
 
     text: float
     lines: float
