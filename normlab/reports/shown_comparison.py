@@ -79,9 +79,10 @@ def compare(
 
     Args:
         runs: from `normlab.load` or `normlab.run`; a list of experiments is compared as their sum.
-        baseline: an arm's name, or a value of an axis; if it is left out, the first arm, or
-            the first arm's normaliser in each setting of the sweep.
-        measure: what to compare, such as `steps_to(test_accuracy, 0.6)`.
+        baseline: an arm's name, or a value of an axis. By default it is the one that the config
+            names, or else the first arm that did not diverge. In a sweep over several axes that
+            arm's normaliser is the baseline of each setting.
+        measure: the measure to compare, such as `steps_to(test_accuracy, 0.6)`.
 
     Raises:
         UserError: there is no such arm or measure, or the runs cannot have it.
