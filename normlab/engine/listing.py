@@ -76,7 +76,7 @@ def check_is_same(experiment: Experiment, folder: Path) -> None:
     if not other.is_file() or other.resolve() == experiment.file.resolve():
         return
     arms = _arms_of(experiment, experiment.runs, known.about.get("added", []))
-    if any(_arm_of(run, arms) for run in _runs(known.runs)):
+    if _with_arms(_runs(known.runs), arms):
         return
     raise UserError(
         f"{folder} holds the experiment of {other}, and {experiment.file} describes other runs: "
@@ -99,10 +99,9 @@ def _joined(
 ) -> list[Run]:
     """Add to the runs of a command those that stay listed beside them."""
     kept = []
-    for run in _runs(known.runs):
-        arm = _arm_of(run, arms)
-        stays = experiment.whole is not None or run.state in FINISHED
-        if run not in made and arm is not None and stays:
+    others = [run for run in _runs(known.runs) if run not in made]
+    for run, arm in _with_arms(others, arms):
+        if experiment.whole is not None or run.state in FINISHED:
             kept.append(Run(run.path, arm.arm, run.seed, arm.labels))
     if not kept:
         return made
@@ -124,10 +123,12 @@ def _arms_of(
     return list(found.values())
 
 
-def _arm_of(run: Run, arms: Iterable[RunConfig]) -> RunConfig | None:
-    """Find the arm whose config has this run's hash, with this run's seed."""
-    digits = hash_in(run.path.name)
-    return next((arm for arm in arms if arm.with_seed(run.seed).hash == digits), None)
+def _with_arms(runs: list[Run], arms: Iterable[RunConfig]) -> list[tuple[Run, RunConfig]]:
+    """Pair runs with the arms that have their hashes with their seeds; leave out the others."""
+    seeds = {run.seed for run in runs}
+    found = {(seed, arm.with_seed(seed).hash): arm for arm in arms for seed in seeds}
+    keys = [(run.seed, hash_in(run.path.name) or "") for run in runs]
+    return [(run, found[key]) for run, key in zip(runs, keys, strict=True) if key in found]
 
 
 def _with_seeds(
