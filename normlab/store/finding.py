@@ -4,7 +4,7 @@ A run's name ends in the hash of its resolved config. Experiments that lie besid
 runs of one hash: such a run is made once, and each of the experiments lists it.
 """
 
-from collections.abc import Iterator
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -29,9 +29,10 @@ class RunFinder:
         Among several folders with its hash, a finished run's comes first, and the experiment's own
         before those of others.
         """
-        own = self._folder / name
-        digits = hash_in(name)
-        found = self._by_hash.get(digits, []) if digits else []
+        own, digits = self._folder / name, hash_in(name)
+        if digits is None:
+            return own
+        found = [path for path in self._by_hash.get(digits, []) if (path / CONFIG).is_file()]
         if len(found) > 1:
             finished = [path for path in found if Run(path).state in FINISHED]
             found = finished or found
@@ -40,11 +41,11 @@ class RunFinder:
         return found[0]
 
     @cached_property
-    def _by_hash(self) -> dict[str, list[Path]]:
-        found: dict[str, list[Path]] = {}
+    def _by_hash(self) -> dict[str | None, list[Path]]:
+        found: dict[str | None, list[Path]] = {}
         for experiment in (self._folder, *experiments_beside(self._folder)):
-            for path in runs_below(experiment):
-                found.setdefault(hash_in(path.name) or "", []).append(path)
+            for path in _folders_in(experiment):
+                found.setdefault(hash_in(path.name), []).append(path)
         return found
 
 
@@ -59,21 +60,19 @@ def runs_below(folder: Path) -> list[Path]:
 
 def experiments_beside(folder: Path) -> list[Path]:
     """List the other experiments in the folder in which an experiment's folder lies."""
-    parent = folder.resolve().parent if folder.name in ("", "..") else folder.parent
+    whole = folder.resolve()
+    parent = whole.parent if folder.name in ("", "..") else folder.parent
     return [
         other
         for other in _folders_in(parent)
-        if other.name != folder.resolve().name and (other / EXPERIMENT).is_file()
+        if other.name != whole.name and (other / EXPERIMENT).is_file()
     ]
 
 
-def _folders_in(folder: Path) -> Iterator[Path]:
-    if not folder.is_dir():
-        return
+def _folders_in(folder: Path) -> list[Path]:
     try:
-        children = sorted(folder.iterdir())
-    except OSError:  # the folder belongs to somebody else
-        return
-    for child in children:
-        if not child.name.startswith(".") and not child.is_symlink() and child.is_dir():
-            yield child
+        with os.scandir(folder) as entries:  # it tells folders from files without a look at each
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:  # there is no such folder, or it belongs to somebody else
+        return []
+    return [folder / name for name in sorted(names) if not name.startswith(".")]
