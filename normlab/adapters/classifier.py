@@ -15,6 +15,7 @@ from flax.errors import LazyInitError
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 
 from normlab.adapters import linen_norm
+from normlab.adapters.flax_layers import LINEN_LAYERS
 from normlab.adapters.intercepting import at_each_call
 from normlab.adapters.linen_places import Path, Place, place_of
 from normlab.adapters.modes import in_mode
@@ -24,16 +25,7 @@ from normlab.errors import UserError
 from normlab.models import slots
 from normlab.models.slots import NORM_STATE, pool_norm_states, with_backward_state
 
-NORMALISERS = (
-    slots.Norm,
-    linen_norm.Norm,
-    NormLayer,
-    nn.BatchNorm,
-    nn.LayerNorm,
-    nn.RMSNorm,
-    nn.GroupNorm,
-    nn.InstanceNorm,
-)
+NORMALISERS = (slots.Norm, linen_norm.Norm, NormLayer, *LINEN_LAYERS)
 """The linen modules that normalise."""
 
 

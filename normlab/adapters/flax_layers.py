@@ -37,16 +37,14 @@ OF_THE_LAYER = {
 }
 """Arguments without an effect on the mathematics; `Norm` takes those that a user needs."""
 
-WITHOUT_EFFECT = {"use_fast_variance", "force_float32_reductions"}
-"""Arguments that decide how precise the statistics are; here they always are."""
-
 
 def like_flax(layer: Any, **arguments: Any) -> Normaliser:
     """Return the normaliser that computes the same as a layer of Flax.
 
     So `swap(model, nn.BatchNorm, like_flax)` gives the same model with exact statistics, and
     `Norm(like_flax(nn.BatchNorm, momentum=0.9), dtype=jnp.bfloat16)` makes a layer from Flax's
-    arguments.
+    arguments. `use_fast_variance` and `force_float32_reductions` have no effect, because statistics
+    are always precise here.
 
     Args:
         layer: `BatchNorm`, `LayerNorm`, `GroupNorm`, `InstanceNorm` or `RMSNorm` of `flax.linen` or
@@ -194,3 +192,6 @@ READERS: dict[type, Callable[[Mapping[str, Any]], Any]] = {
 
 LAYERS = tuple(READERS)
 """The layers of Flax that normalise."""
+
+LINEN_LAYERS = tuple(layer for layer in LAYERS if issubclass(layer, nn.Module))
+NNX_LAYERS = tuple(layer for layer in LAYERS if issubclass(layer, nnx.Module))

@@ -19,6 +19,7 @@ from flax.core import Scope
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 
 from normlab.adapters import linen_norm
+from normlab.adapters.flax_layers import NNX_LAYERS
 from normlab.adapters.nnx import Norm, OverwriteWithGradient, parts_of
 from normlab.core import Array
 
@@ -31,7 +32,8 @@ AFFINE = ("epsilon", "dtype", "param_dtype", "use_bias", "use_scale")
 OF_BATCH_NORM = (*AFFINE, "axis", "momentum", "axis_name", "axis_index_groups", "use_fast_variance")
 OF_OURS = ("normaliser", "dtype", "param_dtype")
 
-STATELESS = (nnx.LayerNorm, nnx.RMSNorm, nnx.GroupNorm, nnx.InstanceNorm)
+STATELESS = tuple(layer for layer in NNX_LAYERS if layer is not nnx.BatchNorm)
+"""The layers of Flax that normalise and keep no statistics."""
 
 
 class Layer(nn.Module):
@@ -280,4 +282,4 @@ def _shape(variable: Any) -> jax.ShapeDtypeStruct:
 
 def _is_layer(part: Any) -> bool:
     has_kernel = isinstance(getattr(part, "kernel", None), nnx.Param)
-    return has_kernel or isinstance(part, (nnx.BatchNorm, Norm, *STATELESS))
+    return has_kernel or isinstance(part, (*NNX_LAYERS, Norm))

@@ -18,7 +18,7 @@ from flax import nnx
 from normlab.adapters import linen
 from normlab.adapters import nnx as nnx_layers
 from normlab.adapters.classifier import Classifier
-from normlab.adapters.flax_layers import LAYERS
+from normlab.adapters.flax_layers import LINEN_LAYERS, NNX_LAYERS
 from normlab.adapters.modes import in_mode
 from normlab.adapters.nnx_linen import NnxNet, Source, as_linen
 from normlab.adapters.nnx_parts import copied
@@ -55,10 +55,9 @@ SIDES = ("image_size", "img_size", "input_resolution")
 FOUND = frozenset({*CLASSES, *WIDTHS, *CHANNELS, *INPUTS, *SIDES})
 """Names of arguments that need not be given."""
 
-
-NNX_LAYERS = (*(one for one in LAYERS if issubclass(one, nnx.Module)), nnx_layers.Norm)
-LINEN_LAYERS = (*(one for one in LAYERS if issubclass(one, nn.Module)), linen.Norm)
-"""The layers that a normaliser can replace."""
+NNX_REPLACED = (*NNX_LAYERS, nnx_layers.Norm)
+LINEN_REPLACED = (*LINEN_LAYERS, linen.Norm)
+"""The layers that `with_normaliser` replaces."""
 
 
 def is_ours(named: Any) -> bool:
@@ -177,15 +176,15 @@ def with_normaliser(
 
         def swapped(rngs: nnx.Rngs) -> nnx.Module:
             made = source.make(rngs)
-            nnx_layers.swap(made, NNX_LAYERS, normaliser, where)
+            nnx_layers.swap(made, NNX_REPLACED, normaliser, where)
             return made
 
         if source.given is None:
             return NnxNet(Source(swapped))
         given = copied(source.given)
-        nnx_layers.swap(given, NNX_LAYERS, normaliser, where)
+        nnx_layers.swap(given, NNX_REPLACED, normaliser, where)
         return as_linen(given)
-    swapped_model = linen.swap(model, LINEN_LAYERS, normaliser, where)
+    swapped_model = linen.swap(model, LINEN_REPLACED, normaliser, where)
     told, call = in_mode(swapped_model, False, {})
     assert isinstance(told, linen.SwappedModel)
     told.report(jnp.zeros((2, *image_shape)), **call)
