@@ -48,7 +48,7 @@ class Classifier:
     @property
     def is_ours(self) -> bool:
         """Return whether the model is one of this library, or is marked as one."""
-        return getattr(self.model, "catalogue_kind", None) == "model"
+        return slots.is_ours(self.model)
 
     def init(self, key: Array, images: Any) -> tuple[Any, Any]:
         """Make parameters and state; only the shape and dtype of `images` matter."""

@@ -30,7 +30,7 @@ from normlab.adapters.nnx_models import replace_part, takes_nnx
 from normlab.adapters.nnx_parts import copied
 from normlab.core import Array
 from normlab.errors import UserError
-from normlab.models.slots import NORM_STATE, no_normaliser
+from normlab.models.slots import NORM_STATE, is_ours, no_normaliser
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def fold(model: nn.Module, variables: Variables, images: Array, **call: Any) -> 
     without_bias = tuple(p for _, p in pairs if "bias" not in at(variables, ("params", *p)))
     variables = jax.jit(lambda v: _all_folded(v, pairs))(variables)
     report = {str(place): "/".join(layer) for place, layer in pairs}
-    if not left and getattr(model, "catalogue_kind", None) == "model":
+    if not left and is_ours(model):
         plain = model.clone(norm=no_normaliser())
         variables = {name: tree for name, tree in variables.items() if name != NORM_STATE}
         return Folded(plain, variables, report)

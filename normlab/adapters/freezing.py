@@ -14,6 +14,7 @@ from normlab.adapters.nnx import Norm, swap
 from normlab.adapters.nnx_parts import copied
 from normlab.core import Normaliser
 from normlab.errors import UserError
+from normlab.models.slots import is_ours
 
 
 def freeze(model: Any) -> Any:
@@ -42,7 +43,7 @@ def freeze(model: Any) -> Any:
         return new
     if not isinstance(model, nn.Module):
         return _frozen(model)
-    if getattr(model, "catalogue_kind", None) == "model":
+    if is_ours(model):
         norm: Any = getattr(model, "norm", None)
         return model.clone(norm=_frozen(norm))
     return _Frozen(model)

@@ -60,11 +60,6 @@ LINEN_REPLACED = (*LINEN_LAYERS, linen.Norm)
 """The layers that `with_normaliser` replaces."""
 
 
-def is_ours(named: Any) -> bool:
-    """Return whether this is a model of this library, or is marked as one."""
-    return getattr(named, "catalogue_kind", None) == "model"
-
-
 def make_classifier(
     named: Any,
     given: dict[str, Any],

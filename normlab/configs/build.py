@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from normlab.adapters.classifier import Classifier
-from normlab.adapters.own_model import is_ours, make_classifier, with_normaliser
+from normlab.adapters.own_model import make_classifier, with_normaliser
 from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES, snake_case
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
 from normlab.configs.own_code import loaded_code
@@ -21,6 +21,7 @@ from normlab.configs.signatures import as_argument
 from normlab.core import KernelTransform, Normaliser
 from normlab.data.dataset import Dataset, Outline
 from normlab.errors import FieldError, UserError
+from normlab.models.slots import is_ours
 from normlab.probes.contract import Probe
 from normlab.training.optimizer import RoleMask, decayed, with_recipe
 from normlab.training.program import Program

@@ -18,13 +18,13 @@ from typing import Any, Literal, TypeVar
 
 import pydantic
 
-from normlab.adapters.own_model import is_ours, parameters_of
+from normlab.adapters.own_model import parameters_of
 from normlab.configs.document import Node, Problem
 from normlab.configs.own_code import failure_outside
 from normlab.configs.paths import paths_beside_config
 from normlab.configs.sections import OWN_MODEL, RANGE, section
 from normlab.errors import FieldError, UserError, did_you_mean
-from normlab.models.slots import Dtype
+from normlab.models.slots import Dtype, is_ours
 
 T = TypeVar("T")
 Checked = tuple[T, list[Problem]]

@@ -68,6 +68,16 @@ def model(*, paper: str) -> Callable[[Described], Described]:
     return mark
 
 
+def is_ours(named: Any) -> bool:
+    """Return whether a model or its class is marked by `model`, as those of this library are.
+
+    >>> from normlab.models import MLP
+    >>> is_ours(MLP), is_ours(nn.Dense)
+    (True, False)
+    """
+    return getattr(named, "catalogue_kind", None) == "model"
+
+
 class Norm(nn.Module):
     """A normaliser's slot, with its params in `params` and its state in `norm_state`.
 
