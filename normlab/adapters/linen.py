@@ -15,7 +15,7 @@ from normlab.adapters.flax_axes import features_of
 from normlab.adapters.intercepting import Meet, at_each_call
 from normlab.adapters.linen_norm import Norm as Norm
 from normlab.adapters.modes import Around
-from normlab.adapters.swapping import New, Swapped, Where, as_types, choose, matches, refuse
+from normlab.adapters.swapping import New, Swapped, Where, as_types, choose, refuse
 from normlab.core import Array
 from normlab.errors import UserError
 
@@ -156,14 +156,8 @@ def _replacing(
     found = found or Swapped()
 
     def instead(layer: nn.Module, call: Any, args: Any, kwargs: Any) -> Any:
-        if isinstance(layer, _Put):
-            return call(*args, **kwargs)
         path = "/".join(layer.path)
-        if not isinstance(layer, old):
-            found.leave_unasked(path, layer)
-            return call(*args, **kwargs)
-        if not matches(where, path, layer):
-            found.leave_out(path)
+        if isinstance(layer, _Put) or not found.asks_for(path, layer, old, where):
             return call(*args, **kwargs)
         given = inspect.signature(type(layer).__call__).bind(layer, *args, **kwargs).arguments
         _, x = itertools.islice(given.values(), 2)

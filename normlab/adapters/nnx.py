@@ -18,7 +18,7 @@ from normlab.adapters.flax_names import (
     watch_backward_state,
     wide_enough,
 )
-from normlab.adapters.swapping import New, Swapped, Where, as_types, choose, matches, refuse
+from normlab.adapters.swapping import New, Swapped, Where, as_types, choose, refuse
 from normlab.core import Array, Normaliser, State
 from normlab.errors import UserError
 
@@ -208,11 +208,7 @@ def swap(model: nnx.Module, old: Any, new: New, where: Where | None = None) -> S
     why: dict[str, str] = {}
 
     def plan(path: str, layer: Any) -> Any:
-        if not isinstance(layer, types):
-            report.leave_unasked(path, layer)
-            return layer
-        if not matches(where, path, layer):
-            report.leave_out(path)
+        if not report.asks_for(path, layer, types, where):
             return layer
         try:
             normaliser = choose(new, layer)

@@ -57,18 +57,20 @@ class Swapped:
         lines = [f"changed  {path}: {normaliser}" for path, normaliser in self.changed.items()]
         return "\n".join(lines + [f"left     {path}: {why}" for path, why in self.left.items()])
 
+    def asks_for(self, path: str, layer: Any, old: tuple[type, ...], where: Where | None) -> bool:
+        """Return whether a layer is to be replaced; note why a normalisation layer is not."""
+        if not isinstance(layer, old):
+            if isinstance(layer, LAYERS):
+                self.left[path] = f"{type(layer).__name__} is not among the types to replace"
+            return False
+        if not matches(where, path, layer):
+            self.left[path] = ELSEWHERE
+            return False
+        return True
+
     def leave_unchosen(self, path: str) -> None:
         """Note a layer for which the user's function gave no normaliser."""
         self.left[path] = UNCHOSEN
-
-    def leave_unasked(self, path: str, layer: Any) -> None:
-        """Note a normalisation layer of Flax whose type is not to be replaced."""
-        if isinstance(layer, LAYERS):
-            self.left[path] = f"{type(layer).__name__} is not among the types to replace"
-
-    def leave_out(self, path: str) -> None:
-        """Note a layer that `where` does not name."""
-        self.left[path] = ELSEWHERE
 
     def require_some(self, old: tuple[type, ...], model: Any) -> None:
         """Raise `UserError` if no layer of the types `old` was met."""
