@@ -26,8 +26,8 @@ from normlab.adapters.linen_places import (
 )
 from normlab.adapters.modes import Around, in_mode
 from normlab.adapters.nnx_linen import Layer, NnxNet, update
-from normlab.adapters.nnx_models import replace_part, takes_nnx
-from normlab.adapters.nnx_parts import copied
+from normlab.adapters.nnx_models import takes_nnx
+from normlab.adapters.nnx_parts import copied, replace_part
 from normlab.core import Array
 from normlab.errors import UserError
 from normlab.models.slots import NORM_STATE, is_ours, no_normaliser
@@ -156,9 +156,9 @@ def _folded_nnx(
     new = copied(model)
     for place, layer in pairs:
         bias = at(variables, ("params", *layer, "bias"))
-        replace_part(new, (*layer, "bias"), lambda _, bias=bias: nnx.Param(bias))
-        replace_part(new, (*layer, "use_bias"), lambda _: True)
-        replace_part(new, place.path, lambda _: Passed())
+        replace_part(new, (*layer, "bias"), nnx.Param(bias))
+        replace_part(new, (*layer, "use_bias"), True)
+        replace_part(new, place.path, Passed())
     update(new, variables)
     new.eval()
     return new

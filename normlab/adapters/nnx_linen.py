@@ -20,7 +20,8 @@ from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 
 from normlab.adapters import linen_norm
 from normlab.adapters.flax_layers import NNX_LAYERS
-from normlab.adapters.nnx import Norm, OverwriteWithGradient, parts_of
+from normlab.adapters.nnx import Norm, OverwriteWithGradient
+from normlab.adapters.nnx_parts import part_at
 from normlab.core import Array
 
 Path = tuple[Any, ...]
@@ -265,10 +266,7 @@ def _shims(model: Any, scopes: _Scopes) -> dict[int, _Shim]:
     """Let every layer of the model be called through a shim, and return the shims by identity."""
     found = {}
     for path in {path[:-1] for path, _ in nnx.to_flat_state(nnx.state(model))} - {()}:
-        part = model
-        for key in path:
-            parts = parts_of(part)
-            part = parts[key] if key in parts else getattr(part, str(key), None)
+        part = part_at(model, path)
         if isinstance(part, nnx.Module) and _is_layer(part):
             found[id(part)] = _Shim(part, scopes.at(path))
             part.__class__ = _watched(type(part))

@@ -6,7 +6,6 @@ from typing import Any
 
 from flax import nnx
 
-from normlab.adapters.nnx import parts_of
 from normlab.adapters.nnx_linen import as_linen, update, variables_of
 from normlab.adapters.nnx_parts import copied
 
@@ -40,20 +39,3 @@ def with_variables(model: nnx.Module, variables: dict[str, Any]) -> nnx.Module:
     new = copied(model)
     update(new, variables)
     return new
-
-
-def replace_part(model: Any, path: tuple[str, ...], change: Callable[[Any], Any]) -> None:
-    """Put `change(part)` in the place of the part at a path of names, in place."""
-    holder = model
-    for name in path[:-1]:
-        holder = _part(holder, name)[1]
-    key, part = _part(holder, path[-1])
-    new = change(part)
-    if isinstance(key, int) or not isinstance(holder, nnx.Module):
-        holder[key] = new
-    else:
-        setattr(holder, key, new)
-
-
-def _part(holder: Any, name: str) -> tuple[Any, Any]:
-    return next((key, part) for key, part in parts_of(holder).items() if str(key) == name)

@@ -1,4 +1,4 @@
-"""The parts of an NNX model: its layers and weights by path, copied, and in the order of calls."""
+"""The parts of an NNX model: found by path, replaced, copied, and in the order of calls."""
 
 import copy
 from typing import Any
@@ -39,20 +39,39 @@ def found(model: nnx.Module) -> tuple[dict[str, Any], dict[str, nnx.Variable]]:
     return parts, variables
 
 
+def part_at(model: Any, path: tuple[Any, ...]) -> Any:
+    """Return the part at a path of keys, as Flax's states have them; None if there is none."""
+    part = model
+    for key in path:
+        parts = parts_of(part)
+        part = parts[key] if key in parts else getattr(part, str(key), None)
+    return part
+
+
+def replace_part(model: Any, path: tuple[str, ...], new: Any) -> None:
+    """Put `new` in the place of the part at a path of names, in place."""
+    holder = model
+    for name in path[:-1]:
+        holder = parts_of(holder)[_key(holder, name)]
+    key = _key(holder, path[-1])
+    if isinstance(key, int) or not isinstance(holder, nnx.Module):
+        holder[key] = new
+    else:
+        setattr(holder, key, new)
+
+
+def _key(holder: Any, name: str) -> Any:
+    return next(key for key in parts_of(holder) if str(key) == name)
+
+
 def meetings(
     model: nnx.Module, variables: dict[str, nnx.Variable], images: Any, call: dict[str, Any]
 ) -> Meetings:
     """Find the order in which a call of a model uses its variables; nothing is changed."""
     names = {id(variable): path for path, variable in variables.items()}
     graph, state = nnx.split(model)
-
-    def at(path: tuple[Any, ...]) -> str:
-        part: Any = model
-        for key in path:
-            part = parts_of(part)[key] if key in parts_of(part) else getattr(part, key)
-        return names.get(id(part), "")  # this state is no weight
-
-    paths = [at(path) for path, _ in nnx.to_flat_state(state)]
+    # A state that is no weight has no name.
+    paths = [names.get(id(part_at(model, path)), "") for path, _ in nnx.to_flat_state(state)]
     example = jax.ShapeDtypeStruct(images.shape, images.dtype)
     traced = jax.make_jaxpr(lambda state, x: nnx.merge(graph, state)(x, **call))(state, example)
     return Meetings(traced.jaxpr, [*paths, None])
