@@ -199,7 +199,8 @@ def _bears(module: nn.Module) -> bool:
     return kind in (nn.Conv, nn.Dense, nnx.Conv, nnx.Linear)
 
 
-MARK = "normlab:"
+OUT, IN = "normlab:out:", "normlab:in:"
+"""Marks of a layer's output and of a normaliser's input in a trace; the path comes after them."""
 
 
 def _structure(
@@ -223,7 +224,7 @@ def _structure(
             calls[path] += 1
             if getattr(module, "promote_dtype", promote_dtype) is not promote_dtype:
                 transformed.add(path)
-            return checkpoint_name(then(*args, **kwargs), MARK + "out:" + "/".join(path))
+            return checkpoint_name(then(*args, **kwargs), OUT + "/".join(path))
         place = place_of(module)
         if place is None or not (place.params({"params": model_params}) or held(module, place)):
             return then(*args, **kwargs)
@@ -232,7 +233,7 @@ def _structure(
             return then(*args, **kwargs)
         calls[path] += 1
         x, _ = input_of(args, kwargs)
-        x = checkpoint_name(x, MARK + "in:" + "/".join(path))
+        x = checkpoint_name(x, IN + "/".join(path))
         inside.add(path)
         y = then(x, *args[1:], **{name: v for name, v in kwargs.items() if name != "x"})
         inside.remove(path)
@@ -247,22 +248,23 @@ def _structure(
 
     pairs, left = [], {}
     for path, place in places.items():
-        name, layer = "/".join(path), found.layer_before.get("/".join(path))
+        name, before = str(place), found.layer_before.get(path)
+        layer = "/".join(before or ())
         kind = type(place.normaliser).__name__
         if not place.normaliser.facts.affine_in_evaluation:
             left[name] = f"{kind} is more than a factor and an offset in evaluation"
-        elif layer is None:
+        elif before is None:
             left[name] = "its input is not the output of a convolution or dense layer"
-        elif tuple(layer.split("/")) in transformed:
+        elif before in transformed:
             left[name] = f"the kernel of {layer} is transformed before it is used"
-        elif not _fits(variables, place, tuple(layer.split("/"))):
+        elif not _fits(variables, place, before):
             left[name] = f"{layer} stands for several layers (nn.scan, nn.vmap)"
-        elif calls[path] > 1 or calls[tuple(layer.split("/"))] > 1:
+        elif calls[path] > 1 or calls[before] > 1:
             left[name] = f"it or {layer} is called several times"
-        elif found.uses[layer] > 1:
+        elif found.uses[before] > 1:
             left[name] = f"the output of {layer} goes elsewhere too"
         else:
-            pairs.append((place, tuple(layer.split("/"))))
+            pairs.append((place, before))
     return pairs, left
 
 
@@ -279,25 +281,29 @@ def _fits(variables: Variables, place: Place, layer: Path) -> bool:
     )
 
 
+def _path(name: str, mark: str) -> Path:
+    return tuple(filter(None, name.removeprefix(mark).split("/")))
+
+
 class _Links:
     """Reads from a trace the layer before each normaliser, and how often each output is used."""
 
     def __init__(self) -> None:
-        self.layer_before: dict[str, str] = {}
-        self.uses: Counter[str] = Counter()
+        self.layer_before: dict[Path, Path] = {}
+        self.uses: Counter[Path] = Counter()
 
     def read(self, jaxpr: Any) -> None:
         """Note the marks in a trace and in the traces inside it."""
-        made: dict[Any, str] = {}
+        made: dict[Any, Path] = {}
         for equation in jaxpr.eqns:
             for value in equation.invars:
                 if isinstance(value, Var) and value in made:
                     self.uses[made[value]] += 1
             name = equation.params.get("name", "") if equation.primitive.name == "name" else ""
-            if name.startswith(MARK + "out:"):
-                made[equation.outvars[0]] = name.removeprefix(MARK + "out:")
-            elif name.startswith(MARK + "in:") and equation.invars[0] in made:
-                self.layer_before[name.removeprefix(MARK + "in:")] = made[equation.invars[0]]
+            if name.startswith(OUT):
+                made[equation.outvars[0]] = _path(name, OUT)
+            elif name.startswith(IN) and equation.invars[0] in made:
+                self.layer_before[_path(name, IN)] = made[equation.invars[0]]
             for inner in jaxprs_in_params(equation.params):
                 self.read(inner)
         for value in jaxpr.outvars:
