@@ -89,6 +89,9 @@ class LinenWeights:
             for path in sorted(layers, key=lambda path: (order.get(path, len(order)), path))
         ]
 
+    def _name(self, path: Path) -> str:
+        return "/".join(path) or type(self._trace.model).__name__
+
     def _unit(self, path: Path, keys: dict[str, Path]) -> Unit:
         flat = self._trace.flattened.get(path)
         if ("params", *path) in keys.values():
@@ -108,8 +111,7 @@ class LinenWeights:
             else:
                 leaves[name] = Leaf(key, shape, optional=self._optional(path, name, key))
         kind = "layer" if "kernel" in leaves else "norm"
-        name = "/".join(path) or type(self._trace.model).__name__
-        return Unit(name, kind, leaves, REORDERED if flat else "")
+        return Unit(self._name(path), kind, leaves, REORDERED if flat else "")
 
     def _convolution(self, path: Path, key: Path, shape: tuple[int, ...]) -> Leaf:
         module = self._trace.transposed.get(path)
@@ -152,11 +154,7 @@ class LinenWeights:
 
     def settings(self) -> dict[str, Settings]:
         """Return the conventions of each layer that no array holds, by the layer's name."""
-        named = {
-            path: "/".join(path) or type(self._trace.model).__name__
-            for path in self._trace.settings
-        }
-        return {named[path]: found for path, found in self._trace.settings.items()}
+        return {self._name(path): found for path, found in self._trace.settings.items()}
 
     def outputs(self, result: Any, changes: Mapping[str, Settings]) -> Any:
         """Compute the outputs on the example in evaluation, with other settings for some layers."""

@@ -73,6 +73,7 @@ class TorchWeights:
                 "A checkpoint often keeps it under a key: give checkpoint['state_dict']"
             )
         self.state_dict = dict(state_dict)
+        self._ordered = _in_torchs_order(list(self.state_dict))
 
     def units(self) -> list[Unit]:
         """Return its layers in the state dict's order."""
@@ -84,15 +85,14 @@ class TorchWeights:
                 layers.setdefault(layer, {})[name] = key
             elif name != COUNTER:  # it belongs to the network, not to a layer
                 layers[key] = {FREE: key}
-        ordered = _in_torchs_order(list(self.state_dict))
         return [
-            replace(self._unit(layer, keys), place=place if ordered else None)
+            replace(self._unit(layer, keys), place=place if self._ordered else None)
             for place, (layer, keys) in enumerate(layers.items())
         ]
 
     def mend(self) -> str:
         """Say how to find the order; empty if the state dict has kept it."""
-        if _in_torchs_order(list(self.state_dict)):
+        if self._ordered:
             return ""
         return "give the state dict in torch's order, which module.state_dict() has"
 
