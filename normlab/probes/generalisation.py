@@ -4,14 +4,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
 from normlab.adapters.classifier import Classifier
-from normlab.adapters.linen_places import Variables
-from normlab.adapters.modes import in_mode
 from normlab.core import Array
 from normlab.data.augment import standardised
 from normlab.errors import UserError
@@ -22,11 +19,9 @@ AT_ONCE = 500
 
 
 @partial(jax.jit, static_argnums=0)
-def sums(model: nn.Module, variables: Variables, images: Array, labels: Array) -> Array:
+def sums(network: Classifier, params: Any, state: Any, images: Array, labels: Array) -> Array:
     """Sum the loss and the number of correct predictions in evaluation: `(2,)` float32."""
-    told, call = in_mode(model, False, {})
-    logits: Any = told.apply(variables, images, **call)
-    logits = logits.astype(jnp.float32)
+    logits = network.apply(params, state, images, train=False)[0].astype(jnp.float32)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     correct = (logits.argmax(axis=-1) == labels).astype(jnp.float32)
     return jnp.stack([losses.sum(), correct.sum()])
@@ -60,12 +55,12 @@ class Generalisation:
                 "generalisation compares with the test images, and there are none here: put it "
                 "into a config's 'probes', or into normlab.Watch"
             )
-        variables = Classifier(subject.model).variables(moment.params, moment.norm_state)
+        evaluated = partial(sums, Classifier(subject.model), moment.params, moment.norm_state)
 
         def means(images: Array, labels: Array, as_seen: Any) -> Array:
             count = len(labels)
             parts = [slice(i, min(i + AT_ONCE, count)) for i in range(0, count, AT_ONCE)]
-            each = [sums(subject.model, variables, as_seen(images[p]), labels[p]) for p in parts]
+            each = [evaluated(as_seen(images[p]), labels[p]) for p in parts]
             return jnp.stack(each).sum(axis=0) / count
 
         train_loss, train_accuracy = means(moment.images, moment.labels, lambda x: x)

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,7 +10,6 @@ import jax.numpy as jnp
 
 from normlab.adapters.classifier import Classifier
 from normlab.adapters.linen_places import Variables
-from normlab.adapters.modes import in_mode
 from normlab.adapters.statistics import adapt, keeps_statistics
 from normlab.catalogue import AUGMENTATIONS
 from normlab.core import Array
@@ -40,10 +38,11 @@ def recognised(
             (see `normlab.adapt`); infinity uses the training statistics alone.
     """
 
+    network = Classifier(model)
+
     def of_batch(x: Array, labels: Array) -> Array:
         own = adapt(model, variables, x, prior=prior)
-        told, call = in_mode(model, False, {})
-        logits: Any = told.apply(own, x, **call)
+        logits, _ = network.apply(*network.split(own), x, train=False)
         return (logits.argmax(axis=-1) == labels).sum()
 
     # The batches share their kernels, so this is one convolution over all of them.
