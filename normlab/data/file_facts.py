@@ -51,7 +51,10 @@ def facts_of(
         files: by the name under which each is remembered. The digest of one that cannot be opened
             is empty.
         look: a function that returns other facts about a file, in a form that JSON can hold.
-        kind: a name for this function and its version.
+        kind: a name for `look` and its version; facts that another one returned are not used.
+
+    Returns:
+        The facts about each file, under the names and in the order of `files`.
     """
     known = hashlib.sha256(f"{kind}\n{place.absolute()}".encode()).hexdigest()[:32]
     memory = cache_root() / "files" / f"{known}.json"

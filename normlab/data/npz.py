@@ -129,8 +129,9 @@ class Npz(OwnFiles):
 
     def remarks(self, root: Path | None = None) -> list[str]:
         """Return a sentence on what the file holds, for `normlab check`."""
-        path = self.settled(root).found(root)
-        (height, width, channels), classes, train, test, own = self.outline(root)
+        described = self.settled(root)
+        path = described.found(root)
+        (height, width, channels), classes, train, test, own = _outline(described, path)
         keys, _ = self._keys(path)
         validation = f", {own:,} for validation" if own else ""
         return [

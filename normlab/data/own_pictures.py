@@ -181,11 +181,10 @@ class OwnPictures(OwnFiles):
         self.require_same(path, listing.contents)
         readable = [header for header in listing.headers if isinstance(header, Header)]
         if not readable:
-            number = next(iter(range(len(listing.headers))), 0)
-            why = listing.headers[number] if listing.headers else "there are none"
+            first = listing.names[0] if listing.names else path
+            why = listing.headers[0] if listing.headers else "there are none"
             raise UserError(
-                f"{path}: none of its {len(listing.names):,} pictures can be read; "
-                f"{listing.names[number] if listing.names else path}: {why}"
+                f"{path}: none of its {len(listing.names):,} pictures can be read; {first}: {why}"
             )
         sizes = {(header.height, header.width) for header in readable}
         height, width = next(iter(sizes))

@@ -3,10 +3,9 @@
 Such a set stays where it is, in the host's memory or mapped from its disk. For every step the
 examples of one batch are copied to the device, in the same order as from a set in its memory. The
 same compiled step trains on them, so the numbers are the same. The next batch is gathered while
-the device still computes. Grain would add workers and a state to resume; here an index into a
-mapped array is all of the loading, because pictures were decoded before. The limit is
-`$NORMLAB_DATA_MEMORY`, such as `2GB`; by default it is half of the memory of an accelerator, or a
-quarter of the computer's.
+the device still computes. A library such as Grain is not needed, because pictures were decoded
+before: a batch is only looked up in an array. The limit is `$NORMLAB_DATA_MEMORY`, such as `2GB`;
+by default it is half of the memory of an accelerator, or a quarter of the computer's.
 """
 
 import os
