@@ -78,7 +78,7 @@ def of_layer(layer: Any) -> dict[str, Any]:
     {'eps': 1e-05, 'momentum': 0.9, 'running variance': 'biased'}
     """
     if isinstance(layer, nn.Conv | nnx.Conv):
-        return {PADDING: _pads(layer)} if _is_strided(layer) else {}
+        return {PADDING: _pads(layer)} if _is_strided(layer.strides) else {}
     if not isinstance(layer, NORMALISING):
         return {}
     norm = getattr(layer, "normaliser", layer)
@@ -95,7 +95,7 @@ def of_layer(layer: Any) -> dict[str, Any]:
 def of_torchs_layer(layer: Any) -> dict[str, Any]:
     """Return the settings of a module of torch."""
     if hasattr(layer, "kernel_size") and hasattr(layer, "stride") and hasattr(layer, "padding"):
-        return {PADDING: _torchs_pads(layer)} if max(_several(layer.stride, 1)) > 1 else {}
+        return {PADDING: _torchs_pads(layer)} if _is_strided(layer.stride) else {}
     found: dict[str, Any] = {}
     name = _name_of_eps(layer)
     if hasattr(layer, "eps"):
@@ -277,8 +277,8 @@ def _name_of_eps(norm: Any) -> str:
     return EPS_OF_SQUARE if "RMS" in type(norm).__name__ else EPS
 
 
-def _is_strided(layer: Any) -> bool:
-    return max(_several(layer.strides, 1)) > 1
+def _is_strided(strides: Any) -> bool:
+    return max(_several(strides, 1)) > 1
 
 
 def _pads(layer: Any) -> Any:

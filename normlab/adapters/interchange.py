@@ -118,18 +118,8 @@ def carry(
     pairs.sort(key=lambda found: order[found.one.name])
     arrays, wrong, remarks = [], [], []
     for one, other in ((found.one, found.other) for found in pairs):
-        missing = [
-            name
-            for name, leaf in other.leaves.items()
-            if name not in one.leaves and not leaf.optional
-        ]
-        extra = [
-            name
-            for name, leaf in one.leaves.items()
-            if name not in other.leaves and not leaf.optional
-        ]
-        if missing or extra:
-            wrong.append(f"{one} and {other}: {', '.join(missing + extra)} is in one alone")
+        if alone := _needed(other, one) + _needed(one, other):
+            wrong.append(f"{one} and {other}: {', '.join(alone)} is in one alone")
             continue
         remarks += [
             f"{one.name}: {name} has no place in the target"
@@ -155,6 +145,11 @@ def carry(
     named = list(report.pairs.items())
     report.remarks.extend(conventions.remarks(source, target, written, named))
     return written, report
+
+
+def _needed(one: Unit, other: Unit) -> list[str]:
+    """List the arrays of a layer that may not stay at their start, and that the other lacks."""
+    return [n for n, leaf in one.leaves.items() if n not in other.leaves and not leaf.optional]
 
 
 def _read(side: Side, leaf: Leaf) -> np.ndarray:

@@ -23,7 +23,10 @@ def takes_nnx(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def renews_nnx(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Do the same for a function that returns variables; for NNX it returns a copy with them."""
+    """Let a function that returns variables also take an NNX model, and return a copy with them.
+
+    The function is called as for `takes_nnx`. The model that was given stays as it is.
+    """
     of_variables = takes_nnx(function)
 
     @wraps(function)

@@ -113,7 +113,7 @@ class TorchWeights:
         if FREE in keys:
             return free_parameter(layer, Leaf(keys[FREE], shapes[FREE]))
         leaves = {COMMON.get(n, n): Leaf(key, *_moved(shapes[n])) for n, key in keys.items()}
-        return Unit(layer, "norm" if leaves else "other", leaves)
+        return Unit(layer, "norm", leaves)
 
     def read(self, leaf: Leaf) -> np.ndarray:
         """Return an array in torch's form; bfloat16, which numpy lacks, becomes float32."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-Kind = Literal["layer", "norm", "parameter", "other"]
+Kind = Literal["layer", "norm", "parameter"]
 Convert = Callable[[np.ndarray], np.ndarray]
 Parts = tuple[str, ...]
 
