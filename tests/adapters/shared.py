@@ -1,9 +1,10 @@
-"""Networks and values that the tests of the layers share."""
+"""Networks, values and comparisons that the tests of the adapters share."""
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from normlab.adapters.flax_names import FLAX_NAMES
 from tests.norms.conftest import NAMES, make, sample
@@ -20,6 +21,19 @@ def images(seed=0):
 
 def renamed(state):
     return {FLAX_NAMES.get(name, name): leaf for name, leaf in state.items()}
+
+
+def assert_same_arrays(found, expected):
+    """Require the same names in the same order, and the same values to the bit."""
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(np.asarray(found[name]), np.asarray(values), err_msg=name)
+
+
+def assert_computes(found, expected):
+    """Require the same output, up to rounding relative to the largest value."""
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(np.asarray(found) / scale, expected / scale, atol=1e-6)
 
 
 @partial(jax.jit, static_argnums=0)

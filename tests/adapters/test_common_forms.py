@@ -9,13 +9,8 @@ from flax import nnx
 
 from normlab.adapters import LinenWeights, NnxWeights, TorchWeights, carry
 from normlab.errors import UserError
+from tests.adapters.shared import assert_same_arrays
 from tests.norms.conftest import sample
-
-
-def assert_same(found, expected):
-    assert list(found) == list(expected)
-    for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
 class Attention(nn.Module):
@@ -66,10 +61,10 @@ def test_one_layer_for_queries_keys_and_values_becomes_three_and_one_again(state
     np.testing.assert_allclose(Attention().apply(variables, x), wanted, rtol=1e-5, atol=1e-5)
     assert report.pairs["attn.query"] == "attn/query"
     back, _ = carry(LinenWeights(Attention(), x, variables), TorchWeights(state))
-    assert_same(back, state)
+    assert_same_arrays(back, state)
     model, _ = carry(TorchWeights(state), NnxWeights(NnxAttention(), x))
     np.testing.assert_allclose(model(jnp.asarray(x)), wanted, rtol=1e-5, atol=1e-5)
-    assert_same(carry(NnxWeights(model, x), TorchWeights(state))[0], state)
+    assert_same_arrays(carry(NnxWeights(model, x), TorchWeights(state))[0], state)
 
 
 def test_three_layers_of_torch_go_to_one_of_flax():
@@ -91,7 +86,7 @@ def test_three_layers_of_torch_go_to_one_of_flax():
     np.testing.assert_array_equal(
         variables["params"]["qkv"]["kernel"], np.concatenate(kernels, axis=1)
     )
-    assert_same(carry(LinenWeights(One(), x, variables), TorchWeights(state))[0], state)
+    assert_same_arrays(carry(LinenWeights(One(), x, variables), TorchWeights(state))[0], state)
 
 
 def test_a_layer_called_qkv_stays_one_where_the_other_side_has_one():
@@ -124,7 +119,7 @@ def test_convolutions_of_one_pixel_are_dense_layers_where_the_other_side_has_the
     hidden = np.maximum(x @ state["fc1.weight"][..., 0, 0].T + state["fc1.bias"], 0)
     wanted = hidden @ state["fc2.weight"][..., 0, 0].T + state["fc2.bias"]
     np.testing.assert_allclose(Mlp().apply(variables, x), wanted, rtol=1e-5, atol=1e-5)
-    assert_same(carry(LinenWeights(Mlp(), x, variables), TorchWeights(state))[0], state)
+    assert_same_arrays(carry(LinenWeights(Mlp(), x, variables), TorchWeights(state))[0], state)
 
 
 def test_free_parameters_go_by_their_names_or_their_shapes():
@@ -152,7 +147,7 @@ def test_free_parameters_go_by_their_names_or_their_shapes():
     np.testing.assert_array_equal(held["places"], state["places"])
     np.testing.assert_array_equal(held["token"], state["token"])
     assert report.pairs["layer_scale"] == "gamma"
-    assert_same(carry(LinenWeights(Free(), x, variables), TorchWeights(state))[0], state)
+    assert_same_arrays(carry(LinenWeights(Free(), x, variables), TorchWeights(state))[0], state)
     with pytest.raises(UserError, match="no counterpart"):
         carry(TorchWeights({**state, "other": sample((7,))}), LinenWeights(Free(), x))
 
@@ -176,4 +171,4 @@ def test_a_layer_called_norm_is_not_its_block():
     x = sample((2, 3))
     variables, report = carry(TorchWeights(state), LinenWeights(Net(), x))
     assert report.pairs == {n: n.replace(".", "/") for n in ("block.gamma", "block.norm", "norm")}
-    assert_same(carry(LinenWeights(Net(), x, variables), TorchWeights(state))[0], state)
+    assert_same_arrays(carry(LinenWeights(Net(), x, variables), TorchWeights(state))[0], state)

@@ -22,6 +22,7 @@ from normlab.adapters.linen import Norm
 from normlab.adapters.nnx import swap
 from normlab.errors import UserError
 from normlab.norms import GroupNorm
+from tests.adapters.shared import assert_computes, assert_same_arrays
 
 WIDTH = 4
 X = np.random.default_rng(1).standard_normal((3, WIDTH)).astype(np.float32)
@@ -85,17 +86,6 @@ class Nnx(nnx.Module):
         return x
 
 
-def assert_computes(found, expected):
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(np.asarray(found) / scale, expected / scale, atol=1e-6)
-
-
-def assert_same(found, expected):
-    assert list(found) == list(expected)
-    for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values, err_msg=name)
-
-
 def refused(source, target, *words):
     with pytest.raises(UserError) as found:
         carry(source, target)
@@ -118,7 +108,7 @@ def test_equal_names_are_never_crossed(prefix):
         for source in (TorchWeights(state), LinenWeights(linen, X, variables)):
             model, _ = carry(source, side)
             assert_computes(model(X), expected)
-            assert_same(carry(NnxWeights(model), TorchWeights(state))[0], state)
+            assert_same_arrays(carry(NnxWeights(model), TorchWeights(state))[0], state)
 
 
 MANY = tuple(f"blocks.{place}.fc" for place in range(12))
@@ -156,7 +146,7 @@ def test_members_of_long_lists_have_one_name_in_every_library():
     model, report = carry(LinenWeights(Listed(), X, variables), NnxWeights(nnx.clone(Whole())))
     assert_computes(model(X), expected)
     assert report.pairs["blocks_10/fc"] == "blocks/10/fc"
-    assert_same(carry(NnxWeights(model), TorchWeights(textual))[0], textual)
+    assert_same_arrays(carry(NnxWeights(model), TorchWeights(textual))[0], textual)
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["defined", "cloned"])
@@ -176,7 +166,7 @@ def test_members_of_one_list_are_in_the_order_of_their_indices(lost):
         else:
             x = found(X)
         assert_computes(x, through(state, *names))
-        assert_same(carry(NnxWeights(found), TorchWeights(state))[0], state)
+        assert_same_arrays(carry(NnxWeights(found), TorchWeights(state))[0], state)
 
 
 CALLS = ("b", "c", "a")
@@ -198,12 +188,12 @@ def test_layers_of_other_names_are_paired_in_the_order_of_calls(lost):
     assert "z -> b  (equal in shape; in the order of definition there, of calls here)" in str(
         report
     )
-    assert_same(carry(NnxWeights(model, X), TorchWeights(state))[0], state)
+    assert_same_arrays(carry(NnxWeights(model, X), TorchWeights(state))[0], state)
     linen = Linen((None, None, None))
     variables, _ = carry(NnxWeights(model, X), LinenWeights(linen, X))
     assert_computes(linen.apply(variables, X), expected)
     again, _ = carry(LinenWeights(linen, X, variables), NnxWeights(start, X))
-    assert_same(carry(NnxWeights(again, X), TorchWeights(state))[0], state)
+    assert_same_arrays(carry(NnxWeights(again, X), TorchWeights(state))[0], state)
     renamed = Linen(CALLS)
     others, _ = carry(LinenWeights(linen, X, variables), LinenWeights(renamed, X))
     assert_computes(renamed.apply(others, X), expected)
@@ -310,7 +300,7 @@ def test_statistics_travel_with_the_layer_before_them():
     expected = through(state, "first", "nfirst", "second", "nsecond")
     assert_computes(Normed().apply(variables, X), expected)
     assert report.rules["nfirst"] == "the layers before them are a pair"
-    assert_same(carry(LinenWeights(Normed(), X, variables), TorchWeights(state))[0], state)
+    assert_same_arrays(carry(LinenWeights(Normed(), X, variables), TorchWeights(state))[0], state)
 
 
 class Branches(nnx.Module):
@@ -339,7 +329,7 @@ def test_branches_and_a_shared_layer():
         assert_computes(model(X), expected)
         assert model.aa is model.zz and model.zz.kernel is not start.zz.kernel
         assert report.rules["left"] == "the names are equal"
-        assert_same(carry(NnxWeights(model), TorchWeights(state))[0], state)
+        assert_same_arrays(carry(NnxWeights(model), TorchWeights(state))[0], state)
 
 
 def test_a_copy_keeps_the_order_of_definition():
@@ -426,7 +416,7 @@ def test_a_call_shows_which_layers_take_a_flattened_image():
     model, report = carry(TorchWeights(state), NnxWeights(Flat(), images))
     assert_computes(model(images), x + state["head.bias"])
     assert "head: its inputs are in another order" in str(report)
-    assert_same(carry(NnxWeights(model, images), TorchWeights(state))[0], state)
+    assert_same_arrays(carry(NnxWeights(model, images), TorchWeights(state))[0], state)
     for lost in (Flat(), nnx.clone(Flat())):  # by neither order the head comes after the layer
         with pytest.raises(UserError, match=r"(?s)head.*norm.*NnxWeights.model, images"):
             NnxWeights(nnx.clone(lost)).units()

@@ -12,6 +12,7 @@ from flax import nnx
 
 from normlab.adapters import LinenWeights, NnxWeights, TorchWeights, carry
 from normlab.errors import UserError
+from tests.adapters.shared import assert_computes, assert_same_arrays
 from tests.peers import goldens, resnet
 from tests.shared import torch_names, zoo_linen, zoo_nnx
 
@@ -133,17 +134,6 @@ def torch_resnet(torch, width, classes, blocks):
     return Resnet()
 
 
-def assert_close(found, expected):
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(np.asarray(found) / scale, expected / scale, atol=1e-6)
-
-
-def assert_same(found, expected):
-    assert list(found) == list(expected)
-    for name, values in expected.items():
-        np.testing.assert_array_equal(np.asarray(found[name]), np.asarray(values), err_msg=name)
-
-
 @pytest.mark.parametrize("lost", [False, True], ids=["as defined", "cloned"])
 def test_a_kept_torch_network_is_the_same_in_nnx_and_comes_back_to_the_bit(lost):
     kept = goldens.load(resnet.NAME)
@@ -156,7 +146,7 @@ def test_a_kept_torch_network_is_the_same_in_nnx_and_comes_back_to_the_bit(lost)
     model, report = carry(TorchWeights(state), NnxWeights(start, images))
     assert report.pairs["layer2.0.bn1"] == "blocks/1/z_norm"
     np.testing.assert_allclose(jax.jit(model)(images), kept["evaluated"], atol=1e-6)
-    assert_same(carry(NnxWeights(model, images), TorchWeights(state))[0], state)
+    assert_same_arrays(carry(NnxWeights(model, images), TorchWeights(state))[0], state)
     with pytest.raises(UserError, match=r"layer1.0.conv1, layer1.0.conv2; target: blocks/0/"):
         carry(TorchWeights(state), NnxWeights(start))
 
@@ -171,14 +161,14 @@ def test_a_torch_network_goes_through_linen_and_nnx_and_back():
     state = theirs.state_dict()
     linen, start = LinenResnet(8, 5, blocks), NnxResnet(8, 5, blocks, projected=True)
     variables, report = carry(TorchWeights(state), LinenWeights(linen, IMAGES))
-    assert_close(jax.jit(linen.apply)(variables, IMAGES), expected)
+    assert_computes(jax.jit(linen.apply)(variables, IMAGES), expected)
     assert report.rules["layer.2.downsample.1"] == "the layers before them are a pair"
     model, _ = carry(LinenWeights(linen, IMAGES, variables), NnxWeights(start, IMAGES))
-    assert_close(jax.jit(model)(IMAGES), expected)
-    assert_same(carry(NnxWeights(model, IMAGES), TorchWeights(state))[0], state)
+    assert_computes(jax.jit(model)(IMAGES), expected)
+    assert_same_arrays(carry(NnxWeights(model, IMAGES), TorchWeights(state))[0], state)
     direct, _ = carry(TorchWeights(state), NnxWeights(nnx.clone(start), IMAGES))
-    assert_close(jax.jit(direct)(IMAGES), expected)
-    assert_same(carry(NnxWeights(direct, IMAGES), TorchWeights(state))[0], state)
+    assert_computes(jax.jit(direct)(IMAGES), expected)
+    assert_same_arrays(carry(NnxWeights(direct, IMAGES), TorchWeights(state))[0], state)
 
 
 def test_torch_networks_of_equal_layers_go_to_nnx_and_back():
@@ -208,8 +198,8 @@ def test_torch_networks_of_equal_layers_go_to_nnx_and_back():
             expected = theirs(torch.tensor(x)).numpy()
         state = theirs.state_dict()
         model, _ = carry(TorchWeights(state), NnxWeights(start, given))
-        assert_close(model(x), expected)
-        assert_same(carry(NnxWeights(model, given), TorchWeights(state))[0], state)
+        assert_computes(model(x), expected)
+        assert_same_arrays(carry(NnxWeights(model, given), TorchWeights(state))[0], state)
 
 
 PICTURES = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
@@ -222,17 +212,19 @@ def test_torchvisions_names_go_to_linen_and_nnx_and_come_back_to_the_bit(name):
     linen = zoo_linen.NETWORKS[name](**given)
     start = zoo_nnx.NETWORKS[name](nnx.Rngs(0), **given)
     variables, _ = carry(TorchWeights(state), LinenWeights(linen, PICTURES))
-    assert_same(carry(LinenWeights(linen, PICTURES, variables), TorchWeights(state))[0], state)
+    assert_same_arrays(
+        carry(LinenWeights(linen, PICTURES, variables), TorchWeights(state))[0], state
+    )
     for given in (
         start,
         nnx.clone(start),
     ):  # whose attributes are sorted, out of the order of calls
         model, _ = carry(TorchWeights(state), NnxWeights(given, PICTURES))
-        assert_same(carry(NnxWeights(model, PICTURES), TorchWeights(state))[0], state)
+        assert_same_arrays(carry(NnxWeights(model, PICTURES), TorchWeights(state))[0], state)
     found, wanted = jax.jit(model)(PICTURES), jax.jit(linen.apply)(variables, PICTURES)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
     across, _ = carry(LinenWeights(linen, PICTURES, variables), NnxWeights(start, PICTURES))
-    assert_same(carry(NnxWeights(across, PICTURES), TorchWeights(state))[0], state)
+    assert_same_arrays(carry(NnxWeights(across, PICTURES), TorchWeights(state))[0], state)
 
 
 @pytest.mark.parametrize("name", list(torch_names.SHAPES))
@@ -296,4 +288,4 @@ def assert_outputs(torch, theirs, name):
     for found in (jax.jit(linen.apply)(variables, PICTURES), jax.jit(model)(PICTURES)):
         scale = np.abs(expected).max()
         np.testing.assert_allclose(found / scale, expected / scale, atol=1e-5)
-    assert_same(carry(NnxWeights(model, PICTURES), TorchWeights(state))[0], state)
+    assert_same_arrays(carry(NnxWeights(model, PICTURES), TorchWeights(state))[0], state)
