@@ -169,16 +169,13 @@ def with_normaliser(
     if isinstance(model, NnxNet):
         source = model.source
 
-        def swapped(rngs: nnx.Rngs) -> nnx.Module:
-            made = source.make(rngs)
-            nnx_layers.swap(made, NNX_REPLACED, normaliser, where)
-            return made
+        def swapped(new: nnx.Module) -> nnx.Module:
+            nnx_layers.swap(new, NNX_REPLACED, normaliser, where)
+            return new
 
         if source.given is None:
-            return NnxNet(Source(swapped))
-        given = copied(source.given)
-        nnx_layers.swap(given, NNX_REPLACED, normaliser, where)
-        return as_linen(given)
+            return NnxNet(Source(lambda rngs: swapped(source.make(rngs))))
+        return as_linen(swapped(copied(source.given)))
     swapped_model = linen.swap(model, LINEN_REPLACED, normaliser, where)
     told, call = in_mode(swapped_model, False, {})
     assert isinstance(told, linen.SwappedModel)
