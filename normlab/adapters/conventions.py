@@ -236,10 +236,11 @@ class Same(str):
 
 
 def torchs_resize(image: Array, shape: Sequence[int], method: Any, **_: Any) -> Array:
-    """`jax.image.resize` by the rule of `torch.nn.functional.interpolate`.
+    """Resize an image by the rule of `torch.nn.functional.interpolate`.
 
-    When it shrinks an image, it takes no mean of the pixels that one new pixel covers
-    (`antialias`). Its "nearest" rounds down, and its cubic kernel has a slope of -0.75.
+    It stands for `jax.image.resize`, whose other arguments have no effect here. When it shrinks an
+    image, it takes no mean of the pixels that one new pixel covers (`antialias`). Its "nearest"
+    rounds down, and its cubic kernel has a slope of -0.75.
     """
     for axis, (before, after) in enumerate(zip(image.shape, shape, strict=True)):
         if before != after:

@@ -1,4 +1,4 @@
-"""The arguments of Flax's own layers, read with Flax's meaning."""
+"""Reads the arguments of Flax's own layers with Flax's meaning, and finds the same normaliser."""
 
 import inspect
 from collections.abc import Callable, Mapping

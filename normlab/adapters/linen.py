@@ -1,4 +1,4 @@
-"""Any normaliser in the place of the layers of a linen model; `Norm` is one as a layer."""
+"""Puts any normaliser in the place of a linen model's layers; `Norm` is one such layer."""
 
 import inspect
 import itertools
