@@ -14,6 +14,7 @@ from normlab.configs.run_config import RunConfig
 from normlab.configs.sections import LENGTHS, SECTIONS
 from normlab.engine.plan import plan, runs_of
 from normlab.interface.console import describe_plan
+from normlab.reports.english import count_runs
 
 
 def print_preview(console: Console, experiment: Experiment, out: Path, jobs: int = 1) -> None:
@@ -44,8 +45,6 @@ def print_preview(console: Console, experiment: Experiment, out: Path, jobs: int
         show(f"  {name}: {leaf.dtype}{list(leaf.shape)}")
     show()
     steps = build.total_steps(first.sections)
-    count = len(experiment.runs)
-    runs = "1 run" if count == 1 else f"{count} runs"
     folder = out / experiment.folder
     if experiment.claims:
         show("claims, registered when the first run begins:")
@@ -56,7 +55,7 @@ def print_preview(console: Console, experiment: Experiment, out: Path, jobs: int
         grid = ", ".join(f"{axis} in {flow(v)}" for axis, v in experiment.tuning.grid.items())
         show(f"{len(experiment.tuning.trials)} trials come first ({grid}); what follows stands for")
         show("the runs that they will choose, at the first point of the grid")
-    show(f"{runs} of {steps} steps (the first's), to be kept in:")
+    show(f"{count_runs(len(experiment.runs))} of {steps} steps (the first's), to be kept in:")
     for run in runs_of(experiment.runs, folder):
         show(f"  {run.path}")
     show()

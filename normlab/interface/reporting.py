@@ -33,20 +33,17 @@ def draw(
     Raises:
         UserError: there is no such picture of these runs, or the file cannot be written.
     """
-    import matplotlib
-
     from normlab.reports.figures.sizes import fit, inches
-    from normlab.reports.figures.style import SVG
+    from normlab.reports.figures.style import save
 
     comparison = compare(load_runs(path), baseline=baseline, measure=measure)
     figure = comparison.plot(kind, **options)
     if width is not None or style is not None:
         fit(figure, None if width is None else inches(width), style)
-    metadata = {"Date": None, "Creator": None} if file.suffix == ".svg" else None
     try:
-        with matplotlib.rc_context(SVG), warnings.catch_warnings(record=True) as found:
+        with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
-            figure.savefig(file, dpi=150, metadata=metadata)
+            save(figure, file, dpi=150)
     except (OSError, ValueError) as error:  # matplotlib's ValueError lists the formats it knows
         raise UserError(f"{file}: cannot be written ({error}); choose another --out") from None
     for warning in found:

@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -31,7 +30,7 @@ from normlab.reports.english import (
 from normlab.reports.figures import arms, maps
 from normlab.reports.figures import probes as probe_figures
 from normlab.reports.figures.answers import draw_confusion
-from normlab.reports.figures.style import COLOURS, FAINT, INK, SVG
+from normlab.reports.figures.style import COLOURS, FAINT, INK, save
 from normlab.reports.markdown import caption, limits
 from normlab.reports.ranking import headlines, ranked
 from normlab.reports.text_columns import BREAKABLE
@@ -278,10 +277,8 @@ def _grid(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def _svg(figure: Figure) -> Markup:
     """Draw a figure as SVG in the page's colours."""
-    with matplotlib.rc_context(SVG):
-        file = io.StringIO()
-        metadata: dict[str, Any] = {"Date": None, "Creator": None}
-        figure.savefig(file, format="svg", metadata=metadata, transparent=True)
+    file = io.StringIO()
+    save(figure, file, format="svg", transparent=True)
     text = file.getvalue()
     text = text[text.index("<svg") :]
     # Only where a colour is set; an arm may have a colour as its name.

@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
 from normlab.configs.overrides import read
 from normlab.errors import UserError
 from normlab.evidence.caveats import changes_of, made_with
@@ -22,7 +20,7 @@ from normlab.evidence.verdicts import Verdict, judge
 from normlab.measures.measures import USUAL_MEASURE, Measure
 from normlab.reports.english import count_runs, interval, number
 from normlab.reports.figures.along_axis import numeric_axes
-from normlab.reports.figures.style import SVG
+from normlab.reports.figures.style import save
 from normlab.reports.markdown import markdown_table, to_markdown
 from normlab.reports.shown_comparison import ShownComparison, compare
 from normlab.reports.superseded import (
@@ -101,9 +99,7 @@ def _render(published: Runs, former: list[dict[str, Any]], out: Path) -> None:
     comparison = compare(published, measure=shown.pop("measure"), baseline=shown.pop("baseline"))
     kind = figure or _suiting(comparison, claimed(published))
     picture = _of_figure(comparison, kind).plot(kind, **_probe(comparison, kind), **shown)
-    with matplotlib.rc_context(SVG):
-        metadata: Any = {"Date": None, "Creator": None}
-        picture.savefig(out / FIGURE, metadata=metadata)
+    save(picture, out / FIGURE)
     write_atomically(out / PAGE, page(published, former))
 
 

@@ -59,6 +59,20 @@ class Picture(Figure):
         return file.getvalue()
 
 
+def save(figure: Figure, file: Any, **options: Any) -> None:
+    """Write a figure; the same figure gives the same bytes, and an SVG keeps its text as text.
+
+    Args:
+        figure: the figure.
+        file: a path, or a file that is open for writing; the latter needs the option `format`.
+        **options: as `Figure.savefig` takes them.
+    """
+    is_svg = "svg" in (options.get("format"), str(getattr(file, "suffix", ""))[1:])
+    metadata: Any = {"Date": None, "Creator": None} if is_svg else None
+    with matplotlib.rc_context(SVG):
+        figure.savefig(file, metadata=metadata, **options)
+
+
 def blank(height: float) -> tuple[Figure, Any]:
     """Make an empty figure in the house's style."""
     figure = Picture(figsize=(WIDTH, height), layout="constrained")
