@@ -135,15 +135,15 @@ def _same(a: Any, b: Any) -> bool:
 
 def _diff_experiments(a: Runs, b: Runs) -> list[str]:
     lines = []
-    for name, own, other in (("A", a, b), ("B", b, a)):
-        alone = _seeds(other)
+    of_a, of_b = _seeds(a), _seeds(b)
+    for name, own, other in (("A", of_a, of_b), ("B", of_b, of_a)):
         only = [
             f"{arm} (seed{'' if len(left) == 1 else 's'} {', '.join(map(str, left))})"
-            for arm, seeds in _seeds(own).items()
-            if (left := [seed for seed in seeds if seed not in alone.get(arm, [])])
+            for arm, seeds in own.items()
+            if (left := [seed for seed in seeds if seed not in other.get(arm, [])])
         ]
         lines += ["", f"only in {name}: {'; '.join(only) or 'nothing'}"]
-    for arm in [arm for arm in _seeds(a) if arm in _seeds(b)]:
+    for arm in [arm for arm in of_a if arm in of_b]:
         ours, theirs = (_config_of(runs.runs, arm) for runs in (a, b))
         if ours is None or theirs is None:
             where = [name for name, config in (("A", ours), ("B", theirs)) if config is None]
