@@ -16,7 +16,7 @@ from normlab.adapters.own_model import make_classifier, with_normaliser
 from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES, snake_case
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
 from normlab.configs.own_code import loaded_code
-from normlab.configs.sections import COMMON_TO_DATA, COMMON_TO_NORM, OWN
+from normlab.configs.sections import COMMON, OWN
 from normlab.configs.signatures import as_argument
 from normlab.core import KernelTransform, Normaliser
 from normlab.data.dataset import Dataset, Outline
@@ -136,13 +136,13 @@ def settled_once() -> Settle:
 
 
 def _described(sections: dict[str, Any]) -> Any:
-    call = Call.of(sections["data"], *COMMON_TO_DATA)
+    call = Call.of(sections["data"], *COMMON["data"])
     return DATA.load(call.name)(**call.arguments)
 
 
 def normaliser(sections: dict[str, Any]) -> Normaliser | None:
     """Make the normaliser, or return None where a person's own model keeps its own layers."""
-    call = Call.of(sections["norm"], *COMMON_TO_NORM)
+    call = Call.of(sections["norm"], *COMMON["norm"])
     return None if call.name == OWN else NORMS.load(call.name)(**call.arguments)
 
 

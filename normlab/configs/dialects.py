@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from normlab.configs.document import Mark, Node, Path, Problem
+from normlab.configs.sections import COMMON
 from normlab.configs.signatures import show
 from normlab.dialects.library import dialect
 from normlab.errors import FieldError, UserError
@@ -32,7 +33,7 @@ def translate_dialects(config: Node) -> tuple[Node, list[Problem]]:
 
 def _translate(call: Node, section: str) -> tuple[Node, list[Problem]]:
     mark, spoken, name = call.mark_at((KEY,)), call.value[KEY], call.value.get("name")
-    plain = call.without(KEY)
+    plain, common = call.without(KEY), COMMON.get(section, {})
     if spoken is None or not isinstance(name, str):  # the call's own check complains
         return plain, []
     if not isinstance(spoken, str):
@@ -47,7 +48,7 @@ def _translate(call: Node, section: str) -> tuple[Node, list[Problem]]:
     except UserError as error:
         return plain, [Problem(call.mark_at(("name",)), f"{section}: {error}")]
     problems: list[Problem] = []
-    given = dict(plain.without("name").value)
+    given = dict(plain.without("name", *common).value)
     entry, fields = name, given
     while given is fields:
         try:
@@ -59,7 +60,7 @@ def _translate(call: Node, section: str) -> tuple[Node, list[Problem]]:
                 break
             given.pop(error.field)  # so that the next mistake is found too
     translated = {"name": entry, **fields}
-    content = {}
+    content = {key: node for key, node in plain.content.items() if key in common}
     for key, value in translated.items():
         own = plain.get(key)
         if own is not None and own.value == value:

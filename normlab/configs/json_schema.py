@@ -8,7 +8,7 @@ from normlab.configs.claims import ARMS, keys
 from normlab.configs.learning_rate import RATE
 from normlab.configs.sections import (
     CALLS,
-    COMMON_TO_DATA,
+    COMMON,
     FORMS,
     OTHERS,
     OWN,
@@ -38,18 +38,9 @@ def json_schema() -> dict[str, Any]:
     for name, section in SECTIONS.items():
         if section.shelf is not None:
             # A config may extend another and take the name from there.
-            properties[name] = _call_of(section.shelf.entries(), name, {"required": []})
-        if section.shelf is not None and not section.needed:
-            properties[name]["anyOf"].append({"type": "null"})
+            properties[name] = _section(name, {"required": []})
         if section.settings is not None:
             properties[name] = _fields(section.settings, name)
-    augment = {"type": "array", "items": _call_of(AUGMENTATIONS.entries(), "augmentation", {})}
-    augment["description"] = COMMON_TO_DATA["augment"]
-    kinds = [{"type": ["integer", "null"]}, {"const": OWN}]
-    validation = {"anyOf": kinds, "description": COMMON_TO_DATA["validation"]}
-    for variant in properties["data"]["anyOf"]:
-        if "properties" in variant:
-            variant["properties"] |= {"augment": augment, "validation": validation}
     measure = {"type": "array", "items": _call_of(PROBES.entries(), "probe", {}), "minItems": 1}
     measure["description"] = "the probes"
     probes = properties["probes"]
@@ -76,13 +67,37 @@ def json_schema() -> dict[str, Any]:
 
 def _definitions(properties: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of one value of each axis that is a section or a setting of `train`."""
-    # The schema of data is that of the section, which has keys beside the arguments of a call.
-    values = {n: _call_of(s.entries(), n, {}) for n, s in CALLS.items() if n != "data"}
-    values["data"] = properties["data"]
-    for name in values:
-        if not SECTIONS[name].needed:
-            values[name]["anyOf"].append({"type": "null"})
+    values = {name: _section(name, {}) for name in CALLS}
     return {**values, **properties["train"]["properties"], RATE[0]: {"type": "number"}}
+
+
+def _section(name: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a section that names a call."""
+    schema, common = _call_of(CALLS[name].entries(), name, overrides), _common(name)
+    for variant in schema["anyOf"]:
+        if "properties" in variant:
+            variant["properties"] |= common
+    if name == "norm":
+        own = {"type": "object", "properties": {"name": {"const": OWN}}, "required": ["name"]}
+        schema["anyOf"] += [{"const": OWN}, {**own, "additionalProperties": False}]
+    if not SECTIONS[name].needed:
+        schema["anyOf"].append({"type": "null"})
+    return schema
+
+
+def _common(name: str) -> dict[str, Any]:
+    """Return the schemas of the keys that a section has beside the arguments of its call."""
+    if name not in COMMON:
+        return {}
+    kinds: dict[str, dict[str, Any]] = {
+        "augment": {
+            "type": "array",
+            "items": _call_of(AUGMENTATIONS.entries(), "augmentation", {}),
+        },
+        "validation": {"anyOf": [{"type": ["integer", "null"]}, {"const": OWN}]},
+        "where": {"type": ["string", "array", "null"], "items": {"type": "string"}, "minItems": 1},
+    }
+    return {key: {**kinds[key], "description": text} for key, text in COMMON[name].items()}
 
 
 def _values(one: dict[str, Any]) -> dict[str, Any]:

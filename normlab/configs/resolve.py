@@ -9,7 +9,7 @@ from normlab.configs.dialects import translate_dialects
 from normlab.configs.document import Node, Problem
 from normlab.configs.own_code import own_code
 from normlab.configs.run_config import RunConfig, resolved
-from normlab.configs.sections import COMMON_TO_NORM, LENGTHS, OWN, SECTIONS, Section
+from normlab.configs.sections import COMMON, LENGTHS, OWN, SECTIONS, Section
 from normlab.configs.signatures import Checked, check_arguments, check_call, check_list, show
 from normlab.errors import FieldError, UserError
 
@@ -74,7 +74,7 @@ def _check_data(given: Node, name: str, section: Section) -> Checked[dict[str, A
         allowed = f"a whole number, {OWN} or null"
         message = f"data: 'validation' must be {allowed}, found {show(held_out)}"
         problems.append(Problem(given.mark_at(("validation",)), message))
-    call, found = check_section(given.without("augment", "validation"), name, section)
+    call, found = check_section(given.without(*COMMON["data"]), name, section)
     if call is None or problems or found:
         return None, problems + found
     return {**call, "augment": augment, "validation": held_out}, []
@@ -125,7 +125,7 @@ def _check_norm(given: Node, name: str, section: Section) -> Checked[dict[str, A
         message = f"norm '{OWN}' has no key '{more[0]}'; it has none" if more else ""
         found = [Problem(given.key_mark_at((key,)), message) for key in more[:1]]
         return (None if found else {"name": OWN}), found
-    call, found = check_section(given.without(*COMMON_TO_NORM), name, section)
+    call, found = check_section(given.without(*COMMON["norm"]), name, section)
     if call is None or problems or found:
         return None, problems + found
     return call if where is None else {**call, "where": where}, []

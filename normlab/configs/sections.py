@@ -16,18 +16,18 @@ from normlab.training.recipe import Recipe
 LENGTHS = ("decay_steps", "transition_steps")
 """Arguments of schedules that are the length of the run by default."""
 
-COMMON_TO_DATA = {
-    "augment": "augmentations of every training batch, in turn",
-    "validation": "the number of training examples to hold out, or own for a dataset that has a "
-    "validation split; their metrics are val_loss and val_accuracy",
+COMMON = {
+    "data": {
+        "augment": "augmentations of every training batch, in turn",
+        "validation": "the number of training examples to hold out, or own for a dataset that has "
+        "a validation split; their metrics are val_loss and val_accuracy",
+    },
+    "norm": {
+        "where": "the normalisation layers of a model of your own that it replaces: a pattern, or "
+        "a list of patterns, for their paths or classes (default: all)",
+    },
 }
-"""Keys of `data` that every dataset has, beside its own arguments."""
-
-COMMON_TO_NORM = {
-    "where": "the normalisation layers of a model of your own that it replaces: a pattern, or a "
-    "list of patterns, for their paths or classes (default: all)",
-}
-"""Keys of `norm` that are not arguments of the normaliser."""
+"""Keys that a section has beside the arguments of the call that it names."""
 
 OWN = "own"
 """The value of `data.validation` that chooses the dataset's own split, and the value of `norm` that

@@ -13,8 +13,7 @@ from normlab.configs.document import flow
 from normlab.configs.learning_rate import RATE
 from normlab.configs.sections import (
     CALLS,
-    COMMON_TO_DATA,
-    COMMON_TO_NORM,
+    COMMON,
     FORMS,
     OTHERS,
     SECTIONS,
@@ -28,9 +27,6 @@ from normlab.interface.costs import cost_of
 from normlab.interface.shelves import SHELVES
 from normlab.measures import claims
 from normlab.measures.measures import MEASURES, METRICS, described
-
-COMMON = {"data": COMMON_TO_DATA, "norm": COMMON_TO_NORM}
-"""The keys that a section has whatever it names."""
 
 BARE_RATE = (
     "the rate of the optimiser, or of the argument of the schedule that holds it; an override and "

@@ -1,12 +1,14 @@
 """Networks of other people in a config: found, filled in, swept over normalisers."""
 
 import jax
+import jsonschema
 import pytest
 
 import normlab
 from normlab.configs import build
-from normlab.configs.document import ConfigError
+from normlab.configs.document import ConfigError, parse
 from normlab.configs.experiment import load_experiment
+from normlab.configs.json_schema import json_schema
 from normlab.configs.own_code import loaded_code
 from normlab.errors import UserError
 from normlab.interface.explain import explain_file
@@ -157,3 +159,21 @@ def test_explain_says_which_layers_stay_and_which_are_replaced(own):
     titles = [block.title for block in blocks]
     assert titles[0] == "own: the layers of tests.shared.own_nets:SmallResNet as they are"
     assert ["takes the place of", "bn_init"] in blocks[1].rows
+
+
+def test_a_layer_of_another_library_takes_the_place_of_some_layers(own):
+    spoken = own("norm: {name: batch_norm, dialect: torch, where: bn_init}\n")
+    plain = "{name: batch_norm, where: bn_init, momentum: 0.9, unbiased_running_variance: true}"
+    assert sections(spoken) == sections(own(f"norm: {plain}\n"))
+    wrong = problems(own("norm: {name: batch_norm, dialect: torch, where: 3}\n"))
+    assert "'where' must be a pattern or a list of patterns" in wrong
+
+
+def test_the_json_schema_knows_how_layers_are_kept_and_replaced():
+    validator = jsonschema.Draft202012Validator(json_schema())
+    for good in ("own", "{name: own}", "{name: layer_norm, where: bn_init}",
+                 "{name: batch_norm, dialect: torch, where: [bn_init, BatchNorm]}"):  # fmt: skip
+        for config in (f"norm: {good}", f"sweep: {{norm: [{good}]}}"):
+            validator.validate(parse(config, "text").value)
+    for bad in ("{name: own, where: bn_init}", "{name: layer_norm, where: 3}", "{name: onw}"):
+        assert not validator.is_valid(parse(f"norm: {bad}", "text").value)
