@@ -1,4 +1,4 @@
-"""Claims: sentences with a rule that decides them, written down before the runs are made.
+"""Defines claims: sentences that runs decide by a rule, which is registered before the first step.
 
     claims:
       - says: batch normalisation needs at most half the steps
@@ -6,8 +6,8 @@
         compare: {left: batch_norm, right: identity}
         expect: ratio <= 0.5
 
-`normlab.configs.claims` reads them from a config, and `normlab.evidence.verdicts` judges them. A
-run notes the hashes of the claims that stood when it began, so that a later claim is recognised.
+A claim is judged by an interval: it is supported, refuted or undecided. A run notes the hashes of
+the claims that stood when it began, so that a later claim is recognised.
 """
 
 import contextlib

@@ -183,6 +183,7 @@ def test_parts_of_a_config_and_measures_are_described(name, words):
 
     text = describe_entry(name)
     assert all(word in text for word in words), text
+    assert "`normlab." not in text, "modules of normlab are no user's concern"
 
 
 def test_schema_is_json(tmp_path):
