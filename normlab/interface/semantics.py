@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from normlab.core import Array, EpsRole, Normaliser, State
+from normlab.core import Array, Normaliser, State
 from normlab.ops.moments import ShapeError
 
 NONE = "none: every value by itself"
@@ -39,7 +39,7 @@ def semantics(norm: Normaliser) -> dict[str, str]:
     if norm.facts.invariant_to:
         rows["unchanged by"] = ", ".join(sorted(norm.facts.invariant_to))
     if "eps" in fields:
-        rows["eps"] = _eps(norm.facts.eps_is, fields["eps"])
+        rows["eps"] = _eps(norm, fields)
     replaced, moves_on = _first_steps(norm, fields) if moving else (False, False)
     if "momentum" in fields:
         rows["momentum"] = horizon(fields["momentum"], debiased=replaced and moves_on)
@@ -72,12 +72,25 @@ def horizon(momentum: float, debiased: bool = False) -> str:
     return f"{momentum:g} of the old value stays: 63% of a change is in after {steps} {unit}"
 
 
-def _eps(role: EpsRole, eps: float) -> str:
+def _eps(norm: Normaliser, fields: dict[str, Any]) -> str:
+    """Say what eps does. "In the root" is the default of the fact, so it is tried first."""
+    role, eps = norm.facts.eps_is, fields["eps"]
     if role == "a lower limit":
         return f"{eps:g}, the least length that is divided by"
     if role == "added":
         return f"{eps:g}, added to what is divided by, outside any root"
-    return f"{eps:g}, inside the root: a deviation of {math.sqrt(eps):.2g} comes out as 0.71"
+    if eps == 0:
+        return "0: nothing keeps from a division by zero"
+    features, deviation = _features(fields), math.sqrt(eps)
+    signs = (-1.0) ** np.indices((_examples(fields), 4, 4, features)).sum(axis=0)
+    params, state = norm.init(features)
+    x = jnp.asarray(deviation * signs, jnp.float32)
+    y, _ = jax.jit(norm.apply, static_argnames="train")(params, state, x, train=True)
+    largest = float(jnp.abs(y).max())
+    if math.isclose(largest, math.sqrt(0.5), rel_tol=0.01):
+        return f"{eps:g}, inside the root: a deviation of {deviation:.2g} comes out as 0.71"
+    values = f"{deviation:.2g} and {-deviation:.2g}"
+    return f"{eps:g}: values of {values} in turn come out as {largest:.2g} at most"
 
 
 def _first(state: State, replaced: bool) -> str:

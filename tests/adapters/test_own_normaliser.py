@@ -130,6 +130,7 @@ def test_it_is_explained(tmp_path):
     assert "the running mean and variance" in done.stdout
     assert "after 2 steps" in done.stdout, "the half of a change is in after one step"
     assert "mean 0, variance 1" in done.stdout
+    assert "0.001: values of 0.032 and -0.032 in turn come out as 0.15 at most" in done.stdout
 
 
 def test_it_is_swept_from_a_yaml_file(tmp_path, monkeypatch):

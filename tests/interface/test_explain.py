@@ -13,6 +13,7 @@ from normlab.interface.explain import explain_difference, explain_file, explain_
 from normlab.interface.semantics import NONE, horizon, semantics
 from tests.norms.conftest import make
 from tests.shared.command_line import TINY, normlab
+from tests.shared.my_norm import Tempered
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +43,16 @@ def test_what_an_output_depends_on_is_found_by_running(name):
 def test_entries_of_other_kinds_are_explained_too(name):
     found = semantics(make(name))
     assert found["parameters"] and found["statistics"]
+
+
+def test_eps_is_told_to_be_in_the_root_where_it_is():
+    told = "1e-05, inside the root: a deviation of 0.0032 comes out as 0.71"
+    for name in ("batch_norm", "layer_norm", "group_norm", "rms_norm"):
+        assert semantics(make(name))["eps"] == told
+    assert semantics(Tempered(eps=0.0))["eps"].startswith("0: nothing")
+    assert "outside any root" in semantics(make("l1_batch_norm"))["eps"]
+    gated = semantics(make("evo_norm_s0"))["eps"]  # a half of 0.71, because the gate is half open
+    assert gated == "1e-05: values of 0.0032 and -0.0032 in turn come out as 0.35 at most"
 
 
 def test_a_momentum_is_told_in_steps():
