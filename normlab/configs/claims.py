@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from normlab.configs.document import Node, Problem
+from normlab.configs.document import Node, Problem, show
 from normlab.configs.probes import Inside
-from normlab.configs.signatures import describe_type, fields_model, fits, show
+from normlab.configs.signatures import describe_type, fields_model, fits
 from normlab.errors import UserError, did_you_mean
 from normlab.measures.claims import Claim, Expectation, Floor, HasArm, select
 from normlab.measures.measures import ASKED_FOR, METRICS, Measure

@@ -10,9 +10,8 @@ that layer is written out.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from normlab.configs.document import Mark, Node, Path, Problem
+from normlab.configs.document import Mark, Node, Path, Problem, show
 from normlab.configs.sections import COMMON
-from normlab.configs.signatures import show
 from normlab.dialects.library import dialect
 from normlab.errors import FieldError, UserError
 

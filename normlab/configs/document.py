@@ -4,6 +4,7 @@ The dialect is YAML 1.2's core schema, not PyYAML's default 1.1: `1e-3` is a num
 `010` is ten. A key given twice is an error, and so are tags and merge keys.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -344,6 +345,29 @@ def flow(value: Any) -> str:
     """
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")
+
+
+def named(call: Node) -> Node:
+    """Write a call that is only a name as the mapping it stands for.
+
+    >>> named(Node("identity", Mark("a.yaml"))).value
+    {'name': 'identity'}
+    """
+    if not isinstance(call.content, str):
+        return call
+    return replace(call, content={"name": Node(call.content, call.mark)})
+
+
+def show(value: Any) -> str:
+    """Return a value as the user wrote it, with its type if that may be the mistake.
+
+    >>> show("8"), show(None), show([1])
+    ("the text '8'", 'null', 'the list [1]')
+    """
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    names = {str: "the text ", list: "the list ", dict: "the mapping "}
+    return f"{names.get(type(value), '')}{value!r}"
 
 
 def _unsupported(tag: str) -> str:

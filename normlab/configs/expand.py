@@ -8,7 +8,7 @@ from dataclasses import replace
 from normlab.configs.build import Settle, settled_once
 from normlab.configs.document import Node, Problem
 from normlab.configs.learning_rate import RATE, rate_place, settle_rate
-from normlab.configs.overrides import full_path, spell_out_names
+from normlab.configs.overrides import full_path
 from normlab.configs.resolve import resolve
 from normlab.configs.run_config import RunConfig
 from normlab.configs.sweep import MOST_RUNS, Point, joined, leave_out, read_axes
@@ -54,7 +54,6 @@ def _run_at(point: Point, variant: Node, settle: Settle) -> tuple[RunConfig | No
     paths = {full_path(axis): axis for axis in point.values}
     for path, axis in paths.items():
         variant = variant.put(path, point.values[axis])
-    variant = spell_out_names(variant)
     axes = {axis: copy.deepcopy(variant.at(path).value) for path, axis in paths.items()}
     place = rate_place(variant) if variant.get(RATE[0]) is not None else None
     if place in paths:

@@ -8,7 +8,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from normlab.configs.claims import PlannedRun, read_claims, recorded_metrics
-from normlab.configs.document import ConfigError, Mark, Node, Problem
+from normlab.configs.document import ConfigError, Mark, Node, Problem, show
 from normlab.configs.expand import expand, is_tied
 from normlab.configs.learning_rate import RATE
 from normlab.configs.naming import (
@@ -27,7 +27,7 @@ from normlab.configs.resolve import check_section
 from normlab.configs.run_config import SEED_AXES, RunConfig, as_label, on_command_line
 from normlab.configs.sections import CALLS, TARGET, TOP_LEVEL, WORDS, Target
 from normlab.configs.shipped import config_file
-from normlab.configs.signatures import Checked, show
+from normlab.configs.signatures import Checked
 from normlab.configs.sweep import spelt_out
 from normlab.configs.tune import Tuning, read_tuning
 from normlab.errors import UserError, did_you_mean

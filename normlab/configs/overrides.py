@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from normlab.configs.document import ConfigError, Mark, Node, Path, Problem, parse
+from normlab.configs.document import ConfigError, Mark, Node, Path, Problem, named, parse, show
 from normlab.configs.invisible import without_invisible
 from normlab.configs.learning_rate import RATE, rate_place
 from normlab.configs.sections import CALLS, FORMS, SECTIONS, TOP_LEVEL
-from normlab.configs.signatures import named, show
 from normlab.errors import UserError
 from normlab.training.recipe import Recipe
 

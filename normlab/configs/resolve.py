@@ -6,11 +6,11 @@ from normlab.catalogue import AUGMENTATIONS, PROBES
 from normlab.configs import build, probes
 from normlab.configs.cross_checks import mismatches
 from normlab.configs.dialects import translate_dialects
-from normlab.configs.document import Node, Problem
+from normlab.configs.document import Node, Problem, show
 from normlab.configs.own_code import own_code
 from normlab.configs.run_config import RunConfig, resolved
 from normlab.configs.sections import COMMON, LENGTHS, OWN, SECTIONS, Section
-from normlab.configs.signatures import Checked, check_arguments, check_call, check_list, show
+from normlab.configs.signatures import Checked, check_arguments, check_call, check_list
 from normlab.errors import FieldError, UserError
 
 

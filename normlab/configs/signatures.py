@@ -12,14 +12,13 @@ import pathlib
 import re
 import typing
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from typing import Any, Literal, TypeVar
 
 import pydantic
 
 from normlab.adapters.own_model import parameters_of
-from normlab.configs.document import Node, Problem
+from normlab.configs.document import Node, Problem, named, show
 from normlab.configs.own_code import failure_outside
 from normlab.configs.paths import paths_beside_config
 from normlab.configs.sections import OWN_MODEL, RANGE, section
@@ -142,18 +141,6 @@ def check_list(given: Node, key: str, shelf: Any, subject: str) -> Checked[list[
         problems += wrong
         calls += [call] if call is not None else []
     return calls, problems
-
-
-def named(call: Node) -> Node:
-    """Write a call that is only a name as the mapping it stands for.
-
-    >>> from normlab.configs.document import Mark
-    >>> named(Node("identity", Mark("a.yaml"))).value
-    {'name': 'identity'}
-    """
-    if not isinstance(call.content, str):
-        return call
-    return replace(call, content={"name": Node(call.content, call.mark)})
 
 
 def check_call(call: Node, shelf: Any, subject: str) -> Checked[dict[str, Any] | None]:
@@ -288,18 +275,6 @@ def fits(annotation: Any, value: Any) -> bool:
     except pydantic.ValidationError:
         return False
     return True
-
-
-def show(value: Any) -> str:
-    """Return a value as the user wrote it, with its type if that may be the mistake.
-
-    >>> show("8"), show(None), show([1])
-    ("the text '8'", 'null', 'the list [1]')
-    """
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    names = {str: "the text ", list: "the list ", dict: "the mapping "}
-    return f"{names.get(type(value), '')}{value!r}"
 
 
 def describe_type(annotation: Any) -> str:

@@ -17,12 +17,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from normlab.configs.document import Node, Path, Problem, flow
+from normlab.configs.document import Node, Path, Problem, flow, named, show
 from normlab.configs.learning_rate import RATE
 from normlab.configs.overrides import Fixed, full_path, obstacle
 from normlab.configs.run_config import as_label, value_label
 from normlab.configs.sections import CALLS, FORMS, RANGE
-from normlab.configs.signatures import show
 from normlab.errors import did_you_mean
 from normlab.training.recipe import Recipe
 
@@ -41,7 +40,7 @@ class Point:
     """Values of some axes of the sweep.
 
     Attributes:
-        values: the value on each axis.
+        values: the value on each axis, in which a call is a mapping.
         names: the label of the value, for each axis that has labels in the config.
         words: the word in the arm's name for each axis, if the config chooses it.
     """
@@ -55,13 +54,12 @@ class Point:
 
     def has(self, axis: str, wanted: Any) -> bool:
         """Return whether its value on an axis is this one, or has this label."""
-        value = spelt_out(axis, self.values[axis].value)
+        value = self.values[axis].value
         return self.names.get(axis) == as_label(wanted) or value == spelt_out(axis, wanted)
 
     def label(self, axis: str) -> str:
         """Return its value on an axis in words for people."""
-        value = spelt_out(axis, self.values[axis].value)
-        return self.names.get(axis) or as_label(value_label(value))
+        return self.names.get(axis) or as_label(value_label(self.values[axis].value))
 
 
 def spelt_out(axis: str, value: Any) -> Any:
@@ -229,12 +227,17 @@ class _Reader:
         return self.config.at(path).value
 
     def value(self, path: Path, axis: Path) -> Node:
-        """Return the node at `path`, with the place of the key of its axis as that of its key."""
-        return replace(self.config.at(path), own_key_mark=self.config.key_mark_at(axis))
+        """Return the value at `path`, with the place of the key of its axis as that of its key.
+
+        The name of a call becomes a mapping with that name.
+        """
+        node = self.config.at(path)
+        node = named(node) if axis[-1] in CALLS else node
+        return replace(node, own_key_mark=self.config.key_mark_at(axis))
 
     def point(self, axis: str, label: str | None, value: Node) -> Point:
-        named = {} if label is None else {axis: label}
-        return Point({axis: value}, named, named)
+        names = {} if label is None else {axis: label}
+        return Point({axis: value}, names, names)
 
     def label(self, path: Path) -> str:
         label = as_label(path[-1])
@@ -326,8 +329,9 @@ def _rule(config: Node, path: Path, axes: list[str]) -> tuple[dict[str, Any], li
 def _is(fixed: Fixed, axis: str, wanted: Any) -> bool:
     """Return whether an axis is fixed to this value, or to the value with this label."""
     values = fixed.values if isinstance(fixed.values, dict) else {}
-    named = {as_label(key): value for key, value in values.items()}.get(as_label(wanted), wanted)
-    return spelt_out(axis, fixed.value) in (spelt_out(axis, wanted), spelt_out(axis, named))
+    labelled = {as_label(key): value for key, value in values.items()}
+    meant = (wanted, labelled.get(as_label(wanted), wanted))
+    return spelt_out(axis, fixed.value) in [spelt_out(axis, value) for value in meant]
 
 
 def _meets(point: Point, rule: dict[str, Any]) -> bool:

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from normlab.configs.claims import check_measure, recorded_metrics
-from normlab.configs.document import Node, Problem
+from normlab.configs.document import Node, Problem, show
 from normlab.configs.expand import expand
 from normlab.configs.overrides import full_path
 from normlab.configs.run_config import SEED_AXES, RunConfig
-from normlab.configs.signatures import Checked, fields_model, show
+from normlab.configs.signatures import Checked, fields_model
 from normlab.errors import UserError, did_you_mean
 from normlab.measures.measures import Measure
 from normlab.store.record import Record
