@@ -42,6 +42,9 @@ def resolve(config: Node, axes: dict[str, Any], settle: build.Settle) -> Checked
     if problems:
         return None, problems
     whole = resolved(sections)
+    problems = probes.check_together(config, whole)
+    if problems:
+        return None, problems
     origins = {path: node.mark for path, node in config.walk()}
     return RunConfig(whole, origins, axes, own_code=own_code(whole)), []
 
@@ -154,7 +157,7 @@ def _check_together(config: Node, sections: dict[str, Any]) -> list[Problem]:
     for error in mismatches(sections):
         path = (error.section, error.field) if error.field else (error.section,)
         problems.append(Problem(config.mark_at(path), f"{error.section}: {error}"))
-    return problems or probes.check_together(config, resolved(sections))
+    return problems
 
 
 def _check_learning_rate(config: Node, sections: dict[str, Any]) -> list[Problem]:
