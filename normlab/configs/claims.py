@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from normlab.configs.document import Node, Problem, show
 from normlab.configs.probes import Inside
-from normlab.configs.signatures import describe_type, fields_model, fits
-from normlab.errors import UserError, did_you_mean
+from normlab.configs.signatures import describe_type, fields_model, fits, unknown_keys
+from normlab.errors import UserError
 from normlab.measures.claims import Claim, Expectation, Floor, HasArm, select
 from normlab.measures.measures import ASKED_FOR, METRICS, Measure
 from normlab.measures.probe_values import END, check_reduction, find
@@ -72,11 +72,7 @@ def _read_claim(part: Node) -> tuple[Claim | None, list[Problem]]:
     if not isinstance(value, dict):
         message = f"a claim is a mapping with the keys {', '.join(known)}, found {show(value)}"
         return None, [Problem(part.mark, message)]
-    problems = [
-        Problem(node.key_mark, f"a claim has no key '{key}'; {did_you_mean(str(key), known)}")
-        for key, node in part.content.items()
-        if key not in known
-    ]
+    problems = unknown_keys(part, known, "a claim")
     for key, needed in known.items():
         if needed and key not in value:
             problems.append(Problem(part.mark, f"the claim needs the key '{key}'"))

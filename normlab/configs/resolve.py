@@ -10,7 +10,13 @@ from normlab.configs.document import Node, Problem, show
 from normlab.configs.own_code import own_code
 from normlab.configs.run_config import RunConfig, resolved
 from normlab.configs.sections import COMMON, LENGTHS, OWN, SECTIONS, Section
-from normlab.configs.signatures import Checked, check_arguments, check_call, check_list
+from normlab.configs.signatures import (
+    Checked,
+    check_arguments,
+    check_call,
+    check_list,
+    unknown_keys,
+)
 from normlab.errors import FieldError, UserError
 
 
@@ -124,9 +130,7 @@ def _check_norm(given: Node, name: str, section: Section) -> Checked[dict[str, A
         message = f"norm: 'where' must be a pattern or a list of patterns, found {show(where)}"
         problems = [Problem(given.mark_at(("where",)), message)]
     if given.value.get("name") == OWN:
-        more = [key for key in given.content if key != "name"]
-        message = f"norm '{OWN}' has no key '{more[0]}'; it has none" if more else ""
-        found = [Problem(given.key_mark_at((key,)), message) for key in more[:1]]
+        found = unknown_keys(given.without("name"), (), f"norm '{OWN}'")
         return (None if found else {"name": OWN}), found
     call, found = check_section(given.without(*COMMON["norm"]), name, section)
     if call is None or problems or found:

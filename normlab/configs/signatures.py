@@ -11,7 +11,7 @@ import json
 import pathlib
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from typing import Any, Literal, TypeVar
 
@@ -184,20 +184,14 @@ def check_arguments(
     """
     model = fields_model(called, kind)
     stand_ins = section(kind).stand_ins
-    odd = [key for key in given.content if not isinstance(key, str)]
-    if odd:
-        hint = _known_keys(model, "")
-        return None, [
-            Problem(given.key_mark_at((key,)), f"{subject} has no key {show(key)}; {hint}")
-            for key in odd
-        ]
-    plain = given.value
+    problems = unknown_keys(given, model.model_fields, subject)
+    plain = {key: value for key, value in given.value.items() if key in model.model_fields}
     try:
         # By way of JSON, pydantic takes a list for a tuple although it is strict otherwise.
         checked = model.model_validate_json(json.dumps(plain))
     except pydantic.ValidationError as error:
         errors = error.errors()
-        problems = [_problem(one, model, given, subject) for one in errors]
+        problems += [_problem(one, model, given, subject) for one in errors]
         wrong = {one["loc"][0] for one in errors if one["loc"]}
         if kind == OWN_MODEL:
             return None, problems
@@ -210,8 +204,9 @@ def check_arguments(
     if kind == OWN_MODEL:
         # A default that YAML cannot express is left to the code.
         values = {n: v for n, v in values.items() if n in plain or _has_plain_default(called, n)}
-        return values, []  # the network is only made when the data are known
-    problems = _field_problems(called, {**stand_ins, **values}, given, subject)
+        # The network is only made when the data are known.
+        return (None if problems else values), problems
+    problems += _field_problems(called, {**stand_ins, **values}, given, subject)
     return (None if problems else values), problems
 
 
@@ -244,9 +239,6 @@ def _field_problems(
 
 def _problem(error: Any, model: type[pydantic.BaseModel], given: Node, subject: str) -> Problem:
     field, *rest = error["loc"] or ("",)
-    if error["type"] == "extra_forbidden":
-        hint = _known_keys(model, str(field))
-        return Problem(given.key_mark_at((field,)), f"{subject} has no key '{field}'; {hint}")
     wanted = describe_type(model.model_fields[field].annotation)
     if error["type"] == "missing":
         return Problem(given.mark, f"{subject} needs the key '{field}': {wanted}")
@@ -260,8 +252,15 @@ def _problem(error: Any, model: type[pydantic.BaseModel], given: Node, subject: 
     return Problem(found.mark, message)
 
 
-def _known_keys(model: type[pydantic.BaseModel], key: str) -> str:
-    return did_you_mean(key, model.model_fields) if model.model_fields else "it has none"
+def unknown_keys(given: Node, known: Collection[str], subject: str) -> list[Problem]:
+    """Return a mistake for each key of a mapping that is not a known one."""
+    problems = []
+    for key, node in given.content.items():
+        if key not in known:
+            shown = f"'{key}'" if isinstance(key, str) else show(key)
+            hint = did_you_mean(str(key), known) if known else "it has none"
+            problems.append(Problem(node.key_mark, f"{subject} has no key {shown}; {hint}"))
+    return problems
 
 
 def fits(annotation: Any, value: Any) -> bool:

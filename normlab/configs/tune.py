@@ -19,8 +19,8 @@ from normlab.configs.document import Node, Problem, show
 from normlab.configs.expand import expand
 from normlab.configs.overrides import full_path
 from normlab.configs.run_config import SEED_AXES, RunConfig
-from normlab.configs.signatures import Checked, fields_model
-from normlab.errors import UserError, did_you_mean
+from normlab.configs.signatures import Checked, fields_model, unknown_keys
+from normlab.errors import UserError
 from normlab.measures.measures import Measure
 from normlab.store.record import Record
 from normlab.store.run import Run
@@ -174,11 +174,7 @@ def _misshapen(tune: Node, config: Node) -> list[Problem]:
         message = f"'tune' must be a mapping, as in {EXAMPLE}, found {show(tune.value)}"
         return [Problem(tune.mark, message)]
     keys = fields_model(Tune).model_fields
-    problems = [
-        Problem(node.key_mark, f"tune has no key '{key}'; {did_you_mean(str(key), keys)}")
-        for key, node in tune.content.items()
-        if key not in keys
-    ]
+    problems = unknown_keys(tune, keys, "tune")
     for key, field in keys.items():
         if field.is_required() and key not in tune.content:
             message = f"tune needs the key '{key}', as in {EXAMPLE}"
