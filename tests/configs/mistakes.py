@@ -37,3 +37,12 @@ def problems_of(file, *overrides):
     with pytest.raises(ConfigError) as error:
         load_experiment(file, overrides)
     return str(error.value).replace(str(file), "{file}")
+
+
+def assert_told(file, expected):
+    """The check says this one line; after `...` at its end the line may go on."""
+    (line,) = problems_of(file).splitlines()
+    if expected.endswith("..."):
+        assert line.startswith(expected.removesuffix("...")), line
+    else:
+        assert line == expected, line
