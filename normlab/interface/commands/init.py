@@ -87,9 +87,14 @@ def _data(given: str) -> str:
     """Write data as YAML: a path of pictures, arrays or tables, or a name."""
     import json
 
-    kinds = {".npz": "npz", ".parquet": "parquet", ".csv": "csv"}
-    kind = kinds.get(Path(given).suffix, "folder" if Path(given).is_dir() else None)
-    return given if kind is None else f"{{name: {kind}, path: {json.dumps(given)}}}"
+    from normlab.catalogue import DATA
+
+    kind = Path(given).suffix.removeprefix(".")  # npz, parquet, ...
+    if kind not in DATA.entries():
+        if not Path(given).is_dir():
+            return given
+        kind = "folder"
+    return f"{{name: {kind}, path: {json.dumps(given)}}}"
 
 
 def _tell(file: Path) -> None:
