@@ -41,9 +41,9 @@ def later(default: T, before: Any = _MISSING) -> T:
 
     Args:
         default: the field's default.
-        before: what the field would have said of every run made before it came. A run that says so
-            has the hash of a run without the field. By default this is `default`, and a resolved
-            config then does not have the field unless it says something else.
+        before: the value that describes every run made before the field came. A run with this
+            value has the hash of a run without the field. By default this is `default`, and a
+            resolved config then has the field only if its value is another.
 
     >>> @dataclass
     ... class Sound:
@@ -61,11 +61,11 @@ _BEFORE, _SHOWN = "before", "shown"
 
 
 def as_before(called: Any, shown: bool) -> dict[str, Any]:
-    """What the fields that came `later` would have said of earlier runs, by name.
+    """Return the values that fields declared with `later` have for earlier runs, by field.
 
     Args:
-        called: a dataclass; of anything else there are none.
-        shown: whether to give the fields that a resolved config always shows, or the others.
+        called: a dataclass; anything else has no such fields.
+        shown: whether to return the fields that a resolved config always shows, or the others.
     """
     fields = dataclasses.fields(called) if dataclasses.is_dataclass(called) else ()
     marked = [field for field in fields if field.metadata.get(_SHOWN) is shown]
@@ -199,7 +199,7 @@ def _decorator_name(node: ast.expr) -> str | None:
 
 
 def _told(mark: ast.expr) -> dict[str, Any]:
-    """The keyword arguments of a decorator that can be read without running anything."""
+    """Return the keyword arguments of a decorator that can be read without running anything."""
     told = {}
     for keyword in mark.keywords if isinstance(mark, ast.Call) else ():
         with contextlib.suppress(ValueError):

@@ -188,7 +188,7 @@ def _measure(name: str) -> str | None:
 
 
 def _list(title: str, told: dict[str, str]) -> str | None:
-    """A title, and a line for each name."""
+    """Write a title, and a line for each name below it; None if there is no name."""
     lines = [f"{name}: {text}" if text else name for name, text in told.items()]
     return f"{title}:\n" + _indent("\n".join(lines)) if lines else None
 

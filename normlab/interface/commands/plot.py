@@ -6,12 +6,7 @@ from typing import Annotated
 import typer
 
 from normlab.errors import UserError
-from normlab.interface.commands import (
-    Baseline,
-    ExperimentFolder,
-    MeasureText,
-    Panel,
-)
+from normlab.interface.commands import Baseline, ExperimentFolder, MeasureText, Panel
 from normlab.measures.measures import USUAL_MEASURE
 
 PANEL = Panel.READ

@@ -7,11 +7,7 @@ from typing import Annotated
 import typer
 
 from normlab.errors import UserError
-from normlab.interface.commands import (
-    Baseline,
-    MeasureText,
-    Panel,
-)
+from normlab.interface.commands import Baseline, MeasureText, Panel
 from normlab.measures.measures import USUAL_MEASURE
 from normlab.store.names import slug
 
