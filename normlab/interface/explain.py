@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -12,9 +12,10 @@ from rich.text import Text
 from normlab.catalogue import KERNELS, NORMS
 from normlab.configs import build
 from normlab.configs.dialects import spoken_in
-from normlab.configs.document import flow, parse
+from normlab.configs.document import ConfigError, Mark, Node, flow, parse
 from normlab.configs.experiment import load_experiment
 from normlab.configs.run_config import RunConfig
+from normlab.configs.signatures import check_arguments
 from normlab.dialects.library import Dialect, Layer, dialect, entry_class
 from normlab.errors import UserError
 from normlab.interface.differences import DIFFERENCES, DOCS, of_field
@@ -62,24 +63,24 @@ def explain_norm(name: str, library: str | None, given: Iterable[str]) -> list[B
     """Explain one normaliser by its name, with `field=value` arguments and perhaps a dialect.
 
     Raises:
-        UserError: there is no such normaliser, dialect or field.
+        UserError: there is no such normaliser, dialect or field, or a value does not fit.
     """
-    arguments = dict(_argument(text) for text in given)
+    nodes = dict(_argument(text) for text in given)
+    arguments = {key: node.value for key, node in nodes.items()}
     called = name
     rows: dict[str, str] = {}
     if library is not None:
         spoken = dialect(library)
         called, arguments = spoken.translate(name, arguments)
         rows = _peculiar(spoken, name)
+    here = Mark("command line")
+    marks = {key: node.mark for key, node in nodes.items()}
+    fields = {key: Node.of(value, marks.get(key, here)) for key, value in arguments.items()}
     cls = NORMS.load(called)
-    known = [field.name for field in dataclasses.fields(cls)]
-    odd = [key for key in arguments if key not in known]
-    if odd:
-        raise UserError(f"{called} has no field '{odd[0]}'; it has {', '.join(known)}")
-    try:
-        norm = cls(**arguments)
-    except TypeError as error:
-        raise UserError(f"{called}: {error}") from None
+    checked, problems = check_arguments(cls, "norm", Node(fields, here), f"norm {called}")
+    if checked is None:
+        raise ConfigError(problems)
+    norm = cls(**checked)
     title = f"{name} of {library}: {norm!r}" if library else repr(norm)
     return [Block(title, [list(row) for row in {**semantics(norm), **rows}.items()])]
 
@@ -135,11 +136,11 @@ def show(console: Console, blocks: list[Block], closing: str | None = FOR_ALL) -
         console.print(closing, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
-def _argument(text: str) -> tuple[str, Any]:
+def _argument(text: str) -> tuple[str, Node]:
     key, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"an argument is field=value, as in momentum=0.1, found '{text}'")
-    return key, parse(value, f"'{text}'").value
+    return key, parse(value, f"'{text}'").marked(Mark.of_override(text))
 
 
 def _peculiar(spoken: Dialect, name: str) -> dict[str, str]:

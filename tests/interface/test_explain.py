@@ -83,6 +83,12 @@ def test_a_normaliser_is_explained_by_its_name():
                   ("group_norm", None, ["group=3"]), ("rms_norm", None, ["eps"])):  # fmt: skip
         with pytest.raises(UserError):
             explain_norm(*wrong)
+    with pytest.raises(UserError) as found:
+        explain_norm("group_norm", None, ["group=3", "eps=small"])
+    assert str(found.value).splitlines() == [
+        "command line 'eps=small': norm group_norm: 'eps' must be a number, found the text 'small'",
+        "command line 'group=3': norm group_norm has no key 'group'; did you mean 'groups'?",
+    ]
 
 
 def test_two_libraries_differ_in_what_the_table_says():
