@@ -101,10 +101,11 @@ def _tell(file: Path) -> None:
     """Print what comes next, or what is still to be mended in the file."""
     from normlab.configs.experiment import load_experiment
     from normlab.errors import UserError
+    from normlab.reports.english import count_runs
 
     try:
-        runs = len(load_experiment(file).runs)
+        runs = count_runs(len(load_experiment(file).runs))
     except UserError as error:
         print(f"{file} is written; this is still to be mended:\n{error}")
     else:
-        print(f"{file}: {runs} runs; normlab run {file}")
+        print(f"{file}: {runs}; normlab run {file}")
