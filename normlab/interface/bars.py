@@ -44,7 +44,8 @@ class Bar(AbstractContextManager["Bar"]):
         self._rich.update(self._rich.task_ids[0], completed=share, description=text)
 
     def _show_html(self, text: str, share: float) -> None:
-        from IPython.display import HTML, display
+        # Every notebook's kernel has it; normlab does not need it elsewhere.
+        from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]
 
         bar = f"<progress value='{share:.4f}' max='1' style='width:12em'></progress>"
         shown = HTML(f"{bar} <span style='font-variant-numeric:tabular-nums'>{escape(text)}</span>")
