@@ -11,8 +11,9 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -157,13 +158,45 @@ class Shelf:
         return loaded
 
 
+class UntrustedError(UserError):
+    """A name stands for code that nobody has allowed to run; `name` is that name."""
+
+    def __init__(self, name: str):
+        super().__init__(
+            f"{name} is code, and it was not run: nobody has said that its folder is trusted"
+        )
+        self.name = name
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.name,)  # errors pass between processes
+
+
+TRUST = "NORMLAB_TRUST"
+"""With `1` in this environment variable all code may run: for jobs and notebooks."""
+
+_allowed: set[str] = set()
+"""The modules that names with a colon may import in this process."""
+
+
+def allow(names: Iterable[str]) -> None:
+    """Let names such as `package.module:Class` be imported in this process.
+
+    Call it for names that a person typed, or whose folder the person trusts
+    (`normlab.store.trusted`). Names in a file of a stranger would run the stranger's code.
+    """
+    _allowed.update(name.partition(":")[0] for name in names)
+
+
 def load_own(name: str) -> Any:
     """Import what `package.module:name` names in a person's own code.
 
     Raises:
+        UntrustedError: nobody has allowed it; nothing is imported.
         UserError: it cannot be imported.
     """
     module, _, attribute = name.partition(":")
+    if module not in _allowed and os.environ.get(TRUST) != "1":
+        raise UntrustedError(name)
     try:
         return Entry(name, module, attribute, "", module).load()
     except ImportError as error:

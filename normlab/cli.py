@@ -6,7 +6,6 @@ import os
 import pkgutil
 import sys
 from importlib.metadata import version
-from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
@@ -65,8 +64,6 @@ def _normlab(
 def main() -> None:
     """Run the command line: a person's mistake has no traceback, a defect of normlab's has one."""
     _take_any_name()
-    # A config may name `my_package.my_file:MyNorm` in the folder where normlab is run.
-    sys.path.append(str(Path.cwd()))
     try:
         app()
     except UserError as error:

@@ -20,6 +20,9 @@ from pathlib import Path
 
 from normlab.engine.process import programs_folder, prune
 
+# The tests' own code runs as that of a job does; those of trust itself take this away.
+os.environ["NORMLAB_TRUST"] = "1"
+
 # Read when jax is first imported: several devices, so that sharding is tested on any machine.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"

@@ -7,9 +7,10 @@ The dialect is YAML 1.2's core schema, not PyYAML's default 1.1: `1e-3` is a num
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
@@ -61,24 +62,34 @@ class Mark:
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: its place, and a message with what was found, allowed and likely meant."""
+    """One mistake: its place, and a message with what was found, allowed and likely meant.
+
+    `not_run` marks what is no mistake: code that was not run because nobody trusts its folder.
+    """
 
     mark: Mark
     message: str
+    not_run: bool = False
 
     def __str__(self) -> str:
         return f"{self.mark}: {self.message}"
 
 
 class ConfigError(UserError):
-    """A config has mistakes; the message lists all of them, each with its place."""
+    """A config has mistakes; the message lists all of them, each with its place.
 
-    def __init__(self, problems: list[Problem]):
+    Attributes:
+        problems: the mistakes, in their order in the files.
+        untrusted: the folders that a person must trust before the config's own code is run.
+    """
+
+    def __init__(self, problems: list[Problem], untrusted: Iterable[FilePath] = ()):
         def order(problem: Problem) -> tuple[str, str, int, int]:
             mark = problem.mark
             return mark.source, mark.override or "", mark.line or 0, mark.column or 0
 
         self.problems = sorted(dict.fromkeys(problems), key=order)
+        self.untrusted = tuple(untrusted)
         super().__init__("\n".join(map(str, self.problems)))
 
 

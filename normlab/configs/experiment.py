@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
+from normlab.configs.admission import admit
 from normlab.configs.claims import PlannedRun, read_claims, recorded_metrics
 from normlab.configs.document import ConfigError, Mark, Node, Problem, show
 from normlab.configs.expand import expand, is_tied
@@ -21,7 +22,6 @@ from normlab.configs.naming import (
     own_name,
 )
 from normlab.configs.overrides import read
-from normlab.configs.own_code import find_code_beside
 from normlab.configs.probes import look_inside
 from normlab.configs.resolve import check_section
 from normlab.configs.run_config import SEED_AXES, RunConfig, as_label, on_command_line
@@ -165,7 +165,7 @@ def as_word(file: FilePath) -> str:
 def _read_experiment(file: FilePath, overrides: tuple[str, ...]) -> Experiment:
     unreadable: list[Problem] = []
     config = read(file, overrides, unreadable)
-    find_code_beside(file)
+    admission = admit(config, file)
     problems = _check_keys(config) + _check_bases(config)
     target, found = _read_target(config)
     problems += found
@@ -186,8 +186,9 @@ def _read_experiment(file: FilePath, overrides: tuple[str, ...]) -> Experiment:
     unread = {problem.mark for problem in unreadable}
     # The parser puts a stand-in where a value cannot be read; complaints about it would mislead.
     problems = unreadable + [one for one in problems if one.mark not in unread]
+    problems = admission.told(problems)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(problems, admission.folders())
     return Experiment(
         file=file,
         overrides=overrides,

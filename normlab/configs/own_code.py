@@ -20,20 +20,29 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from normlab.configs.document import Mark, Problem
 from normlab.errors import UserError, in_one_line
 
 _seen: dict[str, tuple[Any, str]] = {}
 """The spec of each module when it was first seen, and the hash of its source at that time."""
 
 
-def find_code_beside(file: Path) -> None:
-    """Let a config name modules that lie beside it, before those of the current folder.
+def find_code_in(*folders: Path) -> None:
+    """Let names find modules in some trusted folders, the first of them first.
 
     Python's own modules and installed packages are found first, so no file can hide one of them.
     """
-    beside, here = str(file.resolve().parent), str(Path.cwd())
-    if beside not in sys.path:
-        sys.path.insert(sys.path.index(here) if here in sys.path else len(sys.path), beside)
+    found = [str(folder.resolve()) for folder in folders]
+    sys.path += [folder for folder in dict.fromkeys(found) if folder not in sys.path]
+
+
+HOW_TO_TRUST = "--trust says that it is, once; in a job or notebook set NORMLAB_TRUST=1"
+
+
+def not_run(name: str, mark: Mark) -> Problem:
+    """Say that the code of a name was not run, because its folder is not trusted."""
+    message = f"{name} is code, which was not run: its folder is not trusted ({HOW_TO_TRUST})"
+    return Problem(mark, message, not_run=True)
 
 
 def own_code(sections: dict[str, Any]) -> dict[str, str]:
@@ -86,6 +95,12 @@ def check_same(expected: dict[str, str]) -> None:
             )
 
 
+def is_installed(file: Path) -> bool:
+    """Return whether a file is of Python itself or of an installed package."""
+    named = {"site-packages", "dist-packages"} & set(file.parts)
+    return bool(named) or any(folder in file.parents for folder in _installed_folders())
+
+
 def failure_outside(name: str, error: BaseException) -> str:
     """Return the message for an error in `package.module:Class`: its last line and the place."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -105,7 +120,7 @@ def source_of(module: ModuleType) -> str:
     if file is None:
         return "no file"
     path = Path(file)
-    if _is_installed(path):
+    if is_installed(path):
         return _version(module.__name__.partition(".")[0])
     name = module.__name__
     depth = name.count(".") + (path.name == "__init__.py")
@@ -185,11 +200,6 @@ def _modules(root: Path, name: str) -> list[Path]:
 def _installed_folders() -> tuple[Path, ...]:
     paths = sysconfig.get_paths()
     return tuple(Path(paths[key]) for key in ("stdlib", "platstdlib", "purelib", "platlib"))
-
-
-def _is_installed(file: Path) -> bool:
-    named = {"site-packages", "dist-packages"} & set(file.parts)
-    return bool(named) or any(folder in file.parents for folder in _installed_folders())
 
 
 @cache

@@ -18,8 +18,9 @@ from typing import Any, Literal, TypeVar
 import pydantic
 
 from normlab.adapters.own_model import parameters_of
+from normlab.catalogue import UntrustedError
 from normlab.configs.document import Node, Problem, named, show
-from normlab.configs.own_code import failure_outside
+from normlab.configs.own_code import failure_outside, not_run
 from normlab.configs.paths import paths_beside_config
 from normlab.configs.sections import OWN_MODEL, RANGE, section
 from normlab.errors import FieldError, UserError, did_you_mean
@@ -159,6 +160,8 @@ def check_call(call: Node, shelf: Any, subject: str) -> Checked[dict[str, Any] |
         fields, problems = check_arguments(called, kind, arguments, f"{subject} {name}")
         if fields is not None:
             fields |= paths_beside_config(called, fields, arguments)
+    except UntrustedError as error:
+        return None, [not_run(error.name, here)]
     except UserError as error:
         return None, [Problem(here, str(error))]
     except (Exception, SystemExit) as error:

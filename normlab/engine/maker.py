@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from normlab.catalogue import allow
 from normlab.configs import build
+from normlab.configs.admission import names_in
 from normlab.configs.own_code import check_same
 from normlab.configs.probes import look_at
 from normlab.configs.run_config import RunConfig
@@ -270,6 +272,7 @@ def attempt_in_worker(task: Task, checkpoint_seconds: float) -> tuple[str, str]:
     """Call `Maker.attempt` in a worker process, on the one maker that it has."""
     if worker.stopping.is_set():
         return "new", ""
+    allow(names_in(task.config.sections))  # the process that planned the run was allowed to
     return _maker_of_worker(checkpoint_seconds).attempt(task)
 
 

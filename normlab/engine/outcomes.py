@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from normlab.configs import build
+from normlab.configs.admission import admit_resolved
 from normlab.core import Array
 from normlab.data.dataset import Dataset
 from normlab.errors import UserError
@@ -84,10 +85,12 @@ class TrainedNetwork:
         sections: its resolved config.
 
     Raises:
-        UserError: there is no checkpoint, or no data, or the run is evaluated with averages.
+        UserError: there is no checkpoint, or no data, or the run is evaluated with averages, or
+            its own code is not trusted.
     """
 
     def __init__(self, path: Path, sections: dict[str, Any]):
+        admit_resolved(sections, path)
         program, self.data = build.program(sections), build.dataset(sections)
         begun = partial(program.init, 0, self.data.train.images.shape[1:])
         if averaging.keeps_average(jax.eval_shape(begun).opt_state):

@@ -6,7 +6,7 @@ import re
 from html import escape
 from typing import Any
 
-from normlab.catalogue import NORMS, PROBES, snake_case
+from normlab.catalogue import PROBES, allow, load_own, snake_case
 from normlab.configs import sweep, tune
 from normlab.configs.claims import keys
 from normlab.configs.document import flow
@@ -62,6 +62,7 @@ def describe(what: Any) -> Description:
     """
     if not isinstance(what, str):
         what = snake_case((what if isinstance(what, type) else type(what)).__name__)
+    allow([what])  # whoever calls this in Python runs their own code anyway
     return Description(describe_entry(what))
 
 
@@ -208,8 +209,8 @@ def _find(name: str) -> tuple[str, Any] | None:
 def _section_of(name: str) -> str:
     """Find where a config names `package.module:Class`: as a normaliser, if it does not say."""
     try:
-        kind = getattr(NORMS.find(name).load(), "catalogue_kind", None)
-    except ImportError:
+        kind = getattr(load_own(name), "catalogue_kind", None)
+    except UserError:
         kind = None  # which is told by whoever loads it
     own = [section for section, shelf in SHELVES.items() if getattr(shelf, "decorator", "") == kind]
     return next(iter(own), "norm")

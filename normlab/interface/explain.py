@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
@@ -13,7 +12,7 @@ from normlab.catalogue import KERNELS, NORMS
 from normlab.configs import build
 from normlab.configs.dialects import spoken_in
 from normlab.configs.document import ConfigError, Mark, Node, flow, parse
-from normlab.configs.experiment import load_experiment
+from normlab.configs.experiment import Experiment
 from normlab.configs.run_config import RunConfig
 from normlab.configs.signatures import check_arguments
 from normlab.dialects.library import Dialect, Layer, dialect, entry_class
@@ -32,10 +31,10 @@ class Block(NamedTuple):
     rows: list[list[str]]
 
 
-def explain_file(file: Path, overrides: Iterable[str]) -> list[Block]:
+def explain_experiment(experiment: Experiment) -> list[Block]:
     """Make a block for each different normaliser of a config, in the order of its arms."""
     blocks: dict[str, Block] = {}
-    for run in load_experiment(file, tuple(overrides)).runs:
+    for run in experiment.runs:
         norm = build.normaliser(run.sections)
         if norm is None:
             title = f"{run.arm}: the layers of {run.sections['model']['name']} as they are"

@@ -11,7 +11,7 @@ from normlab.configs.experiment import load_experiment
 from normlab.configs.json_schema import json_schema
 from normlab.configs.own_code import loaded_code
 from normlab.errors import UserError
-from normlab.interface.explain import explain_file
+from normlab.interface.explain import explain_experiment
 from normlab.store.loading import load
 
 CONFIG = """
@@ -155,7 +155,9 @@ def test_probes_and_microbatches_work_on_them(own, make, tmp_path):
 
 
 def test_explain_says_which_layers_stay_and_which_are_replaced(own):
-    blocks = explain_file(own(), ["sweep.norm=[own, {name: batch_norm, where: bn_init}]"])
+    blocks = explain_experiment(
+        load_experiment(own(), ("sweep.norm=[own, {name: batch_norm, where: bn_init}]",))
+    )
     titles = [block.title for block in blocks]
     assert titles[0] == "own: the layers of tests.shared.own_nets:SmallResNet as they are"
     assert ["takes the place of", "bn_init"] in blocks[1].rows

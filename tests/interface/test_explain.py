@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from normlab.catalogue import KERNELS, NORMS
+from normlab.configs.experiment import load_experiment
 from normlab.dialects.library import DIALECTS, dialect
 from normlab.errors import UserError
 from normlab.interface.differences import DIFFERENCES
-from normlab.interface.explain import explain_difference, explain_file, explain_norm
+from normlab.interface.explain import explain_difference, explain_experiment, explain_norm
 from normlab.interface.semantics import NONE, horizon, semantics
 from tests.norms.conftest import make
 from tests.shared.command_line import TINY, normlab
@@ -64,14 +65,16 @@ def test_every_arm_of_a_config_is_explained(tmp_path):
     file = tmp_path / "tiny.yaml"
     sweep = "[{name: batch_norm, dialect: torch}, {name: layer_norm, dialect: keras}, identity]"
     file.write_text(TINY.replace("[identity, batch_norm]", sweep) + "decay: {rate: 5e-4}\n")
-    torch, keras, identity = map(rows, explain_file(file, ()))
+    torch, keras, identity = map(rows, explain_experiment(load_experiment(file)))
     assert torch["momentum"][0].endswith("after 10 steps")
     assert torch["running variance"][0].startswith("divided by count - 1")
     assert torch["state at first"] == ["mean 0, variance 1"]
     assert torch["weight decay"][0].startswith("none on the normaliser's own parameters")
     assert "each element" in keras["keras, S5"][0], "what no field holds is not hidden"
     assert identity["statistics"] == [NONE]
-    (block,) = explain_file(file, ("norm=rms_norm", "decay.roles=[weight, norm]"))
+    (block,) = explain_experiment(
+        load_experiment(file, ("norm=rms_norm", "decay.roles=[weight, norm]"))
+    )
     assert "of the normaliser's own parameters too" in rows(block)["weight decay"][0]
 
 

@@ -61,3 +61,10 @@ MeasureText = Annotated[
         metavar="MEASURE",
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Let code in this folder run, now and later: what the config names as my_file:MyNorm.",
+    ),
+]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from normlab.interface.commands import Panel
+from normlab.interface.commands import Panel, Trust
 
 PANEL = Panel.LOOK_UP
 
@@ -18,8 +18,11 @@ def command(
             show_default=False,
         ),
     ],
+    trust: Trust = False,
 ) -> None:
     """Describe a normaliser, a model, a data set ...: paper, fields, defaults, cost, YAML."""
     from normlab.interface.describe import describe_entry
+    from normlab.interface.trusting import admit_name
 
+    admit_name(name, trust)
     print(describe_entry(name))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from normlab.errors import UserError
-from normlab.interface.commands import Panel
+from normlab.interface.commands import Panel, Trust
 
 PANEL = Panel.LOOK_UP
 
@@ -44,11 +44,18 @@ def command(
             show_default=False,
         ),
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Explain what the normalisers of a config compute, or how two libraries' layers differ."""
     from rich.console import Console
 
-    from normlab.interface.explain import explain_difference, explain_file, explain_norm, show
+    from normlab.interface.explain import (
+        explain_difference,
+        explain_experiment,
+        explain_norm,
+        show,
+    )
+    from normlab.interface.trusting import admit_name, load_trusted
 
     console = Console()
     if diff is not None:
@@ -64,6 +71,8 @@ def command(
     if what.endswith((".yaml", ".yml")):
         if dialect is not None:
             raise UserError("a config names its own dialect; norm.dialect=torch overrides it")
-        show(console, explain_file(Path(what), overrides or ()))
+        experiment = load_trusted(Path(what), tuple(overrides or ()), trust)
+        show(console, explain_experiment(experiment))
     else:
+        admit_name(what, trust)
         show(console, explain_norm(what, dialect, overrides or ()))

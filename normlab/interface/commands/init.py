@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from normlab.interface.commands import Panel
+from normlab.interface.commands import Panel, Trust
 
 PANEL = Panel.MAKE
 
@@ -48,6 +48,7 @@ def command(
             show_default="none",
         ),
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Write a commented config for your data and your model. What is not given is asked."""
     from normlab.interface.starters import config, write_new
@@ -73,7 +74,7 @@ def command(
         batch_size=32 if data == "shapes" else 128,
     )
     write_new(file, text)
-    _tell(file)
+    _tell(file, trust)
 
 
 def _asked(given: str | None, question: str, usual: str) -> str:
@@ -97,15 +98,19 @@ def _data(given: str) -> str:
     return f"{{name: {kind}, path: {json.dumps(given)}}}"
 
 
-def _tell(file: Path) -> None:
+def _tell(file: Path, trust: bool) -> None:
     """Print what comes next, or what is still to be mended in the file."""
-    from normlab.configs.experiment import load_experiment
+    from normlab.configs.document import ConfigError
     from normlab.errors import UserError
+    from normlab.interface.trusting import load_trusted
     from normlab.reports.english import count_runs
 
     try:
-        runs = count_runs(len(load_experiment(file).runs))
+        runs = count_runs(len(load_trusted(file, (), trust).runs))
     except UserError as error:
+        if isinstance(error, ConfigError) and all(p.not_run for p in error.problems):
+            print(f"{file} is written, and names code: normlab run {file} --trust")
+            return
         print(f"{file} is written; this is still to be mended:\n{error}")
     else:
         print(f"{file}: {runs}; normlab run {file}")

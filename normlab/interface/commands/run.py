@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from normlab.interface.commands import INTERRUPTED, NEGATIVE, ConfigFile, Out, Panel
+from normlab.interface.commands import INTERRUPTED, NEGATIVE, ConfigFile, Out, Panel, Trust
 
 PANEL = Panel.MAKE
 
@@ -63,6 +63,7 @@ def command(
     wide: Annotated[
         bool, typer.Option("--wide", help="End with every column of the table of arms.")
     ] = False,
+    trust: Trust = False,
 ) -> None:
     """Make the runs of a config. Finished runs are kept, and a broken-off one goes on."""
     if jobs is not None and jobs > 1:
@@ -72,13 +73,13 @@ def command(
 
     prepare()  # before anything imports jax
     from normlab.configs.document import flow
-    from normlab.configs.experiment import load_experiment
     from normlab.engine.jobs import jobs_for
+    from normlab.interface.trusting import load_trusted
 
     words = list(overrides or ())
     if name is not None:
         words.append(f"name={flow(name)}")
-    experiment = load_experiment(file, tuple(words))
+    experiment = load_trusted(file, tuple(words), trust)
     jobs = jobs or jobs_for(experiment, out)
     console = Console()
     if dry_run:
