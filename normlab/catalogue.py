@@ -274,6 +274,7 @@ def lazily(
 
 NORMS = Shelf("normaliser", "normlab.norms", "normaliser")
 KERNELS = Shelf("kernel transform", "normlab.weights", "kernel_transform")
+PLACEMENTS = Shelf("placement", "normlab.placements", "placement")
 PROBES = Shelf("probe", "normlab.probes", "probe")
 MODELS = Shelf("model", "normlab.models", "model", takes_unmarked=True)
 DATA = Shelf("dataset", "normlab.data", "dataset")

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors", "catalogue", "core", "sharding", "spellings"},
     {"ops", "store"},
-    {"norms", "weights", "data"},
+    {"norms", "weights", "placements", "data"},
     {"models", "dialects"},
     {"adapters"},
     {"training", "probes"},

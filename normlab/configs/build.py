@@ -14,8 +14,10 @@ import optax
 from normlab.adapters.classifier import Classifier
 from normlab.adapters.own_model import make_classifier, with_normaliser
 from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES, snake_case
+from normlab.configs.calls import Call, SectionError
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
 from normlab.configs.own_code import loaded_code
+from normlab.configs.placing import placement
 from normlab.configs.sections import COMMON, OWN
 from normlab.configs.signatures import as_argument
 from normlab.core import KernelTransform, Normaliser
@@ -33,30 +35,6 @@ Settle = Callable[[dict[str, Any]], dict[str, Any]]
 
 MASKS = ("mask", "weight_decay_mask")
 """The arguments by which optax's optimisers choose the parameters that decay."""
-
-
-class SectionError(UserError):
-    """Valid sections cannot work together; `section` is the one to mend."""
-
-    def __init__(self, section: str, field: str | None, message: str):
-        super().__init__(message)
-        self.section, self.field = section, field
-
-
-@dataclass(frozen=True)
-class Call:
-    """A named call of a resolved config, with its arguments."""
-
-    name: str
-    arguments: dict[str, Any]
-
-    @classmethod
-    def of(cls, section: dict[str, Any], *skip: str) -> "Call":
-        """Split a section into its name and its arguments; lists become tuples, to be hashable."""
-        arguments = {
-            key: as_argument(value) for key, value in section.items() if key not in ("name", *skip)
-        }
-        return cls(section["name"], arguments)
 
 
 def outline(sections: dict[str, Any]) -> Outline:
@@ -155,7 +133,7 @@ def kernel_transform(sections: dict[str, Any]) -> KernelTransform | None:
 
 
 def model(sections: dict[str, Any]) -> nn.Module:
-    """Make the network around the normaliser and the kernel transform."""
+    """Make the network around the normaliser, the kernel transform and the placement."""
     call = Call.of(sections["model"])
     called, transform = MODELS.load(call.name), kernel_transform(sections)
     if not is_ours(called):
@@ -172,6 +150,9 @@ def model(sections: dict[str, Any]) -> nn.Module:
             message = f"model {call.name} has no slot for a kernel transform; use null"
             raise SectionError("kernel", None, message)
         slots["kernel"] = transform
+    placed = placement(sections)
+    if placed is not None:
+        slots["placement"] = placed
     return called(**slots, **call.arguments)
 
 
@@ -180,6 +161,7 @@ def _own_model(sections: dict[str, Any], called: Any, call: Call) -> nn.Module:
     if kernel_transform(sections) is not None:
         message = f"model {call.name} has no slot for a kernel transform; use null"
         raise SectionError("kernel", None, message)
+    placement(sections)  # raises, as there is no slot
     data, norm = outline(sections), normaliser(sections)
     try:
         made = make_classifier(called, call.arguments, data.classes, data.image_shape)
@@ -304,7 +286,8 @@ def image_shapes(sections: dict[str, Any], count: int) -> jax.ShapeDtypeStruct:
 
 def by_network(sections: dict[str, Any]) -> Keyed:
     """Make the key of values that depend on the network and the shape of its images alone."""
-    network = [sections["model"], sections["norm"], sections.get("kernel")]
+    parts = ("model", "norm", "kernel", "placement")
+    network = [sections.get(part) for part in parts]
     data = outline(sections)
     return Keyed(repr((*network, data.image_shape, data.classes)), sections)
 

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from normlab.adapters.classifier import Classifier
 from normlab.configs.build import (
     Keyed,
-    SectionError,
     by_network,
     image_shapes,
     kernel_transform,
@@ -23,7 +22,9 @@ from normlab.configs.build import (
     total_steps,
     variable_shapes,
 )
+from normlab.configs.calls import SectionError
 from normlab.configs.own_code import failure_outside, file_of
+from normlab.configs.placing import placement
 from normlab.errors import FieldError, KernelError, UserError, in_one_line
 
 MOST_STEPS = 2**31 - 1
@@ -95,6 +96,7 @@ def _check_shapes(sections: dict[str, Any]) -> None:
     settings, keyed = recipe(sections), by_network(sections)
     slots = {"norm": normaliser(sections), "kernel": kernel_transform(sections)}
     network(keyed)  # its errors name their section themselves
+    slots["placement"] = placement(sections)
     try:
         _trace_training(keyed, settings.batch_size // settings.accumulate)
     except FieldError as error:
@@ -139,7 +141,8 @@ def _trace_update(keyed: Keyed) -> None:
 
 def _section_outside(sections: dict[str, Any], error: Exception) -> str | None:
     """Return the section whose entry outside normlab raised an error, or None."""
-    parts = [part for part in ("norm", "kernel", "model", "data") if sections.get(part)]
+    ours = ("norm", "kernel", "placement", "model", "data")
+    parts = [part for part in ours if sections.get(part)]
     outside = [part for part in parts if ":" in sections[part]["name"]]
     files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
     guilty = [part for part in outside if file_of(sections[part]["name"]) in files]

@@ -8,6 +8,7 @@ from normlab.configs.cross_checks import mismatches
 from normlab.configs.dialects import translate_dialects
 from normlab.configs.document import Node, Problem, show
 from normlab.configs.own_code import own_code
+from normlab.configs.placing import is_own_placement
 from normlab.configs.run_config import RunConfig, resolved
 from normlab.configs.sections import COMMON, LENGTHS, OWN, SECTIONS, Section
 from normlab.configs.signatures import (
@@ -47,6 +48,8 @@ def resolve(config: Node, axes: dict[str, Any], settle: build.Settle) -> Checked
         problems += _settle(config, sections, settle) or _check_together(config, sections)
     if problems:
         return None, problems
+    if sections.get("placement") and is_own_placement(sections):
+        sections["placement"] = None  # such a run has the hash of one without the section
     whole = resolved(sections)
     problems = probes.check_together(config, whole)
     if problems:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from normlab.adapters.modes import SWITCHES
 from normlab.adapters.own_model import FOUND
-from normlab.catalogue import DATA, KERNELS, MODELS, NORMS, Shelf
+from normlab.catalogue import DATA, KERNELS, MODELS, NORMS, PLACEMENTS, Shelf
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES, OptaxShelf
 from normlab.errors import require_field
 from normlab.measures.probe_values import END
@@ -137,7 +137,7 @@ SECTIONS = {
         "the network",
         MODELS,
         needed=True,
-        filled_in=frozenset({"norm", "classes", "kernel", "parent", "name"}),
+        filled_in=frozenset({"norm", "classes", "kernel", "placement", "parent", "name"}),
         stand_ins={"norm": None, "classes": 1},
     ),
     "norm": Section(
@@ -147,6 +147,11 @@ SECTIONS = {
         filled_in=frozenset({"axis_name"}),
     ),
     "kernel": Section("what makes the kernels of their parameters", KERNELS, later=True),
+    "placement": Section(
+        "where the normalisers stand in the network (default: the network's own placement)",
+        PLACEMENTS,
+        later=True,
+    ),
     "optimizer": Section(
         "optax's optimiser",
         OPTIMIZERS,

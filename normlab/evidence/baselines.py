@@ -5,7 +5,7 @@ from typing import Any
 
 from normlab.errors import UserError, did_you_mean
 
-CHOICES = ("norm", "kernel")
+CHOICES = ("norm", "kernel", "placement")
 """Axes whose values an experiment compares; its other axes are the settings of the comparison."""
 
 Axes = Mapping[str, Any]

@@ -1,11 +1,12 @@
 """Names the shelves of the catalogue as a config and `normlab list` do."""
 
-from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES
+from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PLACEMENTS, PROBES
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
 
 SHELVES = {
     "norm": NORMS,
     "kernel": KERNELS,
+    "placement": PLACEMENTS,
     "model": MODELS,
     "data": DATA,
     "augmentation": AUGMENTATIONS,

@@ -37,6 +37,19 @@ class Multiplier(nn.Module):
         return params["scale"].astype(x.dtype) * x
 
 
+class MultiplierByHead(nn.Module):
+    """Multiplies the output of each head `(N, T, heads, d)` by a learnt number that starts at 1.
+
+    The numbers have the role "norm", as those of `Multiplier`.
+    """
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Multiply `x` by the numbers, in the dtype of `x`."""
+        params = self.param(NORM, lambda key: {"scale": jnp.ones(x.shape[-2], jnp.float32)})
+        return params["scale"].astype(x.dtype)[None, None, :, None] * x
+
+
 def require_no_normaliser(normaliser: Normaliser, model: str) -> None:
     """Raise `UserError` unless the normaliser is `identity`, the only one that `model` allows.
 

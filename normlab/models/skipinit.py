@@ -4,6 +4,7 @@ from normlab.core import Array
 from normlab.models.resnet import ResnetV2
 from normlab.models.scalars import Multiplier
 from normlab.models.slots import model
+from normlab.placements.residual import V2
 
 
 @model(paper="arXiv:2002.10444")
@@ -26,6 +27,8 @@ class Skipinit(ResnetV2):
     >>> start["params"]["Multiplier_0"]
     {'norm': {'scale': Array(0., dtype=float32)}}
     """
+
+    placement: V2 = V2()
 
     def _scaled(self, branch: Array) -> Array:
         return Multiplier(start=0.0)(branch)

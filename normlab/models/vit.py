@@ -1,6 +1,7 @@
 """A small vision transformer, with a normaliser on its tokens and one on queries and keys."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from normlab.catalogue import NORMS
 from normlab.core import Array, KernelTransform, Normaliser
 from normlab.errors import require_channels_last, require_field
-from normlab.models.scalars import Multiplier
+from normlab.models.scalars import Multiplier, MultiplierByHead
 from normlab.models.slots import (
     ACTIVATIONS,
     ActivationName,
@@ -22,20 +23,21 @@ from normlab.models.slots import (
     no_normaliser,
 )
 from normlab.norms.scale import scale_norm
+from normlab.placements.contract import Gains, Map, TokenPlacement
+from normlab.placements.pre import Pre
 
 QKNorm = Literal["none", "layer_norm", "rms_norm", "unit_length"]
-
-xavier = nn.initializers.xavier_uniform()
 
 
 @model(paper="arXiv:2010.11929; qk_norm: arXiv:2302.05442, arXiv:2010.04245")
 class Vit(nn.Module):
-    """A pre-norm vision transformer: `x + attention(norm(x))`, `x + mlp(norm(x))`, a last norm.
+    """A vision transformer with `x + attention(norm(x))`, `x + mlp(norm(x))` and a last norm.
 
-    It follows Dosovitskiy et al. 2021 and is small enough for images of 16x16 to 32x32. The head
-    reads a class token, as there, and not the mean over tokens. After a normaliser that removes the
-    mean over tokens, such as instance normalisation, that mean would be the same for every image.
-    The class token is only the learnt vector of its position.
+    `placement` puts the normalisers elsewhere. The network follows Dosovitskiy et al. 2021 and is
+    small enough for images of 16x16 to 32x32. The head reads a class token, as there, and not the
+    mean over tokens. After a normaliser that removes the mean over tokens, such as instance
+    normalisation, that mean would be the same for every image. The class token is only the learnt
+    vector of its position.
 
     Normalisers see tokens `(N, T, C)`, where T counts the patches and the class token. No
     activation follows them. A normaliser that contains a non-linearity therefore adds one before
@@ -61,6 +63,7 @@ class Vit(nn.Module):
         qk_norm: the normalisation of queries and keys, see above.
         activation: the activation of the MLP.
         dtype: the dtype of activations; the softmax is always in float32.
+        placement: where the normalisers stand (`normlab.placements`).
 
     >>> from normlab.norms import LayerNorm
     >>> vit, x = Vit(norm=LayerNorm(), classes=10, width=8, depth=1), jnp.ones((2, 16, 16, 3))
@@ -79,6 +82,7 @@ class Vit(nn.Module):
     qk_norm: QKNorm = "none"
     activation: ActivationName = "gelu"
     dtype: Dtype = "float32"
+    placement: TokenPlacement = Pre()
 
     def __post_init__(self):
         for field in ("patch", "width", "depth", "heads", "mlp_ratio"):
@@ -93,13 +97,14 @@ class Vit(nn.Module):
         """Compute logits `(N, classes)` from images `(N, H, W, C)`.
 
         Raises:
-            FieldError: the patches do not fill the image.
+            FieldError: the patches do not fill the image, or the placement does not fit.
         """
-        x = self._embed(x.astype(self.dtype), train)
-        for _ in range(self.depth):
-            x = x + self._attention(Norm(self.norm)(x, train=train), train)
-            x = x + self._mlp(Norm(self.norm)(x, train=train), train)
-        return classify(Norm(self.norm)(x, train=train)[:, 0], self.classes)
+        self.placement.require(self.depth, self.qk_norm)
+        at = [_Block(self, number, train) for number in range(1, self.depth + 1)]
+        x = self.placement.start(self._embed(x.astype(self.dtype), train), at[0].norm)
+        for block in at:
+            x = self.placement.block(x, block)
+        return classify(self.placement.end(x, at[-1].norm)[:, 0], self.classes)
 
     def _embed(self, x: Array, train: bool) -> Array:
         """Embed the class token and the patches, and add a learnt vector for each position."""
@@ -114,10 +119,13 @@ class Vit(nn.Module):
         places = self.param("embedding", nn.initializers.normal(0.02), x.shape[1:], jnp.float32)
         return x + places[None].astype(x.dtype)
 
-    def _attention(self, x: Array, train: bool) -> Array:
+    def _attention(self, x: Array, maps: "_Maps", gains: Gains, train: bool) -> Array:
         n, tokens, width = x.shape
         heads = (n, tokens, self.heads, width // self.heads)
-        q, k, v = (self._linear(width, train)(x).reshape(heads) for _ in range(3))
+        starts = (1.0, 1.0, gains.value)
+        q, k, v = (self._linear(width, train, gain)(x).reshape(heads) for gain in starts)
+        if maps.qkv is not None:
+            q, k, v = (maps.qkv(one) for one in (q, k, v))
         if self.qk_norm == "unit_length":
             q, k = scale_norm(q, 1.0), scale_norm(k, 1.0)
         elif self.qk_norm != "none":
@@ -131,14 +139,65 @@ class Vit(nn.Module):
             logits = logits / math.sqrt(heads[-1])
         weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
         y = jnp.einsum("nhqk,nkhd->nqhd", weights, v)
-        return self._linear(width, train)(y.reshape(x.shape))
+        y = y if maps.heads is None else maps.heads(y)
+        y = y.reshape(x.shape)
+        y = y if maps.inner is None else maps.inner(y)
+        return self._linear(width, train, gains.output)(y)
 
-    def _mlp(self, x: Array, train: bool) -> Array:
-        y = self._linear(self.mlp_ratio * self.width, train)(x)
-        return self._linear(self.width, train)(ACTIVATIONS[self.activation](y))
+    def _mlp(self, x: Array, inner: Map | None, gains: Gains, train: bool) -> Array:
+        y = self._linear(self.mlp_ratio * self.width, train, gains.up)(x)
+        y = ACTIVATIONS[self.activation](y)
+        y = y if inner is None else inner(y)
+        return self._linear(self.width, train, gains.down)(y)
 
-    def _linear(self, features: int, train: bool) -> nn.Dense:
+    def _linear(self, features: int, train: bool, gain: float = 1.0) -> nn.Dense:
         # All have a bias, as in the paper, because no normaliser follows directly.
+        start = nn.initializers.variance_scaling(gain**2, "fan_avg", "uniform")
         return dense(
-            no_normaliser(), features, self.dtype, transform=self.kernel, train=train, start=xavier
+            no_normaliser(), features, self.dtype, transform=self.kernel, train=train, start=start
         )
+
+
+@dataclass(frozen=True)
+class _Maps:
+    """What a placement applies within the attention; the fields are those of `TokenBlock`'s."""
+
+    qkv: Map | None
+    heads: Map | None
+    inner: Map | None
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block of the transformer as its placement sees it: a `TokenBlock`."""
+
+    vit: Vit
+    number: int
+    train: bool
+
+    @property
+    def depth(self) -> int:
+        return self.vit.depth
+
+    @property
+    def gains(self) -> Gains:
+        return self.vit.placement.gains(self.depth)
+
+    def norm(self, x: Array) -> Array:
+        return Norm(self.vit.norm)(x, train=self.train)
+
+    def attention(
+        self,
+        x: Array,
+        *,
+        qkv: Map | None = None,
+        heads: Map | None = None,
+        inner: Map | None = None,
+    ) -> Array:
+        return self.vit._attention(x, _Maps(qkv, heads, inner), self.gains, self.train)
+
+    def mlp(self, x: Array, *, inner: Map | None = None) -> Array:
+        return self.vit._mlp(x, inner, self.gains, self.train)
+
+    def by_head(self, x: Array) -> Array:
+        return MultiplierByHead()(x)
