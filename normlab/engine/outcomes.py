@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import softmax
 
 from normlab.configs import build
 from normlab.configs.admission import admit_resolved
@@ -51,30 +52,27 @@ def probabilities(
     return np.concatenate(found)
 
 
-def answers(
-    compute: Compute,
-    weights: tuple[Any, Any],
-    data: Dataset,
-    mean: Any,
-    std: Any,
-) -> Outcomes:
-    """Return a network's answers for the test set of its data; see `probabilities`."""
-    found = probabilities(compute, weights, data.test.images, mean, std)
+def answers(probability: np.ndarray, data: Dataset) -> Outcomes:
+    """Sum up the probabilities `(N, K)` that a network gives for the test set of its data."""
     labels = np.asarray(data.test.labels, np.int32)
     # A model may have more outputs than the data have classes.
-    predicted = np.where(np.isnan(found).any(axis=1), NOTHING, found.argmax(axis=1))
+    nothing = np.isnan(probability).any(axis=1)
+    predicted = np.where(nothing, NOTHING, probability.argmax(axis=1))
     predicted = np.where(predicted < len(data.classes), predicted, NOTHING).astype(np.int32)
-    known = np.nan_to_num(found[np.arange(len(labels)), labels])
+    known = np.nan_to_num(probability[np.arange(len(labels)), labels])
     return Outcomes(tuple(map(str, data.classes)), labels, predicted, known)
 
 
 def keep_answers(run: Run, compiled: Compiled, state: TrainState, data: Dataset) -> None:
-    """Write a trained run's answers for the test set, for reports that do not load jax."""
-    own = compiled.data
+    """Write a trained run's answers for the test set, for reports that do not load jax.
+
+    The program that evaluates computes them, so nothing is compiled for them.
+    """
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # no reason to lose a trained run
-        weights = compiled.for_evaluation(state)
-        found = answers(compiled.probabilities, weights, data, own.mean, own.std)
-        write_outcomes(run.path, found)
+        logits = compiled.logits(state).astype(np.float32)
+        with np.errstate(invalid="ignore"):  # where a logit is not finite, nothing is answered
+            found = softmax(logits, axis=1)
+        write_outcomes(run.path, answers(found, data))
 
 
 class TrainedNetwork:
@@ -128,4 +126,6 @@ class TrainedNetwork:
 
     def answers(self) -> Outcomes:
         """Return the answers for the test set."""
-        return answers(self._compute, self._weights, self.data, self._mean, self._std)
+        images = self.data.test.images
+        found = probabilities(self._compute, self._weights, images, self._mean, self._std)
+        return answers(found, self.data)

@@ -5,6 +5,7 @@ from any step therefore continues as if it had never stopped, and no iterator ha
 """
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -178,10 +179,10 @@ class Program:
         index: Array,
         counts: Array,
         part: HeldOut = "test",
-    ) -> tuple[Meter, Array | None]:
+    ) -> tuple[Meter, Array]:
         """Sum over a part's examples at `index`; `counts` is 1 for each, and 0 for padding.
 
-        The logits are returned too, if the recipe has metrics that need them.
+        The logits `(B, K)` are returned too, for metrics and for answers.
         """
         split = getattr(data, part)
         images = data.standardised(split.images[index])
@@ -195,7 +196,7 @@ class Program:
             jnp.where(correct, counts, 0).sum(),
             counts.sum(),
         )
-        return meter, logits if self.recipe.metrics else None
+        return meter, logits
 
     def probabilities(
         self, params: Any, norm_state: Any, images: Array, mean: Array, std: Array
@@ -221,7 +222,6 @@ class Compiled:
         from_cache: number of programs that were read from a persistent cache instead.
         train_examples: number of training examples.
         parts: "test", and "validation" if the data have it.
-        probabilities: `Program.probabilities`, which is compiled at its first call.
         parameters: number of scalars in the model's parameters.
         peak_bytes: memory that a training step needs beyond its inputs, if XLA reports it.
     """
@@ -236,7 +236,6 @@ class Compiled:
             part: _padded_batches(len(getattr(data, part).labels), size) for part in self.parts
         }
         chosen = program.network, program.recipe.ema_statistics
-        self.probabilities = jax.jit(program.probabilities)  # compiled when it is first called
         self._for_evaluation = jax.jit(partial(averaging.for_evaluation, *chosen))
         self._host_order: tuple[Array, np.ndarray] | None = None
 
@@ -331,16 +330,24 @@ class Compiled:
 
     def evaluate(self, state: TrainState, part: HeldOut = "test") -> dict[str, float]:
         """Compute loss, accuracy and the recipe's metrics over all examples of a part."""
-        total, evaluate, seen = Meter.empty(), self._evaluate[part], []
-        params, norm_state = self.for_evaluation(state)
-        for index, counts in self._batches[part]:
-            batch = self._held_out_batch(part, index, counts)
-            found, logits = evaluate(params, norm_state, *batch)
+        total, seen, asked = Meter.empty(), [], self.program.recipe.metrics
+        for found, logits in self._evaluated(state, part):
             total = jax.tree.map(jnp.add, total, found)
-            seen.append(logits)
+            if asked:
+                seen.append(logits)
         loss, accuracy = total.means()
-        more = metrics.of(self.program.recipe.metrics, seen, getattr(self.data, part).labels)
+        more = metrics.of(asked, seen, getattr(self.data, part).labels)
         return {"loss": loss, "accuracy": accuracy, **more}
+
+    def logits(self, state: TrainState, part: HeldOut = "test") -> np.ndarray:
+        """Return the logits of all examples of a part, `(N, K)`, as `evaluate` computes them."""
+        found = [np.asarray(logits) for _, logits in self._evaluated(state, part)]
+        return np.concatenate(found)[: len(getattr(self.data, part).labels)]
+
+    def _evaluated(self, state: TrainState, part: HeldOut) -> Iterator[tuple[Meter, Array]]:
+        evaluate, chosen = self._evaluate[part], self.for_evaluation(state)
+        for index, counts in self._batches[part]:
+            yield evaluate(*chosen, *self._held_out_batch(part, index, counts))
 
 
 @lru_cache(maxsize=8)

@@ -42,6 +42,24 @@ def test_evaluation_is_exact_whatever_its_batch_size(compiled, program, trained,
     np.testing.assert_allclose(row["test_loss"], expected_loss, rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [5, 500])
+def test_logits_of_all_examples_need_no_program_but_the_evaluations(
+    compiled, program, trained, data, size, caplog
+):
+    made, (state, _) = compiled(eval_batch_size=size), trained
+    made.evaluate(state)
+    with jax.log_compiles():
+        found = made.logits(state)
+        assert not caplog.records
+        jax.jit(lambda x: x + 1)(found)
+        assert caplog.records  # else a compilation would not be heard
+    pixels = data.train.images.astype(np.float64)
+    inputs = jnp.asarray((data.test.images - pixels.mean()) / pixels.std(), jnp.float32)
+    variables = {"params": state.params, NORM_STATE: state.norm_state}
+    expected = program().model.apply(variables, inputs, train=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_row_is_the_mean_over_the_batches_since_the_last_row(compiled):
     made = compiled(epochs=2, eval_every=3)
     fitted = Loop(made, SEED).run(made.init(SEED), Clock())
