@@ -32,6 +32,9 @@ from normlab.training.events import Event, Progress
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
+SECONDS_BETWEEN_TRIES = 0.5
+"""How often a run that another process makes is looked at."""
+
 
 @dataclass(frozen=True)
 class RunEnded:
@@ -40,8 +43,8 @@ class RunEnded:
     Attributes:
         run: which.
         index: its place in the list of runs, from 0.
-        state: a state of `Run` ("damaged" too), "busy" (another process has it), or "skipped" (it
-            was finished).
+        state: a state of `Run` ("damaged" too), "skipped" (it was finished), or "busy" (another
+            process has it, and this command was ended while it waited for that).
         message: one line more, if there is something to say.
     """
 
@@ -49,6 +52,13 @@ class RunEnded:
     index: int
     state: str
     message: str = ""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Says that the runs that are left are being made by other processes, and are waited for."""
+
+    runs: tuple[RunConfig, ...]
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ class Remark:
     text: str
 
 
-Tell = Callable[[Remark | Planned | RunStarted | RunEnded | GaveUp | Event], None]
+Tell = Callable[[Remark | Planned | RunStarted | RunEnded | Waiting | GaveUp | Event], None]
 """Of a run that another process makes, `RunEnded` alone is told: its folder says the rest."""
 
 
@@ -174,6 +184,7 @@ class Engine:
         if not _finished(made):
             self._note([], trials)
             states = self.make(trials)
+            made = self.runs_of(trials)
         if not _finished(made):  # which has been told
             return states
         chosen = tuning.choose(made)
@@ -231,6 +242,21 @@ class Engine:
                 tasks.append(task)
             else:  # no worker is started for a run that has its result
                 yield task, *was(run)
+        while tasks:
+            held = []
+            for task, state, message in self._attempt_each(tasks):
+                if state == "busy":
+                    held.append((task, message))
+                else:
+                    yield task, state, message
+                self._find_again(runs, task)
+            tasks = [task for task, _ in held]
+            if not self._wait_for([task.config for task in tasks]):
+                yield from ((task, "busy", message) for task, message in held)
+                return
+
+    def _attempt_each(self, tasks: list[Task]) -> Iterator[tuple[Task, str, str]]:
+        """Try to make each of some runs once."""
         if self.jobs > 1:
             yield from self._pool.attempts(
                 tasks, self._may_begin, self._stopped.is_set, self._look_for_pace
@@ -239,6 +265,23 @@ class Engine:
         for task in tasks:
             if self._may_begin():
                 yield task, *self._maker.attempt(task)
+
+    def _find_again(self, runs: list[Run], task: Task) -> None:
+        """Look for a planned run where another command has begun it meanwhile."""
+        if not runs[task.index].begun:
+            (runs[task.index],) = self.runs_of([task.config])
+
+    def _wait_for(self, configs: list[RunConfig]) -> bool:
+        """Wait until one of some runs is free; return whether it is, and more may be begun."""
+        told = False
+        while self._may_begin():
+            if not configs or not all(run.is_held for run in self.runs_of(configs)):
+                return True
+            if not told:
+                self.tell(Waiting(tuple(configs)))
+                told = True
+            self._stopped.wait(SECONDS_BETWEEN_TRIES)
+        return False
 
     def _may_begin(self) -> bool:
         return not self._stopped.is_set() and not self._has_given_up()

@@ -4,7 +4,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -22,6 +22,7 @@ from normlab.engine.probe_rows import Prober
 from normlab.errors import UserError, in_one_line
 from normlab.ops import native
 from normlab.store.files import DamagedError
+from normlab.store.finding import held
 from normlab.store.layout import CHECKPOINTS, DAMAGED, ERROR, FINISHED
 from normlab.store.run import Run, RunBusyError
 from normlab.store.writing import write_atomically
@@ -55,7 +56,7 @@ class Task:
 
     Attributes:
         config: what it does.
-        run: where it is kept.
+        run: where it is kept, as it was planned.
         index: its place in the list of runs, from 0.
         again: the command that makes it alone.
         claims: the hashes of the claims that stand now.
@@ -90,9 +91,9 @@ class Maker:
 
     def attempt(self, task: Task) -> tuple[str, str]:
         """Make one run, whatever may go wrong; return how it ended, and a word on that."""
-        run = task.run
         try:
-            with run.locked():
+            with held(task.run, task.config.sections) as run:
+                task = replace(task, run=run)
                 state, word = was(run)
                 if state in ("skipped", DAMAGED):
                     return state, word

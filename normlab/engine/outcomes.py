@@ -1,7 +1,6 @@
 """Asks a trained network for its answers: for any images, and for the test set of its run."""
 
 import contextlib
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from scipy.special import softmax
 from normlab.configs import build
 from normlab.configs.admission import admit_resolved
 from normlab.core import Array
+from normlab.data.augment import standardised
 from normlab.data.dataset import Dataset
 from normlab.errors import UserError
 from normlab.store.checkpoint_files import restore_anything
@@ -21,35 +21,11 @@ from normlab.store.layout import CHECKPOINTS
 from normlab.store.outcomes import NOTHING, Outcomes, write_outcomes
 from normlab.store.run import Run
 from normlab.training import averaging
-from normlab.training.program import Compiled
+from normlab.training.program import Compiled, Program
 from normlab.training.state import TrainState
-
-Compute = Callable[[Any, Any, Any, Any, Any], Array]
-"""Parameters, the normalisers' state, images, and the channels' mean and deviation to
-probabilities."""
 
 AT_ONCE = 256
 """So many images go through the network together."""
-
-
-def probabilities(
-    compute: Compute, weights: tuple[Any, Any], images: np.ndarray, mean: Any, std: Any
-) -> np.ndarray:
-    """Return the probability of each class, `(N, K)` float32, for images in 0..255.
-
-    Args:
-        compute: `Program.probabilities`, jitted.
-        weights: the parameters, and the normalisers' state.
-        images: `(N, H, W, C)`.
-        mean, std: statistics of each channel, `(C,)`, which standardise the images.
-    """
-    found = []
-    for start in range(0, len(images), AT_ONCE):
-        part = np.asarray(images[start : start + AT_ONCE], np.float32)
-        lacking = min(AT_ONCE, len(images)) - len(part)  # one shape, so one compiled program
-        padded = np.pad(part, [(0, lacking), *[(0, 0)] * (part.ndim - 1)])
-        found.append(np.asarray(compute(*weights, padded, mean, std))[: len(part)])
-    return np.concatenate(found)
 
 
 def answers(probability: np.ndarray, data: Dataset) -> Outcomes:
@@ -97,9 +73,9 @@ class TrainedNetwork:
                 "for training alone; its answers for the test set are in the report"
             )
         state = restore_anything(path / CHECKPOINTS)
-        self._weights = state["params"], state.get("norm_state") or {}
-        self._compute = jax.jit(program.probabilities)
-        self._mean, self._std = map(jnp.asarray, self.data.channel_statistics())
+        weights = state["params"], state.get("norm_state") or {}
+        statistics = map(jnp.asarray, self.data.channel_statistics())
+        self._compute = partial(jax.jit(partial(_probabilities, program)), *weights, *statistics)
 
     def probabilities(self, images: Any) -> np.ndarray:
         """Return the probability of each class, `(N, K)`, for images as the data have them.
@@ -122,10 +98,26 @@ class TrainedNetwork:
                 f"images are in 0..255, as the data are; found none above {images.max():g}: "
                 "multiply by 255"
             )
-        return probabilities(self._compute, self._weights, images, self._mean, self._std)
+        return self._of_each(images)
 
     def answers(self) -> Outcomes:
         """Return the answers for the test set."""
-        images = self.data.test.images
-        found = probabilities(self._compute, self._weights, images, self._mean, self._std)
-        return answers(found, self.data)
+        return answers(self._of_each(self.data.test.images), self.data)
+
+    def _of_each(self, images: np.ndarray) -> np.ndarray:
+        found = []
+        for start in range(0, len(images), AT_ONCE):
+            part = np.asarray(images[start : start + AT_ONCE], np.float32)
+            lacking = min(AT_ONCE, len(images)) - len(part)  # one shape, so one compiled program
+            padded = np.pad(part, [(0, lacking), *[(0, 0)] * (part.ndim - 1)])
+            found.append(np.asarray(self._compute(padded))[: len(part)])
+        return np.concatenate(found)
+
+
+def _probabilities(
+    program: Program, params: Any, norm_state: Any, mean: Array, std: Array, images: Array
+) -> Array:
+    """Compute the probability of each class, `(N, K)` float32, for images in 0..255."""
+    standard = standardised(images, mean, std)
+    logits, _ = program.network.apply(params, norm_state, standard, train=False)
+    return jax.nn.softmax(logits.astype(jnp.float32))

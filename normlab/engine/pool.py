@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from normlab.engine.maker import Task, attempt_in_worker, write_failure
 from normlab.engine.worker import Worker, WorkerDiedError, shares
+from normlab.store.finding import held
 from normlab.store.layout import FINISHED
 from normlab.store.run import RunBusyError
 
@@ -116,10 +117,10 @@ class Pool:
 def _bury(task: Task, cause: str) -> tuple[str, str]:
     """Write down what a worker could not."""
     try:
-        with task.run.locked():
-            if task.run.state in FINISHED:
-                return task.run.state, ""
+        with held(task.run, task.config.sections) as run:
+            if run.state in FINISHED:
+                return run.state, ""
             summary = f"{cause}; what it had saved is kept"
-            return write_failure(task, summary, summary)
+            return write_failure(replace(task, run=run), summary, summary)
     except RunBusyError as error:
         return "busy", str(error)

@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.markup import escape
 
 from normlab.configs.experiment import Experiment
-from normlab.engine.engine import GaveUp, Outcome, Remark, RunEnded, RunStarted
+from normlab.engine.engine import GaveUp, Outcome, Remark, RunEnded, RunStarted, Waiting
 from normlab.engine.plan import Planned
 from normlab.evidence.comparison import Comparison
 from normlab.interface.bars import MovingBar
@@ -52,7 +52,9 @@ class Display(AbstractContextManager["Display"]):
         if self._moving is not None:
             self._moving.stop()
 
-    def __call__(self, event: Remark | Planned | RunStarted | RunEnded | GaveUp | Event) -> None:
+    def __call__(
+        self, event: Remark | Planned | RunStarted | RunEnded | Waiting | GaveUp | Event
+    ) -> None:
         """Show one event."""
         if isinstance(event, Planned):
             self._planned(event)
@@ -64,6 +66,10 @@ class Display(AbstractContextManager["Display"]):
             self._ended(event)
         elif isinstance(event, Remark):
             self._print(f"warning: {event.text}")
+        elif isinstance(event, Waiting):
+            first, *others = [f"{run.arm} seed {run.seed}" for run in event.runs]
+            more = f" and {len(others)} more" if others else ""
+            self._print(f"waiting for another command, which makes {first}{more}; Ctrl-C ends this")
         elif isinstance(event, GaveUp):
             failed = count_runs(event.failures)
             self._print(f"{failed} failed (--max-failures); no other is begun")

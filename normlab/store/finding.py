@@ -4,9 +4,15 @@ A run's name ends in the hash of its resolved config. Experiments that lie besid
 runs of one hash: such a run is made once, and each of the experiments lists it.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+from filelock import has_fcntl
 
 from normlab.store.layout import CONFIG, EXPERIMENT, FINISHED
 from normlab.store.names import hash_in
@@ -47,6 +53,52 @@ class RunFinder:
             for path in _folders_in(experiment):
                 found.setdefault(hash_in(path.name), []).append(path)
         return found
+
+
+@contextlib.contextmanager
+def held(run: Run, sections: dict[str, Any]) -> Iterator[Run]:
+    """Hold a run for this process, in the folder in which a run of its hash has been begun by now.
+
+    Commands of different experiments plan before they begin, so each may have chosen its own
+    folder for a run that they share. The one that begins the run first keeps the folder.
+
+    Args:
+        run: the run, as it was planned.
+        sections: its resolved config, which is written if the run is new.
+
+    Raises:
+        RunBusyError: another process holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        with _alone_among_experiments(run.path.parent):
+            path = run.path if run.begun else RunFinder(run.path.parent).place(run.path.name)
+            found = replace(run, path=path)
+            stack.enter_context(found.locked())
+            if not found.begun:
+                found.write_config(sections)
+        yield found
+
+
+@contextlib.contextmanager
+def _alone_among_experiments(folder: Path) -> Iterator[None]:
+    """Let no other process settle where a run lies, in this experiment or one beside it.
+
+    The folder that holds the experiments is locked itself, so that no file is added to it. Some
+    file systems cannot do that; there two commands may begin one run in the same instant.
+    """
+    if not has_fcntl:
+        yield
+        return
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    above = os.open(folder.parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(above, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(above)
 
 
 def runs_below(folder: Path) -> list[Path]:

@@ -136,6 +136,15 @@ class Run:
         with lock:
             yield
 
+    @property
+    def is_held(self) -> bool:
+        """Return whether another process is working on the run now."""
+        try:
+            with self.locked():
+                return False
+        except RunBusyError:
+            return True
+
     def write_config(self, sections: dict[str, Any]) -> None:
         """Write the resolved config; the run's name ends in its hash, so no other can be there."""
         write_atomically(self.path / layout.CONFIG, yaml.safe_dump(sections, sort_keys=False))

@@ -21,7 +21,7 @@ from jax.stages import Lowered
 
 from normlab.adapters.classifier import Classifier
 from normlab.core import Array
-from normlab.data.augment import Augmentation, apply_all, standardised
+from normlab.data.augment import Augmentation, apply_all
 from normlab.training import averaging, metrics
 from normlab.training.compiler import compiler_options, read_from_cache
 from normlab.training.finite import all_finite, computed_once
@@ -197,20 +197,6 @@ class Program:
             counts.sum(),
         )
         return meter, logits
-
-    def probabilities(
-        self, params: Any, norm_state: Any, images: Array, mean: Array, std: Array
-    ) -> Array:
-        """Compute the probability of each class, `(N, K)` float32.
-
-        Args:
-            params, norm_state: what is evaluated.
-            images: `(N, H, W, C)`, in 0..255.
-            mean, std: of each channel, `(C,)`; they standardise the images.
-        """
-        standard = standardised(images, mean, std)
-        logits, _ = self.network.apply(params, norm_state, standard, train=False)
-        return jax.nn.softmax(logits.astype(jnp.float32))
 
 
 class Compiled:

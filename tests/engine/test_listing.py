@@ -1,12 +1,15 @@
 """No command hides, relabels or repeats what another has made."""
 
 import json
+import os
+import signal
 import threading
 
 import pytest
 
 from normlab.configs.experiment import load_experiment
-from normlab.engine.engine import Engine
+from normlab.engine.engine import Engine, RunEnded, Waiting
+from normlab.engine.plan import Planned
 from normlab.errors import UserError
 from normlab.evidence.verdicts import judge
 from normlab.interface.reporting import render
@@ -252,3 +255,75 @@ def test_runs_of_two_experiments_are_made_once(tiny, run, out):
     about = json.loads((own / "experiment.json").read_text())
     assert about["name"] == "three" and about["question"] == "does it help?"
     assert "would go" not in cleaned(out)
+
+
+def same_run_twice(tiny):
+    """Return the files of two experiments that share their runs of batch norm."""
+    first = tiny("sweep: {norm: [identity, batch_norm]}\n", "first.yaml")
+    return first, tiny("sweep: {norm: [batch_norm, layer_norm]}\n", "second.yaml")
+
+
+def hashes(out):
+    return [path.name.rpartition("-")[2] for path in out.glob("*/*-s*")]
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.thorough)])
+def test_a_run_that_another_experiment_began_after_the_plan_is_taken_over(tiny, make, out, jobs):
+    first, second = same_run_twice(tiny)
+
+    def while_planning(event):
+        if isinstance(event, Planned) and not out.joinpath("first").exists():
+            assert make(first).states == ["done", "done"]
+
+    outcome = make(second, tell=while_planning, jobs=jobs)
+    assert outcome.states == ["skipped", "done"]
+    assert len(hashes(out)) == len(set(hashes(out))) == 3
+    assert [run.state for run in load_runs(out / "second")] == ["done", "done"]
+    assert [run.path.parent.name for run in load_runs(out / "second")] == ["first", "second"]
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.thorough)])
+def test_a_run_that_another_process_makes_is_waited_for(tiny, make, out, jobs):
+    first, second = same_run_twice(tiny)
+    make(first, "norm=identity")
+    planned = Engine(load_experiment(first), out).runs_of(load_experiment(first).runs)[1]
+    told, begun, enough = [], threading.Event(), threading.Event()
+
+    def another():
+        with planned.locked():
+            planned.write_config(load_experiment(first).runs[1].sections)
+            planned.write_status("running")
+            begun.set()
+            enough.wait(60)
+
+    def tell(event):
+        if isinstance(event, Waiting):
+            told.append([(run.arm, run.seed) for run in event.runs])
+            enough.set()
+
+    other = threading.Thread(target=another)
+    other.start()
+    begun.wait(60)
+    outcome = make(second, tell=tell, jobs=jobs)
+    other.join()
+    assert told == [[("batch_norm", 0)]] and outcome.states == ["done", "done"]
+    assert len(hashes(out)) == len(set(hashes(out))) == 3 and not outcome.failed
+
+
+def test_a_command_that_is_stopped_while_it_waits_says_who_has_the_run(tiny, make, out):
+    file = tiny()
+    run = Engine(load_experiment(file), out).runs_of(load_experiment(file).runs)[0]
+    told = []
+
+    def tell(event):
+        told.append(event)
+        if isinstance(event, Waiting):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with run.locked():
+        run.write_config(load_experiment(file).runs[0].sections)
+        run.write_status("running")
+        outcome = make(file, tell=tell)
+    assert outcome.states == ["busy"] and outcome.interrupted
+    ended = [event for event in told if isinstance(event, RunEnded)]
+    assert len(ended) == 1 and f"(pid {os.getpid()}) is working on this run" in ended[0].message
