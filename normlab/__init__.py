@@ -29,20 +29,26 @@ if TYPE_CHECKING:
     from normlab.interface.trained import load as load
     from normlab.norms.batch import batch_norm as batch_norm
     from normlab.norms.batch_renorm import batch_renorm as batch_renorm
+    from normlab.norms.compressed_rms import compressed_rms_norm as compressed_rms_norm
     from normlab.norms.controls import affine as affine
     from normlab.norms.divisive import divisive_norm as divisive_norm
     from normlab.norms.dynamic import dynamic_erf as dynamic_erf
     from normlab.norms.dynamic import dynamic_tanh as dynamic_tanh
+    from normlab.norms.dynamic_isru import dynamic_isru as dynamic_isru
     from normlab.norms.filter_response import filter_response_norm as filter_response_norm
     from normlab.norms.global_response import global_response_norm as global_response_norm
     from normlab.norms.group import group_norm as group_norm
     from normlab.norms.instance import instance_norm as instance_norm
+    from normlab.norms.kernel import kernel_norm as kernel_norm
+    from normlab.norms.kernel import kernel_norm_convolution as kernel_norm_convolution
     from normlab.norms.layer import layer_norm as layer_norm
     from normlab.norms.layer import layer_norm_image as layer_norm_image
     from normlab.norms.local_response import local_response_norm as local_response_norm
+    from normlab.norms.partial_rms import partial_rms_norm as partial_rms_norm
     from normlab.norms.positional import positional_norm as positional_norm
     from normlab.norms.rms import rms_norm as rms_norm
     from normlab.norms.scale import scale_norm as scale_norm
+    from normlab.norms.seed_norm import seed_norm as seed_norm
     from normlab.probes.looking import look as look
     from normlab.reports.shown_comparison import compare as compare
     from normlab.training.recipe import Recipe as Recipe
@@ -67,10 +73,12 @@ __getattr__, __dir__ = lazily(
     batch_renorm="normlab.norms.batch_renorm",
     centred_weight_norm="normlab.weights.centred_weight_norm",
     compare="normlab.reports.shown_comparison",
+    compressed_rms_norm="normlab.norms.compressed_rms",
     describe="normlab.interface.describe",
     dialect="normlab.dialects.library",
     divisive_norm="normlab.norms.divisive",
     dynamic_erf="normlab.norms.dynamic",
+    dynamic_isru="normlab.norms.dynamic_isru",
     dynamic_tanh="normlab.norms.dynamic",
     filter_response_norm="normlab.norms.filter_response",
     fit="normlab.interface.fitting",
@@ -79,12 +87,15 @@ __getattr__, __dir__ = lazily(
     global_response_norm="normlab.norms.global_response",
     group_norm="normlab.norms.group",
     instance_norm="normlab.norms.instance",
+    kernel_norm="normlab.norms.kernel",
+    kernel_norm_convolution="normlab.norms.kernel",
     layer_norm="normlab.norms.layer",
     layer_norm_image="normlab.norms.layer",
     like_flax="normlab.adapters.flax_layers",
     load="normlab.interface.trained",
     local_response_norm="normlab.norms.local_response",
     look="normlab.probes.looking",
+    partial_rms_norm="normlab.norms.partial_rms",
     positional_norm="normlab.norms.positional",
     prepare="normlab.engine.process",
     recalibrate="normlab.adapters.statistics",
@@ -92,6 +103,7 @@ __getattr__, __dir__ = lazily(
     run="normlab.interface.notebook",
     scale_norm="normlab.norms.scale",
     scaled_weight_standardisation="normlab.weights.scaled_weight_standardisation",
+    seed_norm="normlab.norms.seed_norm",
     show="normlab.interface.sharing",
     spectral_norm="normlab.weights.spectral_norm",
     weight_norm="normlab.weights.weight_norm",

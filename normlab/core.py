@@ -34,7 +34,8 @@ Conventions, stated once:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import jax
@@ -78,6 +79,9 @@ class Facts:
         eps_is: how the field `eps` keeps from a division by zero. It is added to the variance "in
             the root", "added" to the divisor outside of any root, or "a lower limit" of it.
         identity: the output is the input. A model without a place for a normaliser takes only such.
+        group: its place in `normlab list norms`, such as "batch"; empty for one of your own.
+        after: the names of the entries that it came from, for `normlab family`.
+        also: what the field also calls it.
     """
 
     paper: str
@@ -89,6 +93,9 @@ class Facts:
     keeps_moments: bool = False
     eps_is: EpsRole = "in the root"
     identity: bool = False
+    group: str = ""
+    after: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
 
 class Normaliser(Protocol):
@@ -185,6 +192,41 @@ def _run_on_any_mesh(cls: Any) -> None:
         cls.apply = on_any_mesh(cls.apply, like)
 
 
+def _take_zero_centred(cls: Any) -> None:
+    """Let `cls` keep its scale less one where its field `zero_centred` is true.
+
+    The parent's methods, which `cls` may call in its own, see a description whose field is false.
+    """
+    init, apply = cls.init, cls.apply
+
+    @wraps(init)
+    def kept(self: Any, features: int) -> tuple[Params, State]:
+        if not self.zero_centred:
+            return init(self, features)
+        params, state = init(replace(self, zero_centred=False), features)
+        return moved_scale(params, -1.0), state
+
+    @wraps(apply)
+    def used(
+        self: Any, params: Params, state: State, x: Array, **others: Any
+    ) -> tuple[Array, State]:
+        if not self.zero_centred:
+            return apply(self, params, state, x, **others)
+        plain = replace(self, zero_centred=False)
+        return apply(plain, moved_scale(params, 1.0), state, x, **others)
+
+    cls.init, cls.apply = kept, used
+
+
+def moved_scale(params: Params, by: float) -> Params:
+    """Add a number to every leaf that is a scale by its name.
+
+    >>> moved_scale({"bias": jax.numpy.ones(1), "scale": jax.numpy.ones(1)}, -1.0)["scale"].item()
+    0.0
+    """
+    return {name: leaf + by if name.endswith("scale") else leaf for name, leaf in params.items()}
+
+
 Described = TypeVar("Described", bound=type)
 
 
@@ -199,6 +241,9 @@ def normaliser(
     keeps_moments: bool = False,
     eps_is: EpsRole = "in the root",
     identity: bool = False,
+    group: str = "",
+    after: tuple[str, ...] = (),
+    also: tuple[str, ...] = (),
 ) -> Callable[[Described], Described]:
     """Mark a frozen dataclass as an entry of the catalogue and attach its `Facts`.
 
@@ -224,11 +269,16 @@ def normaliser(
         keeps_moments=keeps_moments,
         eps_is=eps_is,
         identity=identity,
+        group=group,
+        after=after,
+        also=also,
     )
 
     def mark(cls: Described) -> Described:
         cls.facts = facts
         cls.catalogue_kind = "normaliser"
+        if hasattr(cls, "zero_centred"):
+            _take_zero_centred(cls)
         _run_on_any_mesh(cls)
         return cls
 

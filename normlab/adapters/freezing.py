@@ -35,7 +35,7 @@ def freeze(model: Any) -> Any:
 
     >>> from normlab.norms import BatchNorm
     >>> freeze(BatchNorm(momentum=0.99, eps=1e-3))
-    FrozenBatchNorm(eps=0.001, use_scale=True, use_bias=True)
+    FrozenBatchNorm(eps=0.001, use_scale=True, use_bias=True, zero_centred=False)
     """
     if isinstance(model, nnx.Module):
         new = copied(model)

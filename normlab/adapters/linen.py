@@ -131,12 +131,12 @@ def swap(model: nn.Module, old: Any, new: New, where: Where | None = None) -> Sw
         UserError: a call meets a layer that cannot be replaced; it gives the path and the reason.
 
     >>> import jax, jax.numpy as jnp
-    >>> from normlab.norms import GroupNorm
+    >>> from normlab.norms import RMSNorm
     >>> model = nn.Sequential([nn.Dense(8), nn.BatchNorm(use_running_average=False), nn.relu])
-    >>> swapped = swap(model, nn.BatchNorm, GroupNorm(groups=2))
+    >>> swapped = swap(model, nn.BatchNorm, RMSNorm())
     >>> x = jnp.ones((2, 3))
     >>> print(swapped.report(x))
-    changed  layers_1: GroupNorm(eps=1e-05, use_scale=True, use_bias=True, groups=2)
+    changed  layers_1: RMSNorm(eps=1e-05, use_scale=True, use_bias=False, zero_centred=False)
     >>> sorted(swapped.init(jax.random.key(0), x)), sorted(model.init(jax.random.key(0), x))
     (['params'], ['batch_stats', 'params'])
     """

@@ -192,11 +192,11 @@ def swap(model: nnx.Module, old: Any, new: New, where: Where | None = None) -> S
         UserError: there is no such layer, `model` itself is one, or one cannot be replaced.
 
     >>> from flax import nnx
-    >>> from normlab.norms import GroupNorm
+    >>> from normlab.norms import RMSNorm
     >>> rngs = nnx.Rngs(0)
     >>> model = nnx.Sequential(nnx.Linear(2, 8, rngs=rngs), nnx.BatchNorm(8, rngs=rngs))
-    >>> print(swap(model, nnx.BatchNorm, GroupNorm(groups=2)))
-    changed  layers/1: GroupNorm(eps=1e-05, use_scale=True, use_bias=True, groups=2)
+    >>> print(swap(model, nnx.BatchNorm, RMSNorm()))
+    changed  layers/1: RMSNorm(eps=1e-05, use_scale=True, use_bias=False, zero_centred=False)
     """
     types = as_types(old)
     if isinstance(model, types):

@@ -161,10 +161,10 @@ def with_normaliser(
     Raises:
         UserError: there is no such layer, or it cannot be replaced.
 
-    >>> from normlab.norms import GroupNorm
+    >>> from normlab.norms import RMSNorm
     >>> net = nn.Sequential([nn.Dense(4), nn.LayerNorm(), nn.Dense(2)])
-    >>> print(with_normaliser(net, GroupNorm(groups=2), (3,)).report(jnp.ones((1, 3))))
-    changed  layers_1: GroupNorm(eps=1e-05, use_scale=True, use_bias=True, groups=2)
+    >>> print(with_normaliser(net, RMSNorm(), (3,)).report(jnp.ones((1, 3))))
+    changed  layers_1: RMSNorm(eps=1e-05, use_scale=True, use_bias=False, zero_centred=False)
     """
     if isinstance(model, NnxNet):
         source = model.source

@@ -24,6 +24,7 @@ from normlab.configs.sections import (
 from normlab.configs.signatures import describe_type, descriptions, fields_model
 from normlab.errors import UserError, did_you_mean
 from normlab.interface.costs import cost_of
+from normlab.interface.questions import told as asked
 from normlab.interface.shelves import SHELVES
 from normlab.measures import claims
 from normlab.measures.measures import MEASURES, METRICS, described
@@ -138,6 +139,7 @@ def _entry(name: str) -> str | None:
         f"In YAML, with every default:\n{_indent(_example(section, name, called))}",
         "Facts:\n" + _indent("\n".join(_facts(facts))) if facts is not None else None,
         f"Cost: {cost}" if cost is not None else None,
+        asked(name),
     )
 
 

@@ -16,6 +16,8 @@ from normlab.ops.running import Running, counted, less_running, over_batch
     uses_batch=True,
     affine_in_evaluation=True,
     keeps_moments=True,
+    group="batch",
+    after=("batch_norm",),
 )
 @dataclass(frozen=True, kw_only=True)
 class AveragedBatchNorm(Running):

@@ -75,6 +75,8 @@ def batch_norm(
     invariant_to=("channel scale", "channel shift"),
     affine_in_evaluation=True,
     keeps_moments=True,
+    group="batch",
+    also=("BN", "BatchNorm", "SyncBN (axis_name)", "ghost batch norm (norm_batch)"),
 )
 @dataclass(frozen=True, kw_only=True)
 class BatchNorm(Running):

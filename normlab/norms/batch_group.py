@@ -16,10 +16,13 @@ from normlab.ops.running import Running, less_running
 
 
 @normaliser(
-    paper="arXiv:1906.03548, section 3.4; arXiv:2012.00782",
+    paper="arXiv:1906.03548, section 3.4; arXiv:2012.02782",
     uses_batch=True,
     affine_in_evaluation=True,
     keeps_moments=True,
+    group="batch and example",
+    after=("batch_norm", "group_norm"),
+    also=("BGN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class BatchGroupNorm(Running):

@@ -17,6 +17,9 @@ from normlab.ops.running import Running, over_batch
     uses_batch=True,
     invariant_to=("channel scale", "channel shift"),
     keeps_moments=True,
+    group="batch and example",
+    after=("batch_norm", "instance_norm"),
+    also=("BIN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class BatchInstanceNorm(Running):

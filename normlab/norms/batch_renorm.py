@@ -61,6 +61,9 @@ def batch_renorm(
     uses_batch=True,
     affine_in_evaluation=True,
     keeps_moments=True,
+    group="batch",
+    after=("batch_norm",),
+    also=("BRN", "batch renormalization"),
 )
 @dataclass(frozen=True, kw_only=True)
 class BatchRenorm(Running):

@@ -21,6 +21,9 @@ from normlab.ops.running import Running, over_batch
     uses_batch=True,
     invariant_to=("channel scale", "channel shift"),
     keeps_moments=True,
+    group="batch",
+    after=("batch_norm",),
+    also=("CBN", "class-conditional batch norm"),
 )
 @dataclass(frozen=True, kw_only=True)
 class ConditionalBatchNorm(Running):

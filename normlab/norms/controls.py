@@ -6,6 +6,7 @@ A gain over `identity` that `affine` shows too is not a gain from normalising.
 from dataclasses import dataclass
 from typing import ClassVar
 
+from normlab.catalogue import later
 from normlab.core import Array, Facts, Params, State, normaliser
 from normlab.ops.affine import affine_params, scale_and_shift
 from normlab.ops.masks import zero_masked
@@ -36,6 +37,8 @@ def affine(
 @normaliser(
     paper="control: no normalisation",
     identity=True,
+    group="element-wise",
+    also=("none", "no normalisation"),
 )
 @dataclass(frozen=True)
 class Identity:
@@ -61,6 +64,9 @@ class Identity:
 @normaliser(
     paper="control: scale and bias alone (compare Frankle et al. 2020, arXiv:2003.00152)",
     affine_in_evaluation=True,
+    group="element-wise",
+    after=("identity",),
+    also=("scale and shift",),
 )
 @dataclass(frozen=True)
 class Affine:
@@ -69,6 +75,8 @@ class Affine:
     Attributes:
         use_scale: learn a scale for each channel; False fixes it at 1.
         use_bias: learn a bias for each channel; False fixes it at 0.
+        zero_centred: keep the scale as its distance from one, `1 + scale`, so that it begins at
+            zero and weight decay pulls it to one (as in Gemma and Transformer Engine).
 
     >>> import jax.numpy as jnp
     >>> norm = Affine()
@@ -81,6 +89,7 @@ class Affine:
 
     use_scale: bool = True
     use_bias: bool = True
+    zero_centred: bool = later(False)
 
     def init(self, features: int) -> tuple[Params, State]:
         return affine_params(features, self.use_scale, self.use_bias), {}

@@ -17,6 +17,9 @@ from normlab.ops.running import counted, move
     invariant_to=("channel scale", "channel shift"),
     affine_in_evaluation=True,
     keeps_moments=True,
+    group="batch",
+    after=("batch_norm",),
+    also=("zero-debiased or cumulative batch norm",),
 )
 @dataclass(frozen=True, kw_only=True)
 class DebiasedBatchNorm(BatchNorm):

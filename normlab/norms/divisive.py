@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from normlab.catalogue import later
 from normlab.core import Array, Facts, Params, State, normaliser
 from normlab.errors import require_field
 from normlab.ops.affine import affine_params, one_number, scale_and_shift
@@ -78,7 +79,13 @@ def _around(values: Array, window: int) -> Array:
     )
 
 
-@normaliser(paper="arXiv:1611.04520", invariant_to=("example shift",))
+@normaliser(
+    paper="arXiv:1611.04520",
+    invariant_to=("example shift",),
+    group="example",
+    after=("local_response_norm",),
+    also=("DN", "divisive normalization"),
+)
 @dataclass(frozen=True, kw_only=True)
 class DivisiveNorm:
     """Divisive normalisation over all channels of a window around each position.
@@ -91,6 +98,8 @@ class DivisiveNorm:
         window: positions along each axis, an odd number.
         use_scale: learn a scale for each channel; False fixes it at 1.
         use_bias: learn a bias for each channel; False fixes it at 0.
+        zero_centred: keep the scale as its distance from one, `1 + scale`, so that it begins at
+            zero and weight decay pulls it to one (as in Gemma and Transformer Engine).
 
     >>> import jax.numpy as jnp
     >>> norm = DivisiveNorm()
@@ -106,6 +115,7 @@ class DivisiveNorm:
     window: int = 5
     use_scale: bool = True
     use_bias: bool = True
+    zero_centred: bool = later(False)
 
     def __post_init__(self) -> None:
         _require(self.sigma, self.window)

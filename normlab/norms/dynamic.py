@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from normlab.catalogue import later
 from normlab.core import Array, Facts, Params, State, normaliser
 from normlab.errors import require_field
 from normlab.ops.affine import affine_params, one_number, scale_and_shift
@@ -92,6 +93,8 @@ class _Squashing:
         alpha: what the learnt factor on the input begins at.
         use_scale: learn a scale for each channel; False fixes it at 1.
         use_bias: learn a bias for each channel; False fixes it at 0.
+        zero_centred: keep the scale as its distance from one, `1 + scale`, so that it begins at
+            zero and weight decay pulls it to one (as in Gemma and Transformer Engine).
     """
 
     facts: ClassVar[Facts]
@@ -101,6 +104,7 @@ class _Squashing:
     alpha: float = 0.5
     use_scale: bool = True
     use_bias: bool = True
+    zero_centred: bool = later(False)
 
     def __post_init__(self) -> None:
         require_field(self.alpha > 0, "alpha", self.alpha, "a positive number")
@@ -116,7 +120,12 @@ class _Squashing:
         return type(self).function(x, mask=mask, **params), state
 
 
-@normaliser(paper="arXiv:2503.10622")
+@normaliser(
+    paper="arXiv:2503.10622",
+    group="element-wise",
+    after=("layer_norm",),
+    also=("DyT",),
+)
 @dataclass(frozen=True)
 class DynamicTanh(_Squashing):
     """Dynamic tanh (DyT): a tanh with a learnt slope, in place of a normaliser.
@@ -135,7 +144,12 @@ class DynamicTanh(_Squashing):
     scalars = ("alpha",)
 
 
-@normaliser(paper="arXiv:2512.10938")
+@normaliser(
+    paper="arXiv:2512.10938",
+    group="element-wise",
+    after=("dynamic_tanh",),
+    also=("Derf",),
+)
 @dataclass(frozen=True)
 class DynamicErf(_Squashing):
     """Derf: an error function with a learnt slope and shift, in place of a normaliser.

@@ -22,6 +22,9 @@ from normlab.ops.running import Running, over_batch
     fuses_activation=True,
     invariant_to=("channel scale",),
     keeps_moments=True,
+    group="fused",
+    after=("batch_norm", "instance_norm"),
+    also=("EvoNorm-B0",),
 )
 @dataclass(frozen=True, kw_only=True)
 class EvoNormB0(Running):
@@ -62,7 +65,13 @@ class EvoNormB0(Running):
         return scale_and_shift(y, x, params.get("scale"), params.get("bias"), mask), state
 
 
-@normaliser(paper="arXiv:2004.02967, table 2", fuses_activation=True)
+@normaliser(
+    paper="arXiv:2004.02967, table 2",
+    fuses_activation=True,
+    group="fused",
+    after=("group_norm",),
+    also=("EvoNorm-S0",),
+)
 @dataclass(frozen=True, kw_only=True)
 class EvoNormS0(Standardiser):
     """`x * sigmoid(v * x) / sqrt(group variance + eps)`.

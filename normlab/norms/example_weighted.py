@@ -19,6 +19,9 @@ from normlab.ops.running import Running, less_running, over_batch
     uses_batch=True,
     invariant_to=("channel scale", "channel shift"),
     keeps_moments=True,
+    group="batch and example",
+    after=("batch_norm",),
+    also=("inference example weighing",),
 )
 @dataclass(frozen=True, kw_only=True)
 class ExampleWeightedBatchNorm(Running):

@@ -60,6 +60,9 @@ def filter_response_norm(
     paper="arXiv:1911.09737",
     fuses_activation=True,
     invariant_to=("example scale", "channel scale"),
+    group="fused",
+    after=("instance_norm",),
+    also=("FRN", "FRN + TLU"),
 )
 @dataclass(frozen=True, kw_only=True)
 class FilterResponseNorm(Standardiser):

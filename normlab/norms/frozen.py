@@ -13,13 +13,21 @@ from normlab.ops.normalise import less_given
 
 def as_frozen(norm: Standardiser) -> "FrozenBatchNorm":
     """Return the frozen counterpart of a normaliser that is batch normalisation in evaluation."""
-    return FrozenBatchNorm(eps=norm.eps, use_scale=norm.use_scale, use_bias=norm.use_bias)
+    return FrozenBatchNorm(
+        eps=norm.eps,
+        use_scale=norm.use_scale,
+        use_bias=norm.use_bias,
+        zero_centred=norm.zero_centred,
+    )
 
 
 @normaliser(
     paper="arXiv:1512.03385, appendix A (detectors trained on with fixed statistics)",
     affine_in_evaluation=True,
     keeps_moments=True,
+    group="batch",
+    after=("batch_norm",),
+    also=("FrozenBN", "FrozenBatchNorm2d"),
 )
 @dataclass(frozen=True, kw_only=True)
 class FrozenBatchNorm(Standardiser):

@@ -52,6 +52,9 @@ def global_response_norm(
 @normaliser(
     paper="arXiv:2301.00808",
     eps_is="added",
+    group="example",
+    after=("instance_norm",),
+    also=("GRN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class GlobalResponseNorm(PerExample):

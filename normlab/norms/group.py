@@ -47,19 +47,28 @@ def group_norm(
     return normalise(x, sharing, scale, bias, eps=eps, mask=mask)[0]
 
 
-def require_divisor(groups: int, channels: int) -> None:
-    """Raise `FieldError`, with the numbers of groups that would work, unless `groups` divides."""
+def require_divisor(groups: int, channels: int, field: str = "groups") -> None:
+    """Raise `FieldError`, with the numbers that would work, unless `groups` divides the channels.
+
+    The error is about `field`.
+    """
     if isinstance(groups, Integral) and groups >= 1 and channels % groups == 0:
         return
     divisors = [str(g) for g in range(1, channels + 1) if channels % g == 0]
     raise FieldError(
-        "groups",
-        f"groups={groups} does not divide the {channels} channels of this layer; "
+        field,
+        f"{field}={groups} does not divide the {channels} channels of this layer; "
         f"{', '.join(divisors)} would",
     )
 
 
-@normaliser(paper="arXiv:1803.08494", invariant_to=("example scale", "example shift"))
+@normaliser(
+    paper="arXiv:1803.08494",
+    invariant_to=("example scale", "example shift"),
+    group="example",
+    after=("layer_norm", "instance_norm"),
+    also=("GN", "GroupNorm"),
+)
 @dataclass(frozen=True)
 class GroupNorm(PerExample):
     """Group normalisation: statistics over the positions and channels of each group of channels.

@@ -42,6 +42,9 @@ def instance_norm(
 @normaliser(
     paper="arXiv:1607.08022",
     invariant_to=("example scale", "example shift", "channel scale", "channel shift"),
+    group="example",
+    after=("batch_norm",),
+    also=("IN", "InstanceNorm"),
 )
 @dataclass(frozen=True)
 class InstanceNorm(PerExample):

@@ -22,6 +22,9 @@ OF_A_NORMAL = math.sqrt(math.pi / 2)
     invariant_to=("channel scale", "channel shift"),
     affine_in_evaluation=True,
     eps_is="added",
+    group="batch",
+    after=("batch_norm",),
+    also=("L1-BN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class L1BatchNorm(Running):

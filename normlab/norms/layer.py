@@ -74,7 +74,13 @@ def layer_norm_image(
     return normalise(x, sharing, scale, bias, eps=eps, mask=mask)[0]
 
 
-@normaliser(paper="arXiv:1607.06450", invariant_to=("position scale", "position shift"))
+@normaliser(
+    paper="arXiv:1607.06450",
+    invariant_to=("position scale", "position shift"),
+    group="example",
+    after=("batch_norm",),
+    also=("LN", "LayerNorm"),
+)
 @dataclass(frozen=True)
 class LayerNorm(PerExample):
     """Layer normalisation over the channels of each position.
@@ -98,6 +104,9 @@ class LayerNorm(PerExample):
 @normaliser(
     paper="arXiv:1607.06450; so compared in arXiv:1803.08494",
     invariant_to=("example scale", "example shift"),
+    group="example",
+    after=("batch_norm",),
+    also=("LN over C, H, W", "GroupNorm with one group"),
 )
 @dataclass(frozen=True)
 class LayerNormImage(PerExample):

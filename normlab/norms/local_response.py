@@ -51,7 +51,11 @@ def local_response_norm(
     return zero_masked((z * (k + alpha * energy) ** -beta).astype(x.dtype), mask)
 
 
-@normaliser(paper="Krizhevsky, Sutskever & Hinton 2012, section 3.3")
+@normaliser(
+    paper="Krizhevsky, Sutskever & Hinton 2012, section 3.3",
+    group="example",
+    also=("LRN",),
+)
 @dataclass(frozen=True, kw_only=True)
 class LocalResponseNorm:
     """Local response normalisation (LRN), which learns nothing.

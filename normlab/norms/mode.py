@@ -19,7 +19,13 @@ EMPTY = 1e-12
 """A mode with less of the batch than this has no statistics of it, and adds nothing that shows."""
 
 
-@normaliser(paper="arXiv:1810.05466", uses_batch=True)
+@normaliser(
+    paper="arXiv:1810.05466",
+    uses_batch=True,
+    group="batch",
+    after=("batch_norm",),
+    also=("MN",),
+)
 @dataclass(frozen=True, kw_only=True)
 class ModeNorm(Running):
     """Batch normalisation with several modes, each with its mean and variance.

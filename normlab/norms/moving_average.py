@@ -15,6 +15,9 @@ from normlab.ops.mean_square import Quadratic, divided, prepared
     uses_batch=True,
     backward_state=("products",),
     affine_in_evaluation=True,
+    group="batch",
+    after=("batch_norm",),
+    also=("MABN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class MovingAverageBatchNorm(Quadratic):

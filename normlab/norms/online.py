@@ -60,7 +60,14 @@ def _backward(decay, kept, g):  # type: ignore[no-untyped-def]
 _streamed.defvjp(_forward, _backward)
 
 
-@normaliser(paper="arXiv:1905.05894", uses_batch=True, backward_state=("error_along", "error_sum"))
+@normaliser(
+    paper="arXiv:1905.05894",
+    uses_batch=True,
+    backward_state=("error_along", "error_sum"),
+    group="batch and example",
+    after=("batch_norm",),
+    also=("ON",),
+)
 @dataclass(frozen=True, kw_only=True)
 class OnlineNorm(Standardiser):
     """Online normalisation: each example by the exponential averages of those before it.

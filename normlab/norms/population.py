@@ -16,6 +16,9 @@ from normlab.ops.running import Running, counted, less_running, move, over_batch
     uses_batch=True,
     affine_in_evaluation=True,
     keeps_moments=True,
+    group="batch",
+    after=("batch_norm",),
+    also=("PN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class PopulationNorm(Running):

@@ -51,6 +51,9 @@ def positional_norm(
 @normaliser(
     paper="arXiv:1907.04312",
     invariant_to=("example scale", "example shift", "position scale", "position shift"),
+    group="example",
+    after=("layer_norm",),
+    also=("PONO",),
 )
 @dataclass(frozen=True)
 class PositionalNorm:

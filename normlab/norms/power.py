@@ -14,6 +14,9 @@ from normlab.ops.mean_square import Quadratic, divided, prepared
     uses_batch=True,
     backward_state=("product",),
     affine_in_evaluation=True,
+    group="batch",
+    after=("batch_norm", "rms_norm"),
+    also=("PN", "PowerNorm"),
 )
 @dataclass(frozen=True, kw_only=True)
 class PowerNorm(Quadratic):

@@ -40,7 +40,13 @@ def rms_norm(
     return normalise(x, over, scale, bias, eps=eps, mask=mask, about_zero=True)[0]
 
 
-@normaliser(paper="arXiv:1910.07467", invariant_to=("position scale",))
+@normaliser(
+    paper="arXiv:1910.07467",
+    invariant_to=("position scale",),
+    group="example",
+    after=("layer_norm",),
+    also=("RMSNorm",),
+)
 @dataclass(frozen=True)
 class RMSNorm(PerExample):
     """Division by the root mean square of the channels of each position.

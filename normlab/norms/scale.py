@@ -7,6 +7,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jax import lax
 
+from normlab.catalogue import later
 from normlab.core import Array, Facts, Params, State, normaliser
 from normlab.ops.affine import one_number, require_eps, scale_and_shift
 from normlab.ops.masks import zero_masked
@@ -53,6 +54,9 @@ def scale_norm(
     paper="arXiv:1910.05895",
     invariant_to=("position scale",),
     eps_is="a lower limit",
+    group="example",
+    after=("layer_norm",),
+    also=("ScaleNorm",),
 )
 @dataclass(frozen=True)
 class ScaleNorm:
@@ -60,6 +64,7 @@ class ScaleNorm:
 
     Attributes:
         eps: the least length that is divided by.
+        zero_centred: keep the learnt number less one, so that weight decay pulls it to one.
 
     >>> import jax.numpy as jnp
     >>> norm = ScaleNorm()
@@ -72,6 +77,7 @@ class ScaleNorm:
     facts: ClassVar[Facts]
 
     eps: float = 1e-5
+    zero_centred: bool = later(False)
 
     def __post_init__(self) -> None:
         require_eps(self.eps)

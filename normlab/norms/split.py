@@ -23,6 +23,9 @@ from normlab.ops.running import Running, less_running, over_batch
     paper="arXiv:1911.09665, arXiv:1906.03950",
     uses_batch=True,
     invariant_to=("channel scale", "channel shift"),
+    group="batch",
+    after=("batch_norm",),
+    also=("SplitBN", "auxiliary BN", "domain-specific BN"),
 )
 @dataclass(frozen=True, kw_only=True)
 class SplitBatchNorm(Running):

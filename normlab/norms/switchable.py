@@ -16,7 +16,13 @@ KINDS = 3
 """Instance, layer (over the whole example) and batch statistics, in this order."""
 
 
-@normaliser(paper="arXiv:1806.10779", uses_batch=True)
+@normaliser(
+    paper="arXiv:1806.10779",
+    uses_batch=True,
+    group="batch and example",
+    after=("batch_norm", "layer_norm", "instance_norm"),
+    also=("SN",),
+)
 @dataclass(frozen=True, kw_only=True)
 class SwitchableNorm(Running):
     """`(x - sum_k w_k mean_k) / sqrt(sum_k v_k variance_k + eps)` over instance, layer and batch.

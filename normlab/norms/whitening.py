@@ -146,7 +146,14 @@ class _Whitening(Running, ABC):
         return {**moved, "whitening": flat["whitening"].reshape(shape)}
 
 
-@normaliser(paper="arXiv:1804.08450", uses_batch=True, invariant_to=("channel shift",))
+@normaliser(
+    paper="arXiv:1804.08450",
+    uses_batch=True,
+    invariant_to=("channel shift",),
+    group="batch",
+    after=("batch_norm",),
+    also=("DBN",),
+)
 @dataclass(frozen=True, kw_only=True)
 class DecorrelatedBatchNorm(_Whitening):
     """Batch normalisation that also takes the correlations between channels away (ZCA).
@@ -174,7 +181,14 @@ class DecorrelatedBatchNorm(_Whitening):
         return inverse_root(covariance)
 
 
-@normaliser(paper="arXiv:1904.03441", uses_batch=True, invariant_to=("channel shift",))
+@normaliser(
+    paper="arXiv:1904.03441",
+    uses_batch=True,
+    invariant_to=("channel shift",),
+    group="batch",
+    after=("decorrelated_batch_norm",),
+    also=("IterNorm",),
+)
 @dataclass(frozen=True, kw_only=True)
 class IterativeNorm(_Whitening):
     """IterNorm: whitening by a few of Newton's steps, which stops short of weak directions.

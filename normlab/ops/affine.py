@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
+from normlab.catalogue import later
 from normlab.core import Array, Facts, Params, State
 from normlab.errors import require_field
 from normlab.ops.masks import zero_masked
@@ -68,6 +69,8 @@ class Standardiser:
         eps: added to the variance (or mean square), inside the square root.
         use_scale: learn a scale for each channel; False fixes it at 1.
         use_bias: learn a bias for each channel; False fixes it at 0.
+        zero_centred: keep the scale as its distance from one, `1 + scale`, so that it begins at
+            zero and weight decay pulls it to one (as in Gemma and Transformer Engine).
     """
 
     facts: ClassVar[Facts]
@@ -75,6 +78,7 @@ class Standardiser:
     eps: float = 1e-5
     use_scale: bool = True
     use_bias: bool = True
+    zero_centred: bool = later(False)
 
     def __post_init__(self) -> None:
         require_eps(self.eps)

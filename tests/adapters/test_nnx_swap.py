@@ -161,7 +161,8 @@ def test_the_report_prints_and_a_function_chooses():
         return GroupNorm(groups=layer.num_features // 4) if layer.num_features > 8 else None
 
     assert str(swap(model, nnx.BatchNorm, choose)) == (
-        "changed  norm2: GroupNorm(eps=1e-05, use_scale=True, use_bias=True, groups=4)\n"
+        "changed  norm2: GroupNorm(eps=1e-05, use_scale=True, use_bias=True, zero_centred=False, "
+        "groups=4)\n"
         "left     norm1: the function that chooses gave none"
     )
     assert isinstance(model.norm1, nnx.BatchNorm)

@@ -15,6 +15,10 @@ FIELDS = {
     "decorrelated_batch_norm": {"group_size": 4},  # fewer channels than a small test has values
     "iterative_norm": {"group_size": 4},
     "divisive_norm": {"window": 3},
+    "kernel_norm": {"window": 2},  # which divides no side of an image that is odd
+    "partial_rms_norm": {"fraction": 0.3},  # more than one of a few channels
+    "progressive_batch_norm": {"start": 0.5},  # else it is layer norm at first
+    "seed_norm": {"heads": 2},
 }
 
 

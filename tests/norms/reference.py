@@ -31,6 +31,13 @@ def element_sets(x: np.ndarray, kind: str, groups: int = 1) -> list[np.ndarray]:
         return [index[i, ..., s : s + size].ravel() for i in range(n) for s in starts]
     if kind == "position":
         return list(index.reshape(-1, c))
+    if kind == "window":
+        corners = np.ndindex(*(-(-side // groups) for side in x.shape[1:-1]))
+        return [
+            index[(i, *(slice(groups * at, groups * (at + 1)) for at in corner))].ravel()
+            for corner in corners
+            for i in range(n)
+        ]
     raise ValueError(kind)
 
 
@@ -308,17 +315,66 @@ def _whitened(inverse_root):
     return reference
 
 
+def _windows(x, norm, params, mask=None):
+    return standardise(x, element_sets(x, "window", norm.window), eps=norm.eps, mask=mask)
+
+
+def _unit_root(x, norm, params, mask=None):
+    z = _unchanged(x, norm, params, mask)
+    return np.sqrt(x.shape[-1]) * z / np.sqrt(_wide(params["length"]) ** 2 + z**2)
+
+
+def _rescaled(x, norm, params, mask=None):
+    z = standardise(x, element_sets(x, "position"), eps=norm.eps, mask=mask, centre=False)
+    products = _unchanged(x, norm, params, mask) * _wide(params["beta"])
+    parts = [part.sum(axis=-1, keepdims=True) for part in np.split(products, norm.heads, axis=-1)]
+    dynamic = np.repeat(np.tanh(np.concatenate(parts, axis=-1)), x.shape[-1] // norm.heads, axis=-1)
+    return (dynamic * _wide(params["alpha"]) + _wide(params["scale"])) * z
+
+
+def _by_the_first(x, norm, params, mask=None):
+    z, k = _unchanged(x, norm, params, mask), int(np.ceil(norm.fraction * x.shape[-1]))
+    count = np.maximum(_valid(x, mask)[..., :k].sum(axis=-1, keepdims=True), 1)
+    return z / np.sqrt((z[..., :k] ** 2).sum(axis=-1, keepdims=True) / count + norm.eps)
+
+
+def _less_its_last(x, norm, params, mask=None):
+    z, count = _unchanged(x, norm, params, mask), _valid(x, mask).sum(axis=-1, keepdims=True)
+    last = -z.sum(axis=-1, keepdims=True)
+    square = (z**2).sum(axis=-1, keepdims=True) + last**2
+    return z / np.sqrt(square / (count + 1) + norm.eps)
+
+
+def _progressing(x, norm, params, mask=None):
+    layer, batch = (
+        standardise(x, element_sets(x, kind), eps=norm.eps, mask=mask)
+        for kind in ("position", "channel")
+    )
+    layer = layer * _wide(params["layer_scale"]) + _wide(params["layer_bias"])
+    batch = batch * _wide(params["scale"]) + _wide(params["bias"]) + _wide(params["eta"]) * _wide(x)
+    return norm.start * layer + (1 - norm.start) * batch
+
+
+def _of_first_condition(x, norm, params, mask=None):
+    z = standardise(x, element_sets(x, "position"), eps=norm.eps, mask=mask)
+    return z * (1 + _wide(params["to_scale"])[0]) + _wide(params["to_bias"])[0]
+
+
 REFERENCES: dict[str, Reference] = {
+    "adaptive_layer_norm": _of_first_condition,
+    "adaptive_layer_norm_zero": _of_first_condition,
     "affine": _unchanged,
     "averaged_batch_norm": _averaged,
     "batch_group_norm": _over_batch_and_group,
     "batch_instance_norm": _batch_instance,
     "batch_norm": _by("channel"),
     "batch_renorm": _renormalised,
+    "compressed_rms_norm": _less_its_last,
     "conditional_batch_norm": _by("channel"),
     "debiased_batch_norm": _by("channel"),
     "decorrelated_batch_norm": _whitened(lambda covariance, norm: _inverse_root(covariance)),
     "divisive_norm": _divisive,
+    "dynamic_isru": _unit_root,
     "dynamic_erf": _squashed(special.erf),
     "dynamic_tanh": _squashed(np.tanh),
     "evo_norm_b0": _evo_b0,
@@ -331,6 +387,7 @@ REFERENCES: dict[str, Reference] = {
     "identity": _unchanged,
     "instance_norm": _by("example and channel"),
     "iterative_norm": _whitened(lambda covariance, norm: _newton(covariance, norm.iterations)),
+    "kernel_norm": _windows,
     "l1_batch_norm": _by_distance,
     "layer_norm": _by("position"),
     "layer_norm_image": _by("example"),
@@ -338,23 +395,32 @@ REFERENCES: dict[str, Reference] = {
     "mode_norm": _modes,
     "moving_average_batch_norm": _by("channel", centre=False),
     "online_norm": _online,
+    "partial_rms_norm": _by_the_first,
     "population_norm": _population,
     "positional_norm": _by("position"),
     "power_norm": _by("channel", centre=False),
+    "progressive_batch_norm": _progressing,
     "rms_norm": _by("position", centre=False),
     "scale_norm": _length,
+    "seed_norm": _rescaled,
     "split_batch_norm": _in_parts,
     "switchable_norm": _switchable,
+    "taper_norm": _by("position", centre=False),
 }
 """name -> (x, description, parameters, mask) -> the output in training, before scale and bias."""
+
+
+WHOLE = {"adaptive_layer_norm", "adaptive_layer_norm_zero", "progressive_batch_norm", "online_norm"}
+"""Those whose reference has applied scale and bias already."""
 
 
 def expected(name, norm, params, x, mask=None) -> np.ndarray:
     """The output in training, with the scale and bias in `params`."""
     z = REFERENCES[name](x, norm, params, mask)
-    if name == "online_norm":  # whose scale and bias lie before its last step
-        return z
-    y = z * per_example(name, params, "scale", 1.0, x) + per_example(name, params, "bias", 0.0, x)
+    if name in WHOLE:
+        return z if mask is None else np.where(np.broadcast_to(mask, x.shape), z, 0)
+    scale = 1.0 if name == "seed_norm" else per_example(name, params, "scale", 1.0, x)
+    y = z * scale + per_example(name, params, "bias", 0.0, x)
     if name == "global_response_norm":
         y = y + _wide(x)
     if "threshold" in params:
@@ -365,6 +431,8 @@ def expected(name, norm, params, x, mask=None) -> np.ndarray:
 
 def per_example(name, params, key, default, x):
     """The scale or bias of each channel; where there are several, of each example too."""
+    if f"to_{key}" in params:  # a map of the condition, which is the first
+        return _wide(params[f"to_{key}"])[0]
     values = _wide(params.get(key, default))
     if values.ndim < 2:
         return values

@@ -13,36 +13,46 @@ from normlab.errors import AxisError, FieldError, ShapeError, UserError
 from normlab.norms import BatchNorm, EvoNormB0, PowerNorm
 from normlab.norms.batch import batch_norm
 from normlab.norms.batch_renorm import batch_renorm
+from normlab.norms.compressed_rms import compressed_rms_norm
 from normlab.norms.divisive import divisive_norm
 from normlab.norms.dynamic import dynamic_erf, dynamic_tanh
+from normlab.norms.dynamic_isru import dynamic_isru
 from normlab.norms.filter_response import filter_response_norm
 from normlab.norms.global_response import global_response_norm
 from normlab.norms.group import group_norm
 from normlab.norms.instance import instance_norm
+from normlab.norms.kernel import kernel_norm
 from normlab.norms.layer import layer_norm, layer_norm_image
 from normlab.norms.local_response import local_response_norm
+from normlab.norms.partial_rms import partial_rms_norm
 from normlab.norms.positional import positional_norm
 from normlab.norms.rms import rms_norm
 from normlab.norms.scale import scale_norm
+from normlab.norms.seed_norm import seed_norm
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3, 5, 8)), jnp.float32)
 ONES = jnp.ones(8)
 FUNCTIONS = {
     "batch_norm": batch_norm,
     "batch_renorm": partial(batch_renorm, mean=ONES, deviation=ONES),
+    "compressed_rms_norm": compressed_rms_norm,
     "divisive_norm": divisive_norm,
     "dynamic_erf": dynamic_erf,
     "dynamic_tanh": dynamic_tanh,
+    "dynamic_isru": dynamic_isru,
     "filter_response_norm": filter_response_norm,
     "global_response_norm": global_response_norm,
     "group_norm": partial(group_norm, groups=2),
     "instance_norm": instance_norm,
+    "kernel_norm": kernel_norm,
     "layer_norm": layer_norm,
     "layer_norm_image": layer_norm_image,
     "local_response_norm": local_response_norm,
+    "partial_rms_norm": partial_rms_norm,
     "positional_norm": positional_norm,
     "rms_norm": rms_norm,
     "scale_norm": scale_norm,
+    "seed_norm": partial(seed_norm, beta=ONES),
 }
 
 
@@ -91,6 +101,9 @@ def test_whole_numbers_are_refused(name):
         (lambda: batch_renorm(X, mean=ONES, deviation=ONES, r_max=0.5), "r_max"),
         (lambda: batch_renorm(X, mean=ONES, deviation=ONES, d_max=-1.0), "d_max"),
         (lambda: divisive_norm(X, window=2), "window"),
+        (lambda: kernel_norm(X, window=0), "window"),
+        (lambda: partial_rms_norm(X, fraction=0.0), "fraction"),
+        (lambda: seed_norm(X, heads=3), "heads"),
         (lambda: divisive_norm(X, sigma=0.0), "sigma"),
         (lambda: local_response_norm(X, size=0), "size"),
         (lambda: local_response_norm(X, k=0.0), "k"),

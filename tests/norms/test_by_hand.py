@@ -3,17 +3,23 @@
 The entries that another library does have are in tests/peers.
 """
 
+import itertools
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import normlab
 from normlab import norms
+from normlab.errors import ShapeError
 
-TINY = {"eps": 1e-12}
+from .conftest import NAMES, assert_trees_close, make, with_values
+
+TINY: dict[str, Any] = {"eps": 1e-12}
 LN2, LN3, LN9 = math.log(2), math.log(3), math.log(9)
 
 
@@ -110,6 +116,52 @@ HAND = {
         {"scale": [2, 2], "bias": [1, 3]},
         [[2, -2]],
         [[5 / math.sqrt(13), -1 / math.sqrt(13)]],
+    ),
+    # Of 1 and 3 at each position: mean 2, deviation 1; the last window holds one position.
+    "kernel": (
+        norms.KernelNorm(window=2, **TINY),
+        {},
+        [[[1, 3], [1, 3], [10, 30]]],
+        [[[-1, 1], [-1, 1], [-1, 1]]],
+    ),
+    # The first of two channels: 2 over sqrt 4.
+    "partial RMS": (norms.PartialRMSNorm(fraction=0.5, **TINY), {}, [[2, 6]], [[1, 3]]),
+    # With the third channel, -3: mean square 14 / 3, whose root is 2.160247.
+    "compressed RMS": (norms.CompressedRMSNorm(**TINY), {}, [[1, 2]], [[0.462910, 0.925820]]),
+    # sqrt 2 * 3 / sqrt(16 + 9) and sqrt 2 * -4 / sqrt(16 + 16), twice that and one.
+    "dynamic ISRU": (
+        norms.DynamicISRU(beta=16.0),
+        {"scale": [2, 2], "bias": [1, 1]},
+        [[3, -4]],
+        [[2.697056, -1]],
+    ),
+    # The root mean square is 3. tanh(x . beta) = tanh(ln 3) = 0.8, and 0.8 * 2 + 1 = 2.6.
+    "self-rescaled": (
+        norms.SeedNorm(**TINY),
+        {"alpha": [2, 2], "beta": [LN3 / 3, 0]},
+        [[3, -3]],
+        [[2.6, -2.6]],
+    ),
+    # Half of -1 1, 1 -1, and half of the same plus twice the input.
+    "progressive": (
+        norms.ProgressiveBatchNorm(start=0.5, **TINY),
+        {"eta": 2},
+        [[1, 3], [3, 1]],
+        [[0, 4], [4, 0]],
+    ),
+    # Both of the first condition: -1 and 1, times 1 + 1, plus 5.
+    "adaptive layer": (
+        norms.AdaptiveLayerNorm(**TINY),
+        {"to_scale": [[1, 1], [7, 7]], "to_bias": [[5, 5], [7, 7]]},
+        [[1, 3]],
+        [[3, 7]],
+    ),
+    # (0.5 + 1) * -1 and 1: the scale is kept less one.
+    "zero-centred layer": (
+        norms.LayerNorm(zero_centred=True, **TINY),
+        {"scale": [0.5, 0]},
+        [[1, 3]],
+        [[-1.5, 1]],
     ),
     "positional": (norms.PositionalNorm(**TINY), {}, [[1, 3]], [[-1, 1]]),
     # Weights of the means 1/2 1/4 1/4: 2.5 and 5.5. Of the variances a third each: (1 + 1 + 5) / 3.
@@ -213,3 +265,93 @@ def test_a_mode_without_examples_keeps_its_statistics_and_passes_finite_gradient
     slope = jax.grad(lambda p, x: norm.apply(p, state, x, train=True)[0][0, 0], (0, 1))
     slopes = jax.jit(slope)(params, x)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(slopes))
+
+
+def test_a_condition_is_a_number_or_a_vector():
+    """Rows 0 and 1 of the map, and their mean: -1 and 1 times 1, 3 and 2."""
+    norm = norms.AdaptiveLayerNorm(use_bias=False, **TINY)
+    params, _, x = prepared(norm, {"to_scale": [[0, 0], [2, 2]]}, [[1, 3]] * 3)
+    vectors = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    y, _ = norm.apply(params, {}, x, train=False, condition=vectors)
+    np.testing.assert_allclose(y, [[-1, 1], [-3, 3], [-2, 2]], rtol=1e-6)
+    z, _ = norm.apply(params, {}, x, train=False, condition=jnp.array([0, 1, 1]))
+    np.testing.assert_allclose(z, [[-1, 1], [-3, 3], [-3, 3]], rtol=1e-6)
+    with pytest.raises(ShapeError, match="3 whole numbers, or floats of shape"):
+        norm.apply(params, {}, x, train=False, condition=vectors[:2])
+
+
+def test_taper_norm_ends_as_the_multiple_of_the_input_that_was_nearest():
+    """Rows 1 1 and 3 3, scale 2: squares 8 and 72, products 8 / 1 and 72 / 3. c = 16 / 40, and a
+    third row of 10 NaN is left as it is by a gain of 2 and a learnt 3: 0.4 * 2 * 3 * 10 = 24."""
+    norm = norms.TaperNorm(warm_up=1, fade=2, **TINY)
+    params, state, x = prepared(norm, {"scale": [2, 2], "tapered": [3, 3]}, [[1, 1], [3, 3]])
+    y, state = norm.apply(params, state, x, train=True)
+    np.testing.assert_allclose(y, [[2, 2], [2, 2]], rtol=1e-6)
+    _, state = norm.apply(params, state, x, train=True)
+    y, _ = norm.apply(params, state, x, train=True)  # half of each
+    np.testing.assert_allclose(y, [[1 + 1.2, 1 + 1.2], [1 + 3.6, 1 + 3.6]], rtol=1e-5)
+    for _ in range(2):
+        _, state = norm.apply(params, state, x, train=True)
+    y, _ = norm.apply(params, state, jnp.array([[10.0, jnp.nan]]), train=True)
+    np.testing.assert_allclose(y, [[24, jnp.nan]], rtol=1e-5)
+    changed = {**params, "scale": jnp.array([5.0, 5.0])}  # which has no part in it any more
+    again, _ = norm.apply(changed, state, jnp.array([[10.0, 1.0]]), train=False)
+    np.testing.assert_allclose(again, [[24, 2.4]], rtol=1e-5)
+
+
+def test_progressive_batch_norm_is_the_layer_norm_and_moves_nothing_while_it_warms_up():
+    norm = norms.ProgressiveBatchNorm(warm_up=1, fade=4, start=0.5, momentum=0.0, **TINY)
+    params, state, x = prepared(norm, {"eta": 0}, [[1, 3], [5, 9]])
+    y, state = norm.apply(params, state, x, train=True)
+    np.testing.assert_allclose(y, [[-1, 1], [-1, 1]], rtol=1e-6)
+    assert state["mean"].tolist() == [0, 0] and state["steps"] == 1
+    y, state = norm.apply(params, state, x, train=True)  # half of it, and half of batch norm
+    np.testing.assert_allclose(y, [[-1, 0], [0, 1]], atol=1e-6)
+    assert state["mean"].tolist() == [3, 6]
+    y, _ = norm.apply(params, state, x, train=False)
+    np.testing.assert_allclose(y, [[-1, -1], [1, 1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(1, 0), (2, 1)])
+def test_kernel_norm_convolution_is_one_of_windows_that_were_normalised(stride, padding):
+    rng = np.random.default_rng(0)
+    x, kernel, bias = rng.normal(3, 2, (2, 5, 6, 3)), rng.normal(size=(3, 2, 3, 4)), np.arange(4.0)
+    wide = np.pad(x, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)))
+    rows = range(0, wide.shape[1] - 2, stride)
+    columns = range(0, wide.shape[2] - 1, stride)
+    want = np.zeros((2, len(rows), len(columns), 4))
+    for n, (i, top), (j, left) in itertools.product(range(2), enumerate(rows), enumerate(columns)):
+        window = wide[n, top : top + 3, left : left + 2]
+        z = (window - window.mean()) / np.sqrt(window.var() + 1e-5)
+        want[n, i, j] = np.einsum("hwc,hwcd->d", z, kernel) + bias
+    given = (jnp.asarray(a, jnp.float32) for a in (x, kernel, bias))
+    y = normlab.kernel_norm_convolution(*given, stride=stride, padding=padding)
+    np.testing.assert_allclose(y, want, rtol=2e-5, atol=2e-5)
+
+
+SCALED = [name for name in NAMES if hasattr(make(name), "zero_centred")]
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_a_zero_centred_scale_is_kept_less_one_and_changes_nothing_else(name):
+    plain, centred = make(name), make(name, zero_centred=True)
+    x = jnp.asarray(np.random.default_rng(0).normal(2, 3, (4, 3, 5, 16)), jnp.float32)
+    params, state = plain.init(16)
+    params = with_values(params)
+    kept = {k: leaf - 1 if k.endswith("scale") else leaf for k, leaf in params.items()}
+    begun, _ = centred.init(16)
+    for key, leaf in plain.init(16)[0].items():
+        np.testing.assert_array_equal(begun[key], leaf - 1 if key.endswith("scale") else leaf)
+    for train in (True, False):
+        wanted = plain.apply(params, state, x, train=train)
+        found = centred.apply(kept, state, x, train=train)
+        assert_trees_close(found, wanted, rtol=1e-5, atol=1e-5)
+    found = jax.eval_shape(
+        jax.grad(lambda p: centred.apply(p, state, x, train=True)[0].sum()), kept
+    )
+    assert set(found) == set(kept)
+
+
+def test_every_entry_with_a_scale_may_keep_it_less_one():
+    with_scale = {name for name in NAMES if "scale" in make(name).init(16)[0]}
+    assert with_scale == set(SCALED) and len(with_scale) > 30

@@ -158,6 +158,8 @@ UNDECLARED = {
     "moving_average_batch_norm": ("channel", "only its warm-up uses the batch's own statistics"),
     "online_norm": ("scale", "its averages have hardly moved from zero and one at first"),
     "population_norm": ("channel", "only the first step is normalised by its own statistics"),
+    "seed_norm": ("scale", "beta is zero at first, and what comes in does not matter then"),
+    "taper_norm": ("scale", "it is RMS normalisation until it fades"),
     "power_norm": ("channel", "only its warm-up uses the batch's own statistics"),
 }
 
@@ -198,7 +200,10 @@ def test_what_is_the_identity_says_so(norm):
 
 LINEAR_IN_EPS = [name for name in NAMES if make(name).facts.eps_is != "in the root"]
 KEEPS_SIZE = {"global_response_norm"}
-BY_OTHER_LAWS = {"batch_renorm", "evo_norm_b0", "mode_norm", "online_norm"}
+BY_OTHER_LAWS = {"batch_renorm", "evo_norm_b0", "mode_norm", "online_norm"} | {
+    "progressive_batch_norm",
+    "seed_norm",
+}
 """Their output for a first batch depends on the size of the input in other ways too."""
 
 

@@ -27,6 +27,11 @@ def command(
         from normlab.measures.measures import described
 
         summaries = described()
+    elif kind == "norms":
+        from normlab.interface.lineage import listing
+
+        print(listing())
+        return
     elif kind in KINDS:
         summaries = {entry.name: entry.summary for entry in KINDS[kind].entries().values()}
     else:
