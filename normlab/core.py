@@ -159,6 +159,14 @@ class OptionalMethods(Protocol):
         """
         ...
 
+    def without_mean(self) -> Normaliser:
+        """Return the normaliser that gives the same, with the same variables, for an input whose
+        channels have mean zero at each position.
+
+        Default: there is none, and `fold(..., to="rms")` leaves it.
+        """
+        ...
+
     def read_moments(self, state: State) -> tuple[Array, Array]:
         """Return the mean and the variance, `(C,)` each, that a state holds.
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -13,6 +13,7 @@ from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Var, jaxprs_in_params
 
+from normlab.adapters.folding_rms import fold_to_rms
 from normlab.adapters.intercepting import Meet, at_each_call
 from normlab.adapters.linen_places import (
     Path,
@@ -56,7 +57,14 @@ class Folded:
 
 
 @takes_nnx
-def fold(model: nn.Module, variables: Variables, images: Array, **call: Any) -> Folded:
+def fold(
+    model: nn.Module,
+    variables: Variables,
+    images: Array,
+    *,
+    to: Literal["rms"] | None = None,
+    **call: Any,
+) -> Folded:
     """Fold each batch norm into the convolution or dense layer whose output it alone takes.
 
     The layer's kernel is multiplied by the normaliser's factor for each channel, and its bias takes
@@ -65,11 +73,16 @@ def fold(model: nn.Module, variables: Variables, images: Array, **call: Any) -> 
     folds, the result is that model with `norm=Identity()`. Otherwise the result skips the folded
     normalisers when it is called.
 
+    With `to="rms"` it is layer normalisation that is folded, into root-mean-square normalisation:
+    the centring goes into the layers and parameters whose outputs are summed in its input. The
+    outputs are equal up to rounding, which is tried on a random input before it is believed.
+
     Args:
         model: a model of this library, or any linen module. An NNX module holds its own variables,
             so none are given (`fold(model, images)`), and the folded model is a changed copy of it.
         variables: the variables, with the statistics for inference.
         images: an example of its input; only shape and dtype count.
+        to: "rms" to fold layer normalisation into root-mean-square normalisation.
         **call: other arguments of the model's call in evaluation.
 
     Raises:
@@ -86,6 +99,10 @@ def fold(model: nn.Module, variables: Variables, images: Array, **call: Any) -> 
     >>> sorted(folded.variables["params"]), folded.model.norm
     (['Conv_0', 'Dense_0'], Identity())
     """
+    if to is not None:
+        if to != "rms":
+            raise UserError(f"fold takes to='rms' or none, found to={to!r}")
+        return Folded(*fold_to_rms(model, variables, images, call))
     pairs, left = _structure(model, variables, images, call)
     if not pairs:
         why = "".join(f"\n  {path}: {reason}" for path, reason in left.items())

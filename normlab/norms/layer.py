@@ -9,6 +9,7 @@ they are the same.
 from dataclasses import dataclass
 
 from normlab.core import Array, normaliser
+from normlab.norms.rms import RMSNorm
 from normlab.ops.affine import PerExample, require_eps
 from normlab.ops.moments import Sharing
 from normlab.ops.normalise import normalise
@@ -94,6 +95,15 @@ class LayerNorm(PerExample):
     >>> y.round(3).tolist()
     [[-1.0, 1.0]]
     """
+
+    def without_mean(self) -> RMSNorm:
+        """Return what is the same for channels of mean zero, which `fold(..., to="rms")` asks."""
+        return RMSNorm(
+            eps=self.eps,
+            use_scale=self.use_scale,
+            use_bias=self.use_bias,
+            zero_centred=self.zero_centred,
+        )
 
     def normalise(
         self, x: Array, scale: Array | None, bias: Array | None, mask: Array | None

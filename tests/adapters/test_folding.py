@@ -145,7 +145,7 @@ def test_facts_name_just_what_is_a_factor_and_an_offset_a_channel(name):
 def test_every_foldable_normaliser_folds():
     x = X[:, 0, 0]
     foldable = [cls for cls in map(NORMS.load, NAMES) if cls.facts.affine_in_evaluation]
-    assert len(foldable) == 11
+    assert len(foldable) == 12
     for cls in foldable:
         model = MLP(norm=cls(), classes=2, widths=(8,))
         variables = jax.tree.map(lambda leaf: jnp.abs(leaf) + 0.5, given(model, x, train=False))

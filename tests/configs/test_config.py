@@ -30,7 +30,7 @@ MISTAKES = {
     "unknown key of train": (text(train="{epoch: 1}"), "{file}:5:9: train has no key 'epoch'; did you mean 'epochs'?"),
     "unknown key of decay": (text(decay="{rates: 1e-4}"), "{file}:6:9: decay has no key 'rates'; did you mean 'rate'?"),
     "unknown key of target": (text(target="{accuracy: 0.5, test_accuracy: 0.5}"), "{file}:6:10: target has no key 'accuracy'; did you mean 'test_accuracy'?"),
-    "a key that the loop fills in": (text(norm="{name: batch_norm, axis_name: x}"), "{file}:3:26: norm batch_norm has no key 'axis_name'; allowed: eps, momentum, norm_batch, unbiased_running_variance, use_bias, use_scale"),
+    "a key that the loop fills in": (text(norm="{name: batch_norm, axis_name: x}"), "{file}:3:26: norm batch_norm has no key 'axis_name'; allowed: eps, momentum, norm_batch, unbiased_running_variance, use_bias, use_scale, zero_centred"),
     "missing name": (text(norm="{groups: 4}"), "{file}:3:7: 'norm' needs a name: one of " + EVERY_NORMALISER),
     "missing argument": (text(optimizer="sgd", schedule="{name: polynomial_schedule, init_value: 1, end_value: 0}"), "{file}:6:11: schedule polynomial_schedule needs the key 'power': a number"),
     "missing key of target": (text(target="{}"), "{file}:6:9: target needs the key 'test_accuracy': a number"),
