@@ -81,7 +81,7 @@ class Facts:
         identity: the output is the input. A model without a place for a normaliser takes only such.
         group: its place in `normlab list norms`, such as "batch"; empty for one of your own.
         after: the names of the entries that it came from, for `normlab family`.
-        also: what the field also calls it.
+        aka: what the field also calls it.
     """
 
     paper: str
@@ -95,7 +95,7 @@ class Facts:
     identity: bool = False
     group: str = ""
     after: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
+    aka: tuple[str, ...] = ()
 
 
 class Normaliser(Protocol):
@@ -251,7 +251,7 @@ def normaliser(
     identity: bool = False,
     group: str = "",
     after: tuple[str, ...] = (),
-    also: tuple[str, ...] = (),
+    aka: tuple[str, ...] = (),
 ) -> Callable[[Described], Described]:
     """Mark a frozen dataclass as an entry of the catalogue and attach its `Facts`.
 
@@ -279,7 +279,7 @@ def normaliser(
         identity=identity,
         group=group,
         after=after,
-        also=also,
+        aka=aka,
     )
 
     def mark(cls: Described) -> Described:

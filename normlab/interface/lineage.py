@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 
-from normlab.catalogue import NORMS, Entry
+from normlab.catalogue import NORMS, PLACEMENTS, Entry
 from normlab.reports.text_columns import wrapped
 
 GROUPS = {
@@ -17,6 +17,9 @@ GROUPS = {
     "fused": "normaliser and activation in one",
 }
 """The groups in which the literature places normalisers, in the order of their listing."""
+
+PLACEMENT = "placement"
+"""The heading of what is no formula of the input but a place in the network."""
 
 COLOURS = {
     "batch": "#1f5fa8",
@@ -60,15 +63,17 @@ def grouped() -> dict[str, list[Entry]]:
 
 
 def listing(width: int = 80) -> str:
-    """List the normalisers by group, each with its year and its summary, in `width` places.
+    """List the normalisers by group, and placements, with years and summaries, in `width` places.
 
     >>> print(listing().splitlines()[0])
     batch: statistics of the batch
     """
     blocks = []
     longest = max(map(len, NORMS.entries()))
-    for group, entries in grouped().items():
-        lines = [f"{group}: {GROUPS[group]}"]
+    placed = sorted(PLACEMENTS.entries().values(), key=lambda one: (year(one) or 0, one.name))
+    headings = {**GROUPS, PLACEMENT: "where in the network, a section beside norm"}
+    for group, entries in {**grouped(), PLACEMENT: placed}.items():
+        lines = [f"{group}: {headings[group]}"]
         for entry in entries:
             head = f"  {entry.name:{longest}}  {year(entry) or '':4}  "
             first, *more = wrapped(entry.summary, width - len(head), indent="")
@@ -177,7 +182,7 @@ def _line(parent: _Box, child: _Box) -> str:
 
 def _named(box: _Box) -> str:
     colour = COLOURS[box.entry.told["group"]]
-    also = ", ".join(box.entry.told.get("also", ()))
+    also = ", ".join(box.entry.told.get("aka", ()))
     told = f"{box.entry.summary} {box.entry.told['paper']}" + (f". Also: {also}" if also else "")
     return (
         f"<g><title>{escape(told)}</title>"

@@ -20,7 +20,7 @@ from normlab.ops.per_example import per_example, require_count
     invariant_to=("position scale", "position shift"),
     group="example",
     after=("layer_norm", "conditional_batch_norm"),
-    also=("AdaLN",),
+    aka=("AdaLN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveLayerNorm:
@@ -113,7 +113,7 @@ class AdaptiveLayerNorm:
     invariant_to=("position scale", "position shift"),
     group="example",
     after=("adaptive_layer_norm",),
-    also=("AdaLN-Zero",),
+    aka=("AdaLN-Zero",),
 )
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveLayerNormZero(AdaptiveLayerNorm):

@@ -76,7 +76,7 @@ def batch_norm(
     affine_in_evaluation=True,
     keeps_moments=True,
     group="batch",
-    also=("BN", "BatchNorm", "SyncBN (axis_name)", "ghost batch norm (norm_batch)"),
+    aka=("BN", "BatchNorm", "SyncBN (axis_name)", "ghost batch norm (norm_batch)"),
 )
 @dataclass(frozen=True, kw_only=True)
 class BatchNorm(Running):

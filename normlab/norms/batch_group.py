@@ -22,7 +22,7 @@ from normlab.ops.running import Running, less_running
     keeps_moments=True,
     group="batch and example",
     after=("batch_norm", "group_norm"),
-    also=("BGN",),
+    aka=("BGN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class BatchGroupNorm(Running):

@@ -19,7 +19,7 @@ from normlab.ops.running import Running, over_batch
     keeps_moments=True,
     group="batch and example",
     after=("batch_norm", "instance_norm"),
-    also=("BIN",),
+    aka=("BIN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class BatchInstanceNorm(Running):

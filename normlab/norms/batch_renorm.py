@@ -63,7 +63,7 @@ def batch_renorm(
     keeps_moments=True,
     group="batch",
     after=("batch_norm",),
-    also=("BRN", "batch renormalization"),
+    aka=("BRN", "batch renormalization"),
 )
 @dataclass(frozen=True, kw_only=True)
 class BatchRenorm(Running):

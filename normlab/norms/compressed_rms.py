@@ -61,7 +61,7 @@ def compressed_rms_norm(
     invariant_to=("position scale",),
     group="example",
     after=("rms_norm",),
-    also=("CRMSNorm",),
+    aka=("CRMSNorm",),
 )
 @dataclass(frozen=True)
 class CompressedRMSNorm(PerExample):

@@ -23,7 +23,7 @@ from normlab.ops.running import Running, over_batch
     keeps_moments=True,
     group="batch",
     after=("batch_norm",),
-    also=("CBN", "class-conditional batch norm"),
+    aka=("CBN", "class-conditional batch norm"),
 )
 @dataclass(frozen=True, kw_only=True)
 class ConditionalBatchNorm(Running):

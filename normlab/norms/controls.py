@@ -38,7 +38,7 @@ def affine(
     paper="control: no normalisation",
     identity=True,
     group="element-wise",
-    also=("none", "no normalisation"),
+    aka=("none", "no normalisation"),
 )
 @dataclass(frozen=True)
 class Identity:
@@ -66,7 +66,7 @@ class Identity:
     affine_in_evaluation=True,
     group="element-wise",
     after=("identity",),
-    also=("scale and shift",),
+    aka=("scale and shift",),
 )
 @dataclass(frozen=True)
 class Affine:

@@ -19,7 +19,7 @@ from normlab.ops.running import counted, move
     keeps_moments=True,
     group="batch",
     after=("batch_norm",),
-    also=("zero-debiased or cumulative batch norm",),
+    aka=("zero-debiased or cumulative batch norm",),
 )
 @dataclass(frozen=True, kw_only=True)
 class DebiasedBatchNorm(BatchNorm):

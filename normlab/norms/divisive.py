@@ -84,7 +84,7 @@ def _around(values: Array, window: int) -> Array:
     invariant_to=("example shift",),
     group="example",
     after=("local_response_norm",),
-    also=("DN", "divisive normalization"),
+    aka=("DN", "divisive normalization"),
 )
 @dataclass(frozen=True, kw_only=True)
 class DivisiveNorm:

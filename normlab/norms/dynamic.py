@@ -124,7 +124,7 @@ class _Squashing:
     paper="arXiv:2503.10622",
     group="element-wise",
     after=("layer_norm",),
-    also=("DyT",),
+    aka=("DyT",),
 )
 @dataclass(frozen=True)
 class DynamicTanh(_Squashing):
@@ -148,7 +148,7 @@ class DynamicTanh(_Squashing):
     paper="arXiv:2512.10938",
     group="element-wise",
     after=("dynamic_tanh",),
-    also=("Derf",),
+    aka=("Derf",),
 )
 @dataclass(frozen=True)
 class DynamicErf(_Squashing):

@@ -61,7 +61,7 @@ def dynamic_isru(
     paper="arXiv:2503.21708",
     group="element-wise",
     after=("rms_norm", "dynamic_tanh"),
-    also=("DyISRU",),
+    aka=("DyISRU",),
 )
 @dataclass(frozen=True, kw_only=True)
 class DynamicISRU:

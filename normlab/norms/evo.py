@@ -24,7 +24,7 @@ from normlab.ops.running import Running, over_batch
     keeps_moments=True,
     group="fused",
     after=("batch_norm", "instance_norm"),
-    also=("EvoNorm-B0",),
+    aka=("EvoNorm-B0",),
 )
 @dataclass(frozen=True, kw_only=True)
 class EvoNormB0(Running):
@@ -70,7 +70,7 @@ class EvoNormB0(Running):
     fuses_activation=True,
     group="fused",
     after=("group_norm",),
-    also=("EvoNorm-S0",),
+    aka=("EvoNorm-S0",),
 )
 @dataclass(frozen=True, kw_only=True)
 class EvoNormS0(Standardiser):

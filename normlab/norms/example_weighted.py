@@ -21,7 +21,7 @@ from normlab.ops.running import Running, less_running, over_batch
     keeps_moments=True,
     group="batch and example",
     after=("batch_norm",),
-    also=("inference example weighing",),
+    aka=("inference example weighing",),
 )
 @dataclass(frozen=True, kw_only=True)
 class ExampleWeightedBatchNorm(Running):

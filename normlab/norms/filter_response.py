@@ -62,7 +62,7 @@ def filter_response_norm(
     invariant_to=("example scale", "channel scale"),
     group="fused",
     after=("instance_norm",),
-    also=("FRN", "FRN + TLU"),
+    aka=("FRN", "FRN + TLU"),
 )
 @dataclass(frozen=True, kw_only=True)
 class FilterResponseNorm(Standardiser):

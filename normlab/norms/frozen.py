@@ -27,7 +27,7 @@ def as_frozen(norm: Standardiser) -> "FrozenBatchNorm":
     keeps_moments=True,
     group="batch",
     after=("batch_norm",),
-    also=("FrozenBN", "FrozenBatchNorm2d"),
+    aka=("FrozenBN", "FrozenBatchNorm2d"),
 )
 @dataclass(frozen=True, kw_only=True)
 class FrozenBatchNorm(Standardiser):

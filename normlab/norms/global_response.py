@@ -54,7 +54,7 @@ def global_response_norm(
     eps_is="added",
     group="example",
     after=("instance_norm",),
-    also=("GRN",),
+    aka=("GRN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class GlobalResponseNorm(PerExample):

@@ -67,7 +67,7 @@ def require_divisor(groups: int, channels: int, field: str = "groups") -> None:
     invariant_to=("example scale", "example shift"),
     group="example",
     after=("layer_norm", "instance_norm"),
-    also=("GN", "GroupNorm"),
+    aka=("GN", "GroupNorm"),
 )
 @dataclass(frozen=True)
 class GroupNorm(PerExample):

@@ -44,7 +44,7 @@ def instance_norm(
     invariant_to=("example scale", "example shift", "channel scale", "channel shift"),
     group="example",
     after=("batch_norm",),
-    also=("IN", "InstanceNorm"),
+    aka=("IN", "InstanceNorm"),
 )
 @dataclass(frozen=True)
 class InstanceNorm(PerExample):

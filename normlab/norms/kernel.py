@@ -143,7 +143,7 @@ def _convolved(z: Array, kernel: Array, stride: int) -> Array:
     invariant_to=("example scale", "example shift"),
     group="example",
     after=("layer_norm",),
-    also=("KernelNorm", "KN", "KNConv"),
+    aka=("KernelNorm", "KN", "KNConv"),
 )
 @dataclass(frozen=True)
 class KernelNorm(PerExample):

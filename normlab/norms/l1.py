@@ -24,7 +24,7 @@ OF_A_NORMAL = math.sqrt(math.pi / 2)
     eps_is="added",
     group="batch",
     after=("batch_norm",),
-    also=("L1-BN",),
+    aka=("L1-BN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class L1BatchNorm(Running):

@@ -80,7 +80,7 @@ def layer_norm_image(
     invariant_to=("position scale", "position shift"),
     group="example",
     after=("batch_norm",),
-    also=("LN", "LayerNorm"),
+    aka=("LN", "LayerNorm"),
 )
 @dataclass(frozen=True)
 class LayerNorm(PerExample):
@@ -116,7 +116,7 @@ class LayerNorm(PerExample):
     invariant_to=("example scale", "example shift"),
     group="example",
     after=("batch_norm",),
-    also=("LN over C, H, W", "GroupNorm with one group"),
+    aka=("LN over C, H, W", "GroupNorm with one group"),
 )
 @dataclass(frozen=True)
 class LayerNormImage(PerExample):

@@ -54,7 +54,7 @@ def local_response_norm(
 @normaliser(
     paper="Krizhevsky, Sutskever & Hinton 2012, section 3.3",
     group="example",
-    also=("LRN",),
+    aka=("LRN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class LocalResponseNorm:

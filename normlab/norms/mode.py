@@ -24,7 +24,7 @@ EMPTY = 1e-12
     uses_batch=True,
     group="batch",
     after=("batch_norm",),
-    also=("MN",),
+    aka=("MN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class ModeNorm(Running):

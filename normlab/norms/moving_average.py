@@ -17,7 +17,7 @@ from normlab.ops.mean_square import Quadratic, divided, prepared
     affine_in_evaluation=True,
     group="batch",
     after=("batch_norm",),
-    also=("MABN",),
+    aka=("MABN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class MovingAverageBatchNorm(Quadratic):

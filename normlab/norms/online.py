@@ -66,7 +66,7 @@ _streamed.defvjp(_forward, _backward)
     backward_state=("error_along", "error_sum"),
     group="batch and example",
     after=("batch_norm",),
-    also=("ON",),
+    aka=("ON",),
 )
 @dataclass(frozen=True, kw_only=True)
 class OnlineNorm(Standardiser):

@@ -63,7 +63,7 @@ def require_fraction(fraction: float) -> None:
     invariant_to=("position scale",),
     group="example",
     after=("rms_norm",),
-    also=("pRMSNorm",),
+    aka=("pRMSNorm",),
 )
 @dataclass(frozen=True)
 class PartialRMSNorm(PerExample):

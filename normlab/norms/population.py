@@ -18,7 +18,7 @@ from normlab.ops.running import Running, counted, less_running, move, over_batch
     keeps_moments=True,
     group="batch",
     after=("batch_norm",),
-    also=("PN",),
+    aka=("PN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class PopulationNorm(Running):

@@ -53,7 +53,7 @@ def positional_norm(
     invariant_to=("example scale", "example shift", "position scale", "position shift"),
     group="example",
     after=("layer_norm",),
-    also=("PONO",),
+    aka=("PONO",),
 )
 @dataclass(frozen=True)
 class PositionalNorm:

@@ -16,7 +16,7 @@ from normlab.ops.mean_square import Quadratic, divided, prepared
     affine_in_evaluation=True,
     group="batch",
     after=("batch_norm", "rms_norm"),
-    also=("PN", "PowerNorm"),
+    aka=("PN", "PowerNorm"),
 )
 @dataclass(frozen=True, kw_only=True)
 class PowerNorm(Quadratic):

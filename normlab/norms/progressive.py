@@ -22,7 +22,7 @@ from normlab.ops.running import Running, counted, over_batch
     keeps_moments=True,
     group="batch and example",
     after=("batch_norm", "layer_norm"),
-    also=("PRepBN", "RepBN"),
+    aka=("PRepBN", "RepBN"),
 )
 @dataclass(frozen=True, kw_only=True)
 class ProgressiveBatchNorm(Running):

@@ -45,7 +45,7 @@ def rms_norm(
     invariant_to=("position scale",),
     group="example",
     after=("layer_norm",),
-    also=("RMSNorm",),
+    aka=("RMSNorm",),
 )
 @dataclass(frozen=True)
 class RMSNorm(PerExample):

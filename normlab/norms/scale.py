@@ -56,7 +56,7 @@ def scale_norm(
     eps_is="a lower limit",
     group="example",
     after=("layer_norm",),
-    also=("ScaleNorm",),
+    aka=("ScaleNorm",),
 )
 @dataclass(frozen=True)
 class ScaleNorm:

@@ -68,7 +68,7 @@ def seed_norm(
     paper="arXiv:2510.22777",
     group="example",
     after=("rms_norm",),
-    also=("SeeDNorm", "self-rescaled dynamic normalization"),
+    aka=("SeeDNorm", "self-rescaled dynamic normalization"),
 )
 @dataclass(frozen=True, kw_only=True)
 class SeedNorm(Standardiser):

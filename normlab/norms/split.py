@@ -25,7 +25,7 @@ from normlab.ops.running import Running, less_running, over_batch
     invariant_to=("channel scale", "channel shift"),
     group="batch",
     after=("batch_norm",),
-    also=("SplitBN", "auxiliary BN", "domain-specific BN"),
+    aka=("SplitBN", "auxiliary BN", "domain-specific BN"),
 )
 @dataclass(frozen=True, kw_only=True)
 class SplitBatchNorm(Running):

@@ -21,7 +21,7 @@ KINDS = 3
     uses_batch=True,
     group="batch and example",
     after=("batch_norm", "layer_norm", "instance_norm"),
-    also=("SN",),
+    aka=("SN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class SwitchableNorm(Running):

@@ -18,7 +18,7 @@ from normlab.ops.moments import Sharing, statistics_dtype, subtract_mean
     paper="arXiv:2602.10408",
     group="example",
     after=("rms_norm",),
-    also=("TaperNorm",),
+    aka=("TaperNorm",),
 )
 @dataclass(frozen=True, kw_only=True)
 class TaperNorm(Standardiser):

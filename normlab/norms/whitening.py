@@ -152,7 +152,7 @@ class _Whitening(Running, ABC):
     invariant_to=("channel shift",),
     group="batch",
     after=("batch_norm",),
-    also=("DBN",),
+    aka=("DBN",),
 )
 @dataclass(frozen=True, kw_only=True)
 class DecorrelatedBatchNorm(_Whitening):
@@ -187,7 +187,7 @@ class DecorrelatedBatchNorm(_Whitening):
     invariant_to=("channel shift",),
     group="batch",
     after=("decorrelated_batch_norm",),
-    also=("IterNorm",),
+    aka=("IterNorm",),
 )
 @dataclass(frozen=True, kw_only=True)
 class IterativeNorm(_Whitening):

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
-from normlab.catalogue import NORMS
+from normlab.catalogue import NORMS, PLACEMENTS
 from normlab.cli import app
 from normlab.errors import UserError
 from normlab.interface import lineage
@@ -43,9 +43,9 @@ def test_the_list_has_every_entry_once_with_its_year_in_80_places():
     lines = done.output.splitlines()
     assert done.exit_code == 0 and max(map(len, lines)) <= 80
     heads = [line for line in lines if re.match(r"\S", line)]
-    assert [head.partition(":")[0] for head in heads] == list(lineage.GROUPS)
+    assert [head.partition(":")[0] for head in heads] == [*lineage.GROUPS, "placement"]
     found = [line.split()[0] for line in lines if re.match(r"  \S", line)]
-    assert sorted(found) == sorted(ENTRIES)
+    assert sorted(found) == sorted([*ENTRIES, *PLACEMENTS.entries()])
     assert any(re.match(r"  group_norm +2018  Group normalisation", line) for line in lines)
 
 
