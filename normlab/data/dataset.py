@@ -105,6 +105,7 @@ class Dataset:
             held out of the training split; or None.
         source: a few words about this copy of the data, shown beside results, such as "Parquet,
             JPEG-coded pictures".
+        test_names: the file of each test example; empty where the examples have no files.
 
     Raises:
         UserError: an array has the wrong shape or dtype or has its channels first, a label has no
@@ -121,6 +122,7 @@ class Dataset:
     classes: tuple[str, ...]
     validation: Split | None = None
     source: str = ""
+    test_names: tuple[str, ...] = ()
 
     def __post_init__(self):
         where = f"dataset '{self.name}'"

@@ -36,7 +36,7 @@ def answers(probability: np.ndarray, data: Dataset) -> Outcomes:
     predicted = np.where(nothing, NOTHING, probability.argmax(axis=1))
     predicted = np.where(predicted < len(data.classes), predicted, NOTHING).astype(np.int32)
     known = np.nan_to_num(probability[np.arange(len(labels)), labels])
-    return Outcomes(tuple(map(str, data.classes)), labels, predicted, known)
+    return Outcomes(tuple(map(str, data.classes)), labels, predicted, known, data.test_names)
 
 
 def keep_answers(run: Run, compiled: Compiled, state: TrainState, data: Dataset) -> None:

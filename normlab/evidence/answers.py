@@ -39,7 +39,8 @@ class Mistake(NamedTuple):
 class HardExample(NamedTuple):
     """A test example, its class, the runs' most frequent answer, and their certainty of its class.
 
-    `index` is its place in the test set; `wrong` of the `runs` name it wrongly.
+    `index` is its place in the test set; `wrong` of the `runs` name it wrongly. `name` is its file,
+    or empty if it has none.
     """
 
     index: int
@@ -48,6 +49,7 @@ class HardExample(NamedTuple):
     probability: float
     wrong: int
     runs: int
+    name: str = ""
 
 
 def confusion(outcomes: Outcomes) -> np.ndarray:
@@ -101,6 +103,7 @@ def hardest(runs: Sequence[Outcomes], most: int = 10) -> list[HardExample]:
                 float(probability[index]),
                 int(wrong[index]),
                 len(runs),
+                first.names[index] if first.names else "",
             )
         )
     return found

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from normlab.errors import UserError
@@ -14,6 +15,7 @@ from normlab.measures.measures import USUAL_MEASURE
 from normlab.reports.markdown import to_text
 from normlab.reports.shown_comparison import compare
 from normlab.store.loading import load_runs
+from normlab.store.record import Record
 
 
 def draw(
@@ -72,7 +74,7 @@ def render(
     if form == "html":
         from normlab.reports.html import to_html
 
-        return to_html(comparison, command)
+        return to_html(comparison, command, _test_images)
     if form == "md":
         from normlab.reports.markdown import to_markdown
 
@@ -84,3 +86,16 @@ def render(
     from normlab.reports.export import to_csv, to_json
 
     return to_json(comparison) if form == "json" else to_csv(comparison)
+
+
+def _test_images(record: Record) -> np.ndarray | None:
+    """Load the images of a run's test set, where its data are as they were."""
+    from normlab.configs import build  # it loads jax, which nothing else here needs
+
+    try:
+        data = build.dataset(record.config)
+    except (UserError, ImportError, OSError):
+        return None
+    if any(one["data"]["fingerprint"] != data.fingerprint for one in record.provenance):
+        return None
+    return data.test.images

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,24 +30,32 @@ from normlab.reports.english import (
 )
 from normlab.reports.figures import arms, maps
 from normlab.reports.figures import probes as probe_figures
-from normlab.reports.figures.answers import draw_confusion
+from normlab.reports.figures.answers import draw_confusion, thumbnail
 from normlab.reports.figures.style import COLOURS, FAINT, INK, save
 from normlab.reports.markdown import caption, limits
 from normlab.reports.ranking import headlines, ranked
 from normlab.reports.text_columns import BREAKABLE
 from normlab.store.files import DamagedError
 from normlab.store.outcomes import read_outcomes
+from normlab.store.record import Record
 from normlab.store.templating import environment, fill_in
 
 PACKAGE = "normlab.reports"
 
 
-def to_html(comparison: Comparison, command: str) -> str:
-    """Write the whole report; the same runs and command give the same bytes.
+TestImages = Callable[[Record], np.ndarray | None]
+"""A function of a run that returns the images of its test set; None where there are none."""
+
+
+def to_html(
+    comparison: Comparison, command: str, test_images: TestImages = lambda record: None
+) -> str:
+    """Write the whole report; the same runs, data and command give the same bytes.
 
     Args:
         comparison: the comparison to report.
         command: the command that made the report, which the page shows.
+        test_images: finds the images that the hardest examples are shown as.
     """
     keys, settings = differing(comparison.records)
     others = [arm for arm in ranked(comparison) if arm.difference is not None]
@@ -64,7 +73,7 @@ def to_html(comparison: Comparison, command: str) -> str:
         limits=limits(comparison),
         pictures=_pictures(comparison),
         insides=_insides(comparison),
-        answers=answers_of(comparison),
+        answers=answers_of(comparison, test_images),
         seeds=sorted({record.seed for record in comparison.records}),
         grid=_grid(comparison),
         differing=[
@@ -200,7 +209,8 @@ def _insides(comparison: Comparison) -> list[Shown]:
 class Answers:
     """Holds the answers of one run for the test set, and the examples that all runs find hard.
 
-    The run is the first finished one of the best arm that has any.
+    The run is the first finished one of the best arm that has any. A hard example comes with the
+    address of its picture, which is empty if the data are not there.
     """
 
     arm: str
@@ -208,11 +218,11 @@ class Answers:
     picture: Markup
     classes: list[tuple[str, str, str, str]]
     mistakes: list[Mistake]
-    hard: list[HardExample]
+    hard: list[tuple[HardExample, str]]
     damaged: list[str]
 
 
-def answers_of(comparison: Comparison) -> Answers | None:
+def answers_of(comparison: Comparison, test_images: TestImages) -> Answers | None:
     """Gather the answers of the runs; None where they have none, as published ones."""
     known, damaged = [], []
     for arm in ranked(comparison):
@@ -235,9 +245,11 @@ def answers_of(comparison: Comparison) -> Answers | None:
         for one in sorted(class_accuracies(first), key=lambda one: one.share)
     ]
     picture = _svg(draw_confusion(first))
-    return Answers(
-        arm.name, record.seed, picture, classes, mistakes(first), hardest(alike), damaged
-    )
+    images = test_images(record)
+    if images is not None and len(images) != len(first.labels):
+        images = None  # others have taken their place since
+    hard = [(one, "" if images is None else thumbnail(images[one.index])) for one in hardest(alike)]
+    return Answers(arm.name, record.seed, picture, classes, mistakes(first), hard, damaged)
 
 
 def _has(comparison: Comparison, metric: str) -> bool:

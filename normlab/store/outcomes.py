@@ -14,7 +14,8 @@ from normlab.store.writing import write_atomically
 NOTHING = -1
 """The predicted class where the network's output is not a number."""
 
-SHAPE = {"classes": [TEXT], "labels": [COUNT], "predicted": [WHOLE], "probability": [NUMBER]}
+SHAPE = {"classes": [TEXT], "labels": [COUNT], "predicted": [WHOLE], "probability": [NUMBER],
+         "names?": [TEXT]}  # fmt: skip
 DIGITS = 5
 
 
@@ -27,12 +28,14 @@ class Outcomes:
         labels: `(N,)` int32, the true classes.
         predicted: `(N,)` int32, the predicted ones; -1 where the output was not a number.
         probability: `(N,)` float32, the probability that the network gives the true class.
+        names: the files of the examples; empty where they have none.
     """
 
     classes: tuple[str, ...]
     labels: np.ndarray
     predicted: np.ndarray
     probability: np.ndarray
+    names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         right = float((self.labels == self.predicted).mean())
@@ -47,6 +50,8 @@ def write_outcomes(run: Path, outcomes: Outcomes) -> None:
         "predicted": outcomes.predicted.tolist(),
         "probability": [round(float(p), DIGITS) for p in outcomes.probability],
     }
+    if outcomes.names:
+        table["names"] = list(outcomes.names)
     write_atomically(run / OUTCOMES, json.dumps(table) + "\n")
 
 
@@ -62,9 +67,14 @@ def read_outcomes(run: Path) -> Outcomes | None:
         return None
     labels, predicted = (np.array(found[key], np.int32) for key in ("labels", "predicted"))
     outcomes = Outcomes(
-        tuple(found["classes"]), labels, predicted, np.array(found["probability"], np.float32)
+        tuple(found["classes"]),
+        labels,
+        predicted,
+        np.array(found["probability"], np.float32),
+        tuple(found.get("names", ())),
     )
     lengths = {len(labels), len(predicted), len(outcomes.probability)}
+    lengths |= {len(outcomes.names)} if "names" in found else set()
     every = np.concatenate([labels, predicted])
     if len(lengths) != 1 or not len(labels) or every.max() >= len(outcomes.classes):
         raise DamagedError(run / OUTCOMES, "its lists do not fit each other", mend)

@@ -1,14 +1,18 @@
 """What a trained run says, in Python and in its report."""
 
+import base64
 import io
 import json
+import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import normlab
 from normlab.data import Shapes
 from normlab.errors import UserError
+from normlab.interface.reporting import render
 from normlab.reports.html import to_html
 from normlab.store.files import DamagedError
 from normlab.store.layout import OUTCOMES
@@ -118,3 +122,49 @@ def test_damaged_ones_are_named_with_the_mend(runs):
     page = to_html(normlab.compare(runs), "normlab report e")
     assert "Not read: " in page and page.count("of 3 runs are wrong") == 10
     (run.path / OUTCOMES).write_text(whole)
+
+
+@pytest.fixture(scope="module")
+def of_pictures(tmp_path_factory):
+    """A run of a person's own pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    draw = np.random.default_rng(0)
+    for name, level in (("dark", 40), ("light", 200)):
+        (folder / "pets" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = draw.integers(level - 30, level + 30, (8, 8, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "pets" / name / f"{number:02}.png")
+    (folder / "own.yaml").write_text(
+        CONFIG.replace("{name: shapes, train_examples: 200, test_examples: 60, size: 8}",
+                       "{name: folder, path: pets}").replace("0..1", "0..0")
+    )  # fmt: skip
+    import jax
+
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    return normlab.run(folder / "own.yaml", out=folder / "runs", jobs=1)
+
+
+def test_the_hardest_of_ones_own_pictures_are_named_and_shown(of_pictures):
+    pets = of_pictures.path.parent.parent / "pets"
+    outcomes, hard = of_pictures.runs[0].outcomes(), of_pictures.runs[0].hardest(8)
+    assert len(hard) == 8 == len(outcomes.names)
+    for one in hard:
+        assert one.name == outcomes.names[one.index] and one.name.startswith(f"{one.true}/")
+    assert hard[0].name in of_pictures.runs[0].plot("hardest").axes[0].get_title()
+    page = render(of_pictures.path, None, "final(test_accuracy)", "html")
+    listed = page[page.index('<ul class="hard">') :]
+    names = re.findall(r"<code>(\w+/\d\d.png)</code> \(test example \d\)", listed)
+    shown = re.findall(r'<img src="data:image/png;base64,([^"]*)"', listed)
+    assert len(names) == len(shown) == 8
+    for name, picture in zip(names, shown, strict=True):
+        found = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
+        np.testing.assert_array_equal(found, np.asarray(Image.open(pets / name)))
+
+
+def test_without_their_data_the_hardest_are_named_alone(of_pictures):
+    pets = of_pictures.path.parent.parent / "pets"
+    pets.rename(pets.with_name("moved"))
+    page = render(of_pictures.path, None, "final(test_accuracy)", "html")
+    pets.with_name("moved").rename(pets)
+    listed = page[page.index('<ul class="hard">') :]
+    assert listed.count("(test example ") == 8 and "<img" not in listed

@@ -1,10 +1,13 @@
 """Draws a network's answers: the confusion matrix, and the examples that it finds hardest."""
 
+import base64
+import io
 import math
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from normlab.evidence.answers import HardExample, confusion
 from normlab.reports.figures.style import INK, Picture, blank, plain
@@ -50,10 +53,29 @@ def draw_examples(examples: Sequence[HardExample], images: np.ndarray) -> Figure
     for axes in grid:
         axes.set_axis_off()
     for axes, one in zip(grid, examples, strict=False):
-        image = np.asarray(images[one.index])
-        if image.shape[-1] not in (3, 4):  # one channel, or more than colours have
-            image = np.repeat(image[..., :1], 3, axis=-1)
-        axes.imshow(image.astype(np.uint8))
+        axes.imshow(_as_rgb(images[one.index]))
         title = f"{plain(one.true)} {one.probability:.2f}\nas {plain(one.taken_for)}"
+        if one.name:
+            title = f"{plain(_ending(one.name))}\n{title}"
         axes.set_title(title, fontsize=8, color=INK)
     return figure
+
+
+def _ending(name: str, longest: int = 22) -> str:
+    """Return the end of a file's name, which tells it from those beside it."""
+    return name if len(name) <= longest else f"...{name[-longest + 3 :]}"
+
+
+def thumbnail(image: np.ndarray) -> str:
+    """Return an image `(H, W, C)` in 0..255 as the address of a PNG that holds it whole."""
+    file = io.BytesIO()
+    Image.fromarray(_as_rgb(image)).save(file, format="png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _as_rgb(image: np.ndarray) -> np.ndarray:
+    """Return an image of three channels; of one, or more than colours have, the first is grey."""
+    image = np.asarray(image)
+    if image.shape[-1] != 3:
+        image = np.repeat(image[..., :1], 3, axis=-1)
+    return image.astype(np.uint8)
