@@ -6,7 +6,7 @@ from typing import Any
 
 from flax import nnx
 
-from normlab.adapters.nnx_linen import as_linen, update, variables_of
+from normlab.adapters.nnx_linen import NnxNet, as_linen, update, variables_of
 from normlab.adapters.nnx_parts import copied
 
 
@@ -41,4 +41,25 @@ def with_variables(model: nnx.Module, variables: dict[str, Any]) -> nnx.Module:
     """Copy an NNX model, and give the copy these variables."""
     new = copied(model)
     update(new, variables)
+    return new
+
+
+def trained(model: Any, variables: dict[str, Any]) -> Any:
+    """Give a person's model back after training.
+
+    An NNX model is made anew, with these variables and in evaluation mode. A linen module, which
+    holds no variables, is returned as it is.
+
+    >>> import jax.numpy as jnp
+    >>> net = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+    >>> kernel = {"params": {"kernel": jnp.ones((2, 1))}}
+    >>> trained(as_linen(net), kernel)(jnp.ones((1, 2))).item()
+    2.0
+    """
+    if not isinstance(model, NnxNet):
+        return model
+    source = model.source
+    new = copied(source.given) if source.given is not None else source.make(nnx.Rngs(0))
+    update(new, variables)
+    new.eval()
     return new

@@ -9,7 +9,6 @@ if that estimate does not fit is the step compiled, and the compiler says what i
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,12 +19,6 @@ from normlab.data.dataset import Dataset, Split
 from normlab.training.compiler import compiler_options
 from normlab.training.host_data import fits
 from normlab.training.state import DeviceData, DeviceSplit
-
-LIMITS = (
-    "/sys/fs/cgroup/memory.max",
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-)
-"""Files in which Linux says how much memory a container may have."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +65,6 @@ class Need:
         return ", ".join(f"{name} {in_bytes(size)}" for name, size in parts.items())
 
 
-@dataclass(frozen=True)
-class Room:
-    """The memory of the device, in bytes.
-
-    Attributes:
-        total: all of it, swap included; more can never be had.
-        free: what other processes leave now.
-    """
-
-    total: int
-    free: int
-
-
 def in_bytes(size: int) -> str:
     """Write a number of bytes for people.
 
@@ -92,29 +72,6 @@ def in_bytes(size: int) -> str:
     ('1,080.0 GB', '5.0 MB')
     """
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
-
-
-def room() -> Room | None:
-    """Look up the memory of the device that JAX computes on; None where nothing tells."""
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        known = device.memory_stats() or {}
-        total = known.get("bytes_limit")
-        return None if total is None else Room(total, total - known.get("bytes_in_use", 0))
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    kilobytes = {name: int(rest.split()[0]) for name, _, rest in (s.partition(":") for s in lines)}
-    total = 1024 * (kilobytes["MemTotal"] + kilobytes.get("SwapTotal", 0))
-    free = 1024 * kilobytes.get("MemAvailable", kilobytes["MemTotal"])
-    for file in LIMITS:
-        try:
-            limit = int(Path(file).read_text(encoding="ascii"))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-        total, free = min(total, limit), min(free, limit)
-    return Room(total, free)
 
 
 def needed(sections: dict[str, Any], data: Dataset) -> Need:

@@ -21,6 +21,7 @@ from normlab.store.layout import CHECKPOINTS
 from normlab.store.outcomes import NOTHING, Outcomes, write_outcomes
 from normlab.store.run import Run
 from normlab.training import averaging
+from normlab.training.host_data import HostData
 from normlab.training.program import Compiled, Program
 from normlab.training.state import TrainState
 
@@ -52,30 +53,34 @@ def keep_answers(run: Run, compiled: Compiled, state: TrainState, data: Dataset)
 
 
 class TrainedNetwork:
-    """A run's network as its last checkpoint has it, with the data that standardise its images.
+    """A run's network as its evaluation takes it, with the data that standardise its images.
+
+    The last checkpoint holds the weights, and the averages of a run that is evaluated with them.
 
     Args:
         path: the run's folder.
         sections: its resolved config.
 
     Raises:
-        UserError: there is no checkpoint, or no data, or the run is evaluated with averages, or
-            its own code is not trusted.
+        UserError: there is no checkpoint, or no data, or its own code is not trusted.
     """
 
     def __init__(self, path: Path, sections: dict[str, Any]):
         admit_resolved(sections, path)
         program, self.data = build.program(sections), build.dataset(sections)
         begun = partial(program.init, 0, self.data.train.images.shape[1:])
-        if averaging.keeps_average(jax.eval_shape(begun).opt_state):
-            raise UserError(
-                f"{path}: this run is evaluated with averaged weights, which its checkpoint holds "
-                "for training alone; its answers for the test set are in the report"
+        like = jax.eval_shape(begun)
+        on_host = HostData(self.data)
+        if averaging.keeps_average(like.opt_state):
+            state = TrainState(**restore_anything(path / CHECKPOINTS, like._asdict()))
+            weights = averaging.weights_for_evaluation(
+                jax.jit(program.averaged), program.recipe.batch_size, state, on_host
             )
-        state = restore_anything(path / CHECKPOINTS)
-        weights = state["params"], state.get("norm_state") or {}
-        statistics = map(jnp.asarray, self.data.channel_statistics())
-        self._compute = partial(jax.jit(partial(_probabilities, program)), *weights, *statistics)
+        else:
+            found = restore_anything(path / CHECKPOINTS)
+            weights = found["params"], found.get("norm_state") or {}
+        compute = jax.jit(partial(_probabilities, program))
+        self._compute = partial(compute, *weights, on_host.mean, on_host.std)
 
     def probabilities(self, images: Any) -> np.ndarray:
         """Return the probability of each class, `(N, K)`, for images as the data have them.

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from normlab.configs.run_config import RunConfig
 from normlab.data.dataset import Dataset
-from normlab.engine.memory import Need, Room, in_bytes, needed, needed_exactly, room
+from normlab.engine.memory import Need, in_bytes, needed, needed_exactly
 from normlab.errors import UserError
+from normlab.training.room import Room, room
 
 SUSPICIOUS = 0.5
 """A run whose estimate is a larger share of the memory is compiled, to know better."""

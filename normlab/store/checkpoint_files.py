@@ -26,8 +26,12 @@ FILES, OF_FILES = "files.json", {"step": COUNT, "files": {...: TEXT}}
 """The file with the digests of a checkpoint's files, and its shape."""
 
 
-def restore_anything(path: Path) -> dict[str, Any]:
+def restore_anything(path: Path, like: Any = None) -> dict[str, Any]:
     """Restore the newest state in a folder, as nested dictionaries of numpy arrays.
+
+    Args:
+        path: the folder of the checkpoints.
+        like: shapes and dtypes in the structure to restore, such as an optimiser's own classes.
 
     Raises:
         UserError: the folder holds no checkpoint, or the newest is not what was saved.
@@ -35,7 +39,7 @@ def restore_anything(path: Path) -> dict[str, Any]:
     restored = None
     if path.is_dir():
         with ocp.CheckpointManager(path.resolve()) as manager:
-            restored = restore_newest(manager, path, ocp.args.StandardRestore())
+            restored = restore_newest(manager, path, ocp.args.StandardRestore(like))
     if restored is None:
         raise UserError(f"there is no checkpoint in {path}: make the run anew")
     return jax.device_get(restored[0])

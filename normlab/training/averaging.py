@@ -1,5 +1,6 @@
 """Averages the weights over the steps of training, for evaluation (`train.ema`)."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -10,6 +11,8 @@ from optax.contrib import ScheduleFreeState, schedule_free_eval_params
 from normlab.adapters.classifier import Classifier
 from normlab.adapters.statistics import keeps_statistics, recalibrate
 from normlab.core import Array
+from normlab.training.host_data import HostData, first_examples
+from normlab.training.state import DeviceData, TrainState
 
 Statistics = Literal["averaged", "recalibrated", "current"]
 """The statistics of normalisers beside averaged weights: averaged too, those that the averaged
@@ -142,6 +145,25 @@ def for_evaluation(
     if not keeps_statistics(network.model, variables, images[0]):
         return averaged, norm_state
     return network.split(recalibrate(network.model, variables, list(images)))
+
+
+def weights_for_evaluation(
+    averaged: Callable[..., Any], batch_size: int, state: TrainState, data: DeviceData | HostData
+) -> tuple[Any, Any]:
+    """Return the parameters and the normalisers' state that an evaluation takes.
+
+    Args:
+        averaged: `Program.averaged`, jitted; it is called if the optimiser keeps averages.
+        batch_size: examples in one step.
+        state: the state after a step.
+        data: the data, whose first training images may be needed for statistics.
+    """
+    if not keeps_average(state.opt_state):
+        return state.params, state.norm_state
+    batches = min(len(data.train.labels) // batch_size, MOST_RECALIBRATION_BATCHES)
+    images, _ = first_examples(data, batches * batch_size)
+    images = images.reshape(batches, batch_size, *images.shape[1:])
+    return averaged(state.params, state.norm_state, state.opt_state, images)
 
 
 def keeps_average(opt_state: Any) -> bool:

@@ -4,13 +4,14 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import jax
 import numpy as np
 import optax
 
+from normlab.adapters.nnx_models import trained
 from normlab.adapters.own_model import make_classifier
 from normlab.core import Array
 from normlab.data.augment import Augmentation
@@ -42,6 +43,12 @@ class Fitted:
         clock: seconds of training and of evaluation, without compilation.
         compile_seconds: seconds of tracing and compiling in this call; 0 if that was done before.
         diverged: where and how the run diverged, or None.
+        model: the trained model. A linen module is called with `variables`. An NNX module is a new
+            one, in evaluation mode, which holds the trained values itself. Both take standardised
+            images: less the training images' mean, over their deviation
+            (`data.channel_statistics()`). None if a loop was run without `fit`.
+        variables: the variables of `model` that an evaluation takes, in collections as in linen:
+            averaged weights if the recipe says so.
     """
 
     status: Literal["done", "diverged", "interrupted"]
@@ -50,6 +57,8 @@ class Fitted:
     clock: Clock
     compile_seconds: float
     diverged: Diverged | None = None
+    model: Any = None
+    variables: Any = None
 
     def __repr__(self) -> str:
         last = self.history[-1] if self.history else {}
@@ -97,6 +106,8 @@ def fit(
     >>> fitted = fit(model, data, optax.sgd(0.5), Recipe(epochs=30, batch_size=32))
     >>> fitted.status, fitted.history[-1]["test_accuracy"]
     ('done', 1.0)
+    >>> fitted.model.apply(fitted.variables, np.zeros((1, 2, 2, 1)), train=False).shape
+    (1, 2)
     """
     recipe = recipe or Recipe()
     shape, data_have = data.train.images.shape[1:], f"dataset '{data.name}' has"
@@ -104,7 +115,9 @@ def fit(
     program = Program(module, with_recipe(optimizer, recipe), recipe, augmentations)
     compiled = Compiled(program, placed(data))
     loop = Loop(compiled, recipe.seed, emit=emit, look_at=look_at)
-    return loop.run(compiled.init(recipe.seed), Clock(), compile_seconds=compiled.seconds)
+    fitted = loop.run(compiled.init(recipe.seed), Clock(), compile_seconds=compiled.seconds)
+    variables = program.network.variables(*compiled.for_evaluation(fitted.state))
+    return replace(fitted, model=trained(module, variables), variables=variables)
 
 
 def never() -> bool:

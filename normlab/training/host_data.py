@@ -5,7 +5,8 @@ examples of one batch are copied to the device, in the same order as from a set 
 same compiled step trains on them, so the numbers are the same. The next batch is gathered while
 the device still computes. A library such as Grain is not needed, because pictures were decoded
 before: a batch is only looked up in an array. The limit is `$NORMLAB_DATA_MEMORY`, such as `2GB`;
-by default it is half of the memory of an accelerator, or a quarter of the computer's.
+by default it is half of the memory of an accelerator, or a quarter of the computer's, or of what a
+container may have of it.
 """
 
 import os
@@ -21,9 +22,13 @@ from normlab.core import Array
 from normlab.data.augment import standardised
 from normlab.data.dataset import Dataset, Split
 from normlab.errors import UserError
+from normlab.training.room import memory
 from normlab.training.state import DeviceData, DeviceSplit
 
 VARIABLE = "NORMLAB_DATA_MEMORY"
+SMALL = 8 * 10**9
+"""Bytes of memory that are assumed where nothing tells."""
+
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -85,6 +90,12 @@ class HostData:
         return DeviceData(**{**parts, part: split}, mean=self.mean, std=self.std)  # type: ignore[arg-type]
 
 
+def first_examples(data: DeviceData | HostData, count: int) -> tuple[Array, Array]:
+    """Return the first training images, standardised but not augmented, and their labels."""
+    images, labels = (jnp.asarray(array[:count]) for array in data.train)
+    return data.standardised(images), labels
+
+
 def placed(data: Dataset) -> DeviceData | HostData:
     """Copy a dataset to the device if it fits the limit, and leave it on the host otherwise.
 
@@ -115,7 +126,5 @@ def most_bytes() -> int:
         if match is None:
             raise UserError(f"{VARIABLE} must be a size such as 500MB or 2GB, got {given!r}")
         return int(float(match[1]) * UNITS[match[2]])
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"] // 2
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    on_processor = jax.local_devices()[0].platform == "cpu"
+    return (memory() or SMALL) // (4 if on_processor else 2)

@@ -25,7 +25,7 @@ from normlab.data.augment import Augmentation, apply_all
 from normlab.training import averaging, metrics
 from normlab.training.compiler import compiler_options, read_from_cache
 from normlab.training.finite import all_finite, computed_once
-from normlab.training.host_data import HostData
+from normlab.training.host_data import HostData, first_examples
 from normlab.training.losses import cross_entropy
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData, Meter, TrainState
@@ -198,6 +198,18 @@ class Program:
         )
         return meter, logits
 
+    def averaged(
+        self, params: Any, norm_state: Any, opt_state: Any, images: Array
+    ) -> tuple[Any, Any]:
+        """Return the parameters and the normalisers' state that an evaluation takes.
+
+        Args:
+            params, norm_state, opt_state: those after a step, of an optimiser that averages.
+            images: `(B, N, H, W, C)`, batches of training images for recalibrated statistics.
+        """
+        chosen = self.network, self.recipe.ema_statistics
+        return averaging.for_evaluation(*chosen, params, norm_state, opt_state, images)
+
 
 class Compiled:
     """A `Program` compiled ahead of time for one dataset's shapes.
@@ -221,8 +233,7 @@ class Compiled:
         self._batches: dict[HeldOut, list[tuple[Array, Array]]] = {
             part: _padded_batches(len(getattr(data, part).labels), size) for part in self.parts
         }
-        chosen = program.network, program.recipe.ema_statistics
-        self._for_evaluation = jax.jit(partial(averaging.for_evaluation, *chosen))
+        self._averaged = jax.jit(program.averaged)
         self._host_order: tuple[Array, np.ndarray] | None = None
 
         seed = jnp.zeros((), jnp.uint32)
@@ -267,8 +278,7 @@ class Compiled:
 
     def first_examples(self, count: int) -> tuple[Array, Array]:
         """Return the first training images, standardised but not augmented, and their labels."""
-        images, labels = (jnp.asarray(array[:count]) for array in self.data.train)
-        return self.data.standardised(images), labels
+        return first_examples(self.data, count)
 
     def step(
         self, state: TrainState, order: Array, seed: int, at: int | None = None
@@ -306,13 +316,9 @@ class Compiled:
 
     def for_evaluation(self, state: TrainState) -> tuple[Any, Any]:
         """Return the parameters and the normalisers' state that an evaluation takes."""
-        if not averaging.keeps_average(state.opt_state):
-            return state.params, state.norm_state
-        size = self.program.recipe.batch_size
-        batches = min(self.train_examples // size, averaging.MOST_RECALIBRATION_BATCHES)
-        images, _ = self.first_examples(batches * size)
-        images = images.reshape(batches, size, *images.shape[1:])
-        return self._for_evaluation(state.params, state.norm_state, state.opt_state, images)
+        return averaging.weights_for_evaluation(
+            self._averaged, self.program.recipe.batch_size, state, self.data
+        )
 
     def evaluate(self, state: TrainState, part: HeldOut = "test") -> dict[str, float]:
         """Compute loss, accuracy and the recipe's metrics over all examples of a part."""

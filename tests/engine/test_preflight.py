@@ -10,8 +10,9 @@ from normlab.configs import build
 from normlab.configs.experiment import load_experiment
 from normlab.engine import memory, preflight
 from normlab.engine.engine import Remark
-from normlab.engine.memory import Room, needed, needed_exactly, room
+from normlab.engine.memory import needed, needed_exactly
 from normlab.errors import UserError
+from normlab.training.room import Room, room
 
 PARAMETERS = 4 * (192 * 8 + 8 + 8 * 10 + 10)
 DATA = 170 * (8 * 8 * 3 + 4) + 2 * 3 * 4

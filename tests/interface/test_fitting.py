@@ -3,10 +3,13 @@
 import io
 import sys
 import types
+from functools import partial
 
+import jax
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import normlab
 from normlab.data.dataset import Dataset, Split
@@ -15,6 +18,7 @@ from normlab.interface import bars, fitting
 from normlab.models import MLP
 from normlab.norms import BatchNorm
 from normlab.training.events import Row
+from tests.shared.own_nets import NnxResNet, SmallResNet
 
 LABELS = np.arange(64, dtype=np.int32) % 2
 SPLIT = Split(np.repeat(LABELS * 50 + 100, 4).astype(np.uint8).reshape(64, 2, 2, 1), LABELS)
@@ -49,6 +53,41 @@ def shown(monkeypatch):
     monkeypatch.setattr(bars, "in_notebook", lambda: True)
     monkeypatch.setattr(fitting, "in_notebook", lambda: True)
     return outputs
+
+
+def values(model):
+    return jax.device_get(nnx.to_pure_dict(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))))
+
+
+def at_the_end(fitted):
+    return {name: fitted.history[-1][f"test_{name}"] for name in ("loss", "accuracy")}
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+@pytest.mark.parametrize(
+    "named",
+    [MODEL, SmallResNet, partial(NnxResNet, width=4), NnxResNet(3, 4, 2, rngs=nnx.Rngs(0))],
+    ids=["ours", "linen class", "nnx class", "nnx module"],
+)
+def test_the_trained_model_comes_back_as_evaluation_takes_it(named, ema):
+    images = np.tile(DATA.train.images, (1, 2, 2, 3))
+    split = Split(images, LABELS)
+    data = Dataset("dark or light", split, split, ("dark", "light"))
+    before = values(named) if isinstance(named, nnx.Module) else None
+    fitted = normlab.fit(named, data, optax.sgd(0.1), normlab.Recipe(2, 16, ema=ema))
+    mean, std = data.channel_statistics()
+    standardised = (images - mean) / std
+    if isinstance(fitted.model, nnx.Module):
+        assert isinstance(fitted.model, NnxResNet) and fitted.model is not named
+        logits = fitted.model(standardised)
+    else:
+        logits = fitted.model.apply(fitted.variables, standardised, train=False)
+    logits = np.asarray(logits, np.float64)
+    losses = np.log(np.exp(logits).sum(-1)) - logits[np.arange(64), LABELS]
+    assert losses.mean() == pytest.approx(at_the_end(fitted)["loss"], rel=1e-4)
+    assert (logits.argmax(-1) == LABELS).mean() == at_the_end(fitted)["accuracy"]
+    if before is not None:
+        jax.tree.map(np.testing.assert_array_equal, before, values(named))
 
 
 def test_a_notebook_has_one_bar_that_moves_and_events_still_come(shown):

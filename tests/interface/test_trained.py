@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import re
 
@@ -168,3 +169,35 @@ def test_without_their_data_the_hardest_are_named_alone(of_pictures):
     pets.with_name("moved").rename(pets)
     listed = page[page.index('<ul class="hard">') :]
     assert listed.count("(test example ") == 8 and "<img" not in listed
+
+
+AVERAGED = """
+data: {name: shapes, train_examples: 200, test_examples: 60, size: 8}
+model: {name: mlp, widths: [16]}
+norm: batch_norm
+optimizer: {name: sgd, learning_rate: 0.3}
+train: {epochs: 3, batch_size: 20, ema: 0.8}
+sweep: {train.ema_statistics: [averaged, recalibrated, current]}
+"""
+
+SCHEDULE_FREE = AVERAGED.replace("{name: sgd, learning_rate: 0.3}",
+                                 "{name: schedule_free_sgd, learning_rate: 0.3}").replace(
+    ", ema: 0.8", "").replace("sweep: {train.ema_statistics: [averaged, recalibrated, current]}\n",
+                              "")  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "count"), [(AVERAGED, 3), (SCHEDULE_FREE, 1)])
+def test_a_run_evaluated_with_averages_predicts_with_them(config, count, tmp_path, data):
+    (tmp_path / "e.yaml").write_text(config)
+    found = normlab.load(normlab.run(tmp_path / "e.yaml", out=tmp_path / "runs", jobs=1).path)
+    assert len(found.runs) == count
+    answers = []
+    for run in found:
+        kept, probabilities = run.outcomes(), run.predict(data.test.images).probabilities
+        chosen = probabilities[np.arange(60), data.test.labels]
+        np.testing.assert_allclose(chosen, kept.probability, atol=2e-5)
+        loss = -np.log(chosen).mean()
+        assert loss == pytest.approx(run.metrics[-1]["test_loss"], rel=1e-5)
+        answers.append(chosen)
+    for one, other in itertools.pairwise(answers):  # the policies differ
+        assert np.abs(one - other).max() > 1e-4

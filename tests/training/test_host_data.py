@@ -11,6 +11,7 @@ from normlab.data.dataset import Dataset, Split
 from normlab.errors import UserError
 from normlab.models.plain import Convnet
 from normlab.norms import BatchNorm
+from normlab.training import room
 from normlab.training.fit import fit
 from normlab.training.host_data import HostData, most_bytes, placed
 from normlab.training.recipe import Recipe
@@ -92,6 +93,20 @@ def test_a_limit_that_is_no_size_is_refused_and_the_default_is_a_share(monkeypat
         most_bytes()
     monkeypatch.delenv("NORMLAB_DATA_MEMORY")
     assert 1e8 < most_bytes() < 1e13
+
+
+def test_a_container_has_a_quarter_of_its_own_limit(monkeypatch, tmp_path):
+    monkeypatch.delenv("NORMLAB_DATA_MEMORY", raising=False)
+    (tmp_path / "meminfo").write_text("MemTotal: 8000000 kB\nMemFree: 9 kB\nSwapTotal: 100 kB\n")
+    monkeypatch.setattr(room, "MEMORY", tmp_path / "meminfo")
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(room, "LIMITS", (tmp_path / "none", limit))
+    for said, expected in (("max\n", 8_000_000 * 1024), ("4000000\n", 4_000_000)):
+        limit.write_text(said)
+        assert most_bytes() == expected // 4
+    assert room.room() == room.Room(4_000_000, 4_000_000)
+    monkeypatch.setattr(room, "MEMORY", tmp_path / "none")  # a system that is not Linux
+    assert most_bytes() == 2e9 and room.room() is None
 
 
 def test_holding_out_leaves_a_large_set_on_the_disk(data, monkeypatch):
