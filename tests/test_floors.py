@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "catalogue", "core", "sharding", "spellings"},
+    {"errors", "catalogue", "core", "places", "sharding", "spellings"},
     {"ops", "store"},
     {"norms", "weights", "placements", "data"},
     {"models", "dialects"},

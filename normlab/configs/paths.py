@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from normlab.configs.document import Mark, Node
-from normlab.data.places import data_root
+from normlab.places import data_root
 
 
 def paths_beside_config(

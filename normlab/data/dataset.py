@@ -24,8 +24,8 @@ from normlab.catalogue import DATA
 from normlab.data.arrays import parts_of
 from normlab.data.mapped import subset
 from normlab.data.parts import shuffled_by_class
-from normlab.data.places import data_root as data_root
 from normlab.errors import UserError, require_channels_last, require_field, require_whole
+from normlab.places import data_root as data_root
 
 VALIDATION = 1
 """Seed of the shuffled order of validation examples; training subsets have another order (0)."""

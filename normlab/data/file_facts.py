@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from normlab.data.places import cache_root
 from normlab.data.progress import in_pictures
+from normlab.places import cache_root
 from normlab.store.writing import write_atomically
 
 DATE_IS_SURE = 2_000_000_000

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from normlab.data.places import cache_root
 from normlab.errors import UserError
+from normlab.places import cache_root
 
 MOST_IN_MEMORY = 1 << 30
 """Bytes of an array that may be copied to memory; larger ones are mapped from a disk."""

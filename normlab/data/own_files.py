@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from normlab.data.places import data_root
 from normlab.errors import FieldError, UserError
+from normlab.places import data_root
 
 
 @dataclass(frozen=True)

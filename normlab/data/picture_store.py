@@ -24,9 +24,9 @@ from filelock import FileLock
 
 from normlab.data.file_facts import quietly, threads
 from normlab.data.pictures import Fit, UnreadableError, decode
-from normlab.data.places import cache_root
 from normlab.data.progress import in_pictures
 from normlab.errors import UserError
+from normlab.places import cache_root
 
 VERSION = 1
 """The version of the decoding, which changes whenever pictures are decoded to other pixels."""

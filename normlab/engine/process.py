@@ -18,8 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
+from normlab.places import cache_root
 from normlab.training.compiler import tuned
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -44,7 +43,7 @@ def prepare() -> None:
 
     On Linux with glibc the memory of large arrays is kept for the next one instead of being given
     back to the system and fetched anew, page by page, at every step; the process then stays as
-    large as it ever was. Programs that XLA has compiled are kept in the user's cache folder for
+    large as it ever was. Programs that XLA has compiled are kept in normlab's cache folder for
     later runs, unless JAX has been told of another folder or not to. Whatever of this the user has
     set, by environment variables or `jax.config`, is left as it is; `NORMLAB_TUNING=off` in the
     environment leaves everything. Calling it again does nothing more.
@@ -94,7 +93,7 @@ def keep_memory() -> str:
 
 def programs_folder(kept: str = "compiled") -> Path:
     """Return where this kind of machine's compiled programs are kept by default."""
-    return platformdirs.user_cache_path("normlab") / kept / kind_of_machine()
+    return cache_root() / kept / kind_of_machine()
 
 
 def keep_programs() -> str:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -68,6 +69,7 @@ def test_an_allocator_that_somebody_has_set_is_left_alone(monkeypatch, name):
 def cache(tmp_path, monkeypatch):
     """An empty cache folder, and JAX as if just begun."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("NORMLAB_CACHE", raising=False)
     monkeypatch.delenv("NORMLAB_TUNING", raising=False)
     monkeypatch.setattr(process, "_done", {})
     monkeypatch.setattr(process, "keep_memory", lambda: "")
@@ -107,6 +109,13 @@ def test_a_program_is_compiled_once_then_read_to_the_same_bits_unless_its_file_i
     third, anew = a_step()  # without a warning, which would be an error here
     assert third.from_cache == 2
     jax.tree.map(np.testing.assert_array_equal, made, anew)
+
+
+def test_programs_lie_in_the_cache_folder_that_a_person_names(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("NORMLAB_CACHE", str(tmp_path / "mine"))
+    process.prepare()
+    found = Path(jax.config.jax_compilation_cache_dir)
+    assert found == process.programs_folder() and found.parent == tmp_path / "mine" / "compiled"
 
 
 def test_a_cache_that_somebody_has_chosen_or_refused_is_left_alone(cache, tmp_path, monkeypatch):

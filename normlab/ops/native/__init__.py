@@ -24,12 +24,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import platformdirs
 from filelock import FileLock
 from jax.custom_batching import custom_vmap
 
 from normlab.core import Array
 from normlab.ops.layouts import Layout, Rows, Statistics
+from normlab.places import cache_root
 
 TARGET = "normlab_normalise"
 LEAST = 1 << 14
@@ -224,7 +224,7 @@ def _beside(layout: Layout, x: Array, values: Array) -> Array:
 
 @cache
 def _registered() -> bool:
-    """Compile the kernels, or read them from the user's cache, and give them to XLA."""
+    """Compile the kernels, or read them from the cache folder, and give them to XLA."""
     from numba import config
 
     # Only now, because importing it takes a second.
@@ -256,7 +256,7 @@ def _cache_folder() -> Path | None:
     sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
     versions = [importlib.metadata.version(name) for name in ("numba", "llvmlite", "jaxlib")]
     key = hashlib.sha256(b"\0".join([*sources, *map(str.encode, versions)])).hexdigest()[:16]
-    folder = platformdirs.user_cache_path("normlab") / "native" / key
+    folder = cache_root() / "native" / key
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = folder.stat()

@@ -12,7 +12,10 @@ def data_root() -> Path:
 
 
 def cache_root() -> Path:
-    """Return the folder of decoded pictures: `$NORMLAB_CACHE`, or else the user's cache folder."""
+    """Return the folder of what can be made again: `$NORMLAB_CACHE`, or the user's cache folder.
+
+    Decoded pictures, digests of files, compiled programs and compiled kernels lie there.
+    """
     return _chosen("NORMLAB_CACHE")
 
 
