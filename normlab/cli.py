@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from normlab.errors import UserError
+from normlab.errors import UserError, visible
 from normlab.interface import commands
 from normlab.interface.commands import BAD_INPUT, INTERRUPTED, Panel
 
@@ -67,7 +67,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(visible(str(error)), file=sys.stderr)
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -5,11 +5,14 @@ these without a traceback; any other exception is a defect of normlab and keeps 
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
 from normlab.spellings import meant
+
+_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class UserError(Exception):
@@ -41,6 +44,15 @@ class AxisError(UserError, NameError):
 
 class MaskError(UserError, TypeError):
     """A mask holds values that do not say which elements count."""
+
+
+def visible(text: str) -> str:
+    r"""Write control characters as escapes, because a terminal would obey them.
+
+    >>> print(visible("red \x1b[31m, a bell \x07"))
+    red \x1b[31m, a bell \x07
+    """
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def in_one_line(error: BaseException, longest: int | None = None) -> str:

@@ -210,6 +210,13 @@ class _CoreLoader(yaml.SafeLoader):
     """Resolves plain scalars by YAML 1.2's core schema, in PyYAML's parser."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 (PyYAML's own attribute)
+    composed = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.composed += 1
+        if self.composed > 2 * MOST_VALUES:  # keys are nodes too; the rest is not even read
+            raise yaml.MarkedYAMLError(problem=_TOO_MANY, problem_mark=self.get_mark())
+        return super().compose_node(parent, index)
 
 
 _TAG = "tag:yaml.org,2002:"
@@ -260,6 +267,7 @@ def parse(text: str, source: str, problems: list[Problem] | None = None) -> Node
     return tree
 
 
+_TOO_MANY = f"there are more than {MOST_VALUES} values, aliases written out"
 _TOO_DEEP = f"lists and mappings lie in one another more than {DEEPEST} deep"
 _SYNTAX_HINTS = {
     "\\t": "indent with spaces, not tabs",
@@ -297,8 +305,7 @@ class _Builder:
             raise ConfigError([Problem(mark, _TOO_DEEP)])
         self.count += 1
         if self.count > MOST_VALUES:
-            message = f"there are more than {MOST_VALUES} values, aliases written out"
-            raise ConfigError([Problem(mark, message)])
+            raise ConfigError([Problem(mark, _TOO_MANY)])
         if isinstance(node, yaml.CollectionNode) and node.tag not in (_TAG + "map", _TAG + "seq"):
             self.refuse(mark, _unsupported(node.tag), None)
         below = (*parents, node)
@@ -382,5 +389,4 @@ def show(value: Any) -> str:
 
 
 def _unsupported(tag: str) -> str:
-    shown = tag.replace(_TAG, "!!")
-    return f"the tag {shown} is not supported; write a plain value"
+    return f"the tag {tag.replace(_TAG, '!!')} is not supported; write a plain value"

@@ -12,6 +12,9 @@ from normlab.configs.sections import CALLS, FORMS, SECTIONS, TOP_LEVEL
 from normlab.errors import UserError
 from normlab.training.recipe import Recipe
 
+MOST_BYTES = 1_000_000
+"""The greatest size of a config's file; a longer one takes minutes and gigabytes to parse."""
+
 
 @dataclass(frozen=True)
 class Fixed:
@@ -122,6 +125,9 @@ class _Reading:
             message = f"'extends' must be the name of one file, found {show(extends.value)}"
             raise ConfigError([Problem(extends.mark, message)])
         parent = file.parent / given
+        if not {parent.suffix, parent.resolve().suffix} <= {".yaml", ".yml"}:
+            message = f"'extends' names a config, which ends in .yaml, found {show(given)}"
+            raise ConfigError([Problem(extends.mark, message)])
         if not _is_file(parent):
             message = f"there is no file {parent} to extend{_neighbours(parent)}"
             raise ConfigError([Problem(extends.mark, message)])
@@ -232,6 +238,12 @@ class _Reading:
 
 def _text(file: FilePath) -> str:
     try:
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise UserError(f"{file}: cannot be read: it is no file")
+        if file.exists() and file.stat().st_size > MOST_BYTES:
+            raise UserError(
+                f"{file}: it has {file.stat().st_size:,} bytes, and a config at most {MOST_BYTES:,}"
+            )
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such file{_neighbours(file)}") from None

@@ -8,6 +8,7 @@ from typing import Any
 
 from normlab.store.shapes import (
     AMOUNT,
+    ANY_TEXT,
     ANYTHING,
     COUNT,
     FINITE,
@@ -43,7 +44,7 @@ STATUS = {
     "train_seconds?": AMOUNT,
     "evaluate_seconds?": AMOUNT,
     "probe_seconds?": AMOUNT,
-    "error?": TEXT,
+    "error?": ANY_TEXT,
     "diverged?": {"step": COUNT, "layer": TEXT, "norm": (NUMBER, None)},
     "digests?": {...: DIGEST},
 }

@@ -3,6 +3,7 @@
 CONFIG, METRICS, STATUS = "config.yaml", "metrics.jsonl", "status.json"
 PROBES, OUTCOMES = "probes.jsonl", "outcomes.json"
 PROVENANCE, CHECKPOINTS, ERROR, LOCK = "provenance.json", "checkpoints", "error.txt", "lock"
+OF_RUN = (CONFIG, METRICS, STATUS, PROBES, OUTCOMES, PROVENANCE, CHECKPOINTS, ERROR, LOCK)
 EXPERIMENT, CLAIMS = "experiment.json", "claims.json"
 PUBLISHED, PUBLISHED_PROVENANCE = "metrics.json", "provenance.json"
 

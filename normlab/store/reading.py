@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from normlab.errors import visible
 from normlab.store import formats
 from normlab.store.files import DamagedError, as_json, as_yaml, read_bytes, read_json, read_lines
 from normlab.store.layout import CONFIG, FINISHED, METRICS, PROBES, PROVENANCE, STATUS
@@ -61,6 +62,8 @@ def read_status(path: Path) -> dict[str, Any]:
         return {"state": "new"}
     if _has_digests(status) and _digest_of(status) != status["digests"].get(STATUS):
         raise DamagedError(path / STATUS, "its digest of itself is another", mend_of(path))
+    if "error" in status:  # the words of some library, which may be in colours
+        status["error"] = visible(status["error"])
     return status
 
 

@@ -124,6 +124,7 @@ class Run:
         Raises:
             RunBusyError: another process holds it.
         """
+        self._refuse_links()
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             lock = filelock.FileLock(self.path / layout.LOCK, timeout=0).acquire()
@@ -144,6 +145,15 @@ class Run:
                 return False
         except RunBusyError:
             return True
+
+    def _refuse_links(self) -> None:
+        """Refuse a folder by whose links something elsewhere would be written."""
+        for place in (self.path, *(self.path / name for name in layout.OF_RUN)):
+            if place.is_symlink():
+                raise UserError(
+                    f"{place}: it is a link, and a run writes into its own folder alone; put the "
+                    "folder that it points to in its place, or delete the link"
+                )
 
     def write_config(self, sections: dict[str, Any]) -> None:
         """Write the resolved config; the run's name ends in its hash, so no other can be there."""

@@ -6,6 +6,7 @@ missing. The key `...` stands for all keys that are not named; without it they m
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,13 @@ def _is_whole(value: Any) -> bool:
     return type(value) is int and abs(value) < LARGEST
 
 
-TEXT = Single("text", lambda value: type(value) is str)
+_CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+ANY_TEXT = Single("text", lambda value: type(value) is str)
+TEXT = Single(
+    "text without control characters, which a terminal would obey",
+    lambda value: type(value) is str and not _CONTROLS.search(value),
+)
 TRUTH = Single("true or false", lambda value: type(value) is bool)
 WHOLE = Single("a whole number", _is_whole)
 COUNT = Single("a whole number of at least 0", lambda value: _is_whole(value) and value >= 0)

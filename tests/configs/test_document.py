@@ -2,8 +2,12 @@
 
 # ruff: noqa: E501, RUF001 (a golden text is easier to read whole, and one has a Cyrillic letter)
 
+import os
+import time
+
 import pytest
 
+from normlab.configs.document import ConfigError, parse
 from normlab.configs.experiment import load_experiment
 from normlab.errors import UserError
 
@@ -86,3 +90,32 @@ def test_a_path_that_is_no_file_is_an_error_of_the_user(tmp_path, name):
     (tmp_path / "a_folder").mkdir()
     with pytest.raises(UserError, match=r"cannot be read|no such file"):
         load_experiment(tmp_path / name)
+
+
+def test_a_pipe_is_not_waited_for_and_a_huge_file_not_parsed(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(UserError, match="cannot be read: it is no file"):
+        load_experiment(tmp_path / "pipe.yaml")
+    (tmp_path / "huge.yaml").write_text("a: b\n" * 300_000)
+    with pytest.raises(UserError, match="1,500,000 bytes, and a config at most 1,000,000"):
+        load_experiment(tmp_path / "huge.yaml")
+
+
+def test_no_more_values_are_read_than_a_config_may_have(tmp_path):
+    began = time.perf_counter()
+    with pytest.raises(ConfigError, match="more than 5000 values"):
+        parse("a: [" + "1, " * 300_000 + "1]", "a.yaml")
+    assert time.perf_counter() - began < 10  # all of it takes far longer
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_nothing_but_a_config_is_extended(tmp_path, link):
+    (tmp_path / "shadow").write_text("root:secret:1\n")
+    named = "shadow"
+    if link:
+        (tmp_path / "p.yaml").symlink_to(tmp_path / "shadow")
+        named = "p.yaml"
+    (tmp_path / "c.yaml").write_text(f"extends: {named}\n")
+    with pytest.raises(ConfigError, match="'extends' names a config") as error:
+        load_experiment(tmp_path / "c.yaml")
+    assert "secret" not in str(error.value)

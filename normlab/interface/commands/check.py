@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from normlab.errors import UserError
+from normlab.errors import UserError, visible
 from normlab.interface.commands import BAD_INPUT, Panel, Trust
 
 PANEL = Panel.MAKE
@@ -40,20 +40,20 @@ def command(
             experiment = load_trusted(file, (), trust)
         except UserError as error:
             if isinstance(error, ConfigError) and all(p.not_run for p in error.problems):
-                print(f"{file}: no mistake is found, as far as can be told without running code")
-                print("\n".join(f"  {line}" for line in str(error).splitlines()))
+                print(f"{visible(str(file))}: no mistake, as far as can be told without its code")
+                print("\n".join(f"  {line}" for line in visible(str(error)).splitlines()))
                 continue
             wrong += 1
-            print(error, file=sys.stderr)
+            print(visible(str(error)), file=sys.stderr)
         else:
             parts = [_count(len(experiment.runs), "run")]
             if experiment.tuning is not None:
                 parts.append(_count(len(experiment.tuning.trials), "trial"))
             if experiment.claims:
                 parts.append(_count(len(experiment.claims), "claim"))
-            print(f"{file}: fine, {', '.join(parts)}")
+            print(f"{visible(str(file))}: fine, {', '.join(parts)}")
             for remark in remarks(run.sections for run in experiment.runs):
-                print(f"  data: {remark}")
+                print(f"  data: {visible(remark)}")
     if wrong:
         print(f"{wrong} of {_count(len(files), 'file')} must be mended", file=sys.stderr)
         raise typer.Exit(BAD_INPUT)

@@ -55,6 +55,7 @@ def command(
 ) -> None:
     """Report what an experiment's runs amount to: verdicts, intervals, prices and pictures."""
     from normlab.interface.reporting import render
+    from normlab.store.writing import write_atomically
 
     if form is None:
         form = Form.text if wide else Form.html
@@ -66,7 +67,7 @@ def command(
         print(text, end="")
         return
     try:
-        file.write_text(text, encoding="utf-8")
+        write_atomically(file, text)  # it takes the place of a link, and does not follow it
     except OSError as error:
         raise UserError(f"{file}: cannot be written ({error}); choose another --out") from None
     print(file)
