@@ -1,12 +1,15 @@
 """Makes one run after another in this process, and keeps what the next one can use."""
 
 import contextlib
+import gc
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
+
+import jax
 
 from normlab.catalogue import allow
 from normlab.configs import build
@@ -88,6 +91,7 @@ class Maker:
     _placed: dict[str, DeviceData | HostData] = field(default_factory=dict)
     _compiled: dict[tuple[str, str], Compiled] = field(default_factory=dict)
     _probers: dict[tuple[str, str], Prober] = field(default_factory=dict)
+    _made: int = 0
 
     def attempt(self, task: Task) -> tuple[str, str]:
         """Make one run, whatever may go wrong; return how it ended, and a word on that."""
@@ -201,6 +205,10 @@ class Maker:
             oldest = next(iter(self._compiled))
             del self._compiled[oldest]
             self._probers.pop(oldest, None)
+        self._made += 1
+        if self._made % MOST_PROGRAMS == 0:
+            jax.clear_caches()  # JAX keeps the small programs around each of them for ever
+            gc.collect()
         compiled = Compiled(build.program(config.sections), data)
         self._compiled[key] = compiled
         return compiled, compiled.seconds

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from normlab.engine.program_cache import check_entries, is_private
 from normlab.places import cache_root
 from normlab.training.compiler import tuned
 
@@ -99,7 +100,8 @@ def programs_folder(kept: str = "compiled") -> Path:
 def keep_programs() -> str:
     """Let JAX keep compiled programs on disk; return "on", or nothing where others decide that.
 
-    An entry that cannot be read is of no consequence: its program is compiled.
+    An entry that cannot be read is of no consequence: its program is compiled. Nothing is kept or
+    read where the folder is somebody else's.
     """
     import jax
 
@@ -108,11 +110,14 @@ def keep_programs() -> str:
         return ""
     folder = programs_folder()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not is_private(folder.parent) or not is_private(folder):
+            return ""  # somebody else might put programs there
         prune(folder.parent, MOST_BYTES)
     except OSError:
         return ""  # a home that cannot be written to: everything is compiled each time
     jax.config.update("jax_compilation_cache_dir", str(folder))
+    check_entries(folder)
     # JAX would warn of it, but one that another process is just writing is nothing to worry about.
     warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:

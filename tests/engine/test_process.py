@@ -1,5 +1,6 @@
 """Processes that make runs keep their memory and programs, and leave a person's choice alone."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -116,6 +117,30 @@ def test_programs_lie_in_the_cache_folder_that_a_person_names(cache, tmp_path, m
     process.prepare()
     found = Path(jax.config.jax_compilation_cache_dir)
     assert found == process.programs_folder() and found.parent == tmp_path / "mine" / "compiled"
+
+
+@pytest.mark.parametrize("place", ["middle", "end"])
+def test_a_changed_program_is_compiled_anew_and_its_entry_replaced(cache, place):
+    """XLA itself ends the process on some of them."""
+    process.prepare()
+    a_step()
+    (file,) = (f for f in cache.rglob("jit_step-*") if f.name.endswith("-cache"))
+    whole = file.read_bytes()
+    at = len(whole) // 2 if place == "middle" else len(whole) - 1
+    file.write_bytes(whole[:at] + bytes([whole[at] ^ 8]) + whole[at + 1 :])
+    assert a_step()[0].from_cache == 2
+    content, digest = file.read_bytes()[:-32], file.read_bytes()[-32:]
+    assert hashlib.sha256(content).digest() == digest
+    assert a_step()[0].from_cache == 3
+
+
+def test_the_folder_of_programs_is_for_this_user_alone(cache, monkeypatch):
+    process.prepare()
+    assert all(folder.stat().st_mode & 0o777 == 0o700 for folder in (cache, *cache.iterdir()))
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    jax.config.update("jax_compilation_cache_dir", None)
+    assert process.keep_programs() == ""
+    assert jax.config.jax_compilation_cache_dir is None
 
 
 def test_a_cache_that_somebody_has_chosen_or_refused_is_left_alone(cache, tmp_path, monkeypatch):
