@@ -112,7 +112,7 @@ def limit_memory() -> None:
 
 def main(words: Sequence[str]) -> int:
     """Run from the command line; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60, help="for each target")
     parser.add_argument("--inputs", type=int, default=10**9, help="for each target")
     parser.add_argument("--seed", type=int, default=0)

@@ -8,12 +8,16 @@ import gzip
 import tarfile
 from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from normlab.data.cifar_sets import CHANNELS, SIZE, TEST_EXAMPLES, TRAIN_EXAMPLES, CifarSet
 from normlab.data.dataset import Split, stratified
-from normlab.data.reading import require_possible, whole
+from normlab.data.reading import Limited, require_possible, whole
+
+MOST_BYTES = 300_000_000
+"""The greatest size of an archive when it is unpacked; the published ones have 190 MB at most."""
 
 Records = Callable[[Path, CifarSet, str, bytes], tuple[np.ndarray, np.ndarray]]
 """Reads one file, from the place of the archive, the set, the file's name and its contents. Returns
@@ -109,12 +113,13 @@ def _unpacked(folder: Path, cifar: CifarSet, wanted: set[str]) -> dict[str, byte
 
 def _packed(archive: Path, cifar: CifarSet, wanted: set[str]) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
-    with whole(cifar.damaged, archive, "a whole .tar.gz archive"), gzip.open(archive) as stream:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
+    with whole(cifar.damaged, archive, "a whole .tar.gz archive"), gzip.open(archive) as unpacked:
+        stream: Any = Limited(unpacked, MOST_BYTES)
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
                 name = PurePosixPath(member.name).name
                 if name in wanted and member.isfile():
-                    require_possible(member.size, archive)
+                    require_possible(member.size, archive.stat().st_size)
                     contents = tar.extractfile(member)
                     assert contents is not None  # a member that is a file has contents
                     files[name] = contents.read()

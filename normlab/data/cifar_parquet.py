@@ -16,7 +16,7 @@ import numpy as np
 from normlab.data.cifar_sets import CHANNELS, SIZE, TEST_EXAMPLES, TRAIN_EXAMPLES, CifarSet
 from normlab.data.dataset import Split, stratified
 from normlab.data.parquet_tables import opened
-from normlab.data.pictures import KINDS, decode
+from normlab.data.pictures import KINDS, decode, formats
 from normlab.data.reading import whole
 
 SHARD = re.compile(r"(?:train|test)-([0-9]+)-of-([0-9]+)(?:-[0-9A-Za-z]+)?")
@@ -181,7 +181,7 @@ def _decode(file: Path, cifar: CifarSet, row: int, encoded: bytes | None):
         raise cifar.damaged(file, f"an image in row {row}", found)
     with (
         whole(cifar.damaged, file, f"an image in row {row}"),
-        Image.open(io.BytesIO(encoded)) as image,
+        Image.open(io.BytesIO(encoded), formats=formats()) as image,
     ):
         size, mode, coding = image.size, image.mode, image.format or "unknown"
         # An image of another size is not decoded: a damaged one may claim gigabytes.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from normlab.data.parts import TRAIN, part_called
-from normlab.data.reading import whole
+from normlab.data.reading import LIKELY, require_possible, whole
 from normlab.errors import UserError, first_few
 
 SHARD = re.compile(r"(.*?)-?([0-9]+)-of-([0-9]+)(?:-[0-9A-Za-z]+)?")
@@ -130,7 +130,19 @@ def opened(file: Path, refuse: Callable[[Path, str, str], UserError] = damaged) 
     from pyarrow.parquet import ParquetFile
 
     with whole(refuse, file, "a whole Parquet file"), ParquetFile(file) as table:
+        _require_possible(table.metadata, file.stat().st_size)
         yield table
+
+
+def _require_possible(metadata: Any, size: int) -> None:
+    """Raise `ValueError` if a table claims sizes that no pictures have."""
+    if metadata.num_rows > LIKELY * size:
+        raise ValueError(f"it claims {metadata.num_rows:,} rows in {size:,} bytes")
+    for group in range(metadata.num_row_groups):
+        columns = metadata.row_group(group)
+        for number in range(columns.num_columns):
+            column = columns.column(number)
+            require_possible(column.total_uncompressed_size, column.total_compressed_size)
 
 
 def features(schema: Any) -> dict[str, Any]:

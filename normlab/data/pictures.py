@@ -9,6 +9,7 @@ Then the picture is resized bilinearly with antialiasing (Pillow's `BILINEAR`).
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
@@ -26,6 +27,10 @@ READ = {
     *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
 }
 """The endings of the names of files that are decoded."""
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF",
+           "ICO", "TGA")  # fmt: skip
+"""The formats of these files, by Pillow's names; a camera's MPO opens as a JPEG."""
 
 NOT_READ = {
     ".heic": "a HEIC picture",
@@ -194,13 +199,26 @@ def resized(
     return found
 
 
+@cache
+def formats() -> tuple[str, ...]:
+    """Return Pillow's names of the formats that are decoded, as far as it has them.
+
+    Pillow knows others, for some of which it starts another program.
+    """
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 def _open(encoded: bytes | Path) -> "Image":
     from PIL import Image
 
     if isinstance(encoded, Path) and encoded.suffix.lower() in NOT_READ:
         raise UnreadableError(_not_read(NOT_READ[encoded.suffix.lower()]))
     try:
-        return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
+        stream = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
+        return Image.open(stream, formats=formats())
     except Exception as error:
         raise UnreadableError(_no_picture(encoded, error)) from error
 

@@ -1,5 +1,6 @@
 """Reads files defensively: exceptions of libraries become reports of damage, sizes are checked."""
 
+import io
 import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,12 @@ from normlab.errors import UserError, in_one_line
 MOST = 1100
 """Greatest ratio that deflate can compress by (1032 in zlib's manual, rounded up). A greater one
 means that the claimed size is false."""
+
+LARGE, LIKELY = 1 << 26, 100
+"""A part that unpacks to more than 64 MB grows by at most this factor; pictures hardly grow."""
+
+LONGEST_HEADER = 1 << 16
+"""Bytes of the header of an array; numpy writes fewer than a thousand."""
 
 PIECE = 1 << 24
 """Bytes that are read at a time from an array that is too large for the memory."""
@@ -41,11 +48,36 @@ def whole(
         raise refuse(path, expected, f"damage ({in_one_line(error, longest=200)})") from error
 
 
-def require_possible(claimed: int, path: Path) -> None:
-    """Raise `ValueError` if a part of a compressed file claims an impossible size."""
-    held = path.stat().st_size
-    if not 0 <= claimed <= MOST * held:
-        raise ValueError(f"a part claims {claimed:,} bytes, and the file has {held:,}")
+def require_possible(claimed: int, held: int) -> None:
+    """Raise `ValueError` if a part of a compressed file claims a size that no data have.
+
+    Args:
+        claimed: the bytes that it claims to have when it is unpacked.
+        held: the bytes that it has in the file.
+    """
+    most = MOST * held if claimed <= LARGE else LIKELY * held
+    if not 0 <= claimed <= most:
+        raise ValueError(f"a part of {held:,} bytes claims {claimed:,} when it is unpacked")
+
+
+class Limited(io.RawIOBase):
+    """Reads a stream that may unpack to no more than so many bytes.
+
+    Args:
+        stream: the stream.
+        most: the number of bytes; a `ValueError` is raised before more are held.
+    """
+
+    def __init__(self, stream: Any, most: int):
+        self._stream, self._left = stream, most
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read some bytes, or all of them."""
+        found = self._stream.read(self._left + 1 if size < 0 else min(size, self._left + 1))
+        self._left -= len(found)
+        if self._left < 0:
+            raise ValueError("it unpacks to more bytes than any data of this kind")
+        return found
 
 
 def read_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -58,7 +90,7 @@ def read_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     """
     with zipfile.ZipFile(path) as file:
         members = set(file.namelist())
-        return {name: _array(file, path, name) for name in names if f"{name}.npy" in members}
+        return {name: _array(file, name) for name in names if f"{name}.npy" in members}
 
 
 def npz_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -72,18 +104,18 @@ def npz_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         for member in file.namelist():
             if member.endswith(".npy"):
                 with file.open(member) as stream:
-                    shape, _, dtype = _header(stream)
+                    shape, _, dtype, _ = _header(stream)
                     found[member.removesuffix(".npy")] = shape, dtype
         return found
 
 
-def _array(file: zipfile.ZipFile, path: Path, name: str) -> np.ndarray:
+def _array(file: zipfile.ZipFile, name: str) -> np.ndarray:
     info = file.getinfo(f"{name}.npy")
-    require_possible(info.file_size, path)
+    require_possible(info.file_size, info.compress_size)
     with file.open(info) as stream:
-        shape, fortran, dtype = _header(stream)
+        shape, fortran, dtype, begin = _header(stream)
         size = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject or size != info.file_size - stream.tell():
+        if dtype.hasobject or size != info.file_size - begin:
             raise ValueError(f"{name} claims {dtype} of shape {shape} in {info.file_size:,} bytes")
         if size > MOST_IN_MEMORY and not fortran:
             pieces = iter(lambda: stream.read(PIECE), b"")
@@ -92,7 +124,10 @@ def _array(file: zipfile.ZipFile, path: Path, name: str) -> np.ndarray:
     return np.frombuffer(contents, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Read the header of an array and its length in bytes, after which the stream stands."""
+    limited: Any = Limited(stream, LONGEST_HEADER)  # a header may claim to have gigabytes
+    version = np.lib.format.read_magic(limited)
     read = {(1, 0): np.lib.format.read_array_header_1_0}
-    return read.get(version, np.lib.format.read_array_header_2_0)(stream)
+    found = read.get(version, np.lib.format.read_array_header_2_0)(limited)
+    return *found, stream.tell()

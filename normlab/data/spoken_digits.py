@@ -48,6 +48,9 @@ URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/master.zi
 Key = tuple[str, int, int]
 """A recording: its speaker, digit and index."""
 
+MOST_BYTES = 2_000_000
+"""The greatest size of a recording: two minutes; the longest published one has two seconds."""
+
 NAME = re.compile(r"(?:.*/)?([0-9])_([a-z]+)_([0-9]+)\.wav")
 
 
@@ -190,8 +193,11 @@ class SpokenDigits:
         with whole(damaged, path, "a whole .zip archive"), zipfile.ZipFile(path) as archive:
             members = {key: name for name in archive.namelist() if (key := _key(name))}
             for key in self._complete(path, members):
-                require_possible(archive.getinfo(members[key]).file_size, path)
-                yield key, archive.read(members[key])
+                info = archive.getinfo(members[key])
+                require_possible(info.file_size, info.compress_size)
+                if info.file_size > MOST_BYTES:
+                    raise ValueError(f"{info.filename} claims {info.file_size:,} bytes")
+                yield key, archive.read(info)
 
     def _complete(self, path: Path, found: Mapping[Key, object]) -> list[Key]:
         wanted = {

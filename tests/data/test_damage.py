@@ -2,12 +2,18 @@
 
 import gzip
 import io
+import tarfile
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from normlab.data import Cifar10, Medmnist, SpokenDigits
+from normlab.data.parquet import Parquet
+from normlab.data.pictures import UnreadableError, decode, formats
+from normlab.data.reading import npz_headers, read_npz
 from normlab.data.spoken_digits import SPEAKERS
 from normlab.errors import UserError
 from tests.data.test_cifar import (
@@ -166,3 +172,96 @@ def test_a_column_that_is_there_twice_is_told(tmp_path):
     pq.write_table(table, tmp_path / "cifar10" / "train-00000-of-00001.parquet")
     with pytest.raises(UserError, match=r"expected a whole Parquet file, found damage .*2 times"):
         Cifar10().load(tmp_path)
+
+
+def bomb(path, name, header):
+    """An archive of arrays with 300 MB of zeros in 300 kB."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file, file.open(name, "w") as member:
+        member.write(header)
+        for _ in range(300):
+            member.write(bytes(1 << 20))
+
+
+def memory_of(function):
+    tracemalloc.start()
+    try:
+        function()
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return peak
+
+
+def test_an_array_that_unpacks_to_much_more_than_pictures_do_is_not_unpacked(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (300 << 20,)}
+    )
+    bomb(tmp_path / "a.npz", "a.npy", header.getvalue())
+    assert (tmp_path / "a.npz").stat().st_size < 400_000
+
+    def read():
+        with pytest.raises(ValueError, match=r"claims 314,572,.* when it is unpacked"):
+            read_npz(tmp_path / "a.npz", ["a"])
+
+    assert memory_of(read) < 10_000_000
+
+
+def test_the_header_of_an_array_that_claims_gigabytes_is_not_read(tmp_path):
+    bomb(tmp_path / "a.npz", "a.npy", b"\x93NUMPY\x02\x00" + (290 << 20).to_bytes(4, "little"))
+
+    def read():
+        with pytest.raises(ValueError, match="more bytes than any"):
+            npz_headers(tmp_path / "a.npz")
+
+    assert memory_of(read) < 10_000_000
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.REGTYPE, pytest.param(tarfile.XHDTYPE, marks=pytest.mark.thorough)]
+)
+def test_an_archive_that_unpacks_to_gigabytes_is_refused_without_the_memory(tmp_path, kind):
+    path = tmp_path / Cifar10.published.archive
+    info = tarfile.TarInfo("data_batch_1.bin")
+    info.size, info.type = 310 << 20, kind
+    with gzip.GzipFile(path, "wb", 1) as file:
+        file.write(info.tobuf())
+        for _ in range(310):
+            file.write(bytes(1 << 20))
+
+    def read():
+        with pytest.raises(
+            UserError,
+            match=r"cifar-10-binary.tar.gz: .*(more bytes than any data|claims 325,058,560)",
+        ):
+            Cifar10().load(tmp_path)
+
+    # A header is read whole before it can be refused.
+    assert memory_of(read) < (50_000_000 if kind == tarfile.REGTYPE else 700_000_000)
+
+
+def test_a_recording_of_hours_is_not_unpacked(tmp_path):
+    files = {f"{d}_{s}_0.wav": tone(d, s, 0) for s in SPEAKERS for d in range(10)}
+    files["0_george_0.wav"] = np.random.default_rng(0).bytes(3_000_000)
+    zipped(tmp_path / "spoken_digits" / "recordings.zip", files)
+    with pytest.raises(UserError, match=r"0_george_0.wav claims 3,000,000 bytes"):
+        One().load(tmp_path)
+
+
+def test_a_table_that_claims_more_than_pictures_do_is_refused(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = 1_000_000  # of one byte, in a few hundred
+    table = pa.table({"image": [b"a"] * rows, "label": np.zeros(rows, np.int64)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"t.parquet: .*it claims 1,000,000 rows in"):
+        Parquet(tmp_path / "t.parquet").load()
+
+
+def test_no_other_program_is_started_for_a_picture():
+    encoded = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(encoded, "EPS")
+    with pytest.raises(UnreadableError, match="no picture that Pillow knows"):
+        decode(encoded.getvalue(), (8, 8), 3)
+    assert "EPS" not in formats() and {"PNG", "JPEG", "WEBP", "TIFF"} <= {*formats()}
