@@ -1,5 +1,6 @@
 """The parts of every model: slots for normaliser, activation and kernel transform, and layers."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -88,17 +89,33 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """Normalise `x`; the result has its shape and dtype."""
+        """Normalise `x`; the result has its shape and dtype.
+
+        A normaliser that adds noise is given the key of dropout in training.
+        """
         params, state = self.normaliser.init(x.shape[-1])
         if params:
             params = self.param(NORM, lambda key: params)
+        apply = partial(self.normaliser.apply, train=train)
+        if train and takes_key(self.normaliser) and self.has_rng("dropout"):
+            apply = partial(apply, rng=self.make_rng("dropout"))
         if not state:
-            return self.normaliser.apply(params, state, x, train=train)[0]
+            return apply(params, state, x)[0]
         variable = self.variable(NORM_STATE, NORM, lambda: state)
-        y, moved = self.normaliser.apply(params, variable.value, x, train=train)
+        y, moved = apply(params, variable.value, x)
         if train and not self.is_initializing() and self.is_mutable_collection(NORM_STATE):
             variable.value = moved
         return y
+
+
+def takes_key(normaliser: Normaliser) -> bool:
+    """Return whether a normaliser's `apply` takes a key, `rng`, for noise in training.
+
+    >>> from normlab.norms import BatchNorm, NormalityBatchNorm
+    >>> takes_key(BatchNorm()), takes_key(NormalityBatchNorm())
+    (False, True)
+    """
+    return "rng" in inspect.signature(normaliser.apply).parameters
 
 
 class NormAct(nn.Module):

@@ -44,12 +44,16 @@ if TYPE_CHECKING:
     from normlab.norms.local_response import LocalResponseNorm as LocalResponseNorm
     from normlab.norms.mode import ModeNorm as ModeNorm
     from normlab.norms.moving_average import MovingAverageBatchNorm as MovingAverageBatchNorm
+    from normlab.norms.normality import NormalityBatchNorm as NormalityBatchNorm
+    from normlab.norms.normality import NormalityGroupNorm as NormalityGroupNorm
+    from normlab.norms.normality import NormalityLayerNorm as NormalityLayerNorm
     from normlab.norms.online import OnlineNorm as OnlineNorm
     from normlab.norms.partial_rms import PartialRMSNorm as PartialRMSNorm
     from normlab.norms.population import PopulationNorm as PopulationNorm
     from normlab.norms.positional import PositionalNorm as PositionalNorm
     from normlab.norms.power import PowerNorm as PowerNorm
     from normlab.norms.progressive import ProgressiveBatchNorm as ProgressiveBatchNorm
+    from normlab.norms.proxy import ProxyGroupNorm as ProxyGroupNorm
     from normlab.norms.rms import RMSNorm as RMSNorm
     from normlab.norms.scale import ScaleNorm as ScaleNorm
     from normlab.norms.seed_norm import SeedNorm as SeedNorm

@@ -33,12 +33,15 @@ def removes_the_mean(name):
     return any("shift" in change for change in make(name).facts.invariant_to)
 
 
-CENTRING = [name for name in NAMES if removes_the_mean(name)]
+CENTRING = [
+    name for name in NAMES if removes_the_mean(name) and not make(name).facts.fuses_activation
+]
 UNIT = [
     name
     for name in CENTRING
     if any("scale" in change for change in make(name).facts.invariant_to)
     and name != "l1_batch_norm"  # which divides by another distance
+    and not name.startswith("normality")  # whose transform comes after
 ]
 """Those whose output has a variance of one too."""
 

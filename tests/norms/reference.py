@@ -360,6 +360,55 @@ def _of_first_condition(x, norm, params, mask=None):
     return z * (1 + _wide(params["to_scale"])[0]) + _wide(params["to_bias"])[0]
 
 
+def _towards_normality(kind: str) -> Reference:
+    def reference(x, norm, params, mask=None):
+        sets = element_sets(x, kind, getattr(norm, "groups", 1))
+        h = standardise(x, sets, eps=norm.eps, mask=mask).ravel()
+        keep, out = _valid(x, mask).ravel(), np.zeros_like(h)
+        for one in sets:
+            one = one[keep[one]]
+            if len(one):
+                out[one] = _yeo_johnson(h[one], _power(h[one], norm.eps))
+        return out.reshape(x.shape)
+
+    return reference
+
+
+def _yeo_johnson(h, power):
+    grown, shrunk = 1 + np.where(h.real < 0, 0, h), 1 - np.where(h.real < 0, h, 0)
+    return np.where(
+        h.real < 0, -(shrunk ** (2 - power) - 1) / (2 - power), (grown**power - 1) / power
+    )
+
+
+def _power(h, eps):
+    """One step of Newton's from 1 on minus the log-likelihood, its derivatives written out."""
+    sign = np.where(h.real < 0, -1, 1)
+    a = 1 + sign * h
+    by_power = a * np.log(a) - a + 1
+    twice = sign * (a * np.log(a) ** 2 - 2 * by_power)
+    # log of the variance of the transform over 2, less the mean of sign * log a.
+    d_variance = 2 * (h * by_power).mean()
+    d2_variance = 2 * (h * twice + (by_power - by_power.mean()) ** 2).mean()
+    first = d_variance / 2 - (sign * np.log(a)).mean()
+    second = (d2_variance - d_variance**2) / 2
+    return 1 - first / (second + np.sqrt(eps))
+
+
+def _by_proxy(x, norm, params, mask=None):
+    y = standardise(x, element_sets(x, "example and group", norm.groups), eps=norm.eps, mask=mask)
+    scale, bias = _wide(params["scale"]), _wide(params["bias"])
+    places = (np.arange(norm.samples) + 0.5) / norm.samples
+    normal = special.ndtri(places)[:, None] * (1 + _wide(params["proxy_spread"]))
+    proxy = _rectified(scale * (normal + _wide(params["proxy_mean"])) + bias)
+    variance = ((proxy - proxy.mean(axis=0)) ** 2).mean(axis=0)
+    return (_rectified(scale * y + bias) - proxy.mean(axis=0)) / np.sqrt(variance + norm.proxy_eps)
+
+
+def _rectified(z):
+    return np.where(z.real > 0, z, 0)
+
+
 REFERENCES: dict[str, Reference] = {
     "adaptive_layer_norm": _of_first_condition,
     "adaptive_layer_norm_zero": _of_first_condition,
@@ -394,12 +443,16 @@ REFERENCES: dict[str, Reference] = {
     "local_response_norm": _local_response,
     "mode_norm": _modes,
     "moving_average_batch_norm": _by("channel", centre=False),
+    "normality_batch_norm": _towards_normality("channel"),
+    "normality_group_norm": _towards_normality("example and group"),
+    "normality_layer_norm": _towards_normality("position"),
     "online_norm": _online,
     "partial_rms_norm": _by_the_first,
     "population_norm": _population,
     "positional_norm": _by("position"),
     "power_norm": _by("channel", centre=False),
     "progressive_batch_norm": _progressing,
+    "proxy_group_norm": _by_proxy,
     "rms_norm": _by("position", centre=False),
     "scale_norm": _length,
     "seed_norm": _rescaled,
@@ -411,6 +464,7 @@ REFERENCES: dict[str, Reference] = {
 
 
 WHOLE = {"adaptive_layer_norm", "adaptive_layer_norm_zero", "progressive_batch_norm", "online_norm"}
+WHOLE |= {"proxy_group_norm"}
 """Those whose reference has applied scale and bias already."""
 
 
