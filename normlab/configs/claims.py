@@ -7,7 +7,7 @@ from normlab.configs.document import Node, Problem, show
 from normlab.configs.probes import Inside
 from normlab.configs.signatures import describe_type, fields_model, fits, unknown_keys
 from normlab.errors import UserError
-from normlab.measures.claims import Claim, Expectation, Floor, HasArm, select
+from normlab.measures.claims import Claim, Expectation, Floor, HasArm, arms_of, select
 from normlab.measures.measures import ASKED_FOR, METRICS, Measure
 from normlab.measures.probe_values import END, check_reduction, find
 from normlab.measures.value import NoValueError
@@ -22,7 +22,7 @@ class PlannedRun(NamedTuple):
     inside: Inside | None = None
 
 
-ARMS = ("left", "right")
+ARMS = ("left", "right", "across")
 """The fields of a claim that a config writes below the key `compare`."""
 
 
@@ -83,7 +83,10 @@ def _read_claim(part: Node) -> tuple[Claim | None, list[Problem]]:
     compare = value.get("compare", {"left": ""})
     shaped = isinstance(compare, dict) and "left" in compare and compare.keys() <= set(ARMS)
     if not shaped or not all(isinstance(s, str | dict) and s for s in compare.values() if s != ""):
-        message = "claim: 'compare' is written as in {left: batch_norm, right: identity}"
+        message = (
+            "claim: 'compare' is written as in {left: batch_norm, right: identity}, with "
+            "across: optimizer for the difference between two optimisers' differences"
+        )
         problems.append(Problem(part.mark_at(("compare",)), f"{message}, found {show(compare)}"))
     for key, parse in (("measure", Measure.parse), ("expect", Expectation.parse),
                        ("floor", Floor.parse)):  # fmt: skip
@@ -95,6 +98,7 @@ def _read_claim(part: Node) -> tuple[Claim | None, list[Problem]]:
     if problems:
         return None, problems
     rest = {key: value[key] for key in value if key != "compare"}
+    rest |= {"across": compare["across"]} if "across" in compare else {}
     try:
         claim = Claim(left=compare["left"], right=compare.get("right"), **rest)
         claim.check_arms()
@@ -117,6 +121,8 @@ def _check_against(
                 raise UserError("a floor is a measure of single runs")
         except UserError as error:
             problems.append(Problem(part.mark_at((key,)), f"claim: {error}"))
+    if claim.across is not None and not problems:
+        return _check_across(claim, part, points)
     for side in ("left", "right"):
         selector = getattr(claim, side)
         if selector is not None and not problems:
@@ -125,6 +131,15 @@ def _check_against(
             except UserError as error:
                 problems.append(Problem(part.mark_at(("compare", side)), f"claim: {error}"))
     return problems
+
+
+def _check_across(claim: Claim, part: Node, points: list[PlannedRun]) -> list[Problem]:
+    """Check that all four arms of a claim across an axis are in the sweep."""
+    try:
+        arms_of(points, claim)
+    except UserError as error:
+        return [Problem(part.mark_at(("compare",)), f"claim: {error}")]
+    return []
 
 
 def recorded_metrics(config: Node) -> list[str]:

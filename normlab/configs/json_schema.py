@@ -155,7 +155,8 @@ def _claims() -> dict[str, Any]:
         "properties": arms,
         "required": ["left"],
         "additionalProperties": False,
-        "description": "the arm that the claim is about, and the arm that it is compared with",
+        "description": "the arm that the claim is about, and the arm that it is compared with; "
+        "across an axis, their difference at one value is compared with that at another",
     }
     own["measure"]["pattern"] = MEASURE
     needed = [key for key, is_needed in keys().items() if is_needed]

@@ -1,7 +1,6 @@
 """Writes down which runs an experiment has, so that no command hides the runs of another."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +156,6 @@ def about_experiment(experiment: Experiment) -> dict[str, Any]:
         "target": None if target is None else {"test_accuracy": target.test_accuracy},
         "config": as_word(experiment.file),
         "overrides": list(whole.overrides),
-        "claims": [asdict(claim) for claim in experiment.claims],
+        "claims": [claim.kept() for claim in experiment.claims],
         **({} if experiment.baseline is None else {"baseline": experiment.baseline}),
     }

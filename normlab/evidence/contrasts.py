@@ -27,6 +27,7 @@ from normlab.evidence.samples import Sample
 from normlab.measures.claims import Quantity
 
 OfTwoArms = Literal["difference", "ratio"]
+ONE_RUN = "one run an arm gives no interval: sweep over seeds"
 LEAST_FOR_A_CONSTANT = 3
 """Seeds. Two differences of counts of 100 images agree by chance in one case of twenty, three in
 one of four hundred."""
@@ -53,7 +54,7 @@ def contrast(
     if min(n) and left.exact and right.exact and equal(left.values) and equal(right.values):
         return _exactly(quantity, estimate, n, "settled by the configs")
     if min(n) < 2:
-        return _none(quantity, estimate, n, "one run an arm gives no interval: sweep over seeds")
+        return no_interval(quantity, estimate, n, ONE_RUN)
     if censored:
         return _by_ranks(left, right, quantity)
     if left.binary and right.binary and quantity == "difference":
@@ -61,7 +62,8 @@ def contrast(
     common = [seed for seed in left.seeds if seed in right.seeds]
     whole = len(common) == max(n)
     if paired and len(common) < 2:
-        return _none(quantity, estimate, n, "fewer than two seeds are in both arms, to be paired")
+        lacking = "fewer than two seeds are in both arms, to be paired"
+        return no_interval(quantity, estimate, n, lacking)
     if paired is not False and whole and _same_runs(left, right):
         return _exactly(quantity, 0.0 if quantity == "difference" else 1.0, n, "the same runs")
     side_by_side = paired or (whole and paired is None)
@@ -69,14 +71,14 @@ def contrast(
     n = (len(a), len(b))
     alike = [arm.name or "an arm" for arm, own in ((left, a), (right, b)) if equal(own)]
     if len(alike) == 2:
-        return _none(quantity, estimate, n, _without_spread(*alike))
+        return no_interval(quantity, estimate, n, _without_spread(*alike))
     constant = bool(side_by_side) and not alike and _constant(a, b, quantity)
     if paired is None:
         by_design = left.origins != () and left.origins == right.origins
         paired = whole and (by_design or (constant and len(common) >= LEAST_FOR_A_CONSTANT))
     if paired and constant and len(common) < LEAST_FOR_A_CONSTANT:
         lacking = f"the {quantity}s of two seeds are equal, which says nothing of their spread"
-        return _none(quantity, estimate, n, lacking)
+        return no_interval(quantity, estimate, n, lacking)
     paired = paired and not alike  # pairing with values without spread narrows nothing
     steps = constant or (left.counted and right.counted)
     grain = max(left.grain, right.grain) if steps else 0.0
@@ -117,12 +119,12 @@ def mean_of(one: Sample) -> IntervalEstimate:
     """Estimate the mean of one arm."""
     values, n = one.values, (len(one),)
     if one.censored.any():
-        return _none("mean", math.nan, n, "some runs never reached the target")
+        return no_interval("mean", math.nan, n, "some runs never reached the target")
     estimate = float(values.mean()) if len(one) else math.nan
     if one.exact and len(one) and equal(values):
         return _exactly("mean", estimate, n, "settled by the config")
     if len(one) < 2:
-        return _none("mean", estimate, n, "one run an arm gives no interval: sweep over seeds")
+        return no_interval("mean", estimate, n, ONE_RUN)
     if one.binary:
         successes = int(values.sum())
         return IntervalEstimate(
@@ -130,7 +132,7 @@ def mean_of(one: Sample) -> IntervalEstimate:
             lambda level: proportion_interval(successes, len(values), level),
         )  # fmt: skip
     if equal(values):
-        return _none("mean", estimate, n, _without_spread(one.name or "the arm"))
+        return no_interval("mean", estimate, n, _without_spread(one.name or "the arm"))
     return IntervalEstimate(
         "mean",
         estimate,
@@ -193,7 +195,10 @@ def _from(estimate: float, spread: float) -> Callable[[float], power.Distances]:
     return lambda bound: ((estimate - bound, spread),)
 
 
-def _none(quantity: Quantity, estimate: float, n: tuple[int, ...], why: str) -> IntervalEstimate:
+def no_interval(
+    quantity: Quantity, estimate: float, n: tuple[int, ...], why: str
+) -> IntervalEstimate:
+    """Return an estimate without an interval, and the reason for that."""
     return IntervalEstimate(quantity, estimate, "no interval", False, n, lambda level: EVERYTHING,
                     lacking=why)  # fmt: skip
 

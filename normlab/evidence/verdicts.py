@@ -16,11 +16,12 @@ from normlab.errors import UserError
 from normlab.evidence.contrasts import contrast, mean_of
 from normlab.evidence.doubts import doubts
 from normlab.evidence.estimates import IntervalEstimate
+from normlab.evidence.interactions import interaction
 from normlab.evidence.intervals import LEVEL, Interval
 from normlab.evidence.power import MOST_SEEDS, between
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.samples import Sample, sample
-from normlab.measures.claims import Claim, name_of, read_claim, select
+from normlab.measures.claims import Claim, arms_of, read_claim
 from normlab.store.layout import CLAIMS, EXPERIMENT, PUBLISHED
 from normlab.store.record import Record
 from normlab.store.runs import Runs
@@ -43,7 +44,8 @@ class Verdict:
             the truth; None if that is not known.
         seeds_range: the same for the least and the greatest spread in its 95% interval; None
             stands for more than 1000.
-        arms: the values of the left and the right arm.
+        arms: the values of the left and the right arm; of both at each of two values, if the claim
+            is across an axis.
         retracted: why a person withdrew the verdict (`normlab.evidence.remarks`); empty if it
             stands.
     """
@@ -110,14 +112,12 @@ def _weigh(claim: Claim, records: list[Record], withdrawn: bool = False) -> Verd
     """Measure a claim; `_decide` then looks at the interval."""
     measure = claim.measured
     try:
-        arms = [select(records, selector, measure.axis) for selector in claim.selectors]
+        chosen = arms_of(records, claim)
     except UserError as error:  # the config has changed since
         return Verdict(claim, "undecided", str(error), _stood(claim, records), withdrawn)
+    arms = [own for _, own in chosen]
     registered = _stood(claim, [record for arm in arms for record in arm])
-    samples = tuple(
-        sample(name_of(selector), own, measure)
-        for selector, own in zip(claim.selectors, arms, strict=True)
-    )
+    samples = tuple(sample(name, own, measure) for name, own in chosen)
     verdict = Verdict(claim, "undecided", "", registered, withdrawn, arms=samples)
     unfinished = [
         f"{s.name}: {trouble}"
@@ -134,6 +134,8 @@ def _weigh(claim: Claim, records: list[Record], withdrawn: bool = False) -> Verd
     expected = claim.expectation
     if expected.quantity == "mean":
         found = mean_of(samples[0])
+    elif claim.across is not None:
+        found = interaction(samples[:2], samples[2:], claim.paired)
     else:
         found = contrast(samples[0], samples[1], expected.quantity, claim.paired)
     return replace(verdict, contrast=found, p=found.first(expected.outcome))
@@ -183,7 +185,8 @@ def _conclude(verdict: Verdict, stopped: bool) -> Verdict:
     assert found is not None
     outcome = None if stopped else expected.outcome(*found.at(verdict.level))
     if outcome is not None:
-        where = {"supported": "inside", "refuted": "outside"}[outcome]
+        where = "inside" if (outcome == "supported") is not expected.outside else "outside"
+        where += " the margin" if expected.outside else ""
         why = f"the interval lies wholly {where}"
         caveats = doubts(verdict.claim.measured, verdict.arms)
         return replace(verdict, outcome=outcome, why="; but ".join([why, *caveats]))

@@ -8,7 +8,7 @@ from typing import Any
 
 from normlab.catalogue import PROBES, allow, load_own, snake_case
 from normlab.configs import sweep, tune
-from normlab.configs.claims import keys
+from normlab.configs.claims import ARMS, keys
 from normlab.configs.document import flow
 from normlab.configs.learning_rate import RATE
 from normlab.configs.sections import (
@@ -109,7 +109,7 @@ def _section(name: str) -> str | None:
         )
     if name == "claims":
         docs = descriptions(claims.Claim)
-        docs |= {"compare": f"left: {docs['left']} right: {docs['right']}"}
+        docs |= {"compare": " ".join(f"{arm}: {docs[arm]}" for arm in ARMS)}
         told = {k if needed else f"{k} (optional)": docs[k] for k, needed in keys().items()}
         return _joined("claims (section)", inspect.getdoc(claims), _list("Keys", told))
     if name == "tune":

@@ -6,6 +6,9 @@
         compare: {left: batch_norm, right: identity}
         expect: ratio <= 0.5
 
+A claim may also compare two differences: `compare: {left: batch_norm, right: identity, across:
+optimizer}` asks whether the difference between the two is another under the other optimiser.
+
 A claim is judged by an interval: it is supported, refuted or undecided. A run notes the hashes of
 the claims that stood when it began, so that a later claim is recognised.
 """
@@ -21,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from normlab.errors import FieldError, UserError
+from normlab.errors import FieldError, UserError, did_you_mean
 from normlab.measures.measures import Measure
 from normlab.store.files import DamagedError
 
@@ -38,11 +41,16 @@ class Expectation:
         high: its upper end.
         text: the expectation as it is written.
         strict: whether the ends themselves lie outside, as in "difference > 0".
+        outside: whether the quantity is expected outside the region, as in "differs by more than
+            0.01".
 
     >>> at_most = Expectation.parse("ratio <= 0.5")
     >>> at_most.low, at_most.high, at_most.strict
     (-inf, 0.5, False)
     >>> at_most.outcome(0.0, 0.5), at_most.outcome(0.5, 0.7), at_most.outcome(0.6, 0.7)
+    ('supported', None, 'refuted')
+    >>> other = Expectation.parse("differs by more than 0.01")
+    >>> other.outcome(0.02, 0.03), other.outcome(0.0, 0.03), other.outcome(0.0, 0.01)
     ('supported', None, 'refuted')
     """
 
@@ -51,6 +59,7 @@ class Expectation:
     high: float
     text: str
     strict: bool = False
+    outside: bool = False
 
     def outcome(self, low: float, high: float) -> Literal["supported", "refuted"] | None:
         """Judge a closed interval: wholly inside the region, wholly outside, or neither.
@@ -61,6 +70,8 @@ class Expectation:
         outside = _beyond(low, self.high, not self.strict) or _beyond(
             -high, -self.low, not self.strict
         )
+        if self.outside:
+            inside, outside = outside, inside
         return "supported" if inside else "refuted" if outside else None
 
     def bounds(self, estimate: float) -> list[float]:
@@ -78,7 +89,10 @@ class Expectation:
 
     @classmethod
     def parse(cls, text: str) -> "Expectation":
-        """Read `difference >= 0.01`, `ratio <= 0.5`, `mean >= 0.6` or `matches within 0.01`.
+        """Read an expectation: a bound of a quantity, or a margin around a difference of 0.
+
+        Bounds are `difference >= 0.01`, `ratio <= 0.5` and `mean >= 0.6`, with `<`, `<=`, `>` or
+        `>=`. Margins are `matches within 0.01` and `differs by more than 0.01`.
 
         Raises:
             UserError: the text is none of these.
@@ -87,6 +101,7 @@ class Expectation:
         number = r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)"
         compared = re.fullmatch(rf"(difference|ratio|mean) ?(<=?|>=?) ?{number}", words)
         matches = re.fullmatch(rf"matches within {number}", words)
+        differs = re.fullmatch(rf"differs by more than {number}", words)
         try:
             if compared:
                 bound = float(compared[3])
@@ -96,9 +111,14 @@ class Expectation:
                 return cls(compared[1], *ends, words, strict)  # type: ignore[arg-type]
             if matches and (margin := float(matches[1])) > 0:
                 return cls("difference", -margin, margin, words)
+            if differs and (margin := float(differs[1])) >= 0:
+                return cls("difference", -margin, margin, words, outside=True)
         except ValueError:  # such as 1.2.3
             pass
-        allowed = "difference >= 0.01, ratio <= 0.5, mean >= 0.6 or matches within 0.01"
+        allowed = (
+            "difference >= 0.01, ratio <= 0.5, mean >= 0.6, matches within 0.01 or "
+            "differs by more than 0.01"
+        )
         raise UserError(f"an expectation is written as in {allowed}, found '{text}'")
 
 
@@ -164,6 +184,8 @@ class HasArm(Protocol):
 
 Selector = str | dict[str, Any]
 
+Across = str | dict[str, list[Any]]
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -183,6 +205,9 @@ class Claim:
         paired: whether the arms' runs are paired by seed. null pairs them if runs of one seed share
             data, model and training, because they then begin alike and see the same batches.
         source: the paper or thread that the claim comes from.
+        across: an axis with two values, as in `optimizer`, or an axis with the two of its labels
+            that are meant, as in {optimizer: [muon, sgd]}. The claim is then about the difference
+            left minus right at the first of them, minus that difference at the second.
     """
 
     says: str
@@ -193,6 +218,7 @@ class Claim:
     floor: str | None = None
     paired: bool | None = None
     source: str | None = None
+    across: Across | None = None
 
     def __post_init__(self) -> None:
         for field, parsed in (("measure", "measured"), ("expect", "expectation"),
@@ -211,11 +237,26 @@ class Claim:
         if (self.expectation.quantity == "mean") != (self.right is None):
             message = "a mean is that of 'left' alone; a difference or ratio needs 'right' too"
             raise FieldError("compare", message)
+        if self.across is None:
+            return
+        if self.expectation.quantity != "difference":
+            message = "a claim across an axis is about a difference, and 'expect' must be too"
+            raise FieldError("compare", message)
+        two = isinstance(self.across, str) and self.across
+        if isinstance(self.across, dict) and len(self.across) == 1:
+            (labels,) = self.across.values()
+            two = isinstance(labels, list) and len(labels) == 2 and labels[0] != labels[1]
+        if not two:
+            raise FieldError("compare", f"{ACROSS}, found {self.across!r}")
+
+    def kept(self) -> dict[str, Any]:
+        """Return the fields as files keep them; `across`, which came later, only if it is used."""
+        return {k: v for k, v in asdict(self).items() if k != "across" or v is not None}
 
     @property
     def hash(self) -> str:
         """Ten hex digits that change with any word of the claim."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json.dumps(self.kept(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     @cached_property
@@ -237,6 +278,9 @@ class Claim:
     def selectors(self) -> list[Selector]:
         """The selectors of one arm or of two: `left`, and `right` where it is given."""
         return [self.left] if self.right is None else [self.left, self.right]
+
+
+ACROSS = "'across' is an axis with two values, or an axis with two of its labels: {norm: [a, b]}"
 
 
 def read_claim(kept: dict[str, Any], file: Path) -> Claim:
@@ -299,3 +343,43 @@ def select(points: Iterable[P], selector: Selector, axis: str | None = None) -> 
             "{norm: batch_norm, batch_size: 32}"
         )
     return chosen
+
+
+def arms_of(points: Iterable[P], claim: Claim) -> list[tuple[str, list[P]]]:
+    """Return the name and the runs of each arm that a claim is about: one, two or four.
+
+    Across an axis the order is left and right at the first value, then left and right at the
+    second.
+
+    Raises:
+        UserError: an arm is not there, or the axis of `across` is not, or has not two values.
+    """
+    every, axis = list(points), claim.measured.axis
+    if claim.across is None:
+        return [(name_of(one), select(every, one, axis)) for one in claim.selectors]
+    across, labels = _two_of(every, claim.across)
+    return [
+        (f"{name_of(one)} at {across}={label}", select(own, one, axis))
+        for label in labels
+        if (own := [point for point in every if point.axes[across] == label])
+        for one in claim.selectors
+    ]
+
+
+def _two_of(points: list[P], across: Across) -> tuple[str, list[Any]]:
+    """Return the axis that `across` names, and the two of its labels that are meant."""
+    name, wanted = (across, None) if isinstance(across, str) else next(iter(across.items()))
+    axes = list(dict.fromkeys(axis for point in points for axis in point.axes))
+    if not points or any(name not in point.axes for point in points):
+        raise UserError(f"'across' names no axis '{name}'; {did_you_mean(name, axes)}")
+    labels = list(dict.fromkeys(point.axes[name] for point in points))
+    shown = ", ".join(map(str, labels))
+    if wanted is None and len(labels) != 2:
+        raise UserError(
+            f"'across' compares two values of '{name}', which has {len(labels)} ({shown}); "
+            f"say which two, as in {{{name}: [{labels[0]}, {labels[-1]}]}}"
+        )
+    missing = [label for label in wanted or [] if label not in labels]
+    if missing:
+        raise UserError(f"'{name}' is never {missing[0]}; it has {shown}")
+    return name, wanted or labels

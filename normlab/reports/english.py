@@ -192,17 +192,24 @@ def _unless_alone(verdict: Verdict) -> str:
     )
 
 
+def _quantity_of(verdict: Verdict) -> str:
+    """Name the quantity that a claim is about, with the names of its arms."""
+    claim, names = verdict.claim, [arm.name for arm in verdict.arms]
+    left, right = [*names, "left", "right"][:2] if len(names) != 1 else (names[0], "right")
+    if len(names) > 2:
+        first, second = (f"({a} minus {b})" for a, b in (names[:2], names[2:]))
+        return f"{claim.measured}, {first} minus {second},"
+    return {
+        "difference": f"{claim.measured} of {left} minus that of {right}",
+        "ratio": f"{claim.measured} of {left} over that of {right}",
+        "mean": f"mean {claim.measured} of {left}",
+    }[claim.expectation.quantity]
+
+
 def _by_numbers(verdict: Verdict) -> str:
     """Write a verdict by its interval alone; it begins with seeds that did not learn."""
     claim, found = verdict.claim, verdict.contrast
-    left = verdict.arms[0].name if verdict.arms else "left"
-    what = {
-        "difference": f"{claim.measured} of {left} minus that of "
-        + (verdict.arms[1].name if len(verdict.arms) > 1 else "right"),
-        "ratio": f"{claim.measured} of {left} over that of "
-        + (verdict.arms[1].name if len(verdict.arms) > 1 else "right"),
-        "mean": f"mean {claim.measured} of {left}",
-    }[claim.expectation.quantity]
+    what = _quantity_of(verdict)
     if found is None:
         return f"{verdict.outcome.capitalize()}: {verdict.why}."
     counts = " and ".join(str(n) for n in found.n)

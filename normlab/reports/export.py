@@ -5,7 +5,6 @@ import csv
 import io
 import json
 import math
-from dataclasses import asdict
 from typing import Any
 
 from normlab.evidence.caveats import differing, made_with
@@ -99,7 +98,7 @@ def to_json(comparison: Comparison) -> str:
         "baseline": comparison.baseline,
         "claims": [
             {
-                **asdict(verdict.claim),
+                **verdict.claim.kept(),
                 "outcome": verdict.outcome,
                 "registered": verdict.registered,
                 "withdrawn": verdict.withdrawn,

@@ -92,7 +92,9 @@ def test_what_does_not_fit_is_told_with_what_is_allowed(config, model, placement
 
 def test_hybrid_norm_names_the_key_of_the_model_that_stands_in_its_way(config):
     model = "{name: vit, depth: 2, width: 8, heads: 2, patch: 8, qk_norm: rms_norm}"
-    (problem,) = problems_of(config(text(model=model, norm="layer_norm", placement="hybrid_norm"))).splitlines()
+    (problem,) = problems_of(
+        config(text(model=model, norm="layer_norm", placement="hybrid_norm"))
+    ).splitlines()
     assert "model: qk_norm must be none" in problem
 
 
