@@ -188,6 +188,8 @@ def optimizer(sections: dict[str, Any]) -> optax.GradientTransformation:
     decay, roles = sections["decay"], tuple(sections["decay"]["roles"])
     norm_paths = _norm_paths(by_network(sections))
     arguments |= {mask: RoleMask(roles, norm_paths) for mask in MASKS if mask in accepted}
+    if "key" in accepted:  # of noise; the program is one for all seeds, and so is the noise
+        arguments["key"] = 0
     rate = arguments.pop("learning_rate", None)
     if sections["schedule"] is not None:
         rate = schedule(sections)

@@ -83,10 +83,7 @@ def _read_claim(part: Node) -> tuple[Claim | None, list[Problem]]:
     compare = value.get("compare", {"left": ""})
     shaped = isinstance(compare, dict) and "left" in compare and compare.keys() <= set(ARMS)
     if not shaped or not all(isinstance(s, str | dict) and s for s in compare.values() if s != ""):
-        message = (
-            "claim: 'compare' is written as in {left: batch_norm, right: identity}, with "
-            "across: optimizer for the difference between two optimisers' differences"
-        )
+        message = "claim: 'compare' is written as in {left: batch_norm, right: identity}"
         problems.append(Problem(part.mark_at(("compare",)), f"{message}, found {show(compare)}"))
     for key, parse in (("measure", Measure.parse), ("expect", Expectation.parse),
                        ("floor", Floor.parse)):  # fmt: skip

@@ -119,6 +119,8 @@ def _check_optimizer(sections: dict[str, Any]) -> None:
         raise SectionError("schedule", None, f"optax cannot use it: {in_one_line(error)}") from None
     try:
         _trace_update(Keyed.by_program(sections))
+    except UserError as error:
+        raise SectionError("train", None, str(error)) from None
     except Exception as error:
         raise SectionError(
             "optimizer", None, f"optax cannot use it: {in_one_line(error)}"

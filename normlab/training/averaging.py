@@ -168,7 +168,12 @@ def weights_for_evaluation(
 
 def keeps_average(opt_state: Any) -> bool:
     """Return whether evaluation has other parameters than training."""
-    return isinstance(opt_state, AveragedState) or bool(_schedule_free(opt_state))
+    return isinstance(opt_state, AveragedState) or has_schedule_free(opt_state)
+
+
+def has_schedule_free(opt_state: Any) -> bool:
+    """Return whether an optimiser's state is, or holds, that of a schedule-free optimiser."""
+    return bool(_schedule_free(opt_state))
 
 
 def _schedule_free(opt_state: Any) -> list[ScheduleFreeState]:

@@ -1,15 +1,15 @@
 """Wraps optax optimisers: gradient clipping, learning rates of scalars, weight decay by role."""
 
-import re
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from normlab.errors import UserError
 from normlab.models.slots import parameter_role
 from normlab.training.averaging import with_average
+from normlab.training.heads import outside_head
+from normlab.training.projection import projected
 from normlab.training.recipe import Recipe
 
 Role = Literal["weight", "bias", "norm"]
@@ -20,10 +20,10 @@ Path = tuple[str, ...]
 def with_recipe(
     optimizer: optax.GradientTransformation, recipe: Recipe
 ) -> optax.GradientTransformation:
-    """Add a recipe's clipping, learning rate of scalars and average of weights to an optimiser."""
+    """Add a recipe's clipping, rate of scalars, projection and average of weights."""
     optimizer = with_scalar_rate(optimizer, recipe.scalar_rate)
     optimizer = adaptively_clipped(clipped(optimizer, recipe.clip), recipe.adaptive_clip)
-    return with_average(optimizer, recipe.ema)
+    return with_average(projected(optimizer, recipe.project), recipe.ema)
 
 
 def clipped(
@@ -58,25 +58,6 @@ def with_scalar_rate(
     if rate is None:
         return optimizer
     return optax.chain(optimizer, optax.masked(optax.scale(rate), is_scalar))
-
-
-def outside_head(params: dict[str, Any]) -> Any:
-    """Return a tree of booleans: False for the head, which is the last outermost `Dense_`.
-
-    Raises:
-        UserError: there is no outermost `Dense_`, so the head is unknown.
-
-    >>> outside_head({"Dense_0": {"kernel": 1.0}, "Dense_1": {"kernel": 2.0, "bias": 3.0}})
-    {'Dense_0': {'kernel': True}, 'Dense_1': {'bias': False, 'kernel': False}}
-    """
-    numbers = [int(name[6:]) for name in params if re.fullmatch(r"Dense_\d+", name)]
-    if not numbers:
-        raise UserError(
-            "adaptive_clip leaves out the head, and this model has none: make it by "
-            "normlab.models.slots.classify, or use clip"
-        )
-    head = f"Dense_{max(numbers)}"
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: path[0].key != head, params)
 
 
 def is_scalar(params: Any) -> Any:

@@ -1,11 +1,13 @@
 """Defines length, batches and loss of training: the `train:` section of a config."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 from normlab.catalogue import later
 from normlab.errors import UserError, require_field
 from normlab.training.averaging import Statistics
 from normlab.training.metrics import METRICS, Metric
+from normlab.training.projection import Projection
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Recipe:
         ema_statistics: the normalisers' statistics beside averaged weights: `averaged`, by the same
             rule; `recalibrated`, those that the averaged network has on training images;
             `current`, those of the last step.
+        project: what keeps the norm that it had at the start, by a projection after every step
+            (NaP, arXiv:2407.01800): `weights`, the kernel of every layer but the head;
+            `weights_and_scales`, these and the scale of each normaliser together with its bias;
+            null for nothing.
     """
 
     epochs: int = 10
@@ -53,6 +59,7 @@ class Recipe:
     metrics: tuple[Metric, ...] | None = later(None)
     ema: float | None = later(None)
     ema_statistics: Statistics = later("averaged")  # noqa: RUF009
+    project: Projection | None = later(None)  # noqa: RUF009
 
     def __post_init__(self) -> None:
         whole = "a positive whole number"
@@ -74,6 +81,9 @@ class Recipe:
         used = self.ema is not None or self.ema_statistics == "averaged"
         allowed = "averaged, unless there is an ema"
         require_field(used, "ema_statistics", self.ema_statistics, allowed)
+        known = self.project is None or self.project in get_args(Projection)
+        allowed = f"{' or '.join(get_args(Projection))}, or null"
+        require_field(known, "project", self.project, allowed)
         divides = self.batch_size % self.accumulate == 0
         allowed = f"a divisor of batch_size={self.batch_size}"
         require_field(divides, "accumulate", self.accumulate, allowed)

@@ -1,13 +1,19 @@
 """Optimisers and schedules of optax.contrib and of a person's own, by name."""
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optax.contrib
 import pytest
 
 from normlab.configs import build
 from normlab.configs.document import ConfigError
 from normlab.configs.experiment import load_experiment
-from normlab.configs.optax_names import OPTIMIZERS, REFUSED
+from normlab.configs.optax_names import NO_OPTIMIZERS, OPTIMIZERS, REFUSED
 from normlab.store.loading import load
 from tests.shared.small_runs import TINY
+from tests.shared.thorough import mostly_thorough
 
 OWN = """
 import optax
@@ -37,6 +43,53 @@ CONTRIB = [name for name, entry in OPTIMIZERS.entries().items() if "contrib" in 
 def test_every_optimiser_of_contrib_takes_a_step(with_optimizer, name):
     (run,) = load_experiment(with_optimizer(f"{{name: {name}, learning_rate: 0.01}}")).runs
     build.optimizer(run.sections)  # reading the config has traced its update
+
+
+SOME = ["muon", "sgd", "noisy_sgd", "galore", "prodigy"]
+
+
+@pytest.mark.filterwarnings("ignore:`optimistic_adam` is deprecated")  # which optax says
+@pytest.mark.parametrize("name", mostly_thorough(OPTIMIZERS.entries(), SOME))
+def test_every_optimiser_takes_two_steps_of_a_network_and_moves_its_weights(with_optimizer, name):
+    (run,) = load_experiment(with_optimizer(f"{{name: {name}, learning_rate: 0.01}}")).runs
+    program, x = build.program(run.sections), jnp.ones((4, 8, 8, 3))
+    params, _ = program.network.init(jax.random.key(0), jax.ShapeDtypeStruct(x.shape, x.dtype))
+    grads = jax.tree.map(lambda leaf: 0.1 * jnp.ones_like(leaf) + 0.01 * leaf, params)
+
+    @jax.jit
+    def step(params, state):
+        updates, state = program.optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    once, state = step(params, program.optimizer.init(params))
+    twice, _ = step(once, state)
+    for before, after in ((params, once), (once, twice)):
+        pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+        assert all(np.isfinite(b).all() and b.dtype == a.dtype for a, b in pairs)
+    moved = [
+        np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (params, twice)), strict=True)
+    ]
+    assert max(moved) > 0
+
+
+def test_every_name_of_contrib_is_offered_or_refused_with_a_reason_or_is_no_optimiser():
+    names = {n for n in dir(optax.contrib) if n.islower() and not n.startswith("_")}
+    names = {n for n in names if callable(getattr(optax.contrib, n))}
+    left = names - set(OPTIMIZERS.entries()) - set(REFUSED)
+    assert all(n.startswith(NO_OPTIMIZERS) for n in left), left
+
+
+def test_a_projection_cannot_go_with_a_schedule_free_optimiser(with_optimizer):
+    file = with_optimizer("{name: schedule_free_sgd, learning_rate: 0.1}")
+    with pytest.raises(ConfigError, match=r"train: train\.project cannot go with a schedule-free"):
+        load_experiment(file, ("train.project=weights",))
+
+
+def test_a_projection_is_another_run_and_none_has_the_hash_that_it_had(with_optimizer):
+    file = with_optimizer("{name: muon, learning_rate: 0.1}")
+    given = ((), ("train.project=null",), ("train.project=weights",))
+    plain, spelt, other = (load_experiment(file, more).runs[0].hash for more in given)
+    assert plain == spelt != other
 
 
 @pytest.mark.parametrize("name", REFUSED)

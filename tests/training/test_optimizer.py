@@ -10,7 +10,8 @@ from normlab.catalogue import MODELS
 from normlab.errors import FieldError, UserError
 from normlab.models.resnet import Resnet
 from normlab.norms import BatchNorm, Identity, RMSNorm
-from normlab.training.optimizer import RoleMask, clipped, decayed, outside_head, with_recipe
+from normlab.training.heads import outside_head
+from normlab.training.optimizer import RoleMask, clipped, decayed, with_recipe
 from normlab.training.recipe import Recipe
 
 ROLES = ("weight", "bias", "norm")
