@@ -52,8 +52,8 @@ MISTAKES = {
     "no such arm": (claiming(compare="{left: bach_norm, right: identity}"), "claim: no arm is called 'bach_norm'; the arms are 'identity, learning_rate=0.1', 'identity, learning_rate=0.2', 'batch_norm, learning_rate=0.1', 'batch_norm, learning_rate=0.2'"),
     "one arm": (claiming(compare="{left: {norm: batch_norm, learning_rate: 0.1}}"), "claim: a mean is that of 'left' alone; a difference or ratio needs 'right' too"),
     "a list of arms": (claiming(compare="[batch_norm, identity]"), f"claim: 'compare' {NOT_WRITTEN}, found the list ['batch_norm', 'identity']"),
-    "no expectation": (claiming(expect="better"), "claim: an expectation is written as in difference >= 0.01, ratio <= 0.5, mean >= 0.6 or matches within 0.01, found 'better'"),
-    "a margin of zero": (claiming(expect="matches within 0"), "claim: an expectation is written as in difference >= 0.01, ratio <= 0.5, mean >= 0.6 or matches within 0.01, found 'matches within 0'"),
+    "no expectation": (claiming(expect="better"), "claim: an expectation is written as in difference >= 0.01, ratio <= 0.5, mean >= 0.6, matches within 0.01 or differs by more than 0.01, found 'better'"),
+    "a margin of zero": (claiming(expect="matches within 0"), "claim: an expectation is written as in difference >= 0.01, ratio <= 0.5, mean >= 0.6, matches within 0.01 or differs by more than 0.01, found 'matches within 0'"),
     "no floor": (claiming(floor="0.3"), "claim: a floor is written as in final(test_accuracy) >= 0.3, found the text '0.3'"),
     "paired is text": (claiming(paired="'yes'"), "claim: 'paired' must be true, false or null, found the text 'yes'"),
 }  # fmt: skip
