@@ -39,7 +39,7 @@ PARTS = ("train", "val", "test")
 @dataset(
     licence="CC BY 4.0 (dermamnist: CC BY-NC 4.0)",
     citation="Yang et al. 2023, MedMNIST v2, Scientific Data 10:41; and the set's own source",
-    how_to_get="normlab data fetch medmnist (pneumoniamnist), or put its .npz files there",
+    how_to_get="normlab data fetch medmnist set=pneumoniamnist size=28, or any other set and size",
 )
 @dataclass(frozen=True)
 class Medmnist:
@@ -157,7 +157,8 @@ class Medmnist:
         return (
             f"{self.set} is not on this machine: there is no {self._file} in {first} or {second}. "
             f"Either download it, {self.url}, and put it into {first} (normlab data fetch medmnist "
-            "does so for pneumoniamnist); or set NORMLAB_DATA to the folder that holds it"
+            f"set={self.set} size={self.size} does so); or set NORMLAB_DATA to the folder that "
+            "holds it"
         )
 
     def _damaged(self, path: Path, expected: str, found: str) -> UserError:

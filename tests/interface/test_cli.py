@@ -119,7 +119,8 @@ def test_the_configs_of_the_repository_are_fine(names, tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [["run", "nope.yaml"], ["run", "tiny.yaml", "trian.epochs=1"], ["describe", "groupnorm"],
-     ["check", "nowhere"], ["data", "fetch", "cifar11"]],
+     ["check", "nowhere"], ["data", "fetch", "cifar11"], ["data", "fetch", "size=28"],
+     ["data", "fetch", "medmnist", "set=chestmnist"]],
     ids=" ".join,
 )  # fmt: skip
 def test_a_persons_mistake_has_no_traceback(arguments, config, tmp_path):
