@@ -25,7 +25,7 @@ from normlab.configs.overrides import read
 from normlab.configs.probes import look_inside
 from normlab.configs.resolve import check_section
 from normlab.configs.run_config import SEED_AXES, RunConfig, as_label, on_command_line
-from normlab.configs.sections import CALLS, TARGET, TOP_LEVEL, WORDS, Target
+from normlab.configs.sections import CALLS, TARGET, TOP_LEVEL, WORDS, Target, elsewhere
 from normlab.configs.shipped import config_file
 from normlab.configs.signatures import Checked
 from normlab.configs.sweep import spelt_out
@@ -34,7 +34,6 @@ from normlab.errors import UserError, did_you_mean
 from normlab.measures.claims import Claim
 from normlab.spellings import meant
 from normlab.store.names import as_text, folder_name, without_marks
-from normlab.training.recipe import Recipe
 
 FOLDER_NAME = re.compile(r"\w[\w .=+-]{0,99}")
 
@@ -226,12 +225,12 @@ def _check_keys(config: Node) -> list[Problem]:
 
 def _nearest_key(key: str, mark: Mark) -> str:
     """Suggest the key that was likely meant by an unknown one."""
-    below = meant(key, [*Recipe.__dataclass_fields__, *RATE])
-    if below is None or meant(key, TOP_LEVEL):
+    place = elsewhere(key)
+    if place is None or meant(key, TOP_LEVEL):
         return did_you_mean(key, TOP_LEVEL)
     if mark.override is not None:
-        return f"did you mean '{below}'?"
-    return f"did you mean '{below}' in '{'optimizer' if below == RATE[0] else 'train'}'?"
+        return f"did you mean '{place[0]}'?"
+    return f"did you mean '{place[0]}' in '{place[1]}'?"
 
 
 def _check_bases(config: Node) -> list[Problem]:
@@ -279,6 +278,7 @@ def _read_baseline(config: Node, runs: list[RunConfig], lenient: bool) -> Checke
         return None, [Problem(given.mark, message)]
     arms = dict.fromkeys(run.arm for run in runs)
     labels = {str(label) for run in runs for label in run.labels.values()}
+    lenient = lenient and given.mark.override is None  # overrides may leave the file's arm out
     if runs and not lenient and wanted not in arms and wanted not in labels:
         message = f"'baseline' must be the name of an arm: none is '{wanted}'; "
         return None, [Problem(given.mark, message + did_you_mean(wanted, [*arms, *labels]))]

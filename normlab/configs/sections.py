@@ -10,6 +10,7 @@ from normlab.catalogue import DATA, KERNELS, MODELS, NORMS, PLACEMENTS, Shelf
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES, OptaxShelf
 from normlab.errors import require_field
 from normlab.measures.probe_values import END
+from normlab.spellings import meant
 from normlab.training.optimizer import Role
 from normlab.training.recipe import Recipe
 
@@ -220,3 +221,14 @@ TOP_LEVEL = (*WORDS, *SECTIONS, *OTHERS)
 def section(kind: str) -> Section:
     """Return a section; a kind without one, such as an augmentation, gets one without settings."""
     return OWN_NETWORK if kind == OWN_MODEL else SECTIONS.get(kind, Section(""))
+
+
+def elsewhere(key: str) -> tuple[str, str] | None:
+    """Return the setting that a key means which people write in another section, and its section.
+
+    >>> elsewhere("lr"), elsewhere("batchsize"), elsewhere("filters")
+    (('learning_rate', 'optimizer'), ('batch_size', 'train'), None)
+    """
+    places = {**dict.fromkeys(Recipe.__dataclass_fields__, "train"), "learning_rate": "optimizer"}
+    found = meant(key, places)
+    return None if found is None else (found, places[found])

@@ -22,7 +22,7 @@ from normlab.catalogue import UntrustedError
 from normlab.configs.document import Node, Problem, named, show
 from normlab.configs.own_code import failure_outside, not_run
 from normlab.configs.paths import paths_beside_config
-from normlab.configs.sections import OWN_MODEL, RANGE, section
+from normlab.configs.sections import OWN_MODEL, RANGE, elsewhere, section
 from normlab.errors import FieldError, UserError, did_you_mean
 from normlab.models.slots import Dtype, is_ours
 
@@ -262,6 +262,9 @@ def unknown_keys(given: Node, known: Collection[str], subject: str) -> list[Prob
         if key not in known:
             shown = f"'{key}'" if isinstance(key, str) else show(key)
             hint = did_you_mean(str(key), known) if known else "it has none"
+            place = None if hint.startswith("did") else elsewhere(str(key))
+            if place is not None and place[1] != subject:
+                hint = f"did you mean '{place[0]}' in '{place[1]}'?"
             problems.append(Problem(node.key_mark, f"{subject} has no key {shown}; {hint}"))
     return problems
 

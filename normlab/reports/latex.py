@@ -40,7 +40,8 @@ def to_latex(comparison: Comparison, command: str) -> str:
         f"% {line}" for line in (visible(command), *map(visible, headlines(comparison)))
     ]  # fmt: skip
     lines += [
-        "% needs \\usepackage{booktabs}; names in other scripts need xelatex or lualatex",
+        "% needs \\usepackage{booktabs}; names in other scripts need xelatex or lualatex, "
+        "and a font that has them",
         r"\begin{table}",
         r"  \centering",
         f"  \\caption{{{caption[:1].upper()}{caption[1:]}}}",

@@ -391,3 +391,7 @@ def test_a_baseline_that_is_no_arm_is_told_with_the_nearest(config):
         "{file}:7:11: 'baseline' must be the name of an arm: none is 'none'; "
         "did you mean 'identity'?"
     )
+    with pytest.raises(UserError, match="none is 'batchnorm'; did you mean 'batch_norm'"):
+        load_experiment(config(text(sweep=sweep)), ("baseline=batchnorm",))
+    alone = load_experiment(config(text(sweep=sweep, baseline="identity")), ("norm=batch_norm",))
+    assert [run.arm for run in alone.runs] == ["batch_norm"] * 2
