@@ -159,6 +159,13 @@ class OptionalMethods(Protocol):
         """
         ...
 
+    def is_affine(self, state: State) -> bool:
+        """Return whether evaluation with this state is a factor and an offset of each channel.
+
+        Default: what `Facts.affine_in_evaluation` says of every state.
+        """
+        ...
+
     def without_mean(self) -> Normaliser:
         """Return the normaliser that gives the same, with the same variables, for an input whose
         channels have mean zero at each position.

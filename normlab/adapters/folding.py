@@ -268,7 +268,7 @@ def _structure(
         name, before = str(place), found.layer_before.get(path)
         layer = "/".join(before or ())
         kind = type(place.normaliser).__name__
-        if not place.normaliser.facts.affine_in_evaluation:
+        if not _is_affine(place, variables):
             left[name] = f"{kind} is more than a factor and an offset in evaluation"
         elif before is None:
             left[name] = "its input is not the output of a convolution or dense layer"
@@ -283,6 +283,14 @@ def _structure(
         else:
             pairs.append((place, before))
     return pairs, left
+
+
+def _is_affine(place: Place, variables: Variables) -> bool:
+    """Return whether a normaliser is a factor and an offset in evaluation, with its state."""
+    asked = getattr(place.normaliser, "is_affine", None)
+    if asked is None:
+        return place.normaliser.facts.affine_in_evaluation
+    return bool(asked(place.state(variables)))
 
 
 def _fits(variables: Variables, place: Place, layer: Path) -> bool:

@@ -25,7 +25,7 @@ from normlab.adapters.linen_places import (
     place_of,
 )
 from normlab.adapters.modes import in_mode, with_fields
-from normlab.adapters.units import Leaf, Unit, free_parameter, unchanged
+from normlab.adapters.units import Leaf, Unit, as_scale, free_parameter, unchanged
 from normlab.core import Array
 from normlab.errors import UserError
 from normlab.models.slots import NORM
@@ -109,7 +109,9 @@ class LinenWeights:
             elif name == "kernel" or (flat and "kernel" not in keys and math.prod(flat) in shape):
                 leaves[name] = Leaf(key, shape, *reordering(flat))
             else:
-                leaves[name] = Leaf(key, shape, optional=self._optional(path, name, key))
+                place = self._trace.places.get(path)
+                turned = as_scale(None if place is None else place.normaliser, name)
+                leaves[name] = Leaf(key, shape, *turned, self._optional(path, name, key))
         kind = "layer" if "kernel" in leaves else "norm"
         return Unit(self._name(path), kind, leaves, REORDERED if flat else "")
 

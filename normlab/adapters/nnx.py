@@ -244,10 +244,17 @@ def _like(layer: Any, normaliser: Normaliser) -> Norm:
         held: Any = getattr(layer, name, None)
         shape = (*stack, *fresh.shape)
         if isinstance(held, nnx.Variable) and held.shape == shape:
-            setattr(norm, name, held)
+            setattr(norm, name, _moved(held, layer, normaliser) if name == "scale" else held)
         elif stack:
             setattr(norm, name, type(fresh)(jnp.broadcast_to(fresh[...], shape)))
     return norm
+
+
+def _moved(held: nnx.Variable, layer: Any, normaliser: Normaliser) -> nnx.Variable:
+    """Return the scale of a layer as a normaliser keeps it: whole, or less one."""
+    before = getattr(getattr(layer, "normaliser", None), "zero_centred", False)
+    after = getattr(normaliser, "zero_centred", False)
+    return held if before == after else type(held)(held[...] + float(before) - float(after))
 
 
 def _stack(layer: Any) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ from normlab.adapters.nnx_parts import (
     require_apart,
     require_unstacked,
 )
-from normlab.adapters.units import Leaf, Unit, free_parameter
+from normlab.adapters.units import Leaf, Unit, as_scale, free_parameter
 from normlab.errors import UserError
 
 
@@ -147,7 +147,8 @@ class NnxWeights:
             elif image is not None and rows and len(shape) < 3 and math.prod(image) in shape[:1]:
                 leaves[leaf], fits = Leaf(key, shape, *reordering(tuple(image))), True
             else:
-                leaves[leaf] = Leaf(key, shape, optional=self._optional(module, leaf, key))
+                turned = as_scale(getattr(module, "normaliser", None), leaf)
+                leaves[leaf] = Leaf(key, shape, *turned, self._optional(module, leaf, key))
         kind = "layer" if "kernel" in leaves else "norm"
         unit = Unit(name, kind, leaves, place=self._places.get(layer))
         if image is not None and not fits:

@@ -17,6 +17,19 @@ def unchanged(values: np.ndarray) -> np.ndarray:
     return values
 
 
+def as_scale(normaliser: Any, name: str) -> tuple[Convert, Convert]:
+    """Convert a leaf of a normaliser to the common form and back: a scale kept less one is whole.
+
+    >>> from normlab.norms import LayerNorm
+    >>> there, back = as_scale(LayerNorm(zero_centred=True), "scale")
+    >>> there(np.zeros(1)).tolist(), back(np.ones(1)).tolist()
+    ([1.0], [0.0])
+    """
+    if name == "scale" and getattr(normaliser, "zero_centred", False):
+        return (lambda values: values + 1), (lambda values: values - 1)
+    return unchanged, unchanged
+
+
 @dataclass(frozen=True)
 class Leaf:
     """One array of a layer.

@@ -94,6 +94,10 @@ class TaperNorm(Standardiser):
         y = scale_and_shift(y, x, None, params.get("bias"), mask)
         return y, self._moved(params, state, z, mask) if train else state
 
+    def is_affine(self, state: State) -> bool:
+        """Return whether the root-mean-square normalisation has faded, so that `fold` serves."""
+        return bool(self.share(state["steps"]) == 0)
+
     def share(self, steps: Array) -> Array:
         """Return `g` for the number of steps that were made."""
         part = jnp.clip((steps - self.warm_up) / self.fade, 0, 1)

@@ -12,7 +12,7 @@ from normlab.catalogue import NORMS
 from normlab.errors import UserError
 from normlab.models.plain import MLP, Convnet
 from normlab.models.resnet import Resnet, ResnetV2
-from normlab.norms import BatchNorm, GroupNorm, Identity, InstanceNorm
+from normlab.norms import BatchNorm, GroupNorm, Identity, InstanceNorm, TaperNorm
 
 X = jnp.asarray(np.random.default_rng(0).normal(0, 1, (4, 8, 8, 3)), jnp.float32)
 
@@ -150,6 +150,20 @@ def test_every_foldable_normaliser_folds():
         model = MLP(norm=cls(), classes=2, widths=(8,))
         variables = jax.tree.map(lambda leaf: jnp.abs(leaf) + 0.5, given(model, x, train=False))
         assert_same_logits(model, variables, fold(model, variables, x), x, train=False)
+
+
+def test_what_fades_folds_when_it_has_faded():
+    x, norm = X[:, 0, 0], TaperNorm(warm_up=1, fade=2)
+    model = MLP(norm=norm, classes=2, widths=(8,))
+    variables = given(model, x, train=False)
+    with pytest.raises(UserError, match="more than a factor and an offset"):
+        fold(model, variables, x)
+    for _ in range(4):
+        _, moved = model.apply(variables, x, train=True, mutable=["norm_state"])
+        variables = {**variables, **moved}
+    folded = fold(model, variables, x)
+    assert not folded.left and folded.model.norm == Identity()
+    assert_same_logits(model, variables, folded, x, train=False)
 
 
 def test_layers_that_stand_for_several_or_are_called_several_times_stay():
