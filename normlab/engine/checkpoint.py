@@ -59,10 +59,13 @@ class Checkpoints:
 
     def __init__(self, path: Path):
         self._path = path
+        self._open()
+
+    def _open(self) -> None:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
         )
-        self._manager = ocp.CheckpointManager(path.resolve(), options=options)
+        self._manager = ocp.CheckpointManager(self._path.resolve(), options=options)
 
     def save(self, state: TrainState, clock: Clock) -> None:
         """Write the state at its own step, unless that is there.
@@ -93,20 +96,33 @@ class Checkpoints:
         lines = json.dumps({"step": step, "files": digests_of_files(self._path / str(step))})
         write_atomically(self._path / FILES, lines)
 
-    def restore(self, like: TrainState) -> tuple[TrainState, Clock] | None:
+    def restore(self, like: TrainState, told: str = "") -> tuple[TrainState, Clock] | None:
         """Return the newest state and the seconds spent until it, or None.
 
         Args:
             like: a state of the same structure, as `Compiled.init` makes it.
+            told: how the last attempt failed. If that was by a damaged checkpoint, all are deleted,
+                and the run starts anew.
 
         Raises:
             DamagedError: it is not what was saved.
         """
         template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
-        restored = restore_newest(self._manager, self._path, ocp.args.StandardRestore(template))
+        try:
+            restored = restore_newest(self._manager, self._path, ocp.args.StandardRestore(template))
+        except DamagedError as error:
+            if str(error.file) not in told:
+                raise
+            self.close()
+            shutil.rmtree(self._path)
+            self._open()
+            return None
         if restored is None:
             return None
         state, about = restored
+        for step in self._manager.all_steps():  # a crash may leave the one before
+            if step != self._manager.latest_step():
+                self._manager.delete(step)
         return TrainState(**state), Clock(**{name: about[name] for name in CLOCK})
 
     def _discard(self) -> None:

@@ -119,7 +119,7 @@ class Maker:
 
     def _make(self, task: Task) -> tuple[str, str]:
         config, run, began = task.config, task.run, time.monotonic()
-        spent = run.status.get("probe_seconds", 0.0)
+        spent, failed = run.status.get("probe_seconds", 0.0), run.status.get("error", "")
         about: dict[str, Any] = {"arm": config.arm, "seed": config.seed}
         run.write_config(config.sections)
         run.write_status("running", **about)
@@ -146,7 +146,7 @@ class Maker:
         try:
             state = compiled.init(config.seed, build.program(config.sections))
             clock = Clock()
-            restored = checkpoints.restore(state)
+            restored = checkpoints.restore(state, failed)
             if restored is not None:
                 state, clock = restored
             step = int(state.step)

@@ -18,6 +18,7 @@ from normlab.store.disk import (
     is_elsewhere,
     is_orphan,
     is_run,
+    orphans_of,
     runs_in,
     usage,
 )
@@ -89,7 +90,7 @@ def _heading(runs: Runs, found: list[Candidate]) -> Iterator[str]:
     yield f"{runs.path}, last run by: {runs.command}"
     if not found:
         yield "  nothing to delete"
-    if runs.about.get("overrides") and any(is_orphan(runs, one.run) for one in found):
+    if runs.about.get("overrides") and orphans_of(runs, [one.run for one in found]):
         yield (
             f"  (the runs of {runs.about.get('config')} itself are not made by that command "
             "either; give the command that makes the runs you need, and they belong here again)"
@@ -98,16 +99,18 @@ def _heading(runs: Runs, found: list[Candidate]) -> Iterator[str]:
 
 def candidates(runs: Runs, checkpoints: bool) -> list[Candidate]:
     """Find what may go of the runs in an experiment's folder."""
-    found = (_candidate(runs, run, checkpoints) for run in runs_in(runs.path))
+    there = runs_in(runs.path)
+    alone = {run.path for run in orphans_of(runs, there)}
+    found = (_candidate(runs, run, checkpoints, run.path in alone) for run in there)
     return [one for one in found if one is not None]
 
 
-def _candidate(runs: Runs, run: Run, checkpoints: bool) -> Candidate | None:
+def _candidate(runs: Runs, run: Run, checkpoints: bool, orphan: bool) -> Candidate | None:
     status = run.status
     state = status["state"]
     saved = run.path / CHECKPOINTS
     has_saved = saved.is_dir() and not saved.is_symlink()
-    if is_orphan(runs, run):
+    if orphan:
         return Candidate(run, run.path, _why_orphan(runs, run, state), state in FINISHED)
     if state == "failed":
         lost = "; its checkpoint, from which the same command would go on, too" if has_saved else ""
@@ -149,7 +152,10 @@ def _delete(runs: Runs, one: Candidate, checkpoints: bool) -> str:
     try:
         with run.locked():
             now = load_runs(runs.path)
-            if not is_run(run.path) or _candidate(now, run, checkpoints) != one:
+            if (
+                not is_run(run.path)
+                or _candidate(now, run, checkpoints, is_orphan(now, run)) != one
+            ):
                 return "it has changed since it was listed"
             if one.path == run.path:
                 _delete_run(run.path)

@@ -53,7 +53,10 @@ def restore_newest(
     if step is None:
         return None
     folder = path / str(step)
-    mend = f"delete {path}, and `normlab run` with the same config makes the run from its start"
+    mend = (
+        f"delete {path} (`normlab run` does so when it is given once more), and the same config "
+        "makes the run from its start"
+    )
     kept = read_json(path / FILES, OF_FILES, mend)
     if kept is not None and kept["step"] == step:
         files = digests_of_files(folder)

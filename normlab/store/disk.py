@@ -90,24 +90,28 @@ def experiments_below(folder: Path) -> list[Path]:
 
 def is_orphan(runs: Runs, run: Run) -> bool:
     """Return whether a run in this folder belongs to no experiment, neither this nor one beside."""
+    return run in orphans_of(runs, [run])
+
+
+def orphans_of(runs: Runs, found: list[Run]) -> list[Run]:
+    """Return those of some runs in this folder that belong to no experiment.
+
+    The lists of the experiments are read once for all of them; a damaged list says nothing.
+    """
     if not runs.runs:  # while arms are being tuned, their later runs are not known
-        return False
-    name, own = run.path.name, {one.path.name for one in [*runs.runs, *runs.trials]}
-    return name not in own and not _is_listed_beside(runs.path, name)
-
-
-def _is_listed_beside(folder: Path, name: str) -> bool:
-    """Return whether an experiment beside this one lists a run; a damaged list says nothing."""
-    for other in experiments_beside(folder):
-        with contextlib.suppress(DamagedError):
-            if name in listed_names(other):
-                return True
-    return False
+        return []
+    listed = {one.path.name for one in [*runs.runs, *runs.trials]}
+    others = [run for run in found if run.path.name not in listed]
+    if others:
+        for other in experiments_beside(runs.path):
+            with contextlib.suppress(DamagedError):
+                listed |= listed_names(other)
+    return [run for run in others if run.path.name not in listed]
 
 
 def orphans(runs: Runs) -> list[Run]:
     """List the runs in an experiment's folder that do not belong to it any more."""
-    return [run for run in runs_in(runs.path) if is_orphan(runs, run)]
+    return orphans_of(runs, runs_in(runs.path))
 
 
 def is_elsewhere(run: Run) -> bool:

@@ -135,6 +135,7 @@ class Run:
             message = f"{self.path}: another process (pid {pid}) is working on this run"
             raise RunBusyError(message) from None
         with lock:
+            self._remove_drafts()
             yield
 
     @property
@@ -154,6 +155,13 @@ class Run:
                     f"{place}: it is a link, and a run writes into its own folder alone; put the "
                     "folder that it points to in its place, or delete the link"
                 )
+
+    def _remove_drafts(self) -> None:
+        """Remove what a process that was killed while it wrote a file has left."""
+        for name in layout.OF_RUN:
+            for draft in self.path.glob(f".{name}.*"):
+                with contextlib.suppress(OSError):
+                    draft.unlink()
 
     def write_config(self, sections: dict[str, Any]) -> None:
         """Write the resolved config; the run's name ends in its hash, so no other can be there."""

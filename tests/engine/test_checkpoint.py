@@ -163,6 +163,30 @@ def test_a_run_with_a_damaged_checkpoint_is_told_and_the_others_go_on(tiny, make
     assert make(file).states == ["done", "skipped"]
 
 
+def test_given_again_the_command_makes_a_run_with_a_damaged_checkpoint_anew(tiny, make):
+    file = tiny()
+    (run,) = make(file).runs.runs
+    before = run.params()
+    flip(largest_of(run.path / "checkpoints"), 4001)
+    run.write_status("interrupted", arm="batch_norm", seed=0)
+    assert make(file).states == ["failed"]
+    assert "when it is given once more" in run.status["error"]
+    assert make(file).states == ["done"]
+    jax.tree.map(np.testing.assert_array_equal, run.params(), before)
+
+
+def test_what_a_killed_process_left_is_removed(tiny, make):
+    file = tiny()
+    (run,) = make(file).runs.runs
+    (run.path / ".status.json.123.456").write_text("{")
+    (newest,) = (f for f in (run.path / "checkpoints").iterdir() if f.is_dir())
+    shutil.copytree(newest, newest.with_name("1"))
+    run.write_status("interrupted", arm="batch_norm", seed=0)
+    assert make(file).states == ["done"]
+    assert not list(run.path.glob(".*"))
+    assert [f.name for f in (run.path / "checkpoints").iterdir() if f.is_dir()] == [newest.name]
+
+
 def largest_of(path):
     return max(path.glob("*/state/**/d/*"), key=lambda file: file.stat().st_size)
 
