@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from normlab.core import Array
+from normlab.ops import native
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 Pair = tuple[int, int]
@@ -91,12 +92,14 @@ def cpu_input_gradient(
 def cpu_kernel_gradient(
     x: Array, dy: Array, *, strides: Pair, padding: Padding, size: Pair
 ) -> Array:
-    """Convolve `x` with `dy`; with strides multiply patches of `x` by `dy`, some images at once.
+    """Compute it by a compiled kernel; else convolve `x` with `dy`, or multiply patches by `dy`.
 
-    XLA's convolution is slower with strides.
+    The patches, of some images at once, are for strides, with which XLA's convolution is slower.
     """
     if size == (1, 1):
         return _product(_every(_padded(x, padding), strides), dy)[None, None]
+    if native.serves_kernel_gradient(x, dy):
+        return native.kernel_gradient(x, dy, strides, (padding[0][0], padding[1][0]), size)
     if strides == (1, 1):
         # The channels of `x` are the batch, `dy` is the kernel, and the sum is over images.
         around = both(

@@ -45,6 +45,12 @@ KNOWN: list[Known] = [
         "cpu", "0.10.2", "0.11",
         {YNN_FUSIONS: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"},
     ),
+    # oneDNN would be faster still, but a program with its convolutions cannot be kept for the next
+    # process.
+    Known(
+        "cpu", "0.12", "0.13",
+        {YNN_FUSIONS: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"},
+    ),
 ]  # fmt: skip
 """Measured by `experiments/speed/compiler.py`. XLA changes its options between versions, so a
 version outside these ranges gets none."""

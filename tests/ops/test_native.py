@@ -216,6 +216,7 @@ DIGEST = """
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cores}])
     import jax, jax.numpy as jnp
     import normlab
+    from normlab.models.convolution import convolve
     from normlab.ops import native
     native.use()
     x = 1 + 2 * jax.random.normal(jax.random.key(0), (64, 16, 16, 24))
@@ -226,6 +227,12 @@ DIGEST = """
         found = jax.jit(jax.value_and_grad(loss, (0, 1)), static_argnums=2)(x, jnp.ones(24), norm)
         for leaf in jax.tree.leaves(found[1]):
             digest.update(leaf.tobytes())
+    def loss_of_kernel(kernel):
+        return (convolve(x, kernel, (1, 1), ((1, 1), (1, 1))) ** 2).sum()
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 24, 40))
+    gradient = jax.jit(jax.grad(loss_of_kernel)).lower(kernel)
+    assert native.TARGET in gradient.as_text()
+    digest.update(gradient.compile()(kernel).tobytes())
     print(native.chosen(), digest.hexdigest())
 """
 

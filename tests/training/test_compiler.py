@@ -29,6 +29,27 @@ def test_a_known_version_gets_what_was_measured():
     assert compiler_options() == compiler.KNOWN[0].options and dropped_options() == {}
 
 
+@pytest.mark.parametrize("version, expected", [("0.10.2", 1), ("0.11", 0), ("0.12.0.1", 1)])
+def test_sums_stay_with_ynnpack_on_measured_versions_alone(monkeypatch, version, expected):
+    monkeypatch.setattr(jaxlib, "__version__", version)
+    assert len(compiler_options()) == expected
+    assert all("REDUCE" in str(value) for value in compiler_options().values())
+
+
+def test_a_program_with_a_convolution_can_be_kept(monkeypatch):
+    """One with oneDNN's cannot, so every process would compile anew."""
+    monkeypatch.undo()
+
+    def convolve(x, kernel):
+        return lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    lowered = jax.jit(convolve).lower(jnp.ones((2, 8, 8, 32)), jnp.ones((3, 3, 32, 32)))
+    program = lowered.compile(compiler_options=compiler_options() or None)
+    assert len(program.runtime_executable().serialize()) > 0
+
+
 @pytest.mark.parametrize("version", ["0.10.2", "0.10.20", "0.11.0.dev20261101"])
 def test_options_hold_for_a_range_of_versions(monkeypatch, version):
     know(monkeypatch, xla_cpu_enable_fast_math=False)

@@ -35,6 +35,12 @@ TARGET = "normlab_normalise"
 LEAST = 1 << 14
 """Arrays of fewer values are left to XLA, which can join them with the operations around."""
 
+LEAST_PRODUCTS = 1 << 18
+"""A kernel gradient with fewer products for each place of the kernel is left to XLA."""
+
+KERNEL_GRADIENT = 4
+"""The number of the kernel in the settings, as `handlers` has it."""
+
 NAME = "kernels"
 """Under which provenance says what `chosen` says."""
 
@@ -222,6 +228,38 @@ def _beside(layout: Layout, x: Array, values: Array) -> Array:
     return repeated.reshape(*x.shape[:first], *(1,) * len(layout.axes), x.shape[-1])
 
 
+def serves_kernel_gradient(x: Array, dy: Array) -> bool:
+    """Return whether `kernel_gradient` takes these operands; XLA's is as good for few products."""
+    return (
+        x.dtype == dy.dtype
+        and x.dtype in (jnp.float32, jnp.bfloat16)
+        and dy.size * x.shape[3] >= LEAST_PRODUCTS
+        and bool(chosen())
+        and _registered()
+    )
+
+
+def kernel_gradient(
+    x: Array, dy: Array, strides: tuple[int, int], before: tuple[int, int], size: tuple[int, int]
+) -> Array:
+    """Compute the gradient of a convolution with respect to its kernel.
+
+    Args:
+        x: images `(N, H, W, C)`, float32 or bfloat16.
+        dy: the gradient of the output `(N, H', W', D)`.
+        strides: of rows and columns.
+        before: the padding before the first row and the first column; may be negative.
+        size: rows and columns of the kernel.
+
+    Returns:
+        `(*size, C, D)` in the dtype of `x`.
+    """
+    kernel = jax.ShapeDtypeStruct((*size, x.shape[3], dy.shape[3]), x.dtype)
+    geometry = jnp.array([*strides, *before], jnp.float32)
+    settings = jnp.array([0, 0, KERNEL_GRADIENT], jnp.float32)
+    return jax.ffi.ffi_call(TARGET, kernel)(x, dy, geometry, settings)
+
+
 @cache
 def _registered() -> bool:
     """Compile the kernels, or read them from the cache folder, and give them to XLA."""
@@ -267,4 +305,7 @@ def _cache_folder() -> Path | None:
         return None
 
 
-__all__ = ["NAME", "chosen", "cotangent", "forward", "only_if", "serves", "use"]
+__all__ = [
+    "NAME", "chosen", "cotangent", "forward", "kernel_gradient", "only_if", "serves",
+    "serves_kernel_gradient", "use",
+]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 from llvmlite import ir
 from numba import cfunc, int64, types
 
-from normlab.ops.native import image_gradients, images, rows
+from normlab.ops.native import image_gradients, images, kernel_gradients, rows
 from normlab.ops.native.calls import (
     API,
     CONTEXT,
@@ -31,12 +31,12 @@ from normlab.ops.native.calls import (
     word,
 )
 
-ROWS_FORWARD, ROWS_BACKWARD, IMAGES_FORWARD, IMAGES_BACKWARD = range(4)
+ROWS_FORWARD, ROWS_BACKWARD, IMAGES_FORWARD, IMAGES_BACKWARD, KERNEL_GRADIENT = range(5)
 """Kernels."""
 
 SUMS, OUTPUT, WHOLE = range(3)
 """What a part is: the sums of a block, the output of a block, or all of one `outer` (or of some
-rows)."""
+rows). For a kernel gradient: the sums of some images, or the output of a row of the kernel."""
 
 
 @compiled
@@ -70,6 +70,12 @@ def _work(kernel: int, phase: int, frame: int, scratch: int, part: int) -> None:
         return
     if kernel == ROWS_BACKWARD:
         rows.backward(frame, scratch, part)
+        return
+    if kernel == KERNEL_GRADIENT:
+        if phase == SUMS:
+            kernel_gradients.sums(frame, scratch, part)
+        else:
+            kernel_gradients.total(frame, scratch, part)
         return
     blocks = images.blocks_of(size(frame, 0, 1), size(frame, 0, 2))
     if phase == SUMS:
@@ -198,6 +204,14 @@ def _images(kernel: int, frame: int) -> None:
     free(scratch)
 
 
+@compiled
+def _kernel_gradient(kernel: int, frame: int) -> None:
+    scratch = allocate(kernel_gradients.scratch_size(frame))
+    _share(kernel, SUMS, frame, scratch, kernel_gradients.parts_of(frame))
+    _share(kernel, OUTPUT, frame, scratch, kernel_gradients.rows_of(frame))
+    free(scratch)
+
+
 def run(frame: int) -> int:
     """Run the kernel that the settings name."""
     if asks_for_version(frame):
@@ -205,6 +219,8 @@ def run(frame: int) -> int:
     kernel = int(setting(frame, KERNEL))
     if kernel <= ROWS_BACKWARD:
         _rows(kernel, frame)
+    elif kernel == KERNEL_GRADIENT:
+        _kernel_gradient(kernel, frame)
     else:
         _images(kernel, frame)
     return 0
