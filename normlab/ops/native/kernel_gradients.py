@@ -52,6 +52,9 @@ MOST_SHARES = 16
 MOST_CHANNELS = 64
 """A part takes at most so many output channels."""
 
+BAND = 256
+"""About so many pixels are summed before their sum is added to that of the others."""
+
 _wide_tile, _narrow_tile = tile_of(WIDE, 2), tile_of(NARROW, 1)
 
 
@@ -112,7 +115,7 @@ def sums(frame: int, scratch: int, part: int) -> None:
         floats(mine, i * line, last - first)[:] = 0
 
     seen = (dy_columns - 1) * across + width
-    pixels = dy_rows * dy_columns
+    pixels, band = dy_rows * dy_columns, max(1, BAND // dy_columns)
     # A tile may read on behind the last pixel.
     copied_x = allocate(4 * (rows * seen * channels + NARROW))
     floats(copied_x, 0, rows * seen * channels + NARROW)[:] = 0
@@ -133,25 +136,24 @@ def sums(frame: int, scratch: int, part: int) -> None:
             # The rows of `dy` for which a row of `x` lies within the image.
             start = max(0, (above - i + down - 1) // down)
             end = min(dy_rows, (rows - 1 + above - i) // down + 1)
-            if start >= end:
-                continue
-            left = copied_x + 4 * (start * down + i - above) * seen * channels
-            right = dy_now + 4 * start * dy_columns * dy_line
             left_row, left_column = 4 * down * seen * channels, 4 * across * channels
             right_row, right_column = 4 * dy_columns * dy_line, 4 * dy_line
-            for j in range(0, lines, NARROW if line == LANES else WIDE):
-                found = mine + 4 * (i * lines + j) * line
-                if line == LANES:
-                    _narrow_tile(
-                        left + 4 * j, right, found, end - start, dy_columns, 4,
-                        left_row, left_column, right_row, right_column, 4 * line, 1,
-                    )  # fmt: skip
-                    continue
-                for k in range(0, last - first, 2 * LANES):
-                    _wide_tile(
-                        left + 4 * j, right + 4 * k, found + 4 * k, end - start, dy_columns, 4,
-                        left_row, left_column, right_row, right_column, 4 * line, 1,
-                    )  # fmt: skip
+            for row in range(start, end, band):
+                left = copied_x + 4 * (row * down + i - above) * seen * channels
+                right, count = dy_now + row * right_row, min(band, end - row)
+                for j in range(0, lines, NARROW if line == LANES else WIDE):
+                    found = mine + 4 * (i * lines + j) * line
+                    if line == LANES:
+                        _narrow_tile(
+                            left + 4 * j, right, found, count, dy_columns, 4,
+                            left_row, left_column, right_row, right_column, 4 * line,
+                        )  # fmt: skip
+                        continue
+                    for k in range(0, last - first, 2 * LANES):
+                        _wide_tile(
+                            left + 4 * j, right + 4 * k, found + 4 * k, count, dy_columns, 4,
+                            left_row, left_column, right_row, right_column, 4 * line,
+                        )  # fmt: skip
     free(copied_x)
     if copies_dy:
         free(copied_dy)
