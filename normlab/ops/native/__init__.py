@@ -1,4 +1,6 @@
-"""Normalisation compiled by numba for the processor it runs on (`normlab[native]`), for CPUs.
+"""Kernels compiled by numba for the processor they run on (`normlab[native]`), for CPUs.
+
+They normalise, and compute the gradient of a convolution's kernel.
 
 XLA for CPUs writes and reads an array of the size of `x` several times for one normalisation. The
 kernels here read and write it as often as they must, and their sums have a fixed order. They serve
