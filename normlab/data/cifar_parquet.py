@@ -3,8 +3,8 @@
 A folder holds `train-*.parquet` and `test-*.parquet`, each split in one file or several
 (`train-00000-of-00002.parquet`, or `train-00000-of-00002-0a1b2c3d.parquet`). The column `img` or
 `image` holds `{bytes, path}`, where `bytes` is an image file. Some copies are PNG and have the
-official pixels; others are JPEG and differ slightly. `normlab.data.pictures` converts colour
-pictures in other modes.
+official pixels; others are JPEG and differ slightly. `normlab.data.pictures` converts pictures
+in other modes, and the source names them.
 """
 
 import io
@@ -22,9 +22,6 @@ from normlab.data.reading import whole
 SHARD = re.compile(r"(?:train|test)-([0-9]+)-of-([0-9]+)(?:-[0-9A-Za-z]+)?")
 PLAIN = re.compile(r"[\w.-]+")
 """Accepted file names without a number; a name such as `train-0 (1)` is that of a copy."""
-
-GREY = ("1", "L", "LA", "I;16")
-"""Modes of grey pictures, which these sets do not have."""
 
 MOST_COPIES = 0.01
 """The greatest share of images that may occur in two files; the published files share none."""
@@ -187,9 +184,7 @@ def _decode(file: Path, cifar: CifarSet, row: int, encoded: bytes | None):
         # An image of another size is not decoded: a damaged one may claim gigabytes.
         pixels = np.asarray(image) if size == (SIZE, SIZE) else None
         is_plain = mode == "RGB" and not image.info.keys() & {"exif", "transparency"}
-        if mode in GREY:
-            pixels = None
-        elif pixels is not None and not is_plain:
+        if pixels is not None and not is_plain:
             pixels, done = decode(encoded, (SIZE, SIZE), CHANNELS)
             coding += "".join(f" ({KINDS[kind]})" for kind in sorted(done))
     if pixels is None:

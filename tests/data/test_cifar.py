@@ -313,7 +313,7 @@ WRONG_TABLES = {
     "an image is missing": (dict(encoded=[None] * 5), "row 0, found nothing"),
     "an image is empty": (dict(encoded=[b""] * 5), "row 0, found damage"),
     "an image is cut": (dict(encoded=[png(np.full((32, 32, 3), 9, np.uint8))[:70]] * 5), "row 0"),
-    "an image is grey": (dict(encoded=[png(np.zeros((32, 32), np.uint8))] * 5), "32x32 L"),
+    "a grey image is large": (dict(encoded=[png(np.zeros((40, 32), np.uint8))] * 5), "32x40 L"),
     "an image is large": (dict(encoded=[png(np.zeros((32, 40, 3), np.uint8))] * 5), "40x32 RGB"),
 }
 
@@ -470,6 +470,18 @@ def test_other_modes_hold_the_same_pixels(mode, image, tmp_path):
         write_parquet(tmp_path / "cifar10", part, [encoded] * 10, range(10), image=image)
     data = Cifar10().load(tmp_path)
     assert (data.train.images == pixels).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grey_pictures_have_three_equal_channels_and_are_named(dtype, tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (2, 10, 32, 32)).astype(np.uint8)
+    most = np.iinfo(dtype).max // 255  # 16 bits hold 257 times the value
+    for part, pixels in zip(("train", "test"), grey, strict=True):
+        encoded = [png(one.astype(dtype) * dtype(most)) for one in pixels]
+        write_parquet(tmp_path / "cifar10", part, encoded, range(10))
+    data = Cifar10().load(tmp_path)
+    np.testing.assert_array_equal(data.train.images, np.repeat(grey[0][..., None], 3, axis=-1))
+    assert "(grey)" in data.source
 
 
 def test_an_orientation_is_heeded(tmp_path):
