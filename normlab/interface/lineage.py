@@ -54,7 +54,7 @@ def grouped() -> dict[str, list[Entry]]:
     """Return the normalisers by group, the oldest first.
 
     >>> [entry.name for entry in grouped()["fused"]]
-    ['filter_response_norm', 'evo_norm_b0', 'evo_norm_s0']
+    ['filter_response_norm', 'evo_norm_b0', 'evo_norm_s0', 'proxy_group_norm']
     """
     found: dict[str, list[Entry]] = {group: [] for group in GROUPS}
     for entry in sorted(NORMS.entries().values(), key=lambda one: (year(one) or 0, one.name)):

@@ -3,9 +3,9 @@
 Every entry is a frozen dataclass, its description, with `init` and `apply` (see
 `normlab.core.Normaliser`), for a model and a config. Entries without a state also have a function
 of the same name, arrays in and arrays out, for a notebook: `group_norm` beside `GroupNorm`. Only
-`identity` and `evo_norm_s0` lack one. Of the entries with a state, `batch_norm` and `batch_renorm`
-have one, which takes the running statistics as arguments. A new file with a class marked
-`@normaliser(...)` is found by itself.
+`identity`, `evo_norm_s0` and what takes a condition, a key or an activation lack one. Of the
+entries with a state, `batch_norm` and `batch_renorm` have one, which takes the running statistics
+as arguments. A new file with a class marked `@normaliser(...)` is found by itself.
 """
 
 from typing import TYPE_CHECKING
