@@ -57,6 +57,8 @@ class Experiment:
         added: the overrides by which a command adds arms to the whole.
         sweep: the section `sweep`, as it is written.
         baseline: the arm that reports compare the others with, or None for the usual one.
+        looks: the numbers of seeds an arm at which the claims are judged, rising; empty for one
+            look, at all seeds.
     """
 
     file: FilePath
@@ -72,6 +74,7 @@ class Experiment:
     added: tuple[str, ...] = ()
     sweep: Any = None
     baseline: str | None = None
+    looks: tuple[int, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -182,6 +185,8 @@ def _read_experiment(file: FilePath, overrides: tuple[str, ...]) -> Experiment:
     problems += found
     baseline, found = _read_baseline(config, [] if problems else runs, lenient=bool(overrides))
     problems += found
+    looks, found = _read_looks(config, [] if problems else runs, lenient=bool(overrides))
+    problems += found
     unread = {problem.mark for problem in unreadable}
     # The parser puts a stand-in where a value cannot be read; complaints about it would mislead.
     problems = unreadable + [one for one in problems if one.mark not in unread]
@@ -200,6 +205,7 @@ def _read_experiment(file: FilePath, overrides: tuple[str, ...]) -> Experiment:
         tied=is_tied(config),
         sweep=config.value.get("sweep"),
         baseline=baseline,
+        looks=looks,
     )
 
 
@@ -283,6 +289,31 @@ def _read_baseline(config: Node, runs: list[RunConfig], lenient: bool) -> Checke
         message = f"'baseline' must be the name of an arm: none is '{wanted}'; "
         return None, [Problem(given.mark, message + did_you_mean(wanted, [*arms, *labels]))]
     return wanted, []
+
+
+def _read_looks(config: Node, runs: list[RunConfig], lenient: bool) -> Checked[tuple[int, ...]]:
+    """Read the looks; the last one is at all seeds, unless a command makes a part of them."""
+    given = config.get("looks")
+    if given is None or given.content is None:
+        return (), []
+    looks = given.value
+    whole = isinstance(looks, list) and all(type(look) is int for look in looks)
+    if not whole or not looks or looks[0] < 2 or sorted(set(looks)) != looks:
+        message = (
+            "'looks' must be rising numbers of seeds, each at least 2, as in [5, 10, 20], "
+            f"found {show(looks)}"
+        )
+        return (), [Problem(given.mark, message)]
+    seeds = len(seeds_of(runs))
+    if runs and not lenient and looks[-1] != seeds:
+        message = f"the last of 'looks' must be the number of seeds, {seeds}, found {looks[-1]}"
+        return (), [Problem(given.mark, message)]
+    return tuple(looks), []
+
+
+def seeds_of(runs: Iterable[RunConfig]) -> list[int]:
+    """List the seeds of some runs, each once, in their order."""
+    return list(dict.fromkeys(run.seed for run in runs))
 
 
 def _read_target(config: Node) -> Checked[Target | None]:

@@ -53,6 +53,8 @@ def json_schema() -> dict[str, Any]:
     axes = {name: _values({"$ref": f"#/$defs/{name}"}) for name in definitions}
     properties |= {"sweep": _sweep(axes), "tune": _tune(axes), "claims": _claims()}
     properties["baseline"] = {"type": ["string", "number", "null"]}
+    look = {"type": "integer", "minimum": 2}
+    properties["looks"] = {"type": ["array", "null"], "items": look, "minItems": 1}
     for key, text in OTHERS.items():
         properties[key]["description"] = text
     return {

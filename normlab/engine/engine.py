@@ -24,10 +24,12 @@ from normlab.engine.pool import Pool
 from normlab.engine.preflight import check
 from normlab.engine.progress import Observer, seconds_left
 from normlab.errors import UserError
+from normlab.store.journal import note, read_journal
 from normlab.store.layout import DAMAGED, FINISHED
 from normlab.store.loading import load_runs
+from normlab.store.reading import digest
 from normlab.store.run import Run
-from normlab.store.runs import Runs, note_claims
+from normlab.store.runs import Runs, alone, note_claims
 from normlab.training.events import Event, Progress
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
@@ -125,6 +127,7 @@ class Engine:
     _failures: int = field(default=0, init=False)
     _plan: Planned | None = field(default=None, init=False)
     _about: dict[str, Any] = field(default_factory=dict, init=False)
+    _journalled: set[tuple[str, str | None]] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         for name in ("jobs", "max_failures"):
@@ -224,11 +227,25 @@ class Engine:
             states[task.index] = state
             if state == "new":
                 continue
+            self._note_end(task.run, state)
             self.tell(RunEnded(task.config, task.index, state, message))
             self._failures += state == "failed"
         if self._has_given_up() and "new" in states:
             self.tell(GaveUp(self._failures))
         return states
+
+    def _note_end(self, run: Run, state: str) -> None:
+        """Write a result into the journal, unless it stands there already."""
+        if state != "skipped" and state not in FINISHED:
+            return
+        if self._journalled is None:
+            lines = read_journal(self.folder).of("finished")
+            self._journalled = {(line["run"], line.get("digest")) for line in lines}
+        result = (run.path.name, digest(run.status))
+        if result not in self._journalled:
+            self._journalled.add(result)
+            with alone(self.folder):
+                note(self.folder, "finished", run=result[0], digest=result[1])
 
     def _attempts(
         self, configs: list[RunConfig], runs: list[Run]

@@ -5,18 +5,23 @@ from pathlib import Path
 from typing import Any
 
 from normlab.configs.document import flow
-from normlab.configs.experiment import Experiment, added_arms, as_word
+from normlab.configs.experiment import Experiment, added_arms, as_word, seeds_of
 from normlab.configs.naming import arm_key
 from normlab.configs.run_config import SEED_AXES, RunConfig
 from normlab.engine.plan import runs_of
 from normlab.errors import UserError
 from normlab.store.files import DamagedError
 from normlab.store.finding import runs_below
+from normlab.store.journal import note, read_journal
 from normlab.store.layout import EXPERIMENT, FINISHED
 from normlab.store.loading import load, load_runs
 from normlab.store.names import hash_in
 from normlab.store.run import Run
 from normlab.store.runs import Runs, alone, write_experiment
+
+
+ENOUGH_TO_JUDGE = 2
+"""With fewer seeds no claim has an interval."""
 
 
 def note_runs(
@@ -42,6 +47,8 @@ def note_runs(
     with alone(folder):
         known = _known(folder)
         made, tried = runs_of(asked, folder), runs_of(trials, folder)
+        about = about | planned(experiment, asked, known)
+        _register(folder, experiment, about)
         if known is None:
             about = _with_seeds(experiment, about, made) if asked else about
             write_experiment(folder, about, made, tried)
@@ -60,6 +67,45 @@ def note_runs(
             had.pop(run.path.name, None)
         former = [run for run in had.values() if run.begun]
         write_experiment(folder, about, made, tried, former)
+
+
+def planned(
+    experiment: Experiment, asked: Sequence[RunConfig], known: Runs | None
+) -> dict[str, Any]:
+    """Return the plan of an experiment: its seeds, and the looks at which its claims are judged.
+
+    The first plan stands. It may grow until two seeds have a result, because no claim can be judged
+    before. There is none for arms with different seeds, and for results from before there were
+    plans.
+    """
+    whole = experiment.whole or experiment
+    arms: dict[str, list[int]] = {}
+    for run in whole.runs:
+        arms.setdefault(run.arm, []).append(run.seed)
+    own = seeds_of(whole.runs)
+    if any(seeds != own for seeds in arms.values()):
+        return {}
+    before = (known.about.get("plan") or {}) if known is not None else {}
+    made = [] if known is None else _runs([*known.runs, *known.former])
+    begun = {run.seed for run in made if run.state in FINISHED}
+    if len(begun) >= ENOUGH_TO_JUDGE:
+        return {"plan": before} if before else {}
+    seeds = list(dict.fromkeys([*before.get("seeds", []), *own, *seeds_of(asked)]))
+    looks = [look for look in experiment.looks if look < len(seeds)]
+    return {"plan": {"seeds": seeds, "looks": [*looks, len(seeds)]}}
+
+
+def _register(folder: Path, experiment: Experiment, about: dict[str, Any]) -> None:
+    """Write the plan and the claims into the journal, unless its last plan is the same."""
+    plan = about.get("plan")
+    if plan is None:
+        return
+    arms = list(dict.fromkeys(run.arm for run in (experiment.whole or experiment).runs))
+    claims = {claim.hash: claim.says for claim in experiment.claims}
+    facts = {**plan, "arms": arms, "claims": claims}
+    before = read_journal(folder).of("registered")
+    if not before or any(before[-1][key] != value for key, value in facts.items()):
+        note(folder, "registered", **facts)
 
 
 def check_is_same(experiment: Experiment, folder: Path) -> None:

@@ -6,11 +6,16 @@ therefore an equivalence test. The level is 95%, raised by Holm's rule for the n
 the file, so that the chance of one wrong verdict among all of them is at most 5%. A claim is
 undecided without a look at an interval if a run is not finished, or if no arm learned enough. The
 verdict also names reasons why an interval covers less than it should (`doubts.py`).
+
+A plan says beforehand at which numbers of seeds one looks (`looks.py` pays for that); the seeds of
+the plan alone decide. Seeds that were added later are told with an interval that holds at any time,
+and decide nothing: the plan has used up the chance of error that it was allowed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from normlab.errors import UserError
 from normlab.evidence.contrasts import contrast, mean_of
@@ -18,6 +23,7 @@ from normlab.evidence.doubts import doubts
 from normlab.evidence.estimates import IntervalEstimate
 from normlab.evidence.interactions import interaction
 from normlab.evidence.intervals import LEVEL, Interval
+from normlab.evidence.looks import anytime_level, level_at, looked_at
 from normlab.evidence.power import MOST_SEEDS, between
 from normlab.evidence.remarks import read_remarks
 from normlab.evidence.samples import Sample, sample
@@ -25,6 +31,31 @@ from normlab.measures.claims import Claim, arms_of, read_claim
 from normlab.store.layout import CLAIMS, EXPERIMENT, PUBLISHED
 from normlab.store.record import Record
 from normlab.store.runs import Runs
+
+
+class Look(NamedTuple):
+    """One look of a plan: its place from 0, the numbers of seeds of all looks, and how many done.
+
+    `done` counts the looks for which every run is finished.
+    """
+
+    place: int
+    seeds: tuple[int, ...]
+    done: int
+
+
+class Beyond(NamedTuple):
+    """All seeds together, with those that no plan named, judged by an interval for any time."""
+
+    contrast: IntervalEstimate
+    level: float
+    added: int
+    outcome: Literal["supported", "refuted", "undecided"]
+
+    @property
+    def interval(self) -> Interval:
+        """The interval, which holds at every number of seeds at once."""
+        return self.contrast.at(self.level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +79,8 @@ class Verdict:
             is across an axis.
         retracted: why a person withdrew the verdict (`normlab.evidence.remarks`); empty if it
             stands.
+        look: the look of the plan that `contrast` is of; None without a plan.
+        beyond: what all seeds say together, if some were added after the plan.
     """
 
     claim: Claim
@@ -62,6 +95,8 @@ class Verdict:
     seeds_range: tuple[int | None, int | None] = (None, None)
     arms: tuple[Sample, ...] = ()
     retracted: str = ""
+    look: Look | None = None
+    beyond: Beyond | None = None
 
     @property
     def interval(self) -> Interval | None:
@@ -90,8 +125,9 @@ def judge(runs: Runs, records: list[Record] | None = None) -> list[Verdict]:
     present = [read_claim(claim, file) for claim in runs.about.get("claims", [])]
     hashes = {claim.hash for claim in present}
     gone = [claim for claim in _ever_written(runs) if claim.hash not in hashes]
-    weighed = [_weigh(claim, records) for claim in present]
-    weighed += [v for claim in gone if (v := _weigh(claim, records, withdrawn=True)).registered]
+    plan = runs.about.get("plan")
+    weighed = [_weigh(claim, records, plan) for claim in present]
+    weighed += [v for claim in gone if (v := _weigh(claim, records, plan, True)).registered]
     reasons = read_remarks(runs.path).withdrawn
     return [
         replace(verdict, retracted=reasons.get(verdict.claim.says, ""))
@@ -108,7 +144,9 @@ def _file(runs: Runs, name: str) -> Path:
     return runs.path / (name if (runs.path / EXPERIMENT).exists() else PUBLISHED)
 
 
-def _weigh(claim: Claim, records: list[Record], withdrawn: bool = False) -> Verdict:
+def _weigh(
+    claim: Claim, records: list[Record], plan: dict[str, Any] | None, withdrawn: bool = False
+) -> Verdict:
     """Measure a claim; `_decide` then looks at the interval."""
     measure = claim.measured
     try:
@@ -117,8 +155,54 @@ def _weigh(claim: Claim, records: list[Record], withdrawn: bool = False) -> Verd
         return Verdict(claim, "undecided", str(error), _stood(claim, records), withdrawn)
     arms = [own for _, own in chosen]
     registered = _stood(claim, [record for arm in arms for record in arm])
-    samples = tuple(sample(name, own, measure) for name, own in chosen)
-    verdict = Verdict(claim, "undecided", "", registered, withdrawn, arms=samples)
+    verdict = Verdict(claim, "undecided", "", registered, withdrawn)
+    if plan is None:
+        return _measured(verdict, chosen)
+    looks, done, found = tuple(plan["looks"]), 0, None
+    for place, count in enumerate(looks):
+        seeds = plan["seeds"][:count]
+        missing = _unlisted(seeds, arms)
+        if missing:
+            one = replace(verdict, why=missing)
+        else:
+            own = [(name, [one for one in arm if one.seed in seeds]) for name, arm in chosen]
+            one = _measured(verdict, own)
+        whole = one.contrast is not None
+        done += whole
+        if whole:
+            one = replace(one, p=looked_at(one.p, looks, place))
+        if found is None or (whole and (found.contrast is None or _clearer(one, found))):
+            found = replace(one, look=Look(place, looks, 0))
+        if not whole:
+            break
+    assert found is not None and found.look is not None
+    found = replace(found, look=found.look._replace(done=done))
+    return replace(found, beyond=_beyond_plan(found, chosen, plan["seeds"]))
+
+
+def _clearer(one: Verdict, other: Verdict) -> bool:
+    """Return whether a later look is the one to show: it is clearer, or none so far is clear."""
+    return one.p <= other.p or other.p > 1 - LEVEL
+
+
+def _unlisted(seeds: Sequence[int], arms: list[list[Record]]) -> str:
+    """Name the seeds of the plan that the experiment does not list any more."""
+    listed = [{record.seed for record in arm} for arm in arms]
+    lost = [seed for seed in seeds if not all(seed in own for own in listed)]
+    if not lost:
+        return ""
+    words = ("seed", "was", "is") if len(lost) == 1 else ("seeds", "were", "are")
+    return (
+        f"{words[0]} {', '.join(map(str, lost))} {words[1]} registered and {words[2]} not made or "
+        "not listed (any more); make them, as only all seeds of a look together decide"
+    )
+
+
+def _measured(verdict: Verdict, arms: list[tuple[str, list[Record]]]) -> Verdict:
+    """Measure a claim by these runs of its arms, or say why they cannot decide it."""
+    claim, measure = verdict.claim, verdict.claim.measured
+    samples = tuple(sample(name, own, measure) for name, own in arms)
+    verdict = replace(verdict, arms=samples)
     unfinished = [
         f"{s.name}: {trouble}"
         for s in samples
@@ -128,17 +212,38 @@ def _weigh(claim: Claim, records: list[Record], withdrawn: bool = False) -> Verd
     if not all(s.complete for s in samples):
         why = "; ".join(unfinished) or "a diverged run has no value of this measure"
         return replace(verdict, why=why)
-    underfit = _underfit(claim, arms)
+    underfit = _underfit(claim, [own for _, own in arms])
     if underfit:
         return replace(verdict, why=underfit)
-    expected = claim.expectation
-    if expected.quantity == "mean":
-        found = mean_of(samples[0])
-    elif claim.across is not None:
-        found = interaction(samples[:2], samples[2:], claim.paired)
-    else:
-        found = contrast(samples[0], samples[1], expected.quantity, claim.paired)
-    return replace(verdict, contrast=found, p=found.first(expected.outcome))
+    found = _estimate(claim, samples, claim.paired)
+    return replace(verdict, contrast=found, p=found.first(claim.expectation.outcome))
+
+
+def _estimate(claim: Claim, samples: tuple[Sample, ...], paired: bool | None) -> IntervalEstimate:
+    quantity = claim.expectation.quantity
+    if quantity == "mean":
+        return mean_of(samples[0])
+    if claim.across is not None:
+        return interaction(samples[:2], samples[2:], paired)
+    return contrast(samples[0], samples[1], quantity, paired)
+
+
+def _beyond_plan(
+    verdict: Verdict, arms: list[tuple[str, list[Record]]], planned: list[int]
+) -> Beyond | None:
+    """Judge all seeds together, if some are in no plan and all have a result."""
+    claim = verdict.claim
+    counts = [{record.seed for record in arm} for _, arm in arms]
+    added = counts[0] - {*planned}
+    if not added or any(own != counts[0] for own in counts):
+        return None
+    every = _measured(verdict, arms)
+    if every.contrast is None:
+        return None
+    found = _estimate(claim, every.arms, True)
+    if not found.foretells:  # by ranks or of shares: no interval is known that holds at any time
+        return None
+    return Beyond(found, LEVEL, len(added), "undecided")
 
 
 def _stood(claim: Claim, records: list[Record]) -> bool:
@@ -175,9 +280,24 @@ def _decide(weighed: list[Verdict]) -> list[Verdict]:
         if not stopped:
             allowed = (1 - LEVEL) / (len(weighed) - rank)
             stopped = verdict.p > allowed
-        verdict = replace(verdict, level=1 - allowed)
-        decided[index] = verdict if verdict.contrast is None else _conclude(verdict, stopped)
+        decided[index] = _settled(verdict, allowed, stopped, len(weighed))
     return decided
+
+
+def _settled(verdict: Verdict, allowed: float, stopped: bool, claims: int) -> Verdict:
+    """Give a verdict its level, and look at its interval."""
+    look, level = verdict.look, 1 - allowed
+    if look is not None and verdict.contrast is not None:
+        level = level_at(allowed, look.seeds, look.place)
+    verdict = replace(verdict, level=level)
+    if verdict.contrast is not None:
+        verdict = _conclude(verdict, stopped)
+    if verdict.beyond is None:
+        return verdict
+    found = verdict.beyond.contrast
+    level = anytime_level((1 - LEVEL) / claims, max(found.n))
+    outcome = verdict.claim.expectation.outcome(*found.at(level)) or "undecided"
+    return replace(verdict, beyond=Beyond(found, level, verdict.beyond.added, outcome))
 
 
 def _conclude(verdict: Verdict, stopped: bool) -> Verdict:
@@ -193,6 +313,10 @@ def _conclude(verdict: Verdict, stopped: bool) -> Verdict:
     if found.lacking:
         return replace(verdict, why=found.lacking)
     why, bounds = "the interval does not decide it", expected.bounds(found.estimate)
+    look = verdict.look
+    if look is not None and look.done < len(look.seeds):
+        why += f" at look {look.done} of {len(look.seeds)}; the next is at {look.seeds[look.done]}"
+        return replace(verdict, why=f"{why} seeds an arm")
     if not bounds or not found.foretells:
         return replace(verdict, why=why)
     seeds = found.more_seeds(*bounds, level=verdict.level)
@@ -200,8 +324,9 @@ def _conclude(verdict: Verdict, stopped: bool) -> Verdict:
     if seeds is None:
         why += f"; more than {MOST_SEEDS} seeds an arm would be needed if the estimate is the truth"
         return replace(verdict, why=why)
+    anew = "" if look is None else ", in a new plan,"
     why += (
-        f"; about {seeds} seeds an arm would decide it in 80% of cases if the estimate is the "
+        f"; about {seeds} seeds an arm{anew} would decide it in 80% of cases if the estimate is the "
         f"truth ({between(ends)}, as far as {max(found.n)} seeds show the spread)"
     )
     return replace(verdict, why=why, seeds=seeds, seeds_range=ends)

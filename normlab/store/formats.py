@@ -201,12 +201,28 @@ ABOUT = {
     "overrides?": [TEXT],
     "added?": [[TEXT]],
     "claims?": [CLAIM],
+    "plan?": {"seeds": [WHOLE], "looks": [COUNT]},
     "ever_claimed?": [CLAIM],
     "tuning?": TUNING,
     "minutes?": AMOUNT,
     "shown?": {"measure": TEXT, "baseline": (TEXT, None), "figure": (TEXT, None)},
 }
 EXPERIMENT = {**ABOUT, "runs": [PLACE], "trials?": [PLACE], "former?": [PLACE]}
+
+JOURNAL_LINE = (
+    {
+        "at": TEXT,
+        "event": one_of("registered"),
+        "before": TEXT,
+        "seeds": [WHOLE],
+        "looks": [COUNT],
+        "arms": [TEXT],
+        "claims": {...: TEXT},
+    },
+    {"at": TEXT, "event": one_of("finished", "deleted"), "before": TEXT, "run": TEXT,
+     "digest?": TEXT},
+)  # fmt: skip
+"""What an experiment's journal says: a plan, with its claims by their hashes, or a run's fate."""
 
 PUBLISHED = {
     "about": ABOUT,

@@ -4,7 +4,7 @@ CONFIG, METRICS, STATUS = "config.yaml", "metrics.jsonl", "status.json"
 PROBES, OUTCOMES = "probes.jsonl", "outcomes.json"
 PROVENANCE, CHECKPOINTS, ERROR, LOCK = "provenance.json", "checkpoints", "error.txt", "lock"
 OF_RUN = (CONFIG, METRICS, STATUS, PROBES, OUTCOMES, PROVENANCE, CHECKPOINTS, ERROR, LOCK)
-EXPERIMENT, CLAIMS = "experiment.json", "claims.json"
+EXPERIMENT, CLAIMS, JOURNAL = "experiment.json", "claims.json", "journal.jsonl"
 PUBLISHED, PUBLISHED_PROVENANCE = "metrics.json", "provenance.json"
 
 FINISHED = ("done", "diverged")

@@ -145,6 +145,11 @@ def _content(path: Path, name: str, status: dict[str, Any]) -> bytes | None:
     return content
 
 
+def digest(status: dict[str, Any]) -> str:
+    """Return a finished run's digest, which changes with any of its files."""
+    return _digest_of(status) if "digests" in status else ""
+
+
 def _has_digests(status: dict[str, Any]) -> bool:
     return status["state"] in FINISHED and "digests" in status
 
