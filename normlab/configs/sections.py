@@ -206,8 +206,8 @@ OTHERS = {
     "sweep": "axes and their values; every combination is a run",
     "tune": "a grid that every arm tries first; each arm is then run at its best point",
     "claims": "sentences that the runs decide, registered before the first step",
-    "looks": "the numbers of seeds an arm at which the claims are judged, registered before the first "
-    "step (default: once, at all seeds)",
+    "looks": "the numbers of seeds an arm at which the claims are judged, registered before the "
+    "first step (default: once, at all seeds)",
     "baseline": "the arm that reports compare the others with: its name, or its label on an axis "
     "(default: the first arm that did not diverge)",
 }

@@ -14,7 +14,8 @@ from types import FrameType
 from typing import Any
 
 from normlab.configs import build
-from normlab.configs.experiment import Experiment
+from normlab.configs.claims import PlannedRun
+from normlab.configs.experiment import Experiment, seeds_of
 from normlab.configs.run_config import RunConfig
 from normlab.engine.checkpoint import FULL
 from normlab.engine.listing import about_experiment, check_is_same, note_runs
@@ -24,6 +25,8 @@ from normlab.engine.pool import Pool
 from normlab.engine.preflight import check
 from normlab.engine.progress import Observer, seconds_left
 from normlab.errors import UserError
+from normlab.evidence.verdicts import judge
+from normlab.measures.claims import Claim, select
 from normlab.store.journal import note, read_journal
 from normlab.store.layout import DAMAGED, FINISHED
 from normlab.store.loading import load_runs
@@ -112,9 +115,11 @@ class Engine:
         checkpoint_seconds: the least time between two checkpoints within a run.
         jobs: how many runs are made at once; with 1 they are made in this process.
         max_failures: after so many failed runs no other is begun.
+        until_decided: whether runs are made look by look, and only of the arms that undecided
+            claims need.
 
     Raises:
-        UserError: `jobs` or `max_failures` is not positive.
+        UserError: `jobs` or `max_failures` is not positive, or there are no claims to decide.
     """
 
     experiment: Experiment
@@ -123,6 +128,7 @@ class Engine:
     checkpoint_seconds: float = SECONDS_BETWEEN_CHECKPOINTS
     jobs: int = 1
     max_failures: int | None = None
+    until_decided: bool = False
     _stopped: threading.Event = field(default_factory=threading.Event, init=False)
     _failures: int = field(default=0, init=False)
     _plan: Planned | None = field(default=None, init=False)
@@ -134,6 +140,11 @@ class Engine:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} must be a positive whole number, got {value!r}")
+        if self.until_decided and not self.experiment.claims:
+            raise UserError(
+                f"{self.experiment.file}: there is nothing to decide: give it claims, or run it "
+                "without --until-decided"
+            )
         self._maker = Maker(self.checkpoint_seconds, self._stopped.is_set, self._tell_of_run)
         self._pool = Pool(self.jobs, self.checkpoint_seconds)
 
@@ -179,8 +190,7 @@ class Engine:
     def _make_all(self) -> list[str]:
         tuning = self.experiment.tuning
         if tuning is None:
-            self._note(self.experiment.runs)
-            return self.make(self.experiment.runs)
+            return self._make_runs(self.experiment.runs)
         trials = [trial.config for trial in tuning.trials]
         made = self.runs_of(trials)
         states = ["skipped"] * len(trials)
@@ -193,8 +203,35 @@ class Engine:
         chosen = tuning.choose(made)
         runs = tuning.chosen_runs(chosen["chosen"])
         self._about |= {"tuning": chosen}
-        self._note(runs, trials)
-        return states + self.make(runs)
+        return states + self._make_runs(runs, trials)
+
+    def _make_runs(self, runs: list[RunConfig], trials: Sequence[RunConfig] = ()) -> list[str]:
+        """Make runs, all at once or look by look."""
+        if not self.until_decided:
+            self._note(runs, trials)
+            return self.make(runs)
+        states, asked, needed = {}, [], {run.arm for run in runs}
+        for look in self.experiment.looks or (len(seeds_of(runs)),):
+            seeds = seeds_of(runs)[:look]
+            now = [run for run in runs if run.seed in seeds and run.arm in needed]
+            asked = [run for run in runs if run in asked or run in now]
+            self._note(asked, trials)
+            made = self.make(now)
+            states |= {id(run): state for run, state in zip(now, made, strict=True)}
+            if not {*made} <= {"skipped", *FINISHED}:
+                break
+            needed = {arm for claim in self._open() for arm in _arms_of(claim, runs)}
+            if not needed:
+                break
+        left = len(runs) - len(asked)
+        if left and not needed:
+            self.tell(Remark(f"every claim is decided; {left} of {len(runs)} runs were not needed"))
+        return [states[id(run)] for run in runs if id(run) in states]
+
+    def _open(self) -> list[Claim]:
+        """Return the claims that are still undecided."""
+        verdicts = judge(load_runs(self.folder))
+        return [v.claim for v in verdicts if v.outcome == "undecided" and not v.withdrawn]
 
     def _note(self, runs: list[RunConfig], trials: Sequence[RunConfig] = ()) -> None:
         note_runs(self.experiment, self.folder, self._about, runs, trials)
@@ -319,6 +356,13 @@ class Engine:
         if seconds is not None:
             self._plan = replace(self._plan, seconds=seconds)
             self.tell(self._plan)
+
+
+def _arms_of(claim: Claim, runs: list[RunConfig]) -> set[str]:
+    """Name the arms that a claim is about."""
+    points = [PlannedRun(run.arm, run.seed, run.labels) for run in runs]
+    found = (select(points, selector, claim.measured.axis) for selector in claim.selectors)
+    return {point.arm for points in found for point in points}
 
 
 def _finished(runs: list[Run]) -> bool:

@@ -19,7 +19,6 @@ from normlab.store.names import hash_in
 from normlab.store.run import Run
 from normlab.store.runs import Runs, alone, write_experiment
 
-
 ENOUGH_TO_JUDGE = 2
 """With fewer seeds no claim has an interval."""
 

@@ -29,7 +29,7 @@ ALLOWED = (1e-7, 1e-5, 1e-4, 1e-3, 0.005, 0.0125, 0.025, 0.05, 0.1, 0.3)
 """The chances of error for which a plan's boundaries are computed; others are interpolated."""
 
 NOTHING = 1e-13
-"""A smaller chance than this is lost in rounding, so such a look decides by the exact first rule."""
+"""A smaller chance is lost in rounding, so such a look decides as if it were the first."""
 
 
 def spent(allowed: float, fraction: float) -> float:

@@ -326,7 +326,7 @@ def _conclude(verdict: Verdict, stopped: bool) -> Verdict:
         return replace(verdict, why=why)
     anew = "" if look is None else ", in a new plan,"
     why += (
-        f"; about {seeds} seeds an arm{anew} would decide it in 80% of cases if the estimate is the "
-        f"truth ({between(ends)}, as far as {max(found.n)} seeds show the spread)"
+        f"; about {seeds} seeds an arm{anew} would decide it in 80% of cases if the estimate is "
+        f"the truth ({between(ends)}, as far as {max(found.n)} seeds show the spread)"
     )
     return replace(verdict, why=why, seeds=seeds, seeds_range=ends)

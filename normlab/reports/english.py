@@ -9,7 +9,7 @@ from normlab.evidence.estimates import IntervalEstimate
 from normlab.evidence.intervals import LEVEL, Interval, interquartile_mean
 from normlab.evidence.power import MOST_SEEDS, between
 from normlab.evidence.samples import Sample
-from normlab.evidence.verdicts import Verdict
+from normlab.evidence.verdicts import Beyond, Verdict
 from normlab.measures.measures import Measure
 
 NONE, UNBOUNDED = "-", "unbounded"
@@ -183,6 +183,8 @@ def _unless_alone(verdict: Verdict) -> str:
     found = verdict.contrast
     if found is None or verdict.outcome != "undecided" or verdict.level <= LEVEL + 1e-9:
         return ""
+    if verdict.look is not None and len(verdict.look.seeds) > 1:
+        return ""  # the level allows for the looks as well
     outcome = verdict.claim.expectation.outcome(*found.interval)
     if outcome is None:
         return ""
@@ -217,11 +219,28 @@ def _by_numbers(verdict: Verdict) -> str:
     known = f"is {number(found.estimate)}"
     if math.isnan(found.estimate):
         known = "has no estimate, as runs never reached the target"
+    at = ""
+    if verdict.look is not None and len(verdict.look.seeds) > 1:
+        at = f", look {verdict.look.place + 1} of {len(verdict.look.seeds)}"
     shares = dict.fromkeys(filter(None, map(learning, verdict.arms)))
     first = f"{', and '.join(shares)}; " if shares else ""
     return (
         f"{verdict.outcome.capitalize()}: {first}{what} {known}, "
         f"{100 * verdict.level:.3g}% interval {interval(verdict.interval)} "
-        f"(n = {counts}{paired}; {found.method}), expected {claim.expectation.text}: "
-        f"{verdict.why}{_unless_alone(verdict)}."
+        f"(n = {counts}{paired}{at}; {found.method}), expected {claim.expectation.text}: "
+        f"{verdict.why}{_unless_alone(verdict)}.{_beyond(verdict.beyond)}"
+    )
+
+
+def _beyond(found: Beyond | None) -> str:
+    """Say what all seeds show, where some were added after the plan."""
+    if found is None:
+        return ""
+    seeds = "1 seed was" if found.added == 1 else f"{found.added} seeds were"
+    says = {"supported": "would support it", "refuted": "would refute it",
+            "undecided": "leaves it open, too"}[found.outcome]  # fmt: skip
+    return (
+        f" {seeds} added after the plan and decide nothing: all {max(found.contrast.n)} together "
+        f"give {number(found.contrast.estimate)} ({100 * found.level:.4g}% interval "
+        f"{interval(found.interval)}, which holds however often one looks), and that {says}."
     )

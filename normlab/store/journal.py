@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from normlab.store import formats
-from normlab.store.files import DamagedError, read_bytes, read_lines
+from normlab.store.files import read_bytes, read_lines
 from normlab.store.layout import JOURNAL
 from normlab.store.writing import append_rows
 

@@ -49,6 +49,13 @@ def command(
             show_default="no limit",
         ),
     ] = None,
+    until_decided: Annotated[
+        bool,
+        typer.Option(
+            "--until-decided",
+            help="Stop at the first of the config's 'looks' at which all claims are decided.",
+        ),
+    ] = False,
     log: Annotated[
         list[str] | None,
         typer.Option(
@@ -106,7 +113,14 @@ def command(
             for listener in (display, *sinks):
                 listener(event)
 
-        engine = Engine(experiment, out, tell, jobs=jobs, max_failures=max_failures)
+        engine = Engine(
+            experiment,
+            out,
+            tell,
+            jobs=jobs,
+            max_failures=max_failures,
+            until_decided=until_decided,
+        )
         try:
             outcome = engine.run_all()
         except ImpossibleError as error:  # no mistake in what was given, but no run can be made
