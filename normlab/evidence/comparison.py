@@ -12,6 +12,7 @@ import numpy as np
 
 from normlab.errors import UserError
 from normlab.evidence import caveats
+from normlab.evidence.audit import audit
 from normlab.evidence.baselines import baselines
 from normlab.evidence.contrasts import contrast, mean_of
 from normlab.evidence.doubts import warnings
@@ -137,6 +138,7 @@ class Comparison:
         """The reasons why the comparison may say less than it seems to."""
         known = caveats.warnings(self.records, self.measure.name, self.measure.metrics)
         known += caveats.left_out(self.runs.former)
+        known += audit(self.runs)
         for part in self.runs.parts:
             beware = read_remarks(part.path).beware
             known += [f"{part.about['name']}: {beware}"] if beware else []

@@ -23,10 +23,11 @@ from normlab.store.disk import (
     usage,
 )
 from normlab.store.finding import experiments_beside
+from normlab.store.journal import note
 from normlab.store.layout import CHECKPOINTS, CONFIG, FINISHED, LOCK, STATUS
 from normlab.store.loading import listed_names, load_runs
 from normlab.store.run import Run
-from normlab.store.runs import Runs
+from normlab.store.runs import Runs, alone
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,11 @@ def _delete(runs: Runs, one: Candidate, checkpoints: bool) -> str:
             ):
                 return "it has changed since it was listed"
             if one.path == run.path:
+                had_result = run.state in FINISHED
                 _delete_run(run.path)
+                if had_result:
+                    with alone(runs.path):
+                        note(runs.path, "deleted", run=run.path.name)
             else:
                 shutil.rmtree(one.path)
     except OSError as error:

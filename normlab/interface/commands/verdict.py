@@ -9,6 +9,7 @@ PANEL = Panel.READ
 
 def command(path: ExperimentFolder) -> None:
     """Judge the claims of an experiment; exit status 1 if a registered claim is refuted."""
+    from normlab.evidence.audit import audit
     from normlab.evidence.mixes import mixes
     from normlab.evidence.remarks import read_remarks
     from normlab.evidence.verdicts import judge
@@ -28,7 +29,7 @@ def command(path: ExperimentFolder) -> None:
         say(verdict_line(verdict))
     if raised(verdicts):
         say(f"note: {LEVEL_OF_CLAIMS}")
-    for text in mixes(records):
+    for text in (*mixes(records), *audit(runs)):
         say(f"note: {text}")
     standing = [verdict for verdict in verdicts if verdict.registered and not verdict.retracted]
     if any(verdict.outcome == "refuted" for verdict in standing):
