@@ -39,7 +39,7 @@ MISTAKES = {
     # Keys.
     "key twice in a section": (text(train="{epochs: 1, batch_size: 20, epochs: 2}"), "{file}:5:36: 'epochs' is given twice, first in line 5; keep one"),
     "a number as a key": (text(train="{3: 4}"), "{file}:5:9: train has no key 3; allowed: accumulate, adaptive_clip, batch_size, clip, ema, ema_statistics, epochs, eval_batch_size, eval_every, label_smoothing, metrics, project, scalar_rate, seed"),
-    "null as a key": (text() + "~: 4\n", "{file}:6:1: an experiment has no key null; allowed: baseline, claims, data, decay, extends, kernel, model, name, norm, optimizer, placement, probes, question, schedule, source, sweep, target, train, tune"),
+    "null as a key": (text() + "~: 4\n", "{file}:6:1: an experiment has no key null; allowed: baseline, claims, data, decay, extends, kernel, looks, model, name, norm, optimizer, placement, probes, question, schedule, source, sweep, target, train, tune"),
     # Tags.
     "tag on a mapping": (text(train="!!python/object:os.system {epochs: 1, batch_size: 20}"), "{file}:5:8: the tag !!python/object:os.system is not supported; write a plain value"),
     "tag on a key": (text(train="{!mine epochs: 1, batch_size: 20}"), "{file}:5:9: the tag !mine is not supported; write a plain value"),

@@ -4,8 +4,12 @@ import json
 
 import pytest
 
+from normlab.engine.engine import Remark
+from normlab.errors import UserError
+from normlab.evidence.audit import audit
 from normlab.evidence.verdicts import judge
 from normlab.reports.shown_comparison import compare
+from normlab.store.journal import read_journal
 from normlab.store.loading import load
 
 CLAIM = """
@@ -113,3 +117,72 @@ def test_a_failed_trial_chooses_nothing(tuned, make, monkeypatch):
     assert len(outcome.runs) == 0 and "tuning" not in outcome.runs.about
     monkeypatch.setattr(maker, "Compiled", real)
     assert len(make(tuned).runs) == 4  # the same command goes on
+
+
+LOOKS = """
+looks: [3, 5]
+sweep: {norm: [identity, batch_norm, layer_norm], seed: 0..4}
+claims:
+  - says: batch normalisation harms little
+    measure: final(test_accuracy)
+    compare: {left: batch_norm, right: identity}
+    expect: difference > -0.1
+  - says: layer normalisation reaches a half
+    measure: final(test_accuracy)
+    compare: {left: layer_norm}
+    expect: mean >= 0.52
+"""
+
+
+def test_runs_are_made_look_by_look_until_every_claim_is_decided(tiny, make, by_hand):
+    told = []
+    outcome = make(tiny(LOOKS), until_decided=True, tell=told.append)
+    assert sorted(by_hand) == sorted(
+        [("batch_norm", s) for s in range(3)]
+        + [("identity", s) for s in range(3)]
+        + [("layer_norm", s) for s in range(5)]
+    )
+    first, second = judge(outcome.runs)
+    assert (first.outcome, first.look.place, first.registered) == ("supported", 0, True)
+    assert (second.outcome, second.look.place) == ("undecided", 1)
+    assert outcome.runs.about["plan"] == {"seeds": [0, 1, 2, 3, 4], "looks": [3, 5]}
+    by_hand.clear()
+    assert not make(tiny(LOOKS), until_decided=True).failed and not by_hand
+    assert len(make(tiny(LOOKS)).runs) == 15 and len(by_hand) == 4  # all, when asked for
+
+
+def test_runs_that_no_claim_needs_any_more_are_told(tiny, make, by_hand):
+    told = []
+    easy = LOOKS.replace("mean >= 0.52", "mean >= 0.1")
+    make(tiny(easy), until_decided=True, tell=told.append)
+    words = [event.text for event in told if isinstance(event, Remark)]
+    assert words[-1] == "every claim is decided; 6 of 15 runs were not needed"
+
+
+def test_nothing_can_be_decided_without_claims(tiny, make):
+    with pytest.raises(UserError, match="there is nothing to decide"):
+        make(tiny(), until_decided=True)
+
+
+def test_seeds_after_the_first_results_are_not_in_the_plan(tiny, make, by_hand):
+    make(tiny(CLAIM))
+    runs = make(tiny(CLAIM), "sweep.seed=0..5").runs
+    assert len(runs) == 12 and runs.about["plan"] == {"seeds": [0, 1], "looks": [2]}
+    assert audit(runs) == ["Seeds were added after the plan: 2, 3, 4, 5."]
+
+
+def test_seeds_of_an_array_of_jobs_are_in_the_plan_until_two_have_a_result(tiny, make, by_hand):
+    file = tiny(CLAIM.replace(", seed: 0..1", ""))
+    for seed in range(4):
+        make(file, f"seed={seed}")
+    assert make(file, "seed=0").runs.about["plan"] == {"seeds": [0, 1], "looks": [2]}
+
+
+def test_the_journal_tells_plan_and_results(tiny, make, by_hand):
+    runs = make(tiny(CLAIM)).runs
+    make(tiny(CLAIM))
+    events = [line["event"] for line in read_journal(runs.path).lines]
+    assert events == ["registered"] + ["finished"] * 4 and audit(runs) == []
+    make(tiny(CLAIM.replace("> 0", "> -1")))
+    found = " ".join(audit(load(runs.path)))
+    assert "After the first result a claim was written or changed" in found
