@@ -14,25 +14,21 @@ from types import FrameType
 from typing import Any
 
 from normlab.configs import build
-from normlab.configs.claims import PlannedRun
 from normlab.configs.experiment import Experiment, seeds_of
 from normlab.configs.run_config import RunConfig
 from normlab.engine.checkpoint import FULL
 from normlab.engine.listing import about_experiment, check_is_same, note_runs
+from normlab.engine.looking import Results, arms_of_open_claims
 from normlab.engine.maker import Maker, RunStarted, Task, was
 from normlab.engine.plan import Planned, plan, runs_of
 from normlab.engine.pool import Pool
 from normlab.engine.preflight import check
 from normlab.engine.progress import Observer, seconds_left
 from normlab.errors import UserError
-from normlab.evidence.verdicts import judge
-from normlab.measures.claims import Claim, select
-from normlab.store.journal import note, read_journal
 from normlab.store.layout import DAMAGED, FINISHED
 from normlab.store.loading import load_runs
-from normlab.store.reading import digest
 from normlab.store.run import Run
-from normlab.store.runs import Runs, alone, note_claims
+from normlab.store.runs import Runs, note_claims
 from normlab.training.events import Event, Progress
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
@@ -133,7 +129,6 @@ class Engine:
     _failures: int = field(default=0, init=False)
     _plan: Planned | None = field(default=None, init=False)
     _about: dict[str, Any] = field(default_factory=dict, init=False)
-    _journalled: set[tuple[str, str | None]] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         for name in ("jobs", "max_failures"):
@@ -147,6 +142,7 @@ class Engine:
             )
         self._maker = Maker(self.checkpoint_seconds, self._stopped.is_set, self._tell_of_run)
         self._pool = Pool(self.jobs, self.checkpoint_seconds)
+        self._results = Results(self.folder)
 
     @property
     def folder(self) -> Path:
@@ -220,18 +216,13 @@ class Engine:
             states |= {id(run): state for run, state in zip(now, made, strict=True)}
             if not {*made} <= {"skipped", *FINISHED}:
                 break
-            needed = {arm for claim in self._open() for arm in _arms_of(claim, runs)}
+            needed = arms_of_open_claims(self.folder, runs)
             if not needed:
                 break
         left = len(runs) - len(asked)
         if left and not needed:
             self.tell(Remark(f"every claim is decided; {left} of {len(runs)} runs were not needed"))
         return [states[id(run)] for run in runs if id(run) in states]
-
-    def _open(self) -> list[Claim]:
-        """Return the claims that are still undecided."""
-        verdicts = judge(load_runs(self.folder))
-        return [v.claim for v in verdicts if v.outcome == "undecided" and not v.withdrawn]
 
     def _note(self, runs: list[RunConfig], trials: Sequence[RunConfig] = ()) -> None:
         note_runs(self.experiment, self.folder, self._about, runs, trials)
@@ -264,25 +255,12 @@ class Engine:
             states[task.index] = state
             if state == "new":
                 continue
-            self._note_end(task.run, state)
+            self._results.note(task.run, state)
             self.tell(RunEnded(task.config, task.index, state, message))
             self._failures += state == "failed"
         if self._has_given_up() and "new" in states:
             self.tell(GaveUp(self._failures))
         return states
-
-    def _note_end(self, run: Run, state: str) -> None:
-        """Write a result into the journal, unless it stands there already."""
-        if state != "skipped" and state not in FINISHED:
-            return
-        if self._journalled is None:
-            lines = read_journal(self.folder).of("finished")
-            self._journalled = {(line["run"], line.get("digest")) for line in lines}
-        result = (run.path.name, digest(run.status))
-        if result not in self._journalled:
-            self._journalled.add(result)
-            with alone(self.folder):
-                note(self.folder, "finished", run=result[0], digest=result[1])
 
     def _attempts(
         self, configs: list[RunConfig], runs: list[Run]
@@ -356,13 +334,6 @@ class Engine:
         if seconds is not None:
             self._plan = replace(self._plan, seconds=seconds)
             self.tell(self._plan)
-
-
-def _arms_of(claim: Claim, runs: list[RunConfig]) -> set[str]:
-    """Name the arms that a claim is about."""
-    points = [PlannedRun(run.arm, run.seed, run.labels) for run in runs]
-    found = (select(points, selector, claim.measured.axis) for selector in claim.selectors)
-    return {point.arm for points in found for point in points}
 
 
 def _finished(runs: list[Run]) -> bool:

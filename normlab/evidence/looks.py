@@ -17,6 +17,7 @@ Seeds that nobody planned are judged by an interval that holds however often one
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy import optimize, special
@@ -151,7 +152,8 @@ def _decides(
     first = -float(special.ndtri(chance))
     if not before or chance < NOTHING or too_often(first) >= 0:
         return chance
-    return float(special.ndtr(-optimize.brentq(too_often, 0.0, first, xtol=1e-6)))
+    edge: Any = optimize.brentq(too_often, 0.0, first, xtol=1e-6)
+    return float(special.ndtr(-edge))
 
 
 def _passing(

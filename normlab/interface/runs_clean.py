@@ -24,7 +24,7 @@ from normlab.store.disk import (
 )
 from normlab.store.finding import experiments_beside
 from normlab.store.journal import note
-from normlab.store.layout import CHECKPOINTS, CONFIG, FINISHED, LOCK, STATUS
+from normlab.store.layout import CHECKPOINTS, CONFIG, FINISHED, JOURNAL, LOCK, STATUS
 from normlab.store.loading import listed_names, load_runs
 from normlab.store.run import Run
 from normlab.store.runs import Runs, alone
@@ -161,7 +161,7 @@ def _delete(runs: Runs, one: Candidate, checkpoints: bool) -> str:
             if one.path == run.path:
                 had_result = run.state in FINISHED
                 _delete_run(run.path)
-                if had_result:
+                if had_result and (runs.path / JOURNAL).exists():
                     with alone(runs.path):
                         note(runs.path, "deleted", run=run.path.name)
             else:
