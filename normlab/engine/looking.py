@@ -5,7 +5,7 @@ from pathlib import Path
 from normlab.configs.claims import PlannedRun
 from normlab.configs.run_config import RunConfig
 from normlab.evidence.verdicts import judge
-from normlab.measures.claims import select
+from normlab.measures.claims import arms_of
 from normlab.store.journal import note, read_journal
 from normlab.store.layout import FINISHED, JOURNAL
 from normlab.store.loading import load_runs
@@ -43,9 +43,4 @@ def arms_of_open_claims(folder: Path, runs: list[RunConfig]) -> set[str]:
     points = [PlannedRun(run.arm, run.seed, run.labels) for run in runs]
     verdicts = judge(load_runs(folder))
     claims = [v.claim for v in verdicts if v.outcome == "undecided" and not v.withdrawn]
-    return {
-        point.arm
-        for claim in claims
-        for selector in claim.selectors
-        for point in select(points, selector, claim.measured.axis)
-    }
+    return {point.arm for claim in claims for _, own in arms_of(points, claim) for point in own}

@@ -148,7 +148,6 @@ def _weigh(
     claim: Claim, records: list[Record], plan: dict[str, Any] | None, withdrawn: bool = False
 ) -> Verdict:
     """Measure a claim; `_decide` then looks at the interval."""
-    measure = claim.measured
     try:
         chosen = arms_of(records, claim)
     except UserError as error:  # the config has changed since
