@@ -15,7 +15,7 @@ from normlab.adapters.classifier import Classifier
 from normlab.adapters.own_model import make_classifier, with_normaliser
 from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES, snake_case
 from normlab.configs.calls import Call, SectionError
-from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
+from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES, UNSTORABLE
 from normlab.configs.own_code import loaded_code
 from normlab.configs.placing import placement
 from normlab.configs.sections import COMMON, OWN
@@ -29,6 +29,7 @@ from normlab.training.optimizer import RoleMask, decayed, with_recipe
 from normlab.training.program import Program
 from normlab.training.rates import rated
 from normlab.training.recipe import Recipe
+from normlab.training.storable import storable
 
 Settle = Callable[[dict[str, Any]], dict[str, Any]]
 """A function of sections that returns the arguments of the data that the files decide."""
@@ -195,6 +196,7 @@ def optimizer(sections: dict[str, Any]) -> optax.GradientTransformation:
         rate = schedule(sections)
     make = partial(function, **arguments)
     built = make() if rate is None else rated(make, rate, total_steps(sections))
+    built = storable(built) if call.name in UNSTORABLE else built
     return with_recipe(decayed(built, decay["rate"], roles, norm_paths), recipe(sections))
 
 

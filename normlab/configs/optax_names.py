@@ -26,6 +26,9 @@ REFUSED = {
 }
 """The optimisers of optax that a plain training step cannot use, and why."""
 
+UNSTORABLE = ("noisy_sgd", "galore")
+"""The optimisers whose state a checkpoint cannot hold as it is: random keys, and empty arrays."""
+
 NO_OPTIMIZERS = ("scale_by_", "schedule_free_eval_params", "differentially_private_aggregate",
                  "hutchinson_estimator_diag_hessian", "normalize", "reduce_on_plateau",
                  "split_real_and_imaginary")  # fmt: skip

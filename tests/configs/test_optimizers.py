@@ -10,7 +10,7 @@ import pytest
 from normlab.configs import build
 from normlab.configs.document import ConfigError
 from normlab.configs.experiment import load_experiment
-from normlab.configs.optax_names import NO_OPTIMIZERS, OPTIMIZERS, REFUSED
+from normlab.configs.optax_names import NO_OPTIMIZERS, OPTIMIZERS, REFUSED, UNSTORABLE
 from normlab.store.loading import load
 from tests.shared.small_runs import TINY
 from tests.shared.thorough import mostly_thorough
@@ -70,6 +70,12 @@ def test_every_optimiser_takes_two_steps_of_a_network_and_moves_its_weights(with
         np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (params, twice)), strict=True)
     ]
     assert max(moved) > 0
+
+
+@pytest.mark.parametrize("name", UNSTORABLE)
+def test_a_run_keeps_a_state_with_keys_or_empty_arrays(with_optimizer, make, name):
+    """Checkpoints hold neither, and such runs failed at the first of them."""
+    assert not make(with_optimizer(f"{{name: {name}, learning_rate: 0.01}}")).failed
 
 
 def test_every_name_of_contrib_is_offered_or_refused_with_a_reason_or_is_no_optimiser():
