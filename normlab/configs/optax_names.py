@@ -49,6 +49,7 @@ class OptaxShelf:
     modules: tuple[tuple[str, str], ...]
     refused: tuple[tuple[str, str], ...] = ()
 
+    @cache  # noqa: B019 (there are two shelves, and they last as long as the process)
     def entries(self) -> dict[str, Entry]:
         """Return every entry by name, sorted."""
         found = {

@@ -96,9 +96,10 @@ def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
     >>> interquartile_mean([0.0, 0.5, 0.6, 9.0])
     0.55
     """
-    from scipy import stats  # scipy is slow to import, and few calls need it
-
-    return float(stats.trim_mean(values, 0.25))
+    # scipy.stats, which has it too, takes longer to import than a whole report to be made.
+    cut = len(values) // 4
+    ordered = np.partition(np.asarray(values), (cut, len(values) - cut - 1))
+    return float(ordered[cut : len(values) - cut].mean())
 
 
 def interquartile_mean_interval(
@@ -154,10 +155,14 @@ def proportion_interval(successes: int, n: int, level: float = LEVEL) -> Interva
     >>> [round(end, 2) for end in proportion_interval(0, 5)]
     [0.0, 0.43]
     """
-    from scipy import stats
-
-    found = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
-    return Interval(float(found.low), float(found.high))
+    share, z = successes / n, float(special.ndtri(0.5 + 0.5 * level))
+    twice = 2 * (n + z**2)
+    centre = (2 * n * share + z**2) / twice
+    half = z / twice * math.sqrt(4 * n * share * (1 - share) + z**2)
+    # Rounding would leave the ends beside 0 and 1.
+    return Interval(
+        0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half
+    )
 
 
 def proportion_difference(

@@ -13,6 +13,7 @@ from normlab.evidence.contrasts import contrast, mean_of
 from normlab.evidence.intervals import (
     EVERYTHING,
     fieller,
+    interquartile_mean,
     interquartile_mean_interval,
     mann_whitney_cdf,
     mean_interval,
@@ -138,6 +139,32 @@ def test_permutations_are_counted_exactly_where_they_are_few():
     assert inference.permutation_p(low, high) == pytest.approx(2 / 252)
     assert inference.permutation_p(low, high, paired=True) == pytest.approx(2 / 32)
     assert math.isnan(inference.permutation_p(low, arm([1.0])))
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_few_permutations_give_scipy_s_p_with_ties_too(paired):
+    rng = np.random.default_rng(1)
+    for digits in (0, 1, 9):
+        left, right = rng.normal(size=(2, 6)).round(digits)
+        found = stats.permutation_test(
+            (left, right),
+            lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
+            permutation_type="samples" if paired else "independent",
+            vectorized=True,
+        )
+        assert inference.permutation_p(arm(left), arm(right), paired=paired) == found.pvalue
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 7), (1, 3), (50, 1000), (9, 9)])
+def test_wilson_is_scipy_s(successes, n):
+    found = stats.binomtest(successes, n).proportion_ci(0.9, method="wilson")
+    assert proportion_interval(successes, n, 0.9) == pytest.approx((found.low, found.high))
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 11])
+def test_the_interquartile_mean_is_scipy_s_trimmed_mean(n):
+    values = np.random.default_rng(n).normal(size=n)
+    assert interquartile_mean(values) == stats.trim_mean(values, 0.25)
 
 
 def test_holm_keeps_the_order_and_what_is_not_known():
