@@ -58,6 +58,14 @@ def test_listing_imports_neither_jax_nor_numpy():
     assert done.returncode == 0 and int(done.stdout) >= 15
 
 
+@pytest.mark.parametrize("statement", ["import normlab", "import normlab, normlab.cli"])
+def test_importing_normlab_or_its_command_line_imports_nothing_slow(statement):
+    slow = {"jax", "flax", "optax", "orbax", "matplotlib", "pandas", "scipy.stats", "PIL"}
+    code = f"import sys; {statement}; print(*({slow} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == [], done.stderr
+
+
 def test_a_new_file_is_found_by_itself(shelf):
     (shelf.folder / "mine.py").write_text(ENTRY.format(name="MyNewNorm"))
     assert shelf.entries()["my_new_norm"].summary == "A summary."

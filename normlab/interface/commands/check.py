@@ -25,9 +25,7 @@ def command(
 
     Code that a config names is run only if its folder is trusted. Otherwise it is read.
     """
-    from normlab.configs.build import remarks
-    from normlab.configs.document import ConfigError
-    from normlab.interface.trusting import load_trusted
+    from normlab.interface.checking import check_all, count
 
     files: list[Path] = []
     for path in paths:
@@ -35,29 +33,9 @@ def command(
     if not files:
         raise UserError(f"there is no .yaml file in {', '.join(map(str, paths))}")
     wrong = 0
-    for file in files:
-        try:
-            experiment = load_trusted(file, (), trust)
-        except UserError as error:
-            if isinstance(error, ConfigError) and all(p.not_run for p in error.problems):
-                print(f"{visible(str(file))}: no mistake, as far as can be told without its code")
-                print("\n".join(f"  {line}" for line in visible(str(error)).splitlines()))
-                continue
-            wrong += 1
-            print(visible(str(error)), file=sys.stderr)
-        else:
-            parts = [_count(len(experiment.runs), "run")]
-            if experiment.tuning is not None:
-                parts.append(_count(len(experiment.tuning.trials), "trial"))
-            if experiment.claims:
-                parts.append(_count(len(experiment.claims), "claim"))
-            print(f"{visible(str(file))}: fine, {', '.join(parts)}")
-            for remark in remarks(run.sections for run in experiment.runs):
-                print(f"  data: {visible(remark)}")
+    for found in check_all(files, trust):
+        wrong += found.must_be_mended
+        print(visible(found.text), file=sys.stderr if found.must_be_mended else sys.stdout)
     if wrong:
-        print(f"{wrong} of {_count(len(files), 'file')} must be mended", file=sys.stderr)
+        print(f"{wrong} of {count(len(files), 'file')} must be mended", file=sys.stderr)
         raise typer.Exit(BAD_INPUT)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
