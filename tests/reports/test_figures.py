@@ -158,6 +158,13 @@ def test_a_pdf_has_truetype_fonts(tmp_path):
     assert b"/Type3" not in written and b"/CIDFontType2" in written
 
 
+def test_to_fit_a_picture_warns_of_no_missing_glyph():
+    """Saving tells it in one sentence, so matplotlib's own warnings would be noise."""
+    figure = Figure(layout="constrained")
+    figure.subplots().set_title("\u6279 \U00013000 \U000e0100")
+    fit(figure, inches("84mm"), "paper")  # a warning is an error in the tests
+
+
 @pytest.mark.parametrize(("style", "least", "most"), [("paper", 7, 8), ("talk", 14, 16.5)])
 def test_a_style_and_a_width_fit_labels_and_legends(tmp_path, style, least, most):
     arms = {f"a_long_name_of_an_arm_{i}": [0.5, 0.6 + i / 50] for i in range(10)}

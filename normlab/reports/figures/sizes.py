@@ -10,6 +10,7 @@ from matplotlib.text import Text
 from rich.cells import cell_len
 
 from normlab.errors import UserError, did_you_mean
+from normlab.reports.figures.fonts import without_glyph_warnings
 from normlab.reports.figures.style import LEGEND_TEXT, legend_above
 from normlab.reports.text_columns import wrapped
 
@@ -65,9 +66,10 @@ def fit(figure: Figure, width: float | None = None, style: str | None = None) ->
     for artist in figure.findobj():
         _scale(artist, known)
     figure.set_size_inches(new, tall)
-    for legend in list(figure.legends):
-        _narrow(figure, legend, LEGEND_TEXT * known.text)
-    _break_labels(figure)
+    with without_glyph_warnings():  # saving says what no font can draw
+        for legend in list(figure.legends):
+            _narrow(figure, legend, LEGEND_TEXT * known.text)
+        _break_labels(figure)
 
 
 def _scale(artist: Artist, known: Style) -> None:
