@@ -31,9 +31,9 @@ LAYOUTS = {
     "positions and channels": P(None, "two", None, "four"),
 }
 GROUPS = 2  # of eight channels, each over two devices
-TOLERANCE = {"mode_norm": 5e-5, "scale_norm": 1e-5}
-"""Relative to the largest of an array. The gradients of mode_norm's gates and of scale_norm's one
-scale are small differences of large sums, which are summed in another order here."""
+TOLERANCE = {"mode_norm": 5e-5, "proxy_group_norm": 5e-6, "scale_norm": 1e-5}
+"""Relative to the largest of an array. The gradients of mode_norm's gates, of scale_norm's one scale
+and of a proxy's parameters are small differences of large sums, which are summed in another order here."""
 
 
 def mesh_of(kind):
