@@ -32,8 +32,9 @@ LAYOUTS = {
 }
 GROUPS = 2  # of eight channels, each over two devices
 TOLERANCE = {"mode_norm": 5e-5, "proxy_group_norm": 5e-6, "scale_norm": 1e-5}
-"""Relative to the largest of an array. The gradients of mode_norm's gates, of scale_norm's one scale
-and of a proxy's parameters are small differences of large sums, which are summed in another order here."""
+"""Relative to the largest of an array. The gradients of mode_norm's gates, of scale_norm's one
+scale and of a proxy's parameters are small differences of large sums, which are summed in another
+order here."""
 
 
 def mesh_of(kind):
