@@ -154,7 +154,7 @@ class OwnPictures(OwnFiles):
             listing.classes,
             splits.get(VALIDATION),
             source=described._source(listing, store),
-            test_names=tuple(listing.names[index] for index in chosen[TEST]),
+            test_names=tuple(str(listing.names[index]) for index in chosen[TEST]),
         )
 
     def prepare(self, root: Path | None = None) -> None:

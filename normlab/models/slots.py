@@ -96,7 +96,7 @@ class Norm(nn.Module):
         params, state = self.normaliser.init(x.shape[-1])
         if params:
             params = self.param(NORM, lambda key: params)
-        apply = partial(self.normaliser.apply, train=train)
+        apply: Callable[..., Any] = partial(self.normaliser.apply, train=train)
         if train and takes_key(self.normaliser) and self.has_rng("dropout"):
             apply = partial(apply, rng=self.make_rng("dropout"))
         if not state:
