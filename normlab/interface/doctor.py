@@ -37,11 +37,23 @@ def diagnosis() -> dict[str, str]:
         "matrix products": str(config.jax_default_matmul_precision or "default precision"),
         "64-bit numbers": "on" if config.jax_enable_x64 else "off",
         "environment": ", ".join(flags) or "nothing set",
+        "normalisers": _normalisers(),
         "set by normlab": "; ".join(tuned) or "nothing",
         "compiled programs": _folder(config.jax_compilation_cache_dir or programs_folder()),
         "data": _folder(data_root()) + (" ($NORMLAB_DATA)" if "NORMLAB_DATA" in os.environ else ""),
         "datasets here": ", ".join(entry.name for entry in status() if entry.present),
     }
+
+
+def _normalisers() -> str:
+    """Say what normalises large arrays, and how to have them compiled where they are not."""
+    from normlab.ops import native
+
+    if native.chosen():
+        return f"compiled for this processor by {native.chosen()}"
+    if importlib.util.find_spec("numba") is None:
+        return "JAX (pip install 'normlab[native]' has them compiled for one CPU)"
+    return "JAX (the compiled ones are for one CPU, after normlab.prepare(), unless tuning is off)"
 
 
 def _folder(path: Path | str) -> str:

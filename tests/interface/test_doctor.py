@@ -1,5 +1,6 @@
 """`normlab doctor`: what a report of a problem needs, and nothing that names the person."""
 
+import importlib.util
 import platform
 import re
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from normlab.interface import doctor
+from normlab.ops import native
 from tests.shared.command_line import normlab
 
 
@@ -25,3 +28,14 @@ def test_doctor_names_neither_the_person_nor_the_computer(tmp_path):
     done = normlab("doctor", cwd=tmp_path, NORMLAB_DATA="")
     assert str(Path.home()) not in done.stdout
     assert platform.node() not in re.findall(r"[\w.-]+", done.stdout)
+
+
+def test_doctor_says_what_normalises_and_how_to_change_that(monkeypatch):
+    monkeypatch.setattr(native, "chosen", lambda: "numba 1.2")
+    assert doctor.diagnosis()["normalisers"] == "compiled for this processor by numba 1.2"
+    monkeypatch.setattr(native, "chosen", lambda: "")
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "numba" else found(name)
+    )
+    assert "pip install 'normlab[native]'" in doctor.diagnosis()["normalisers"]

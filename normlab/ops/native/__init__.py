@@ -17,6 +17,7 @@ import importlib.metadata
 import importlib.util
 import math
 import os
+import platform
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,13 +28,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from filelock import FileLock
-from jax.custom_batching import custom_vmap
 
 from normlab.core import Array
+from normlab.ops.either import either
 from normlab.ops.layouts import Layout, Rows, Statistics
 from normlab.places import cache_root
 
 TARGET = "normlab_normalise"
+"""XLA knows the kernels of a dtype by this name, with the dtype's behind it."""
+
+DTYPES = ("float32", "bfloat16", "float16")
 LEAST = 1 << 14
 """Arrays of fewer values are left to XLA, which can join them with the operations around."""
 
@@ -97,16 +101,16 @@ def chosen() -> str:
 def serves(layout: Layout, x: Array) -> bool:
     """Return whether a compiled kernel takes this input.
 
-    It takes float32 and bfloat16 on the one device of a CPU. An array that is spread over several
+    It takes arrays of `DTYPES` on the one device of a CPU. An array that is spread over several
     devices stays XLA's, which knows how to sum over them.
     """
     return (
-        x.dtype in (jnp.float32, jnp.bfloat16)
+        x.dtype.name in DTYPES
         and all(isinstance(size, int) for size in x.shape)
         and x.size >= LEAST
         and _sizes(layout, x.shape) is not None
         and bool(chosen())
-        and _registered()
+        and _registered(x.dtype.name)
     )
 
 
@@ -122,11 +126,11 @@ def forward(
     Args:
         layout: which values share statistics.
         eps: added to the variance.
-        x: `(..., C)`, float32 or bfloat16.
+        x: `(..., C)`, of one of `DTYPES`.
         scale, bias: `(C,)` or None, float32.
-        plain: the same function in JAX, for `vmap`.
+        plain: the same function in JAX, see `either`.
     """
-    return _batched(partial(_forward, layout, eps), plain)(x, scale, bias)
+    return either(partial(_forward, layout, eps), plain, x, scale, bias)
 
 
 def cotangent(
@@ -139,24 +143,9 @@ def cotangent(
         has_bias: whether the gradient of a bias is asked for.
         kept: x, scale and the statistics.
         cotangents: those of y and of the statistics.
-        plain: the same function in JAX, for `vmap` and second derivatives.
+        plain: the same function in JAX, see `either`.
     """
-    compiled = jax.custom_jvp(_batched(partial(_cotangent, layout, eps, has_bias), plain))
-    compiled.defjvp(lambda primals, tangents: jax.jvp(plain, primals, tangents))
-    return compiled(kept, cotangents)
-
-
-def _batched(compiled: Any, plain: Any) -> Any:
-    """`compiled`, and under `vmap` what `vmap` makes of `plain`."""
-
-    def rule(size: int, batched: Any, *arguments: Any) -> Any:
-        axes = jax.tree.map(lambda one: 0 if one else None, batched)
-        results = jax.vmap(plain, in_axes=tuple(axes), axis_size=size)(*arguments)
-        return results, jax.tree.map(lambda _: True, results)
-
-    function = custom_vmap(compiled)
-    function.def_vmap(rule)
-    return function
+    return either(partial(_cotangent, layout, eps, has_bias), plain, kept, cotangents)
 
 
 def _sizes(layout: Layout, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int] | None:
@@ -180,7 +169,9 @@ def _forward(layout: Layout, eps: float, x: Array, scale: Array | None, bias: Ar
     ones = jnp.ones(channels, jnp.float32)
     scale, bias = (ones if scale is None else scale), (0 * ones if bias is None else bias)
     shared = jax.ShapeDtypeStruct(_shared(layout, sizes, groups), jnp.float32)
-    call = jax.ffi.ffi_call(TARGET, (jax.ShapeDtypeStruct(sizes, x.dtype), shared, shared, shared))
+    call = jax.ffi.ffi_call(
+        f"{TARGET}_{x.dtype.name}", (jax.ShapeDtypeStruct(sizes, x.dtype), shared, shared, shared)
+    )
     how_many = jnp.zeros(groups, jnp.float32)
     y, *found = call(
         x.reshape(sizes), scale.reshape(-1), bias.reshape(-1),
@@ -205,7 +196,7 @@ def _cotangent(layout: Layout, eps: float, has_bias: bool, kept: Any, cotangents
     along = one_each(2 * layout.spread(dvariance, x.shape))
     level = one_each(layout.spread(doffset, x.shape)) if layout.centred else jnp.zeros_like(along)
     given = jnp.ones(channels, jnp.float32) if scale is None else scale.reshape(-1)
-    dx, dscale, dbias = jax.ffi.ffi_call(TARGET, (whole, each, each))(
+    dx, dscale, dbias = jax.ffi.ffi_call(f"{TARGET}_{x.dtype.name}", (whole, each, each))(
         x.reshape(sizes), dy.reshape(sizes), given, _settings(layout, eps, True),
         *(one_each(values) for values in statistics), along, level,
     )  # fmt: skip
@@ -237,7 +228,7 @@ def serves_kernel_gradient(x: Array, dy: Array) -> bool:
         and x.dtype in (jnp.float32, jnp.bfloat16)
         and dy.size * x.shape[3] >= LEAST_PRODUCTS
         and bool(chosen())
-        and _registered()
+        and _registered(x.dtype.name)
     )
 
 
@@ -259,31 +250,37 @@ def kernel_gradient(
     kernel = jax.ShapeDtypeStruct((*size, x.shape[3], dy.shape[3]), x.dtype)
     geometry = jnp.array([*strides, *before], jnp.float32)
     settings = jnp.array([0, 0, KERNEL_GRADIENT], jnp.float32)
-    return jax.ffi.ffi_call(TARGET, kernel)(x, dy, geometry, settings)
+    return jax.ffi.ffi_call(f"{TARGET}_{x.dtype.name}", kernel)(x, dy, geometry, settings)
 
 
 @cache
-def _registered() -> bool:
-    """Compile the kernels, or read them from the cache folder, and give them to XLA."""
+def _registered(dtype: str) -> bool:
+    """Compile the kernels of a dtype, or read them from the cache folder, and give them to XLA."""
+    from llvmlite import binding
     from numba import config
 
+    on_x86 = platform.machine() in ("x86_64", "AMD64")
+    if dtype == "float16" and on_x86 and not binding.get_host_cpu_features().get("f16c"):
+        return False  # an old processor, which converts value by value
     # Only now, because importing it takes a second.
     from normlab.ops.native.handlers import compile_kernels
 
     folder = _cache_folder()
     if folder is None:
-        kernels = compile_kernels(keep=False)
+        kernels = compile_kernels(dtype, keep=False)
     else:
         # One process compiles, and those that wait for it find what it compiled.
         with FileLock(folder / "lock"):
             before, config.CACHE_DIR = config.CACHE_DIR, str(folder)  # pyright: ignore[reportAttributeAccessIssue]
             try:
-                kernels = compile_kernels(keep=True)
+                kernels = compile_kernels(dtype, keep=True)
             finally:
                 config.CACHE_DIR = before  # pyright: ignore[reportAttributeAccessIssue]
     capsule = ctypes.pythonapi.PyCapsule_New
     capsule.restype, capsule.argtypes = ctypes.py_object, [ctypes.c_void_p] * 3
-    jax.ffi.register_ffi_target(TARGET, capsule(kernels.address, None, None), platform="cpu")
+    jax.ffi.register_ffi_target(
+        f"{TARGET}_{dtype}", capsule(kernels.address, None, None), platform="cpu"
+    )
     return True
 
 

@@ -50,11 +50,6 @@ _njit: Any = njit
 compiled: Any = _njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Compile a function of a kernel; division by zero gives infinity."""
 
-summing: Any = _njit(
-    error_model="numpy", fastmath={"reassoc"}, no_cpython_wrapper=True, no_cfunc_wrapper=True
-)
-"""Compile a sum over one row, whose order is the compiler's own. It is the same in every call."""
-
 
 @intrinsic
 def _pointer(context: Any, address: Any, kind: Any) -> Any:
@@ -147,21 +142,27 @@ def floats(address: int, index: int, count: int) -> Any:
 
 
 @compiled
-def bits(address: int, index: int, count: int) -> Any:
-    """View `count` numbers of 32 bits, from the one at `index` on."""
-    return carray(_pointer(address + 4 * index, uint32), count)
-
-
-@compiled
 def doubles(address: int, index: int, count: int) -> Any:
     """View `count` numbers of type float64, from the one at `index` on."""
     return carray(_pointer(address + 8 * index, float64), count)
 
 
 @compiled
+def bits(address: int, index: int, count: int) -> Any:
+    """View `count` numbers of 32 bits, from the one at `index` on."""
+    return carray(_pointer(address + 4 * index, uint32), count)
+
+
+@compiled
 def halves(address: int, index: int, count: int) -> Any:
     """View `count` numbers of 16 bits, from the one at `index` on."""
     return carray(_pointer(address + 2 * index, uint16), count)
+
+
+@compiled
+def kind(frame: int, index: int) -> int:
+    """Return the number of an argument's dtype."""
+    return word(word(word(frame, ARGUMENTS), WORD * index), KIND) & 0xFFFFFFFF
 
 
 @compiled
@@ -180,12 +181,6 @@ def result(frame: int, index: int) -> int:
 def size(frame: int, index: int, axis: int) -> int:
     """Return the size of an argument's axis."""
     return word(word(word(word(frame, ARGUMENTS), WORD * index), SIZES), WORD * axis)
-
-
-@compiled
-def kind(frame: int, index: int) -> int:
-    """Return the number of an argument's dtype."""
-    return word(word(word(frame, ARGUMENTS), WORD * index), KIND) & 0xFFFFFFFF
 
 
 @compiled

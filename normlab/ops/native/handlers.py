@@ -7,7 +7,7 @@ threads.
 from typing import Any
 
 from llvmlite import ir
-from numba import cfunc, int64, types
+from numba import cfunc, float32, int64, types
 
 from normlab.ops.native import image_gradients, images, kernel_gradients, rows
 from normlab.ops.native.calls import (
@@ -30,6 +30,7 @@ from normlab.ops.native.calls import (
     size,
     word,
 )
+from normlab.ops.native.vectors import BFLOAT16, FLOAT16
 
 ROWS_FORWARD, ROWS_BACKWARD, IMAGES_FORWARD, IMAGES_BACKWARD, KERNEL_GRADIENT = range(5)
 """Kernels."""
@@ -40,11 +41,11 @@ rows). For a kernel gradient: the sums of some images, or the output of a row of
 
 
 @compiled
-def _sums(kernel: int, frame: int, scratch: int, outer: int, block: int) -> None:
+def _sums(kernel: int, frame: int, scratch: int, outer: int, block: int, dtype: Any) -> None:
     if kernel == IMAGES_FORWARD:
-        images.moments(frame, scratch, outer, block)
+        images.moments(frame, scratch, outer, block, dtype)
     else:
-        image_gradients.products_and_sums(frame, scratch, outer, block)
+        image_gradients.products_and_sums(frame, scratch, outer, block, dtype)
 
 
 @compiled
@@ -56,20 +57,20 @@ def _merge(kernel: int, frame: int, scratch: int, outer: int) -> None:
 
 
 @compiled
-def _output(kernel: int, frame: int, scratch: int, outer: int, block: int) -> None:
+def _output(kernel: int, frame: int, scratch: int, outer: int, block: int, dtype: Any) -> None:
     if kernel == IMAGES_FORWARD:
-        images.normalise(frame, outer, block)
+        images.normalise(frame, outer, block, dtype)
     else:
-        image_gradients.gradients(frame, scratch, outer, block)
+        image_gradients.gradients(frame, scratch, outer, block, dtype)
 
 
 @compiled
-def _work(kernel: int, phase: int, frame: int, scratch: int, part: int) -> None:
+def _work(kernel: int, phase: int, frame: int, scratch: int, part: int, dtype: Any) -> None:
     if kernel == ROWS_FORWARD:
-        rows.forward(frame, scratch, part)
+        rows.forward(frame, scratch, part, dtype)
         return
     if kernel == ROWS_BACKWARD:
-        rows.backward(frame, scratch, part)
+        rows.backward(frame, scratch, part, dtype)
         return
     if kernel == KERNEL_GRADIENT:
         if phase == SUMS:
@@ -79,15 +80,15 @@ def _work(kernel: int, phase: int, frame: int, scratch: int, part: int) -> None:
         return
     blocks = images.blocks_of(size(frame, 0, 1), size(frame, 0, 2))
     if phase == SUMS:
-        _sums(kernel, frame, scratch, part // blocks, part % blocks)
+        _sums(kernel, frame, scratch, part // blocks, part % blocks, dtype)
     elif phase == OUTPUT:
-        _output(kernel, frame, scratch, part // blocks, part % blocks)
+        _output(kernel, frame, scratch, part // blocks, part % blocks, dtype)
     else:
         for block in range(blocks):
-            _sums(kernel, frame, scratch, part, block)
+            _sums(kernel, frame, scratch, part, block, dtype)
         _merge(kernel, frame, scratch, part)
         for block in range(blocks):
-            _output(kernel, frame, scratch, part, block)
+            _output(kernel, frame, scratch, part, block, dtype)
 
 
 NEXT, DONE, USERS, PARTS, WHICH, PHASE, FRAME, SCRATCH, CALL = range(0, 9 * WORD, WORD)
@@ -96,12 +97,12 @@ THREADS, BLOCK_SIZE = CALL + 5 * WORD, CALL + 6 * WORD
 
 
 @compiled
-def _take_parts(block: int) -> None:
+def _take_parts(block: int, dtype: Any) -> None:
     parts, kernel, phase = word(block, PARTS), word(block, WHICH), word(block, PHASE)
     frame, scratch = word(block, FRAME), word(block, SCRATCH)
     part = add_at(block + NEXT, 1)
     while part < parts:
-        _work(kernel, phase, frame, scratch, part)
+        _work(kernel, phase, frame, scratch, part, dtype)
         add_at(block + DONE, 1)
         part = add_at(block + NEXT, 1)
 
@@ -113,17 +114,31 @@ def _leave(block: int) -> None:
         free(block)
 
 
-def _help_out(block: int) -> None:
-    _take_parts(block)
+def _help_in_float32(block: int) -> None:
+    _take_parts(block, float32)
     _leave(block)
 
 
+def _help_in_bfloat16(block: int) -> None:
+    _take_parts(block, BFLOAT16)
+    _leave(block)
+
+
+def _help_in_float16(block: int) -> None:
+    _take_parts(block, FLOAT16)
+    _leave(block)
+
+
+_helpers = {float32: _help_in_float32, BFLOAT16: _help_in_bfloat16, FLOAT16: _help_in_float16}
+
+
 @intrinsic
-def _helper(context: Any) -> Any:
-    """The address of `_help_out` as a C function, which is compiled into the same program."""
+def _helper(context: Any, dtype: Any) -> Any:
+    """The address of one of `_helpers` as a C function, which is compiled into the same program."""
+    helper = _helpers[dtype.dtype]
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        found = context.compile_subroutine(builder, _help_out, types.void(int64))
+        found = context.compile_subroutine(builder, helper, types.void(int64))
         module = builder.module
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
         function = ir.Function(module, kind, module.get_unique_name("help_out"))
@@ -133,11 +148,11 @@ def _helper(context: Any) -> Any:
         inner.ret_void()
         return builder.ptrtoint(function, ir.IntType(64))
 
-    return int64(), generate
+    return int64(dtype), generate
 
 
 @compiled
-def _share(kernel: int, phase: int, frame: int, scratch: int, parts: int) -> None:
+def _share(kernel: int, phase: int, frame: int, scratch: int, parts: int, dtype: Any) -> None:
     """Call `_work` for each part, with the help of XLA's threads.
 
     The calling thread works too, and takes parts until none is left. It then waits for parts that
@@ -164,68 +179,92 @@ def _share(kernel: int, phase: int, frame: int, scratch: int, parts: int) -> Non
     helpers = min(threads, parts) - 1
     put(block, USERS, 1 + helpers)
     put(call, 0, 5 * WORD)
-    put(call, 3 * WORD, _helper())
+    put(call, 3 * WORD, _helper(dtype))
     put(call, 4 * WORD, block)
     for _ in range(helpers):
         if call_at(word(api, SCHEDULE), call) != 0:
             _leave(block)
-    _take_parts(block)
+    _take_parts(block, dtype)
     while add_at(block + DONE, 0) < parts:
         give_way()
     _leave(block)
 
 
 @compiled
-def _rows(kernel: int, frame: int) -> None:
-    channels = size(frame, 0, 1)
-    parts = rows.parts_of(size(frame, 0, 0), channels)
-    scratch = allocate(16 * parts * channels)
-    _share(kernel, WHOLE, frame, scratch, parts)
+def _rows(kernel: int, frame: int, dtype: Any) -> None:
+    positions, channels = size(frame, 0, 0), size(frame, 0, 1)
+    parts = rows.parts_of(positions, channels)
+    scratch = allocate(rows.scratch_bytes(positions, channels))
+    _share(kernel, WHOLE, frame, scratch, parts, dtype)
     if kernel == ROWS_BACKWARD:
         rows.backward_sums(frame, scratch)
     free(scratch)
 
 
 @compiled
-def _images(kernel: int, frame: int) -> None:
+def _images(kernel: int, frame: int, dtype: Any) -> None:
     outers, channels = size(frame, 0, 0), size(frame, 0, 2)
     blocks = outers * images.blocks_of(size(frame, 0, 1), channels)
     # Where along and level lie, a group has two numbers, and there are at most C groups.
     scratch = allocate(16 * blocks * channels + 8 * outers * channels)
     if outers >= images.MANY:
-        _share(kernel, WHOLE, frame, scratch, outers)
+        _share(kernel, WHOLE, frame, scratch, outers, dtype)
     else:
-        _share(kernel, SUMS, frame, scratch, blocks)
+        _share(kernel, SUMS, frame, scratch, blocks, dtype)
         for outer in range(outers):
             _merge(kernel, frame, scratch, outer)
-        _share(kernel, OUTPUT, frame, scratch, blocks)
+        _share(kernel, OUTPUT, frame, scratch, blocks, dtype)
     if kernel == IMAGES_BACKWARD:
         image_gradients.params(frame, scratch)
     free(scratch)
 
 
 @compiled
-def _kernel_gradient(kernel: int, frame: int) -> None:
+def _kernel_gradient(kernel: int, frame: int, dtype: Any) -> None:
     scratch = allocate(kernel_gradients.scratch_size(frame))
-    _share(kernel, SUMS, frame, scratch, kernel_gradients.parts_of(frame))
-    _share(kernel, OUTPUT, frame, scratch, kernel_gradients.rows_of(frame))
+    _share(kernel, SUMS, frame, scratch, kernel_gradients.parts_of(frame), dtype)
+    _share(kernel, OUTPUT, frame, scratch, kernel_gradients.rows_of(frame), dtype)
     free(scratch)
 
 
-def run(frame: int) -> int:
+@compiled
+def _run(frame: int, dtype: Any) -> int:
     """Run the kernel that the settings name."""
     if asks_for_version(frame):
         return 0
     kernel = int(setting(frame, KERNEL))
     if kernel <= ROWS_BACKWARD:
-        _rows(kernel, frame)
+        _rows(kernel, frame, dtype)
     elif kernel == KERNEL_GRADIENT:
-        _kernel_gradient(kernel, frame)
+        _kernel_gradient(kernel, frame, dtype)
     else:
-        _images(kernel, frame)
+        _images(kernel, frame, dtype)
     return 0
 
 
-def compile_kernels(keep: bool) -> Any:
-    """Compile `run` as a C function; with `keep`, read it from numba's cache or write it there."""
-    return cfunc(int64(int64), error_model="numpy", cache=keep)(run)
+# numba keeps what it compiled under a function's name, so each dtype has one.
+
+
+def _run_float32(frame: int) -> int:
+    return _run(frame, float32)
+
+
+def _run_bfloat16(frame: int) -> int:
+    return _run(frame, BFLOAT16)
+
+
+def _run_float16(frame: int) -> int:
+    return _run(frame, FLOAT16)
+
+
+RUN = {"float32": _run_float32, "bfloat16": _run_bfloat16, "float16": _run_float16}
+
+
+def compile_kernels(dtype: str, keep: bool) -> Any:
+    """Compile the kernels of a dtype as a C function.
+
+    Args:
+        dtype: one of `RUN`.
+        keep: whether to read it from numba's cache, or to write it there.
+    """
+    return cfunc(int64(int64), error_model="numpy", cache=keep)(RUN[dtype])

@@ -1,4 +1,6 @@
-"""Backward kernels for statistics over positions, in the parts and blocks of `images`."""
+"""Backward kernels for statistics over positions, in the parts, blocks and tiles of `images`."""
+
+from typing import Any
 
 from numba import float32, float64
 
@@ -11,17 +13,25 @@ from normlab.ops.native.calls import (
     doubles,
     floats,
     free,
-    kind,
     result,
     setting,
     size,
 )
-from normlab.ops.native.images import blocks_of, fold, stretch, tile, values_of
-from normlab.ops.native.values import inverse_root, place, rounded, wide
+from normlab.ops.native.images import (
+    blocks_of,
+    fold,
+    goes_past_caches,
+    tallest,
+    values_of,
+    widened,
+    width_of,
+)
+from normlab.ops.native.values import inverse_root
+from normlab.ops.native.vectors import LANES, add_doubles, load, load_early, padded, repeat, store
 
 
 @compiled
-def products_and_sums(frame: int, scratch: int, outer: int, block: int) -> None:
+def products_and_sums(frame: int, scratch: int, outer: int, block: int, dtype: Any) -> None:
     """Sum `dy * (x - mean)` and `dy` of each channel over a block.
 
     Arguments of the call: x, dy `(outer, inner, C)`; scale `(C,)`; the settings; shift, offset,
@@ -30,35 +40,40 @@ def products_and_sums(frame: int, scratch: int, outer: int, block: int) -> None:
     `(outer, blocks, 2, C)`, float64, and behind it `(outer, groups, 2)`, float32.
     """
     inner, channels, groups = size(frame, 0, 1), size(frame, 0, 2), size(frame, 4, 1)
-    dtype, x, dy = kind(frame, 0), argument(frame, 0), argument(frame, 1)
+    x, dy, width = argument(frame, 0), argument(frame, 1), width_of(channels)
     shifts = floats(argument(frame, 4), outer * groups, groups)
     offsets = floats(argument(frame, 5), outer * groups, groups)
-    width = stretch(channels)
-    spare = allocate(32 * width)
-    shift, offset = floats(spare, 2 * width, width), floats(spare, 3 * width, width)
-    products, totals = doubles(spare, 2 * width, width), doubles(spare, 3 * width, width)
+    behind = padded(width)
+    spare = allocate(16 * behind + 4 * width)
+    shift = floats(spare + 16 * behind, 0, width)
     for j in range(channels):
-        group = j // (channels // groups)
-        shift[j], offset[j] = shifts[group], offsets[group]
-    tile(shift, channels)
-    tile(offset, channels)
-    products[:] = 0
-    totals[:] = 0
+        shift[j] = shifts[j // (channels // groups)]
+    widened(shift, channels)
+    doubles(spare, 0, 2 * behind)[:] = 0
     first, last = values_of(inner, channels, outer, block)
-    for i in range(first, last, width):
-        count = min(width, last - i)
-        row = wide(dtype, x, i, count, spare)
-        g = wide(dtype, dy, i, count, spare + 4 * width)
-        for j in range(count):
-            products[j] += float64(g[j] * ((row[j] - shift[j]) - offset[j]))
-        for j in range(count):
-            totals[j] += float64(g[j])
+    zero, height = repeat(float32(0)), tallest(width)
+    for begin in range(first, last, height * width):
+        end = min(begin + height * width, last)
+        for j in range(0, width, LANES):
+            shifted = load(spare + 16 * behind, j, width - j, float32, zero)
+            products, totals = zero, zero
+            for at in range(begin + j, end, width):
+                count = min(width - j, end - at)
+                g = load_early(dy, at, count, dtype, zero, height * width)
+                products = products + g * (
+                    load_early(x, at, count, dtype, shifted, height * width) - shifted
+                )
+                totals = totals + g
+            add_doubles(spare, j, products)
+            add_doubles(spare, behind + j, totals)
+    products, totals = doubles(spare, 0, width), doubles(spare, behind, width)
     fold(products, channels)
     fold(totals, channels)
     index = 2 * (outer * blocks_of(inner, channels) + block)
     both = doubles(scratch, index * channels, 2 * channels)
     for j in range(channels):
-        both[j], both[channels + j] = products[j], totals[j]
+        offset = float64(offsets[j // (channels // groups)])
+        both[j], both[channels + j] = products[j] - offset * totals[j], totals[j]
     free(spare)
 
 
@@ -70,7 +85,10 @@ def _slopes(outers: int, inner: int, channels: int) -> int:
 
 @compiled
 def combine(frame: int, scratch: int, outer: int) -> None:
-    """Add up the sums of the blocks of one `outer`; compute the slope and level of each group."""
+    """Add up the sums of the blocks of one `outer`; compute the slope and level of each group.
+
+    The first block's sums become what this `outer` adds to the gradients of scale and bias.
+    """
     outers, inner = size(frame, 0, 0), size(frame, 0, 1)
     channels, groups = size(frame, 0, 2), size(frame, 4, 1)
     blocks, width = blocks_of(inner, channels), channels // groups
@@ -85,12 +103,13 @@ def combine(frame: int, scratch: int, outer: int) -> None:
     slopes = scratch + _slopes(outers, inner, channels)
     for group in range(groups):
         product, mean, index = 0.0, 0.0, outer * groups + group
+        root = inverse_root(floats(argument(frame, 6), index, 1)[0], eps)
         for j in range(group * width, (group + 1) * width):
             product += scale[j] * sums[j]
             mean += scale[j] * sums[channels + j]
+            sums[j] *= root
         product /= inner * width
         mean /= inner * width
-        root = inverse_root(floats(argument(frame, 6), index, 1)[0], eps)
         along = floats(argument(frame, 7), index, 1)[0] - root * (root * (root * product))
         level = float64(floats(argument(frame, 8), index, 1)[0])
         if centred > 0:
@@ -100,55 +119,56 @@ def combine(frame: int, scratch: int, outer: int) -> None:
 
 
 @compiled
-def gradients(frame: int, scratch: int, outer: int, block: int) -> None:
+def gradients(frame: int, scratch: int, outer: int, block: int, dtype: Any) -> None:
     """Write the gradient of the input for a block."""
     outers, inner = size(frame, 0, 0), size(frame, 0, 1)
     channels, groups = size(frame, 0, 2), size(frame, 4, 1)
-    dtype, x, dy, dx = kind(frame, 0), argument(frame, 0), argument(frame, 1), result(frame, 0)
+    x, dy, dx, width = argument(frame, 0), argument(frame, 1), result(frame, 0), width_of(channels)
     scale, eps = floats(argument(frame, 2), 0, channels), setting(frame, EPS)
     shifts = floats(argument(frame, 4), outer * groups, groups)
     offsets = floats(argument(frame, 5), outer * groups, groups)
     variances = floats(argument(frame, 6), outer * groups, groups)
     slopes = floats(scratch + _slopes(outers, inner, channels), 2 * outer * groups, 2 * groups)
-    width = stretch(channels)
-    spare = allocate(24 * width)
-    slope, shift = floats(spare, 2 * width, width), floats(spare, 3 * width, width)
-    along, level = floats(spare, 4 * width, width), floats(spare, 5 * width, width)
+    spare = allocate(16 * width)
+    slope, shift = floats(spare, 0, width), floats(spare, width, width)
+    along, level = floats(spare, 2 * width, width), floats(spare, 3 * width, width)
     for j in range(channels):
         group = j // (channels // groups)
         root = float32(inverse_root(variances[group], eps))
         slope[j], shift[j], along[j] = root * scale[j], shifts[group], slopes[2 * group]
         level[j] = slopes[2 * group + 1] - offsets[group] * along[j]
-    tile(slope, channels)
-    tile(shift, channels)
-    tile(along, channels)
-    tile(level, channels)
+    widened(slope, channels)
+    widened(shift, channels)
+    widened(along, channels)
+    widened(level, channels)
     first, last = values_of(inner, channels, outer, block)
-    for i in range(first, last, width):
-        count = min(width, last - i)
-        row = wide(dtype, x, i, count, spare)
-        g = wide(dtype, dy, i, count, spare + 4 * width)
-        out = place(dtype, dx, i, count, spare)
-        for j in range(count):
-            out[j] = g[j] * slope[j] + ((row[j] - shift[j]) * along[j] + level[j])
-        rounded(dtype, dx, i, count, spare)
+    past, zero, height = goes_past_caches(frame, width, dtype), repeat(float32(0)), tallest(width)
+    for begin in range(first, last, height * width):
+        end = min(begin + height * width, last)
+        for j in range(0, width, LANES):
+            there = width - j
+            sloped = load(spare, j, there, float32, zero)
+            shifted = load(spare, width + j, there, float32, zero)
+            tilted = load(spare, 2 * width + j, there, float32, zero)
+            levelled = load(spare, 3 * width + j, there, float32, zero)
+            for at in range(begin + j, end, width):
+                count = min(there, end - at)
+                centred = load_early(x, at, count, dtype, zero, height * width) - shifted
+                g = load_early(dy, at, count, dtype, zero, height * width)
+                store(dx, at, count, dtype, g * sloped + (centred * tilted + levelled), past)
     free(spare)
 
 
 @compiled
 def params(frame: int, scratch: int) -> None:
     """Sum the gradients of scale and bias over the `outer`, in their order."""
-    outers, inner = size(frame, 0, 0), size(frame, 0, 1)
-    channels, groups = size(frame, 0, 2), size(frame, 4, 1)
-    blocks, width = blocks_of(inner, channels), channels // groups
-    eps = setting(frame, EPS)
-    variances = floats(argument(frame, 6), 0, outers * groups)
+    outers, inner, channels = size(frame, 0, 0), size(frame, 0, 1), size(frame, 0, 2)
+    blocks = blocks_of(inner, channels)
+    both = doubles(scratch, 0, 2 * channels)
+    for outer in range(1, outers):
+        more = doubles(scratch, 2 * outer * blocks * channels, 2 * channels)
+        for j in range(2 * channels):
+            both[j] += more[j]
     dscale, dbias = floats(result(frame, 1), 0, channels), floats(result(frame, 2), 0, channels)
     for j in range(channels):
-        along, total = 0.0, 0.0
-        for outer in range(outers):
-            sums = doubles(scratch, 2 * outer * blocks * channels + j, channels + 1)
-            root = inverse_root(variances[outer * groups + j // width], eps)
-            along += sums[0] * root
-            total += sums[channels]
-        dscale[j], dbias[j] = along, total
+        dscale[j], dbias[j] = both[j], both[channels + j]

@@ -2,11 +2,15 @@
 
 An input is seen as `(outer, inner, C)`: each of the `outer` (the examples, or the whole batch as
 one) has statistics of its own for each group of channels, shared by `inner` positions. These are
-taken in blocks that stay in the second-level cache. A block's mean and the squares about it are
-taken in float64 and merged as in Chan, Golub and LeVeque (1983), in the order of the blocks.
+taken in blocks that stay in the second-level cache. Where there are many `outer`, one part does
+all of one while it is in a cache. Where there are few, the blocks are the parts, first of the sums
+and then of the output.
 
-Where there are many `outer`, one part does all of one while it is in a cache. Where there are few,
-the blocks are the parts, first of the sums and then of the output.
+Narrow positions are taken several at once, as one wide one, whose vectors are then full. A block
+is worked on in tiles that stay in the first-level cache, vector by vector: down the positions of a
+tile, the sums of a vector stay in registers, in float32. No processor foresees these strides, so
+each vector is fetched one tile early. A tile's mean and the squares about it are merged as in
+Chan, Golub and LeVeque (1983), in float64 and in order; and so are blocks.
 """
 
 from typing import Any
@@ -22,67 +26,107 @@ from normlab.ops.native.calls import (
     doubles,
     floats,
     free,
-    kind,
     result,
     setting,
     size,
 )
-from normlab.ops.native.values import inverse_root, place, rounded, variance_to_divide_by, wide
+from normlab.ops.native.values import inverse_root, variance_to_divide_by
+from normlab.ops.native.vectors import (
+    LANES,
+    bytes_of,
+    load,
+    load_doubles,
+    load_early,
+    padded,
+    repeat,
+    store,
+    store_doubles,
+    value,
+    widen,
+)
 
 BLOCK = 1 << 15
 """About so many values make a block."""
 
+TILE, TALLEST = 1 << 12, 64
+"""About so many values make a tile, in at most so many wide positions."""
+
 MANY = 8
 """From so many `outer` on, each is a part."""
 
-STRETCH = 256
-"""Narrow positions are taken several at once, as a stretch of about so many values."""
+PAST_CACHES = 1 << 24
+"""An output of so many bytes is written past the caches, in which it would not stay."""
 
 
 @compiled
-def block_rows(channels: int) -> int:
+def together(channels: int) -> int:
+    """Return the fewest positions whose values fill seven eighths of their vectors."""
+    count = 1
+    while 8 * count * channels < 7 * padded(count * channels):
+        count += 1
+    return count
+
+
+@compiled
+def width_of(channels: int) -> int:
+    """Return the number of values in a wide position."""
+    return together(channels) * channels
+
+
+@compiled
+def block_positions(channels: int) -> int:
     """Return the number of positions in a block."""
-    return max(1, BLOCK // channels)
+    return max(1, BLOCK // width_of(channels)) * together(channels)
 
 
 @compiled
 def blocks_of(inner: int, channels: int) -> int:
     """Return the number of blocks of one `outer`."""
-    rows = block_rows(channels)
-    return (inner + rows - 1) // rows
+    positions = block_positions(channels)
+    return (inner + positions - 1) // positions
 
 
 @compiled
 def values_of(inner: int, channels: int, outer: int, block: int) -> Any:
     """Return the index of a block's first value, and that behind its last."""
-    start = block * block_rows(channels)
-    stop = min(inner, start + block_rows(channels))
+    start = block * block_positions(channels)
+    stop = min(inner, start + block_positions(channels))
     return (outer * inner + start) * channels, (outer * inner + stop) * channels
 
 
 @compiled
-def stretch(channels: int) -> int:
-    """Return the number of values in a stretch, a multiple of the channels."""
-    return max(1, STRETCH // channels) * channels
+def tallest(width: int) -> int:
+    """Return the number of wide positions in a tile."""
+    return max(1, min(TALLEST, TILE // width))
 
 
 @compiled
 def fold(sums: Any, channels: int) -> None:
-    """Add the sums of all positions of a stretch up, into those of the first."""
-    for i in range(channels, sums.size, channels):
+    """Add the sums of all positions of a wide one up, into those of the first."""
+    for i in range(channels, width_of(channels), channels):
         for j in range(channels):
             sums[j] += sums[i + j]
 
 
 @compiled
-def tile(values: Any, channels: int) -> None:
-    """Repeat what stands for the first position of a stretch for all others."""
-    for j in range(channels, values.size):
+def widened(values: Any, channels: int) -> None:
+    """Repeat what stands for the first position of a wide one for all others."""
+    for j in range(channels, width_of(channels)):
         values[j] = values[j - channels]
 
 
 @compiled
-def moments(frame: int, scratch: int, outer: int, block: int) -> None:
+def goes_past_caches(frame: int, width: int, dtype: Any) -> bool:
+    """Return whether the result, shaped as x, is large, and each vector in it begins on a line."""
+    itemsize = bytes_of(dtype)
+    values = size(frame, 0, 0) * size(frame, 0, 1) * size(frame, 0, 2)
+    aligned = result(frame, 0) % 64 == 0 and width * itemsize % 64 == 0
+    whole = size(frame, 0, 1) * size(frame, 0, 2) * itemsize % 64 == 0
+    return values * itemsize >= PAST_CACHES and aligned and whole
+
+
+@compiled
+def moments(frame: int, scratch: int, outer: int, block: int, dtype: Any) -> None:
     """Take the mean of each channel in a block, and the sum of the squares about it.
 
     Arguments of the call: x `(outer, inner, C)`; scale, bias `(C,)`; the settings; one number a
@@ -90,94 +134,134 @@ def moments(frame: int, scratch: int, outer: int, block: int) -> None:
     `(outer, groups)`, float32. The scratch space is `(outer, blocks, 2, C)`, float64.
     """
     inner, channels = size(frame, 0, 1), size(frame, 0, 2)
-    dtype, x, width = kind(frame, 0), argument(frame, 0), stretch(channels)
+    x, centred, width = argument(frame, 0), setting(frame, CENTRED) > 0, width_of(channels)
     first, last = values_of(inner, channels, outer, block)
-    positions = (last - first) // channels
-    spare = allocate(24 * width)
-    mean = floats(spare, width, width)
-    sums, squares = doubles(spare, width, width), doubles(spare, 2 * width, width)
-    sums[:] = 0
-    squares[:] = 0
-    if setting(frame, CENTRED) > 0:
-        for i in range(first, last, width):
-            count = min(width, last - i)
-            row = wide(dtype, x, i, count, spare)
-            for j in range(count):
-                sums[j] += float64(row[j])
-        fold(sums, channels)
-    for j in range(channels):
-        sums[j] /= positions
-        mean[j] = sums[j]
-    tile(mean, channels)
-    for i in range(first, last, width):
-        count = min(width, last - i)
-        row = wide(dtype, x, i, count, spare)
-        for j in range(count):
-            distance = row[j] - mean[j]
-            squares[j] += float64(distance * distance)
-    fold(squares, channels)
+    height, whole = tallest(width), (last - first) // width
+    spare = allocate(16 * padded(width))
+    squares = padded(width)  # begin there, behind the means
+    doubles(spare, 0, 2 * squares)[:] = 0
+    for begin in range(0, whole, height):
+        count = min(height, whole - begin)
+        for j in range(0, width, LANES):
+            _add_tile(x, first + begin * width + j, count, begin, width, j, centred, spare, dtype)
+    means, about = doubles(spare, 0, width), doubles(spare, squares, width)
+    for j in range(last - first - whole * width):  # positions that fill no wide one
+        mean = float64(value(x, first + whole * width + j, dtype)) if centred else 0.0
+        square = 0.0 if centred else float64(value(x, first + whole * width + j, dtype)) ** 2
+        between, share = mean - means[j], 1 / (whole + 1)
+        means[j] += between * share
+        about[j] += square + between * between * (whole * share)
     index = 2 * (outer * blocks_of(inner, channels) + block)
-    means = doubles(scratch, index * channels, channels)
-    about = doubles(scratch, (index + 1) * channels, channels)
-    for j in range(channels):
-        rounding = sums[j] - float64(mean[j])
-        means[j], about[j] = sums[j], squares[j] - positions * rounding * rounding
+    both = doubles(scratch, index * channels, 2 * channels)
+    positions, together_ = (last - first) // channels, together(channels)
+    both[:], before = 0, 0
+    for k in range(together_):
+        count = (positions - k + together_ - 1) // together_
+        if count > 0:
+            _merge_into(both, means[k * channels :], about[k * channels :], before, count)
+            before += count
     free(spare)
+
+
+@compiled
+def _merge_into(both: Any, means: Any, squares: Any, before: int, count: int) -> None:
+    """Merge moments of `count` positions to those of `before`, which lie behind each other."""
+    channels = both.size // 2
+    share = count / (before + count)
+    for j in range(channels):
+        between = means[j] - both[j]
+        both[j] += between * share
+        both[channels + j] += squares[j] + between * between * (before * share)
+
+
+@compiled
+def _add_tile(
+    x: int, first: int, count: int, before: int, width: int, j: int, centred: bool, kept: int,
+    dtype: Any,
+) -> None:  # fmt: skip
+    """Merge the moments of one vector's values, down `count` positions, to those of `before`."""
+    there, zero, next_tile = width - j, repeat(float32(0)), tallest(width) * width
+    middle = zero
+    if centred:  # a first mean, after the first value has been taken off
+        shift, sums = load(x, first, there, dtype, zero), zero
+        for i in range(1, count):
+            sums = sums + (load(x, first + i * width, there, dtype, zero) - shift)
+        middle = shift + sums * repeat(float32(1 / count))
+    sums, squares = zero, zero
+    for i in range(count):
+        distance = load_early(x, first + i * width, there, dtype, zero, next_tile) - middle
+        squares = squares + distance * distance
+        sums = sums + distance
+    behind = padded(width) + j
+    mean, about = load_doubles(kept, j), load_doubles(kept, behind)
+    moved = widen(sums) * repeat(1 / count) if centred else widen(zero)
+    new, share = widen(squares) - moved * moved * repeat(float64(count)), count / (before + count)
+    between = (widen(middle) + moved) - mean
+    store_doubles(kept, j, mean + between * repeat(share))
+    store_doubles(kept, behind, about + new + between * between * repeat(before * share))
 
 
 @compiled
 def merge(frame: int, scratch: int, outer: int) -> None:
     """Merge the moments of the blocks of one `outer` to its statistics."""
     inner, channels, groups = size(frame, 0, 1), size(frame, 0, 2), size(frame, 4, 0)
-    blocks, width = blocks_of(inner, channels), channels // groups
-    rows = block_rows(channels)
+    blocks, width, positions = (
+        blocks_of(inner, channels),
+        channels // groups,
+        block_positions(channels),
+    )
+    first = 2 * outer * blocks * channels
+    both = doubles(scratch, first, 2 * channels)
+    for block in range(1, blocks):
+        more = doubles(scratch, first + 2 * block * channels, 2 * channels)
+        before = block * positions
+        _merge_into(both, more, more[channels:], before, min(inner - before, positions))
+    shifts = floats(result(frame, 1), outer * groups, groups)
+    offsets = floats(result(frame, 2), outer * groups, groups)
+    variances = floats(result(frame, 3), outer * groups, groups)
     for group in range(groups):
-        count, mean, squares = 0.0, 0.0, 0.0
-        for block in range(blocks):
-            new = float64(min(inner - block * rows, rows))
-            index = 2 * (outer * blocks + block) * channels + group * width
-            means, more = doubles(scratch, index, width), doubles(scratch, index + channels, width)
-            for j in range(width):
-                between = means[j] - mean
-                total = count + new
-                squares += more[j] + between * between * (count * new / total)
-                mean += between * (new / total)
-                count = total
-        place = outer * groups + group
+        mean, squares = 0.0, 0.0
+        for j in range(group * width, (group + 1) * width):
+            mean += both[j]
+        mean /= width
+        for j in range(group * width, (group + 1) * width):
+            squares += both[channels + j] + inner * (both[j] - mean) ** 2
         shift = float32(mean)
-        floats(result(frame, 1), place, 1)[0] = shift
-        floats(result(frame, 2), place, 1)[0] = mean - float64(shift)
-        floats(result(frame, 3), place, 1)[0] = variance_to_divide_by(squares / count)
+        shifts[group], offsets[group] = shift, mean - float64(shift)
+        variances[group] = variance_to_divide_by(squares / (inner * width))
 
 
 @compiled
-def normalise(frame: int, outer: int, block: int) -> None:
+def normalise(frame: int, outer: int, block: int, dtype: Any) -> None:
     """Write the output of a block."""
     inner, channels, groups = size(frame, 0, 1), size(frame, 0, 2), size(frame, 4, 0)
-    dtype, x, y = kind(frame, 0), argument(frame, 0), result(frame, 0)
-    eps = setting(frame, EPS)
+    x, y, eps, width = argument(frame, 0), result(frame, 0), setting(frame, EPS), width_of(channels)
     shifts = floats(result(frame, 1), outer * groups, groups)
     offsets = floats(result(frame, 2), outer * groups, groups)
     variances = floats(result(frame, 3), outer * groups, groups)
     scale, bias = floats(argument(frame, 1), 0, channels), floats(argument(frame, 2), 0, channels)
-    width = stretch(channels)
-    spare = allocate(16 * width)
-    shift, slope = floats(spare, width, width), floats(spare, 2 * width, width)
-    level = floats(spare, 3 * width, width)
+    spare = allocate(12 * width)
+    shift, slope = floats(spare, 0, width), floats(spare, width, width)
+    level = floats(spare, 2 * width, width)
     for j in range(channels):
         group = j // (channels // groups)
         shift[j] = shifts[group]
         slope[j] = float32(inverse_root(variances[group], eps)) * scale[j]
         level[j] = bias[j] - offsets[group] * slope[j]
-    tile(shift, channels)
-    tile(slope, channels)
-    tile(level, channels)
+    widened(shift, channels)
+    widened(slope, channels)
+    widened(level, channels)
     first, last = values_of(inner, channels, outer, block)
-    for i in range(first, last, width):
-        count = min(width, last - i)
-        row = wide(dtype, x, i, count, spare)
-        out = place(dtype, y, i, count, spare)
-        for j in range(count):
-            out[j] = (row[j] - shift[j]) * slope[j] + level[j]
-        rounded(dtype, y, i, count, spare)
+    past, zero, height = goes_past_caches(frame, width, dtype), repeat(float32(0)), tallest(width)
+    for begin in range(first, last, height * width):
+        end = min(begin + height * width, last)
+        for j in range(0, width, LANES):
+            there = width - j
+            shifted = load(spare, j, there, float32, zero)
+            sloped = load(spare, width + j, there, float32, zero)
+            levelled = load(spare, 2 * width + j, there, float32, zero)
+            for at in range(begin + j, end, width):
+                count = min(there, end - at)
+                row = load_early(x, at, count, dtype, zero, height * width)
+                store(y, at, count, dtype, (row - shifted) * sloped + levelled, past)
     free(spare)

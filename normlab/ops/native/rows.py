@@ -1,12 +1,16 @@
 """Kernels for statistics over the last axis: layer norm, RMS norm.
 
-A row stays in the first-level cache while it is summed, centred and written, so each array is read
-or written once. Sums are taken in float64, in which a row of equal numbers has exactly that mean.
+Some rows at a time stay in the first-level cache while they are summed, centred and written, so
+each array is read or written once. What is done for each row alone is done for all of them in
+turn, because a row's sum would wait for its last addition.
+
+A row is summed after its first value has been taken off and then, for the variance, about the mean
+that came of it. So a row of equal numbers has exactly that mean, and no large mean costs digits.
 """
 
 from typing import Any
 
-from numba import float32, float64
+from numba import float32
 
 from normlab.ops.native.calls import (
     CENTRED,
@@ -17,16 +21,21 @@ from normlab.ops.native.calls import (
     doubles,
     floats,
     free,
-    kind,
     result,
     setting,
     size,
-    summing,
 )
-from normlab.ops.native.values import inverse_root, place, rounded, variance_to_divide_by, wide
+from normlab.ops.native.values import inverse_root, variance_to_divide_by
+from normlab.ops.native.vectors import LANES, add_doubles, load, padded, repeat, store, total, value
 
 PART = 1 << 14
 """About so many values make a part."""
+
+TOGETHER = 1 << 12
+"""About so many values are worked on at a time."""
+
+IN_FLOAT32 = 64 * LANES
+"""At most so many values of a row, or so many rows, are summed in float32 before float64."""
 
 
 @compiled
@@ -35,100 +44,151 @@ def parts_of(rows: int, channels: int) -> int:
     return max(1, min(rows, rows * channels // PART))
 
 
-@summing
-def _mean(row: Any) -> float:
-    total = 0.0
-    for j in range(row.size):
-        total += float64(row[j])
-    return total / row.size
-
-
-@summing
-def _mean_square(row: Any, shift: Any, offset: Any) -> float:
-    total = 0.0
-    for j in range(row.size):
-        centred = float64((row[j] - shift) - offset)
-        total += centred * centred
-    return total / row.size
+@compiled
+def rows_together(channels: int) -> int:
+    """Return how many rows are worked on at a time."""
+    return max(1, min(IN_FLOAT32 // LANES, TOGETHER // channels))
 
 
 @compiled
-def forward(frame: int, scratch: int, part: int) -> None:
+def scratch_bytes(rows: int, channels: int) -> int:
+    """Return the size of the scratch space: the parts' sums, `(parts, 2, C)`, float64."""
+    return 16 * parts_of(rows, channels) * padded(channels)
+
+
+@compiled
+def _mean_less(shift: float, x: int, first: int, channels: int, dtype: Any) -> float:
+    """Average `x - shift` over a row."""
+    shifts, sum_ = repeat(shift), 0.0
+    for start in range(0, channels, IN_FLOAT32):
+        partial = repeat(float32(0))
+        for j in range(start, min(start + IN_FLOAT32, channels), LANES):
+            partial = partial + (load(x, first + j, channels - j, dtype, shifts) - shifts)
+        sum_ += total(partial)
+    return sum_ / channels
+
+
+@compiled
+def _mean_square(shift: float, x: int, first: int, channels: int, dtype: Any) -> float:
+    """Average `(x - shift)^2` over a row."""
+    shifts, sum_ = repeat(shift), 0.0
+    for start in range(0, channels, IN_FLOAT32):
+        partial = repeat(float32(0))
+        for j in range(start, min(start + IN_FLOAT32, channels), LANES):
+            distance = load(x, first + j, channels - j, dtype, shifts) - shifts
+            partial = partial + distance * distance
+        sum_ += total(partial)
+    return sum_ / channels
+
+
+@compiled
+def forward(frame: int, scratch: int, part: int, dtype: Any) -> None:
     """Normalise the rows of a part.
 
     Arguments of the call: x `(rows, C)`; scale, bias `(C,)`; the settings.
     Results: y as x; shift, offset, variance `(rows,)`, float32.
     """
     rows, channels = size(frame, 0, 0), size(frame, 0, 1)
-    parts, dtype = parts_of(rows, channels), kind(frame, 0)
-    x, y = argument(frame, 0), result(frame, 0)
-    scale, bias = floats(argument(frame, 1), 0, channels), floats(argument(frame, 2), 0, channels)
+    parts, together = parts_of(rows, channels), rows_together(channels)
+    x, y, scale, bias = argument(frame, 0), result(frame, 0), argument(frame, 1), argument(frame, 2)
     eps, centred = setting(frame, EPS), setting(frame, CENTRED) > 0
     shifts, offsets = floats(result(frame, 1), 0, rows), floats(result(frame, 2), 0, rows)
     variances = floats(result(frame, 3), 0, rows)
-    spare = allocate(4 * channels)
-    for i in range(rows * part // parts, rows * (part + 1) // parts):
-        row = wide(dtype, x, i * channels, channels, spare)
-        mean = _mean(row) if centred else 0.0
-        shift = float32(mean)
-        offset = float32(mean - shift)
-        variance = variance_to_divide_by(_mean_square(row, shift, offset))
-        root = float32(inverse_root(variance, eps))
-        out = place(dtype, y, i * channels, channels, spare)
-        for j in range(channels):
-            out[j] = ((row[j] - shift) - offset) * root * scale[j] + bias[j]
-        rounded(dtype, y, i * channels, channels, spare)
-        shifts[i], offsets[i], variances[i] = shift, offset, variance
+    spare = allocate(4 * together)
+    roots, zero = floats(spare, 0, together), repeat(float32(0))
+    last = rows * (part + 1) // parts
+    for begin in range(rows * part // parts, last, together):
+        end = min(begin + together, last)
+        for i in range(begin, end):
+            shift = value(x, i * channels, dtype) if centred else float32(0)
+            mean = _mean_less(shift, x, i * channels, channels, dtype) if centred else 0.0
+            shifts[i] = shift + mean
+        for i in range(begin, end):
+            # The mean is off by its rounding to float32.
+            offset = _mean_less(shifts[i], x, i * channels, channels, dtype) if centred else 0.0
+            square = _mean_square(shifts[i], x, i * channels, channels, dtype)
+            offsets[i] = offset
+            variances[i] = variance_to_divide_by(square - offset * offset)
+        for i in range(begin, end):
+            roots[i - begin] = inverse_root(variances[i], eps)
+        for i in range(begin, end):
+            shift, offset, root = repeat(shifts[i]), repeat(offsets[i]), repeat(roots[i - begin])
+            for j in range(0, channels, LANES):
+                at, count = i * channels + j, channels - j
+                z = ((load(x, at, count, dtype, zero) - shift) - offset) * root
+                slope, level = (
+                    load(scale, j, count, float32, zero),
+                    load(bias, j, count, float32, zero),
+                )
+                store(y, at, count, dtype, z * slope + level, False)
     free(spare)
 
 
-@summing
-def _means(x: Any, dy: Any, scale: Any, shift: Any, offset: Any) -> Any:
+@compiled
+def _sums(frame: int, row: int, shift: float, offset: float, dtype: Any) -> Any:
+    """Sum `dy * scale * (x - mean)` and `dy * scale` over a row."""
+    channels = size(frame, 0, 1)
+    x, dy, scale = argument(frame, 0), argument(frame, 1), argument(frame, 2)
+    shifts, offsets, zero = repeat(shift), repeat(offset), repeat(float32(0))
     product, level = 0.0, 0.0
-    for j in range(x.size):
-        g = dy[j] * scale[j]
-        product += float64(g * ((x[j] - shift) - offset))
-        level += float64(g)
-    return product / x.size, level / x.size
+    for start in range(0, channels, IN_FLOAT32):
+        products, levels = zero, zero
+        for j in range(start, min(start + IN_FLOAT32, channels), LANES):
+            at, count = row * channels + j, channels - j
+            g = load(dy, at, count, dtype, zero) * load(scale, j, count, float32, zero)
+            products = products + g * ((load(x, at, count, dtype, shifts) - shifts) - offsets)
+            levels = levels + g
+        product += total(products)
+        level += total(levels)
+    return product, level
 
 
 @compiled
-def backward(frame: int, scratch: int, part: int) -> None:
+def backward(frame: int, scratch: int, part: int, dtype: Any) -> None:
     """Compute the gradients of the rows of a part.
 
     Arguments of the call: x, dy `(rows, C)`; scale `(C,)`; the settings; shift, offset,
     variance, `along`, `level` `(rows,)`: the gradient is `dy * root * scale + along * (x - mean) +
     level`, beside what the statistics add to both. Results: dx as x; dscale, dbias `(C,)`, which
-    `backward_sums` fills in from the scratch space, `(parts, 2, C)`, float64.
+    `backward_sums` fills in from the scratch space.
     """
     rows, channels = size(frame, 0, 0), size(frame, 0, 1)
-    parts, dtype = parts_of(rows, channels), kind(frame, 0)
-    x, dy, dx = argument(frame, 0), argument(frame, 1), result(frame, 0)
-    scale = floats(argument(frame, 2), 0, channels)
+    parts, together, width = parts_of(rows, channels), rows_together(channels), padded(channels)
+    x, dy, dx, scale = argument(frame, 0), argument(frame, 1), result(frame, 0), argument(frame, 2)
     eps, centred = setting(frame, EPS), setting(frame, CENTRED) > 0
     shifts, offsets = floats(argument(frame, 4), 0, rows), floats(argument(frame, 5), 0, rows)
     variances = floats(argument(frame, 6), 0, rows)
     alongs, levels = floats(argument(frame, 7), 0, rows), floats(argument(frame, 8), 0, rows)
-    dscale = doubles(scratch, 2 * part * channels, channels)
-    dbias = doubles(scratch, (2 * part + 1) * channels, channels)
-    dscale[:] = 0
-    dbias[:] = 0
-    spare = allocate(8 * channels)
-    for i in range(rows * part // parts, rows * (part + 1) // parts):
-        row = wide(dtype, x, i * channels, channels, spare)
-        g = wide(dtype, dy, i * channels, channels, spare + 4 * channels)
-        shift, offset = shifts[i], offsets[i]
-        root = float32(inverse_root(variances[i], eps))
-        product, mean = _means(row, g, scale, shift, offset)
-        along = float32(alongs[i] - root * (root * (root * product)))
-        level = float32(levels[i] - root * mean) if centred else levels[i]
-        out = place(dtype, dx, i * channels, channels, spare)
-        for j in range(channels):  # before `out`, which may lie where `row` does
-            dscale[j] += float64(g[j] * (((row[j] - shift) - offset) * root))
-            dbias[j] += float64(g[j])
-        for j in range(channels):
-            out[j] = g[j] * (root * scale[j]) + ((row[j] - shift) - offset) * along + level
-        rounded(dtype, dx, i * channels, channels, spare)
+    dscale, dbias = 2 * part * width, (2 * part + 1) * width
+    doubles(scratch, dscale, 2 * width)[:] = 0
+    spare = allocate(20 * together)
+    products, means = doubles(spare, 0, together), doubles(spare, together, together)
+    roots, zero = floats(spare, 4 * together, together), repeat(float32(0))
+    last = rows * (part + 1) // parts
+    for begin in range(rows * part // parts, last, together):
+        end = min(begin + together, last)
+        for i in range(begin, end):
+            products[i - begin], means[i - begin] = _sums(frame, i, shifts[i], offsets[i], dtype)
+        for i in range(begin, end):  # `products` and `means` become the row's slope and level
+            k, root = i - begin, inverse_root(variances[i], eps)
+            products[k] = alongs[i] - root * (root * (root * (products[k] / channels)))
+            means[k] = levels[i] - root * (means[k] / channels) if centred else levels[i]
+            roots[k] = root
+        for j in range(0, channels, LANES):
+            count, slope = channels - j, load(scale, j, channels - j, float32, zero)
+            along_scale, along_bias = zero, zero
+            for i in range(begin, end):
+                at, root = i * channels + j, repeat(roots[i - begin])
+                centred_x = (load(x, at, count, dtype, zero) - repeat(shifts[i])) - repeat(
+                    offsets[i]
+                )
+                g = load(dy, at, count, dtype, zero)
+                found = g * (root * slope) + centred_x * repeat(float32(products[i - begin]))
+                store(dx, at, count, dtype, found + repeat(float32(means[i - begin])), False)
+                along_scale = along_scale + g * (centred_x * root)
+                along_bias = along_bias + g
+            add_doubles(scratch, dscale + j, along_scale)
+            add_doubles(scratch, dbias + j, along_bias)
     free(spare)
 
 
@@ -136,10 +196,12 @@ def backward(frame: int, scratch: int, part: int) -> None:
 def backward_sums(frame: int, scratch: int) -> None:
     """Sum the gradients of scale and bias over the parts, in the parts' order."""
     rows, channels = size(frame, 0, 0), size(frame, 0, 1)
-    for which in range(2):
-        total = floats(result(frame, 1 + which), 0, channels)
-        for j in range(channels):
-            sum_ = 0.0
-            for part in range(parts_of(rows, channels)):
-                sum_ += doubles(scratch, (2 * part + which) * channels + j, 1)[0]
-            total[j] = sum_
+    width = padded(channels)
+    sums = doubles(scratch, 0, 2 * width)
+    for part in range(1, parts_of(rows, channels)):
+        more = doubles(scratch, 2 * part * width, 2 * width)
+        for j in range(2 * width):
+            sums[j] += more[j]
+    dscale, dbias = floats(result(frame, 1), 0, channels), floats(result(frame, 2), 0, channels)
+    for j in range(channels):
+        dscale[j], dbias[j] = sums[j], sums[width + j]
