@@ -151,9 +151,9 @@ def _weigh(
     try:
         chosen = arms_of(records, claim)
     except UserError as error:  # the config has changed since
-        return Verdict(claim, "undecided", str(error), _stood(claim, records), withdrawn)
+        return Verdict(claim, "undecided", str(error), _stood(claim, records, withdrawn), withdrawn)
     arms = [own for _, own in chosen]
-    registered = _stood(claim, [record for arm in arms for record in arm])
+    registered = _stood(claim, [record for arm in arms for record in arm], withdrawn)
     verdict = Verdict(claim, "undecided", "", registered, withdrawn)
     if plan is None:
         return _measured(verdict, chosen)
@@ -245,10 +245,15 @@ def _beyond_plan(
     return Beyond(found, LEVEL, len(added), "undecided")
 
 
-def _stood(claim: Claim, records: list[Record]) -> bool:
-    """Return whether a claim was written down before any of these runs began."""
+def _stood(claim: Claim, records: list[Record], withdrawn: bool) -> bool:
+    """Return whether a claim was written down before any of these runs began.
+
+    A claim whose runs have not begun is in time, as long as it stands in the config.
+    """
     begun = [record for record in records if record.provenance]
-    return bool(begun) and all(claim.hash in r.provenance[0].get("claims", []) for r in begun)
+    return (bool(begun) or not withdrawn) and all(
+        claim.hash in r.provenance[0].get("claims", []) for r in begun
+    )
 
 
 def _underfit(claim: Claim, arms: list[list[Record]]) -> str:
