@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
-from itertools import groupby
 
 from normlab.catalogue import NORMS, PLACEMENTS, Entry
 from normlab.reports.text_columns import wrapped
@@ -123,6 +122,12 @@ class _Box:
     y: float
 
 
+def _place(entry: Entry, first: int) -> int:
+    """Return the year that an entry stands at: its own, or that of the youngest it came from."""
+    parents = (_place(NORMS.find(name), first) for name in after(entry))
+    return year(entry) or max(parents, default=first)
+
+
 def picture() -> str:
     """Draw the family as an SVG: years from left to right, a band for each group, a line from each
     entry to those that came from it.
@@ -136,12 +141,11 @@ def picture() -> str:
     bands, y = [], float(TOP)
     for group, entries in grouped().items():
         ends: list[float] = []
-        for known, same in groupby(entries, key=lambda one: year(one) or first):
-            for entry in same:
-                x, wide = LEFT + (known - first) * YEAR, len(entry.name) * LETTER + 12
-                row = next((i for i, end in enumerate(ends) if end < x), len(ends))
-                ends[row : row + 1] = [x + wide + 12]
-                boxes[entry.name] = _Box(entry, x, wide, y + 34 + row * ROW)
+        for entry in sorted(entries, key=lambda one: (_place(one, first), one.name)):
+            x, wide = LEFT + (_place(entry, first) - first) * YEAR, len(entry.name) * LETTER + 12
+            row = next((i for i, end in enumerate(ends) if end < x), len(ends))
+            ends[row : row + 1] = [x + wide + 12]
+            boxes[entry.name] = _Box(entry, x, wide, y + 34 + row * ROW)
         bands.append((group, y, 26 + len(ends) * ROW))
         y += bands[-1][2] + 10
     right = max(max(box.x + box.wide for box in boxes.values()), LEFT + (last - first + 1) * YEAR)
