@@ -7,10 +7,12 @@ exists already, it requests only the rest from the server (RFC 9110, section 14)
 """
 
 import re
+import socket
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pooch
 import requests  # pooch downloads with it too, so it is always installed
@@ -51,8 +53,8 @@ def download(url: str, target: Path, known_hash: str, progress: bool = True) -> 
             pooch.retrieve(url, known_hash, target.name, target.parent, downloader=downloader)
     except requests.RequestException as error:
         raise UserError(
-            f"{url} cannot be downloaded: {error}. Check the network and run the same command "
-            f"again; it continues where it stopped. {by_hand}"
+            f"{url} cannot be downloaded: {_reason(url, error)}. Check the network and run the "
+            f"same command again; it continues where it stopped. {by_hand}"
         ) from error
     except ValueError as error:  # pooch raises this if the checksum differs
         raise UserError(
@@ -82,6 +84,29 @@ def _download(part: Path, show: Show, url: str, output: str, _: pooch.Pooch | No
                 raise
             time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
     raise requests.ConnectionError(f"no whole file after {ATTEMPTS} attempts")
+
+
+def _reason(url: str, error: requests.RequestException) -> str:
+    """Return why a download failed in a few words, without the inner text of the libraries."""
+    host = urlsplit(url).hostname
+    if error.response is not None:
+        return f"the server answered {error.response.status_code} {error.response.reason}".rstrip()
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"the certificate of {host} was not accepted"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy that HTTPS_PROXY or HTTP_PROXY names did not connect"
+    if isinstance(error, requests.Timeout):
+        return f"{host} did not answer in time"
+    if isinstance(error, requests.ConnectionError):
+        cause = error.args[0] if error.args else None
+        if isinstance(cause, str):  # of this file
+            return cause
+        if given_up := getattr(cause, "reason", None):  # as urllib3 gives up
+            if isinstance(given_up.__context__, socket.gaierror):
+                return f"the host {host} was not found"
+            return f"{host} did not accept the connection"
+        return f"the connection to {host} was lost"
+    return str(error)
 
 
 def _extend(url: str, part: Path, show: Show) -> bool:

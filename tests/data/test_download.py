@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 
 from normlab.data import download as download_module
 from normlab.data.download import PIECE_BYTES, download
@@ -163,7 +165,7 @@ def test_what_came_is_kept_when_the_connection_drops_every_time(server, target):
 
 
 @pytest.mark.parametrize(
-    ("part", "ranges", "requests"),
+    ("part", "ranges", "asked"),
     [
         pytest.param(BODY[:1000], True, ["bytes=1000-"], id="begun"),
         pytest.param(BODY[:1000], False, ["bytes=1000-"], id="begun, no ranges"),
@@ -174,12 +176,12 @@ def test_what_came_is_kept_when_the_connection_drops_every_time(server, target):
         pytest.param(b"", True, [None], id="empty"),
     ],
 )
-def test_a_part_that_is_there_already(server, target, part, ranges, requests):
+def test_a_part_that_is_there_already(server, target, part, ranges, asked):
     write_part(target, part)
     server.ranges = ranges
     download(server.url, target, HASH, progress=False)
     assert_whole(target)
-    assert server.requested == requests
+    assert server.requested == asked
 
 
 def test_an_answer_with_another_range_is_not_appended(server, target):
@@ -230,6 +232,52 @@ def test_no_network_says_how_to_do_it_by_hand(target, monkeypatch):
         with pytest.raises(UserError) as raised:
             download(url, target, HASH, progress=False)
     assert url in str(raised.value) and str(target.parent) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://no-such-host.invalid/a/file.bin", "the host no-such-host.invalid was not found"),
+        ("http://127.0.0.1:1/file.bin", "127.0.0.1 did not accept the connection"),
+    ],
+)
+def test_a_host_that_is_not_there_is_told_in_one_plain_sentence(target, monkeypatch, url, reason):
+    monkeypatch.setattr(download_module, "PAUSE_SECONDS", 0)
+    with pytest.raises(UserError) as raised:
+        download(url, target, HASH, progress=False)
+    assert str(raised.value).startswith(f"{url} cannot be downloaded: {reason}. Check the network ")
+    assert not re.search("Pool|Max retries|Errno|Error", str(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(404, "404 Not Found"), (503, "503 Service Unavailable")]
+)
+def test_what_the_server_answered_is_told(server, target, status, reason):
+    server.statuses = [status] * download_module.ATTEMPTS
+    with pytest.raises(UserError) as raised:
+        download(server.url, target, HASH, progress=False)
+    told = f"{server.url} cannot be downloaded: the server answered {reason}. Check the network "
+    assert str(raised.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (requests.exceptions.SSLError("x"), "the certificate of 127.0.0.1 was not accepted"),
+        (requests.ConnectTimeout("x"), "127.0.0.1 did not answer in time"),
+        (requests.ReadTimeout("x"), "127.0.0.1 did not answer in time"),
+        (requests.exceptions.ProxyError("x"), "the proxy that HTTPS_PROXY or HTTP_PROXY names"),
+        (requests.ConnectionError(ConnectionResetError()), "the connection to 127.0.0.1 was lost"),
+    ],
+)
+def test_other_faults_of_the_network_are_told_plainly(server, target, monkeypatch, error, reason):
+    def fail(*args, **settings):
+        raise error
+
+    monkeypatch.setattr(download_module.requests, "get", fail)
+    with pytest.raises(UserError) as raised:
+        download(server.url, target, HASH, progress=False)
+    assert f"cannot be downloaded: {reason}" in str(raised.value)
 
 
 def test_a_folder_that_cannot_be_made_is_a_users_mistake(server, tmp_path):
