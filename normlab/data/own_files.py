@@ -1,6 +1,6 @@
 """Finds a person's own files, and identifies them by their contents."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,6 +27,9 @@ class OwnFiles:
         if not isinstance(self.path, str | Path) or not str(self.path):
             raise FieldError("path", f"path must be a file or a folder, got {self.path!r}")
         object.__setattr__(self, "path", Path(self.path).expanduser())
+        for field in fields(self):  # they must be hashable, and people give lists
+            if isinstance(value := getattr(self, field.name), list):
+                object.__setattr__(self, field.name, tuple(value))
 
     def locate(self, root: Path | None = None) -> Path | None:
         """Return the file or folder that `load` would read, or None.

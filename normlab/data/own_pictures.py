@@ -88,8 +88,6 @@ class OwnPictures(OwnFiles):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.size, list):  # as YAML has it
-            object.__setattr__(self, "size", tuple(self.size))
         size = 1 if self.size is None else self.size
         sides = size if isinstance(size, tuple) else (size, size)
         fits = len(sides) == 2 and all(

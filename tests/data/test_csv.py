@@ -108,10 +108,11 @@ def test_one_hot_columns(pictures):
         Csv(table(folder, text.replace("0.png,1.0,0.0", "0.png,1,1"))).outline()
 
 
-def test_classes_can_be_chosen(pictures):
+@pytest.mark.parametrize("sequence", [tuple, list])
+def test_classes_can_be_chosen(pictures, sequence):
     folder, _ = pictures
     path = table(folder, "file,label\n" + rows(["a", "b", "c"] * 4))
-    data = Csv(path, classes=("c", "a")).load()
+    data = Csv(path, classes=sequence(["c", "a"])).load()
     assert data.classes == ("c", "a") and len(data.train.labels) == 6
 
 

@@ -77,9 +77,10 @@ def test_the_layout_of_medmnist_is_read(tmp_path):
 @pytest.mark.parametrize(
     "keys",
     [("a", "b", "c", "d"),
+     ["a", "b", "c", "d"],
      {"train_images": "a", "train_labels": "b", "test_images": "c", "test_labels": "d"},
      {"x": "a", "y": "b", "x_test": "c", "y_test": "d"}],
-    ids=["list", "mapping", "short"],
+    ids=["tuple", "list", "mapping", "short"],
 )  # fmt: skip
 def test_keys_can_be_given(keys, tmp_path):
     described = Npz(saved(tmp_path, a=X, b=Y, c=TX, d=TY, mean=X[0]), keys=keys)
