@@ -92,14 +92,21 @@ def cpu_input_gradient(
 def cpu_kernel_gradient(
     x: Array, dy: Array, *, strides: Pair, padding: Padding, size: Pair
 ) -> Array:
-    """Compute it by a compiled kernel; else convolve `x` with `dy`, or multiply patches by `dy`.
+    """Multiply for a 1x1 kernel; else call a compiled kernel where it serves, or compute by JAX."""
+    if size == (1, 1):
+        return _product(_every(_padded(x, padding), strides), dy)[None, None]
+    plain = partial(_kernel_gradient, strides=strides, padding=padding, size=size)
+    if not native.serves_kernel_gradient(x, dy):
+        return plain(x, dy)
+    before = (padding[0][0], padding[1][0])
+    return native.kernel_gradient(x, dy, strides, before, size, plain)
+
+
+def _kernel_gradient(x: Array, dy: Array, *, strides: Pair, padding: Padding, size: Pair) -> Array:
+    """Convolve `x` with `dy`, or multiply patches by `dy`.
 
     The patches, of some images at once, are for strides, with which XLA's convolution is slower.
     """
-    if size == (1, 1):
-        return _product(_every(_padded(x, padding), strides), dy)[None, None]
-    if native.serves_kernel_gradient(x, dy):
-        return native.kernel_gradient(x, dy, strides, (padding[0][0], padding[1][0]), size)
     if strides == (1, 1):
         # The channels of `x` are the batch, `dy` is the kernel, and the sum is over images.
         around = both(
@@ -109,7 +116,8 @@ def cpu_kernel_gradient(
         x, dy = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
         found = lax_convolution(x, dy, strides=strides, padding=around)
         return found.transpose(1, 2, 0, 3)
-    chunks = len(x) // CHUNK if len(x) % CHUNK == 0 else 1
+    images = x.shape[0]  # not an integer in a program that is exported for any number
+    chunks = images // CHUNK if images % CHUNK == 0 else 1
     kernel = (*size, x.shape[3], dy.shape[3])
 
     def add(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:

@@ -1,6 +1,7 @@
 """The compiled gradient of a convolution's kernel against float64, by itself and in a network."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -95,6 +96,48 @@ def test_a_program_calls_it_and_keeps_every_transformation():
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * float(jnp.abs(other).max()))
     text = jax.jit(lambda k: jax.grad(loss)(k, x, convolve)).lower(kernel).as_text()
     assert native.TARGET in text
+
+
+@pytest.mark.parametrize("case", ["3x3, one vector", "stride 2, odd"])
+@pytest.mark.parametrize("runs", [1, 2])
+def test_an_exported_program_asks_for_no_kernel(case, runs):
+    x, kernel, dy, *where = operands(case, jnp.float32)
+
+    def loss(kernel, x, conv=convolve):
+        return (conv(x, kernel, *where) * dy).mean()
+
+    gradient = jax.jit(jax.vmap(jax.grad(loss)))
+    kernels, images = (jnp.stack([(i + 1) * a for i in range(runs)]) for a in (kernel, x))
+    assert native.TARGET in gradient.lower(kernels, images).as_text()
+    exported = jax.export.export(gradient)(kernels, images)
+    assert native.TARGET not in exported.mlir_module()
+    found = exported.call(kernels, images)
+    for i in range(runs):
+        expected = jax.grad(loss)(kernels[i], images[i], plain)
+        for one in (found[i], gradient(kernels, images)[i]):
+            np.testing.assert_allclose(one, expected, rtol=0, atol=1e-5 * abs(expected).max())
+
+
+@pytest.mark.parametrize("case", ["3x3, one vector", "stride 2, odd"])
+def test_a_program_for_any_number_of_images_is_exported(case):
+    x, kernel, dy, *where = operands(case, jnp.float32)
+
+    def loss(kernel, x, dy, conv):
+        return (conv(x, kernel, *where) * dy).mean()
+
+    scope = jax.export.SymbolicScope()
+    shapes = (
+        jax.ShapeDtypeStruct(jax.export.symbolic_shape("n, ...", scope=scope, like=a.shape), "f")
+        for a in (x, dy)
+    )
+    gradient = jax.jit(jax.grad(lambda *given: loss(*given, convolve)))
+    exported = jax.export.export(gradient)(kernel, *shapes)
+    assert native.TARGET not in exported.mlir_module()
+    for images in (x.shape[0], 2):
+        given = kernel, x[:images], dy[:images]
+        expected = jax.grad(loss)(*given, plain)
+        found = exported.call(*given)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * abs(expected).max())
 
 
 @pytest.mark.parametrize("why", ["float16", "few products", "not in use"])

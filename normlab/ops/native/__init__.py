@@ -226,6 +226,7 @@ def serves_kernel_gradient(x: Array, dy: Array) -> bool:
     return (
         x.dtype == dy.dtype
         and x.dtype in (jnp.float32, jnp.bfloat16)
+        and all(isinstance(size, int) for size in (*x.shape, *dy.shape))
         and dy.size * x.shape[3] >= LEAST_PRODUCTS
         and bool(chosen())
         and _registered(x.dtype.name)
@@ -233,7 +234,12 @@ def serves_kernel_gradient(x: Array, dy: Array) -> bool:
 
 
 def kernel_gradient(
-    x: Array, dy: Array, strides: tuple[int, int], before: tuple[int, int], size: tuple[int, int]
+    x: Array,
+    dy: Array,
+    strides: tuple[int, int],
+    before: tuple[int, int],
+    size: tuple[int, int],
+    plain: Any,
 ) -> Array:
     """Compute the gradient of a convolution with respect to its kernel.
 
@@ -243,10 +249,17 @@ def kernel_gradient(
         strides: of rows and columns.
         before: the padding before the first row and the first column; may be negative.
         size: rows and columns of the kernel.
+        plain: the same function of x and dy in JAX, see `either`.
 
     Returns:
         `(*size, C, D)` in the dtype of `x`.
     """
+    return either(partial(_kernel_gradient, strides, before, size), plain, x, dy)
+
+
+def _kernel_gradient(
+    strides: tuple[int, int], before: tuple[int, int], size: tuple[int, int], x: Array, dy: Array
+) -> Array:
     kernel = jax.ShapeDtypeStruct((*size, x.shape[3], dy.shape[3]), x.dtype)
     geometry = jnp.array([*strides, *before], jnp.float32)
     settings = jnp.array([0, 0, KERNEL_GRADIENT], jnp.float32)
