@@ -21,10 +21,29 @@ from normlab.configs.signatures import fields_model
 from normlab.configs.tune import Tune
 from normlab.dialects.library import Dialect, dialects_of
 from normlab.measures.claims import Claim
-from normlab.measures.measures import MEASURES
+from normlab.measures.measures import MEASURES, METRICS
 
 ENTRY_BY_PATH = r"^[\w.]+:\w+$"
-MEASURE = rf"^\s*({'|'.join(MEASURES)})\s*(\(.*\)\s*)?$"
+_NUMBER = r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?"
+_TAKEN = {"metric": f"({'|'.join(METRICS)})", "number": _NUMBER}
+"""The patterns of a measure's arguments; of other kinds the schema says nothing."""
+
+
+def _call(name: str) -> str:
+    """Return the pattern of one measure."""
+    taken = [_TAKEN.get(kind, "[^,()]+") for kind in MEASURES[name].takes]
+    more = "".join(r"(,[^,()]+)?" for _ in MEASURES[name].may_take)
+    inner = r"\s*,\s*".join(taken)
+    return name + (rf"\s*\(\s*{inner}\s*{more}\s*\)" if taken else r"(\s*\(\s*\))?")
+
+
+_MEASURE = rf"\s*({'|'.join(map(_call, MEASURES))})\s*"
+MEASURE = f"^{_MEASURE}$"
+FLOOR = rf"^{_MEASURE}(<=|>=)\s*{_NUMBER}\s*$"
+EXPECT = (
+    rf"^\s*((difference|ratio|mean)\s*(<=?|>=?)\s*{_NUMBER}|"
+    rf"(matches\s+within|differs\s+by\s+more\s+than)\s+{_NUMBER})\s*$"
+)
 
 
 def json_schema() -> dict[str, Any]:
@@ -51,10 +70,12 @@ def json_schema() -> dict[str, Any]:
     properties["target"] = _fields(TARGET.settings, "target")
     definitions = _definitions(properties)
     axes = {name: _values({"$ref": f"#/$defs/{name}"}) for name in definitions}
+    axes |= {f"train.{name}": axes[name] for name in properties["train"]["properties"]}
     properties |= {"sweep": _sweep(axes), "tune": _tune(axes), "claims": _claims()}
     properties["baseline"] = {"type": ["string", "number", "null"]}
     look = {"type": "integer", "minimum": 2}
     properties["looks"] = {"type": ["array", "null"], "items": look, "minItems": 1}
+    properties["looks"]["uniqueItems"] = True
     for key, text in OTHERS.items():
         properties[key]["description"] = text
     return {
@@ -116,12 +137,14 @@ def _values(one: dict[str, Any]) -> dict[str, Any]:
 
 def _sweep(axes: dict[str, Any]) -> dict[str, Any]:
     point = {"type": "object", "minProperties": 1}
+    listed = {**point, "properties": {name: {"$ref": f"#/$defs/{name.removeprefix('train.')}"}
+                                      for name in axes}}  # fmt: skip
     tied = {**point, "properties": axes, "additionalProperties": _values({})}
     shapes = {
         "zip": [tied, {"type": "array", "items": tied}, {"type": "null"}],
         "list": [
-            {"type": "array", "items": point, "minItems": 1},
-            {**point, "additionalProperties": point},
+            {"type": "array", "items": listed, "minItems": 1},
+            {**point, "additionalProperties": listed},
             {"type": "null"},
         ],
         "exclude": [{"type": "array", "items": point}, {"type": "null"}],
@@ -131,6 +154,7 @@ def _sweep(axes: dict[str, Any]) -> dict[str, Any]:
         "type": ["object", "null"],
         "properties": {**axes, **forms},
         "additionalProperties": _values({}),
+        "propertyNames": {"anyOf": [{"enum": [*SECTIONS, *axes, *forms]}, {"pattern": r"\."}]},
     }
 
 
@@ -160,7 +184,14 @@ def _claims() -> dict[str, Any]:
         "description": "the arm that the claim is about, and the arm that it is compared with; "
         "across an axis, their difference at one value is compared with that at another",
     }
-    own["measure"]["pattern"] = MEASURE
+    two = {"type": "array", "minItems": 2, "maxItems": 2, "uniqueItems": True}
+    arms["across"]["anyOf"] = [
+        {"type": "string", "minLength": 1},
+        {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": two},
+        {"type": "null"},
+    ]
+    for key, pattern in {"measure": MEASURE, "expect": EXPECT, "floor": FLOOR}.items():
+        own[key]["pattern"] = pattern  # which null passes, because it is no string
     needed = [key for key, is_needed in keys().items() if is_needed]
     item = {**schema, "properties": {**own, "compare": compare}, "required": needed}
     return {"type": "array", "items": item}

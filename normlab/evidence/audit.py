@@ -18,9 +18,9 @@ from normlab.store.run import Run
 from normlab.store.runs import Runs
 
 UNSEEN = (
-    "It cannot see runs that were made in another folder and left out, a journal of which every "
-    "line was written anew, or files that were changed before their run ended. A published copy "
-    "that others hold shows the first two."
+    "An audit does not see three things: runs that were made in another folder and left out, a "
+    "journal that was written anew from its first line, and files that were changed before their "
+    "run ended. The first two show in comparison with a published copy that others hold."
 )
 """What no audit can tell."""
 
@@ -41,8 +41,8 @@ def audit(runs: Runs) -> list[str]:
     found = []
     if journal.broken is not None:
         found.append(
-            f"The journal was changed: its line {journal.broken} does not follow from the line "
-            "before it."
+            f"The journal was changed: its line {journal.broken} or the line before it is not "
+            "as it was written."
         )
     return found + _of_plans(runs, journal) + _of_results(runs, journal)
 
@@ -51,7 +51,7 @@ def _of_plans(runs: Runs, journal: Journal) -> list[str]:
     """Compare the plans that were registered with each other and with the experiment."""
     plans = journal.of("registered")
     if not plans:
-        return ["The journal has no plan, so nobody knows what was meant to be made."]
+        return ["The journal has no plan, so it is not known which runs were meant to be made."]
     # A plan may change until the first result.
     begun = list(itertools.takewhile(lambda line: line["event"] != "finished", journal.lines))
     first, found = ([line for line in begun if line["event"] == "registered"] or plans)[-1], []
@@ -62,13 +62,19 @@ def _of_plans(runs: Runs, journal: Journal) -> list[str]:
     arms = {run.arm for run in runs.runs}
     lost = [str(seed) for seed in plan["seeds"][: _needed(plan, runs)] if seed not in seeds]
     if lost:
-        found.append(f"Seeds that were registered are not listed any more: {', '.join(lost)}.")
+        found.append(
+            f"Seeds of the registered plan are missing from the experiment: {', '.join(lost)}."
+        )
     late = [seed for seed in sorted(seeds) if seed not in plan["seeds"]]
     if late:
-        found.append(f"Seeds were added after the plan: {', '.join(map(str, late))}.")
+        found.append(
+            f"Seeds were added after the plan, and decide no claim: {', '.join(map(str, late))}."
+        )
     dropped = [arm for arm in first["arms"] if arm not in arms]
     if dropped:
-        found.append(f"Arms that were registered are not listed any more: {', '.join(dropped)}.")
+        found.append(
+            f"Arms of the registered plan are missing from the experiment: {', '.join(dropped)}."
+        )
     for later in plans[plans.index(first) + 1 :]:
         found += _changed(first["claims"], later["claims"])
         first = later
@@ -106,7 +112,7 @@ def _of_results(runs: Runs, journal: Journal) -> list[str]:
         except (DamagedError, UserError):
             continue  # the run itself tells that it is damaged
         if status["state"] not in FINISHED:
-            how = "was deleted" if name in deleted else "is gone, and no command deleted it"
+            how = "was deleted" if name in deleted else "is gone without a command that deleted it"
             found.append(f"{name} had a result, which {how}.")
         elif wanted and digest(status) != wanted:
             found.append(f"{name} is not as it was when it ended: its files were changed.")
@@ -120,8 +126,8 @@ def history(path: Path) -> list[str]:
         if line["event"] == "registered":
             what = (
                 f"registered: seeds {', '.join(map(str, line['seeds']))}; looks at "
-                f"{', '.join(map(str, line['looks']))} seeds; {len(line['arms'])} arms; "
-                f"{len(line['claims'])} claims"
+                f"{', '.join(map(str, line['looks']))} seeds; arms: {len(line['arms'])}; "
+                f"claims: {len(line['claims'])}"
             )
         else:
             what = f"{line['event']}: {line['run']}"

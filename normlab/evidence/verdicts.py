@@ -190,10 +190,10 @@ def _unlisted(seeds: Sequence[int], arms: list[list[Record]]) -> str:
     lost = [seed for seed in seeds if not all(seed in own for own in listed)]
     if not lost:
         return ""
-    words = ("seed", "was", "is") if len(lost) == 1 else ("seeds", "were", "are")
+    words = ("seed", "was", "has", "it") if len(lost) == 1 else ("seeds", "were", "have", "them")
     return (
-        f"{words[0]} {', '.join(map(str, lost))} {words[1]} registered and {words[2]} not made or "
-        "not listed (any more); make them, as only all seeds of a look together decide"
+        f"{words[0]} {', '.join(map(str, lost))} {words[1]} registered and {words[2]} no run in "
+        f"the experiment; add {words[3]} again, because a look needs all of its seeds to decide"
     )
 
 
@@ -319,8 +319,9 @@ def _conclude(verdict: Verdict, stopped: bool) -> Verdict:
     why, bounds = "the interval does not decide it", expected.bounds(found.estimate)
     look = verdict.look
     if look is not None and look.done < len(look.seeds):
-        why += f" at look {look.done} of {len(look.seeds)}; the next is at {look.seeds[look.done]}"
-        return replace(verdict, why=f"{why} seeds an arm")
+        why += f" at look {look.done} of {len(look.seeds)}"
+        why += f"; the next look is at {look.seeds[look.done]} seeds an arm"
+        return replace(verdict, why=why)
     if not bounds or not found.foretells:
         return replace(verdict, why=why)
     seeds = found.more_seeds(*bounds, level=verdict.level)

@@ -17,7 +17,7 @@ from normlab.interface.watch import View, duration, live
 from normlab.reports.english import count_runs
 from normlab.reports.markdown import to_text
 from normlab.reports.shown_comparison import compare
-from normlab.reports.text_columns import visible
+from normlab.reports.text_columns import printed, visible
 from normlab.store.layout import DAMAGED
 from normlab.training.events import Event
 
@@ -151,5 +151,5 @@ def print_outcome(
 
 def print_comparison(console: Console, comparison: Comparison, wide: bool = False) -> None:
     """Print what won, an experiment's arms and verdicts; a terminal gets lines of its own width."""
-    text = to_text(comparison, places(console), wide)
+    text = to_text(comparison, places(console), wide, printed)
     console.print(text, markup=False, highlight=False, soft_wrap=True)

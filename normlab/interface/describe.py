@@ -1,6 +1,7 @@
 """Describes an entry, a section, a setting, a measure or a metric, for `normlab describe`."""
 
 import dataclasses
+import importlib
 import inspect
 import re
 from html import escape
@@ -33,6 +34,21 @@ BARE_RATE = (
     "the rate of the optimiser, or of the argument of the schedule that holds it; an override and "
     "an axis of the sweep need not say which"
 )
+
+EXPECTED = {
+    "difference": "`difference >= 0.01`: left minus right is at least 0.01",
+    "ratio": "`ratio <= 0.5`: left over right is at most 0.5",
+    "mean": "`mean >= 0.6`: the mean of left is at least 0.6, and there is no right",
+    "matches": "`matches within 0.01`: left minus right lies between -0.01 and 0.01",
+    "differs": "`differs by more than 0.01`: left minus right lies below -0.01 or above 0.01",
+}
+"""The forms of `expect` in a claim, by their first word."""
+
+WITHIN = re.compile(r"^(sweep|tune\.grid|(claims\.)?compare)\.")
+"""The beginning of a name that holds other names: an axis of a sweep, an arm of a claim."""
+
+MOST_PLACES = 88
+"""A signature that is longer stands in several lines."""
 
 PLAIN = {**SETTINGS, "target": Target}
 """The sections of plain settings."""
@@ -77,8 +93,9 @@ def describe_entry(name: str) -> str:
     Raises:
         UserError: nothing has that name; the message has the nearest.
     """
-    for describe in (_section, _entry, _setting, _metric, _measure):
-        found = describe(name)
+    plain = WITHIN.sub("", name)
+    for describe in (_section, _entry, _setting, _metric, _measure, _expected):
+        found = describe(plain)
         if found is not None:
             return found
     everything = [
@@ -158,7 +175,23 @@ def _settings() -> dict[str, str]:
 
 
 def _setting(name: str) -> str | None:
-    return _settings().get(name)
+    section, _, key = name.partition(".")
+    if key in COMMON.get(section, {}):
+        return _joined(f"{name} (setting)", COMMON[section][key])
+    told = _settings().get(name)
+    if name in ("expect", "claims.expect"):
+        return _joined(told, _list("Its forms", dict.fromkeys(EXPECTED.values(), "")))
+    return told
+
+
+def _expected(name: str) -> str | None:
+    """Describe a form of `expect`, by its first word with whatever follows it."""
+    word = re.match(r"\w*", name.strip())[0]  # type: ignore[index]  # it always matches
+    if word not in EXPECTED:
+        return None
+    told = f"{EXPECTED[word]}."
+    signs = "A bound is written with <, <=, > or >=." if ">=" in told or "<=" in told else None
+    return _joined(f"{word} (a form of claims.expect)", told, signs)
 
 
 def _metric(name: str) -> str | None:
@@ -228,9 +261,33 @@ def _function_of(name: str, called: Any) -> Any:
 
 
 def _signature(function: Any) -> str:
-    home = f"from {function.__module__} import {function.__name__}"
-    signature = str(inspect.signature(function)).replace("jax.jaxlib._jax.Array", "Array")
-    return f"{home}\n{function.__name__}{signature}"
+    """Write how a function is imported and called; types have their last names alone."""
+    signature = inspect.signature(function)
+    arguments, name = [], function.__name__
+    for argument in signature.parameters.values():
+        if argument.kind is argument.KEYWORD_ONLY and "*" not in "".join(arguments):
+            arguments.append("*")
+        arguments.append(_last_names(str(argument)))
+    gives = _last_names(str(signature.replace(parameters=[])).removeprefix("()"))
+    line = f"{name}({', '.join(arguments)}){gives}"
+    if len(line) > MOST_PLACES:
+        line = f"{name}(\n" + "".join(f"    {one},\n" for one in arguments) + f"){gives}"
+    return f"from {_home(function)} import {name}\n{line}"
+
+
+def _last_names(text: str) -> str:
+    return re.sub(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])", "", text)
+
+
+def _home(function: Any) -> str:
+    """Return the shortest package that has the function, which is where a person imports it."""
+    parts = function.__module__.split(".")
+    homes = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return next(
+        (home for home in homes
+         if getattr(importlib.import_module(home), function.__name__, None) is function),
+        function.__module__,
+    )  # fmt: skip
 
 
 def _example(section: str, name: str, called: Any) -> str:

@@ -3,7 +3,7 @@
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from normlab.interface.terminal import places
 from normlab.measures.measures import USUAL_MEASURE
 from normlab.reports.markdown import to_text
 from normlab.reports.shown_comparison import compare
+from normlab.reports.text_columns import visible
 from normlab.store.loading import load_runs
 from normlab.store.record import Record
 
@@ -54,17 +55,22 @@ def draw(
 
 
 def render(
-    path: Path | Sequence[Path], baseline: str | None, measure: str, form: str, wide: bool = False
+    path: Path | Sequence[Path],
+    baseline: str | None,
+    measure: str,
+    form: str,
+    wide: bool = False,
+    spell: Callable[[str], str] = visible,
 ) -> str:
     """Write the report of an experiment in one form: html, md, latex, json, csv or text.
 
     Several experiments have one report. With `wide` the text has every column. Its lines are as
-    wide as the terminal.
+    wide as the terminal, and its cells pass through `spell`.
     """
     paths = [path] if isinstance(path, Path) else path
     comparison = compare(list(map(load_runs, paths)), baseline=baseline, measure=measure)
     if form == "text":
-        return to_text(comparison, places(Console()), wide) + "\n"
+        return to_text(comparison, places(Console()), wide, spell) + "\n"
     words = ["normlab", "report", *map(str, paths)]
     if baseline is not None:
         words += ["--baseline", baseline]

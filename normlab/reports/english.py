@@ -237,10 +237,10 @@ def _beyond(found: Beyond | None) -> str:
     if found is None:
         return ""
     seeds = "1 seed was" if found.added == 1 else f"{found.added} seeds were"
-    says = {"supported": "would support it", "refuted": "would refute it",
-            "undecided": "leaves it open, too"}[found.outcome]  # fmt: skip
+    says = {"supported": "would support the claim", "refuted": "would refute the claim",
+            "undecided": "leaves the claim open as well"}[found.outcome]  # fmt: skip
     return (
-        f" {seeds} added after the plan and decide nothing: all {max(found.contrast.n)} together "
-        f"give {number(found.contrast.estimate)} ({100 * found.level:.4g}% interval "
-        f"{interval(found.interval)}, which holds however often one looks), and that {says}."
+        f" {seeds} added after the plan and decide nothing. All {max(found.contrast.n)} seeds "
+        f"together give {number(found.contrast.estimate)} ({100 * found.level:.4g}% interval "
+        f"{interval(found.interval)}, valid however often one looks), which {says}."
     )

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from normlab.evidence.caveats import differing, made_with, tuning_lines
@@ -28,17 +29,24 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*$]|<(?=[A-Za-z/!?])|\](?=\()|~(?=~))", r"\\\1", visible(text))
 
 
-def to_text(comparison: Comparison, width: int = WIDTH, wide: bool = False) -> str:
+def to_text(
+    comparison: Comparison,
+    width: int = WIDTH,
+    wide: bool = False,
+    spell: Callable[[str], str] = visible,
+) -> str:
     """Write what won, the table, the verdicts and the warnings for a terminal.
 
     Args:
         comparison: the comparison of the arms.
         width: the places of a line. The text has no longer one, and breaks no shorter word.
         wide: whether the table has all columns, with what they mean.
+        spell: what a cell passes through before the layout; `printed` for a terminal.
     """
     lines = [part for text in headlines(comparison) for part in wrapped(visible(text), width)]
     lines += ["", visible(caption(comparison)), ""]
     headings, rows = (table if wide else short_table)(comparison)
+    rows = [list(map(spell, row)) for row in rows]
     lines += [*fitted(headings, rows, width), ""]
     more = [*(meanings(headings) if wide else []), *remarks(comparison)]
     lines += [part for text in more for line in text.split("\n") for part in wrapped(line, width)]

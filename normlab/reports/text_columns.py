@@ -1,6 +1,7 @@
 """Lays out cells in columns for a terminal; a wide character takes two places."""
 
 import re
+import sys
 
 from rich.cells import cell_len
 
@@ -22,6 +23,18 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def printed(text: str) -> str:
+    """Make text safe to print, and spell out what the command line's output cannot show.
+
+    The command line sets its output to replace such characters. What is spelt out before the
+    layout has its true width.
+    """
+    text, out = visible(text), sys.stdout
+    if getattr(out, "errors", None) != "backslashreplace":
+        return text
+    return text.encode(out.encoding, "backslashreplace").decode(out.encoding)
+
+
 def widths(rows: list[list[str]]) -> list[int]:
     """Return the width of each column's widest cell, in places of a terminal."""
     return [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
@@ -33,7 +46,7 @@ def columns(rows: list[list[str]], indent: str = "") -> list[str]:
     >>> columns([["arm", "seed"], ["identity", "0"]])
     ['arm       seed', 'identity  0']
     """
-    rows = [[visible(cell) for cell in row] for row in rows]
+    rows = [[printed(cell) for cell in row] for row in rows]
     return [indent + line for line in _lines(rows, widths(rows))]
 
 

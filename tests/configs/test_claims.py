@@ -150,3 +150,41 @@ def test_the_editor_s_schema_takes_claims_and_tuning_and_refuses_typos():
         assert not list(validator.iter_errors(parse(good, "text").value))
     for typo in (claiming(expects="x"), claiming(says=None), tuned(tune="{grids: 1}")):
         assert list(validator.iter_errors(parse(typo, "text").value))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"expect": "diference >= 0.01"},
+        {"expect": "matches"},
+        {"expect": "matches within x"},
+        {"expect": "ratio = 2"},
+        {"measure": "final"},
+        {"measure": "final(test_acuracy)"},
+        {"measure": "steps_to(test_accuracy)"},
+        {"floor": "final(test_accuracy) = 3"},
+        {"compare": "{left: batch_norm, right: identity, across: {learning_rate: [0.1]}}"},
+    ],
+    ids=str,
+)
+def test_the_editor_s_schema_refuses_wrong_claims_as_the_check_does(config, changes):
+    jsonschema = pytest.importorskip("jsonschema")
+    validator = jsonschema.Draft202012Validator(json_schema())
+    wrong = claiming(**changes)
+    assert not validator.is_valid(parse(wrong, "text").value)
+    assert problems_of(config(wrong))
+
+
+@pytest.mark.parametrize("key", ["expect", "measure", "floor"])
+def test_the_editor_s_schema_takes_every_form_of_a_claim(key):
+    jsonschema = pytest.importorskip("jsonschema")
+    validator = jsonschema.Draft202012Validator(json_schema())
+    forms = {
+        "expect": ["ratio<=.5", "mean > 1e-3", "matches  within 0.01", "differs by more than 0"],
+        "measure": ["diverged", "steps_to( test_accuracy , 6e-1 )", "gap(val_auc, test_auc)",
+                    "probe(updates.spread, end)", "probe(a.b, 10, mean)", "largest_stable(norm)"],
+        "floor": ["final(test_accuracy) >= 0.3", "steps_to(val_loss, 1)<=200"],
+    }  # fmt: skip
+    for form in forms[key]:
+        found = parse(claiming(**{key: f"'{form}'"}), "text").value
+        assert not list(validator.iter_errors(found)), form

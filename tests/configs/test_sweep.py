@@ -106,8 +106,11 @@ def test_the_json_schema_takes_each_form(form):
 
 
 @pytest.mark.parametrize(
-    "sweep", ["{seed: 3}", "{seed: 0-3}", "{zip: {seed: 3}}", "{list: [3]}", "{exclude: {seed: 3}}"]
-)
+    "sweep",
+    ["{seed: 3}", "{seed: 0-3}", "{zip: {seed: 3}}", "{list: [3]}", "{exclude: {seed: 3}}",
+     "{nrom: [batch_norm]}", "{train.batch_size: [x]}",
+     "{list: [{norm: nope}]}"],
+)  # fmt: skip
 def test_the_json_schema_refuses_what_the_check_refuses(config, sweep):
     jsonschema = pytest.importorskip("jsonschema")
     validator = jsonschema.Draft202012Validator(json_schema())

@@ -168,7 +168,7 @@ def test_seeds_after_the_first_results_are_not_in_the_plan(tiny, make, by_hand):
     make(tiny(CLAIM))
     runs = make(tiny(CLAIM), "sweep.seed=0..5").runs
     assert len(runs) == 12 and runs.about["plan"] == {"seeds": [0, 1], "looks": [2]}
-    assert audit(runs) == ["Seeds were added after the plan: 2, 3, 4, 5."]
+    assert audit(runs) == ["Seeds were added after the plan, and decide no claim: 2, 3, 4, 5."]
 
 
 def test_seeds_of_an_array_of_jobs_are_in_the_plan_until_two_have_a_result(tiny, make, by_hand):

@@ -66,7 +66,7 @@ def test_a_torn_last_line_is_cut_off_and_the_chain_goes_on(folder):
 def test_a_removed_run_is_found(folder):
     for file in (folder / "a-s1").iterdir():
         file.unlink()
-    assert "a-s1 had a result, which is gone, and no command deleted it." in found(folder)
+    assert "a-s1 had a result, which is gone without a command that deleted it." in found(folder)
     note(folder, "deleted", run="a-s1")
     assert "a-s1 had a result, which was deleted." in found(folder)
 
@@ -93,11 +93,11 @@ def edit(folder, **changes):
 
 def test_dropped_seeds_and_arms_and_added_seeds_are_found(folder):
     edit(folder, runs=lambda runs: [one for one in runs if one["seed"] != 1])
-    assert "Seeds that were registered are not listed any more: 1." in found(folder)
+    assert "Seeds of the registered plan are missing from the experiment: 1." in found(folder)
     edit(folder, runs=lambda runs: [one for one in runs if one["arm"] != "b"])
-    assert "Arms that were registered are not listed any more: b." in found(folder)
+    assert "Arms of the registered plan are missing from the experiment: b." in found(folder)
     edit(folder, runs=lambda runs: [{**one, "seed": one["seed"] + 1} for one in runs])
-    assert "Seeds were added after the plan: 3." in found(folder)
+    assert "Seeds were added after the plan, and decide no claim: 3." in found(folder)
 
 
 def test_an_edited_plan_is_found(folder):

@@ -110,7 +110,7 @@ def test_an_open_claim_waits_for_the_next_look(tmp_path):
     assert verdict.outcome == "undecided" and max(verdict.contrast.n) == 5
     assert (
         verdict.why
-        == "the interval does not decide it at look 1 of 2; the next is at 10 seeds an arm"
+        == "the interval does not decide it at look 1 of 2; the next look is at 10 seeds an arm"
     )
 
 

@@ -171,6 +171,12 @@ def test_every_entry_can_be_described():
         ("batch_size", ("train.batch_size (setting)", "a whole number; default 128")),
         ("claims.expect", ("claims.expect (setting)", "needed")),
         ("learning_rate", ("learning_rate (key of a config)", "schedule")),
+        ("expect", ("claims.expect (setting)", "matches within 0.01", "ratio <= 0.5")),
+        ("differs by more than 0.01", ("differs (a form of claims.expect)", "below -0.01")),
+        ("ratio", ("ratio (a form of claims.expect)", "left over right")),
+        ("data.validation", ("data.validation (setting)", "hold out")),
+        ("sweep.norm", ("norm (section)", "group_norm")),
+        ("compare.left", ("claims.left (setting)",)),
         ("baseline", ("baseline (key of a config)", "did not diverge")),
         ("final", ("final (measure)", "final(metric)", "test_accuracy")),
         ("final(test_accuracy)", ("final (measure)",)),
@@ -185,6 +191,24 @@ def test_parts_of_a_config_and_measures_are_described(name, words):
     text = describe_entry(name)
     assert all(word in text for word in words), text
     assert "`normlab." not in text, "modules of normlab are no user's concern"
+
+
+def test_a_description_says_where_a_function_is_imported_and_how_it_is_called():
+    from normlab.interface.describe import describe_entry
+
+    text = describe_entry("group_norm")
+    assert "from normlab import group_norm\n" in text and "mask: Array | None = None,\n" in text
+    for name in ("batch_norm", "activations", "noise_scale", "weight_standardisation"):
+        _, _, called = describe_entry(name).partition("In Python:\n")
+        called = called.partition("\n\n")[0]
+        assert called and max(map(len, called.splitlines())) <= 100
+        for word in ("typing.", "collections.", "jax.", "contract."):
+            assert word not in called, (name, word)
+
+
+def test_check_says_how_overrides_are_checked(tmp_path):
+    done = normlab("check", "seed=3", cwd=tmp_path)
+    assert done.returncode == 2 and "normlab run FILE seed=3 --dry-run" in done.stderr
 
 
 def test_schema_is_json(tmp_path):

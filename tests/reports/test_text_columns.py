@@ -1,10 +1,12 @@
 """Tables for a terminal: no line is wider than it, and no number is cut."""
 
+import io
+import sys
 import unicodedata
 
 import pytest
 
-from normlab.reports.text_columns import columns, fitted, wrapped
+from normlab.reports.text_columns import columns, fitted, printed, wrapped
 
 HEADINGS = ["arm", "n", "mean", "95% interval", "difference", "its 95% interval"]
 NUMBERS = ["5", "0.612", "0.573 to 0.649", "+0.045", "-0.010 to 0.100"]
@@ -62,3 +64,15 @@ def test_words_stay_whole_and_lines_keep_their_indent():
 
 def test_wide_characters_do_not_shift_columns():
     assert columns([["名前", "1"], ["ab", "2"]]) == ["名前  1", "ab    2"]
+
+
+def test_names_that_the_output_cannot_show_are_spelt_before_the_layout(monkeypatch):
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+    spelt = r"\u540d\u524d"
+    assert printed("名前") == spelt
+    assert columns([["名前", "1"], ["ab", "2"]]) == [f"{spelt}  1", f"ab{' ' * 12}2"]
+
+
+def test_a_text_for_another_place_keeps_its_characters():
+    assert printed("名前") == "名前"  # the output of a test replaces nothing

@@ -31,7 +31,7 @@ def command(
     for text in found:
         say(text)
     if not found:
-        say(f"{path}: nothing differs from its journal of {len(lines)} lines")
+        say(f"{path}: everything is as its journal says (lines: {len(lines)})")
     say(UNSEEN)
     if found:
         raise typer.Exit(NEGATIVE)

@@ -29,6 +29,11 @@ def command(
 
     files: list[Path] = []
     for path in paths:
+        if "=" in str(path) and not path.exists():
+            raise UserError(
+                f"'{path}' is an override and not a file; overrides are checked by "
+                f"`normlab run FILE {path} --dry-run`"
+            )
         files += sorted(path.rglob("*.y*ml")) if path.is_dir() else [path]
     if not files:
         raise UserError(f"there is no .yaml file in {', '.join(map(str, paths))}")

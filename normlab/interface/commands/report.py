@@ -55,13 +55,14 @@ def command(
 ) -> None:
     """Report what an experiment's runs amount to: verdicts, intervals, prices and pictures."""
     from normlab.interface.reporting import render
+    from normlab.reports.text_columns import printed, visible
     from normlab.store.writing import write_atomically
 
     if form is None:
         form = Form.text if wide else Form.html
     if wide and form is not Form.text:
         raise UserError(f"--wide is for --format text alone; {form} has every column")
-    text = render(paths, baseline, measure, form.value, wide)
+    text = render(paths, baseline, measure, form.value, wide, printed if out is None else visible)
     file = out or (_page(paths) if form is Form.html else None)
     if file is None:
         print(text, end="")
