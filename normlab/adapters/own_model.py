@@ -4,9 +4,11 @@ The numbers that the data decide are found by the names of the arguments. Given 
 precedence.
 """
 
+import dataclasses
 import inspect
 import itertools
 import math
+import typing
 from functools import partial
 from typing import Any
 
@@ -72,7 +74,8 @@ def make_classifier(
     Args:
         named: a linen module or its class, an NNX module or its class, or a function that returns
             one of them. NNX classes and functions get `rngs`.
-        given: arguments of the class or function.
+        given: arguments of the class or function. A mapping for an argument whose annotation is a
+            dataclass becomes one.
         classes: the number of classes.
         image_shape: `(H, W, C)`.
         data_have: the words before the number of classes in a message.
@@ -97,6 +100,8 @@ def make_classifier(
                 f"model with classes={classes}"
             )
         return model
+    types = types_of(named)
+    given = {name: _in_dataclasses(value, types.get(name)) for name, value in given.items()}
     widths, failure = [], None
     for more in _choices(named, given, classes, image_shape):
         model = _made(named, given | more)
@@ -110,6 +115,11 @@ def make_classifier(
         widths.append(width)
     if failure is not None and not widths:
         raise failure
+    for name, settings in given.items():
+        inner = next((n for n in CLASSES if n in _fields_of(settings)), None)
+        if inner is not None:
+            message = f"it returns {widths[0]} logits, and {data_have} {classes} classes: set "
+            raise FieldError(name, f"{message}{name}.{inner} to {classes}")
     said = [name for name in (*CLASSES, *WIDTHS) if name in given]
     field = said[0] if said else None
     mend = f"leave out {field}" if field else f"give it an argument called {CLASSES[0]}"
@@ -142,6 +152,46 @@ def parameters_of(named: Any) -> dict[str, inspect.Parameter]:
     function: Any = named.__init__ if nnx_class else named
     parameters = list(inspect.signature(function).parameters.values())[1 if nnx_class else 0 :]
     return {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+
+def types_of(named: Any) -> dict[str, Any]:
+    """Return the annotations of the arguments by which a model is made, where Python knows them.
+
+    >>> types_of(nn.Dense)["features"]
+    <class 'int'>
+    """
+    function = named.func if isinstance(named, partial) else named
+    fields = dataclasses.is_dataclass(function) or not isinstance(function, type)
+    try:
+        return typing.get_type_hints(function if fields else function.__init__)
+    except Exception:  # names that only a type checker sees
+        return {}
+
+
+def dataclass_in(annotation: Any) -> type | None:
+    """Return the dataclass that an annotation names, also where it may be None.
+
+    >>> dataclass_in(nn.Dense | None), dataclass_in(int)
+    (<class 'flax.linen.linear.Dense'>, None)
+    """
+    kinds = (annotation, *typing.get_args(annotation))
+    return next(
+        (kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None
+    )
+
+
+def _fields_of(value: Any) -> list[str]:
+    made = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return [field.name for field in dataclasses.fields(value)] if made else []
+
+
+def _in_dataclasses(value: Any, annotation: Any) -> Any:
+    """Make a mapping the dataclass that an annotation names, such as a model's settings."""
+    kind = dataclass_in(annotation)
+    if kind is None or not isinstance(value, dict):
+        return value
+    types = types_of(kind)
+    return kind(**{name: _in_dataclasses(one, types.get(name)) for name, one in value.items()})
 
 
 def with_normaliser(

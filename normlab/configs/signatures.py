@@ -5,7 +5,6 @@ key of the config, with its type and default. Pydantic checks the values and wri
 """
 
 import dataclasses
-import functools
 import inspect
 import json
 import pathlib
@@ -17,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import pydantic
 
-from normlab.adapters.own_model import parameters_of
+from normlab.adapters.own_model import dataclass_in, parameters_of, types_of
 from normlab.catalogue import UntrustedError
 from normlab.configs.document import Node, Problem, named, show
 from normlab.configs.own_code import failure_outside, not_run
@@ -60,13 +59,7 @@ def fields_model(called: Callable[..., Any], kind: str = "") -> type[pydantic.Ba
 
 def _hints_outside(called: Any) -> dict[str, Any]:
     """Return the types of the arguments of a person's own code that YAML can have values of."""
-    function = called.func if isinstance(called, functools.partial) else called
-    fields = dataclasses.is_dataclass(function) or not isinstance(function, type)
-    try:
-        hints = typing.get_type_hints(function if fields else function.__init__)
-    except Exception:  # names that only a type checker sees
-        return {}
-    return {name: hint for name, hint in hints.items() if _is_plain_type(hint)}
+    return {name: hint for name, hint in types_of(called).items() if _is_plain_type(hint)}
 
 
 def _is_plain_type(hint: Any) -> bool:
@@ -194,7 +187,7 @@ def check_arguments(
         checked = model.model_validate_json(json.dumps(plain))
     except pydantic.ValidationError as error:
         errors = error.errors()
-        problems += [_problem(one, model, given, subject) for one in errors]
+        problems += [_problem(one, model, given, subject, kind) for one in errors]
         wrong = {one["loc"][0] for one in errors if one["loc"]}
         if kind == OWN_MODEL:
             return None, problems
@@ -240,13 +233,23 @@ def _field_problems(
             return problems
 
 
-def _problem(error: Any, model: type[pydantic.BaseModel], given: Node, subject: str) -> Problem:
+def _problem(
+    error: Any, model: type[pydantic.BaseModel], given: Node, subject: str, kind: str
+) -> Problem:
     field, *rest = error["loc"] or ("",)
-    wanted = describe_type(model.model_fields[field].annotation)
+    annotation, path = model.model_fields[field].annotation, (field,)
+    while rest and (settings := dataclass_in(annotation)):
+        path = (*path, rest.pop(0))
+        if error["type"] == "unexpected_keyword_argument" and not rest:
+            return unknown_keys(given.at(path[:-1]), types_of(settings), f"{subject} {field}")[0]
+        annotation = types_of(settings)[path[-1]]
+    wanted, field = describe_type(annotation), ".".join(path)
     if error["type"] == "missing":
-        return Problem(given.mark, f"{subject} needs the key '{field}': {wanted}")
+        if kind == OWN_MODEL and annotation is Any:
+            wanted += "; if YAML cannot write it, name a function of the file that makes the model"
+        return Problem(given.mark_at(path[:-1]), f"{subject} needs the key '{field}': {wanted}")
     indices = tuple(index for index in rest if isinstance(index, int))
-    found = given.find((field, *indices)) or given.at((field,))
+    found = given.find((*path, *indices)) or given.at(path)
     if error["type"] == "finite_number":
         wanted = wanted.replace("number", "finite number")
     message = f"{subject}: '{field}' must be {wanted}, found {show(found.value)}"
@@ -309,6 +312,8 @@ def describe_type(annotation: Any) -> str:
         return f"a list of {words}"
     if origin is dict:
         return "a mapping"
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        return f"a mapping of {', '.join(one.name for one in dataclasses.fields(annotation))}"
     kinds = [describe_type(one) for one in arguments if one is not type(None)]
     if len(kinds) < len(arguments):
         kinds.append("null")

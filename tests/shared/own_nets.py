@@ -1,6 +1,7 @@
 """Networks as other people write them, for the tests of what takes any Flax model."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -96,6 +97,51 @@ class NnxResNet(nnx.Module):
         for block in self.blocks:
             x = block(x)
         return self.fc(self.norm(x.mean((1, 2))))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """As zoos of models have them; evaluation is the default of the layers."""
+
+    block_layers: list[int]
+    num_classes: int
+    width: int = 4
+
+
+class Bottleneck(nnx.Module):
+    def __init__(self, inputs: int, width: int, downsample=None, *, rngs: nnx.Rngs):
+        conv = partial(nnx.Conv, use_bias=False, rngs=rngs)
+        norm = partial(nnx.BatchNorm, use_running_average=True, rngs=rngs)
+        self.conv0, self.bn0 = conv(inputs, width, (1, 1), padding=0), norm(width)
+        self.conv1, self.bn1 = conv(width, 2 * width, (3, 3), padding=1), norm(2 * width)
+        self.downsample = downsample
+
+    def __call__(self, x):
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return nnx.relu(shortcut + self.bn1(self.conv1(nnx.relu(self.bn0(self.conv0(x))))))
+
+
+class SettingsResNet(nnx.Module):
+    """A network that is made of one object of settings, with projections on its shortcuts."""
+
+    def __init__(self, cfg: Settings, *, rngs: nnx.Rngs):
+        inputs, self.blocks = 3, nnx.List()
+        for count in cfg.block_layers:
+            for _ in range(count):
+                shortcut = None
+                if inputs != 2 * cfg.width:
+                    norm = nnx.BatchNorm(2 * cfg.width, use_running_average=True, rngs=rngs)
+                    conv = nnx.Conv(inputs, 2 * cfg.width, (1, 1), use_bias=False, rngs=rngs)
+                    shortcut = nnx.Sequential(conv, norm)
+                self.blocks.append(Bottleneck(inputs, cfg.width, shortcut, rngs=rngs))
+                inputs = 2 * cfg.width
+        self.pool = partial(jnp.mean, axis=(1, 2))
+        self.fc = nnx.Linear(inputs, cfg.num_classes, rngs=rngs)
+
+    def __call__(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.fc(self.pool(x))
 
 
 class Mlp(nn.Module):
