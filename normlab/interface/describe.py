@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import re
+import textwrap
 from html import escape
 from typing import Any
 
@@ -61,7 +62,7 @@ class Description(str):
         return str(self)
 
     def _repr_html_(self) -> str:
-        return f"<pre style='white-space: pre-wrap'>{escape(self)}</pre>"
+        return f"<pre style='white-space: pre-wrap; font-family: monospace'>{escape(self)}</pre>"
 
 
 def describe(what: Any) -> Description:
@@ -269,10 +270,12 @@ def _signature(function: Any) -> str:
             arguments.append("*")
         arguments.append(_last_names(str(argument)))
     gives = _last_names(str(signature.replace(parameters=[])).removeprefix("()"))
-    line = f"{name}({', '.join(arguments)}){gives}"
-    if len(line) > MOST_PLACES:
-        line = f"{name}(\n" + "".join(f"    {one},\n" for one in arguments) + f"){gives}"
-    return f"from {_home(function)} import {name}\n{line}"
+    whole = [one.replace(" ", "\0") for one in arguments]  # lines are broken between arguments
+    line = f"{name}({', '.join(whole)}){gives}"
+    lines = textwrap.wrap(
+        line, MOST_PLACES, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join([f"from {_home(function)} import {name}", *lines]).replace("\0", " ")
 
 
 def _last_names(text: str) -> str:

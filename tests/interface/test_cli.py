@@ -197,7 +197,7 @@ def test_a_description_says_where_a_function_is_imported_and_how_it_is_called():
     from normlab.interface.describe import describe_entry
 
     text = describe_entry("group_norm")
-    assert "from normlab import group_norm\n" in text and "mask: Array | None = None,\n" in text
+    assert "from normlab import group_norm\n" in text and "mask: Array | None = None" in text
     for name in ("batch_norm", "activations", "noise_scale", "weight_standardisation"):
         _, _, called = describe_entry(name).partition("In Python:\n")
         called = called.partition("\n\n")[0]

@@ -50,6 +50,7 @@ def test_run_load_and_compare(tmp_path, monkeypatch, capsys):
     assert len(repr(comparison)) < 300 and len(repr(comparison.arms[0])) < 100
     assert "identity (baseline)" in str(comparison)
     assert "<table>" in comparison._repr_html_()
+    assert ": </p>" not in comparison.runs._repr_html_()  # it has no question
     with pytest.raises(UserError, match="'epoch'"):
         normlab.run("tiny.yaml", train__epoch=1)
 
