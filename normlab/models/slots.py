@@ -96,9 +96,10 @@ class Norm(nn.Module):
         params, state = self.normaliser.init(x.shape[-1])
         if params:
             params = self.param(NORM, lambda key: params)
-        apply: Callable[..., Any] = partial(self.normaliser.apply, train=train)
+        key: dict[str, Any] = {}
         if train and takes_key(self.normaliser) and self.has_rng("dropout"):
-            apply = partial(apply, rng=self.make_rng("dropout"))
+            key = {"rng": self.make_rng("dropout")}
+        apply = partial(self.normaliser.apply, train=train, **key)
         if not state:
             return apply(params, state, x)[0]
         variable = self.variable(NORM_STATE, NORM, lambda: state)
