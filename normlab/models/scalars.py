@@ -57,7 +57,7 @@ def require_no_normaliser(normaliser: Normaliser, model: str) -> None:
     >>> require_no_normaliser(ScaleNorm(), "fixup")
     Traceback (most recent call last):
     normlab.errors.UserError: model fixup stands in place of a normaliser: norm must be identity, \
-found ScaleNorm(eps=1e-05)
+found ScaleNorm(eps=1e-05, zero_centred=False)
     """
     if not normaliser.facts.identity:
         raise UserError(

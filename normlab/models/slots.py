@@ -97,7 +97,8 @@ class Norm(nn.Module):
         if params:
             params = self.param(NORM, lambda key: params)
         key: dict[str, Any] = {}
-        if train and takes_key(self.normaliser) and self.has_rng("dropout"):
+        # `train` comes last, because it may be traced inside of a transformation such as `remat`.
+        if takes_key(self.normaliser) and self.has_rng("dropout") and train:
             key = {"rng": self.make_rng("dropout")}
         apply = partial(self.normaliser.apply, train=train, **key)
         if not state:

@@ -124,7 +124,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tiny, tmp_path, make):
     assert_same_run(only_run(tmp_path / "runs"), unbroken)
 
 
-def test_a_second_process_on_a_run_is_told_and_does_no_harm(tiny, tmp_path, make):
+def test_a_second_process_on_a_run_waits_and_does_no_harm(tiny, tmp_path, make):
     file = tiny()
     out = tmp_path / "runs"
     process = child(WORKER, file, out, tmp_path / "go on")
@@ -132,14 +132,16 @@ def test_a_second_process_on_a_run_is_told_and_does_no_harm(tiny, tmp_path, make
     for line in process.stdout:
         if line == "step\n":
             break
-    second = subprocess.run(
-        [*COMMAND, str(file), "--out", str(out)], capture_output=True, text=True, timeout=GENEROUS
+    second = subprocess.Popen(
+        [*COMMAND, str(file), "--out", str(out)], stdout=subprocess.PIPE, text=True
     )
-    assert second.returncode == 1
-    assert f"another process (pid {process.pid}) is working on this run" in second.stdout
+    assert second.stdout is not None
+    said = next(line for line in second.stdout if "waiting for another command" in line)
+    assert "Ctrl-C ends this" in said
     (tmp_path / "go on").touch()
-    process.communicate(timeout=GENEROUS)
-    assert process.returncode == 0
+    for one in (process, second):
+        one.communicate(timeout=GENEROUS)
+        assert one.returncode == 0
     unbroken = make(file, out=tmp_path / "alone").runs.runs[0]
     assert_same_run(only_run(out), unbroken)
 
