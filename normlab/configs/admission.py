@@ -17,7 +17,7 @@ from typing import Any
 from normlab.catalogue import allow
 from normlab.configs.document import Mark, Node, Problem
 from normlab.configs.own_code import HOW_TO_TRUST, find_code_in, is_installed
-from normlab.configs.sections import SECTIONS
+from normlab.configs.sections import COMMON, SECTIONS
 from normlab.errors import UserError, did_you_mean
 from normlab.store.trusted import is_trusted
 
@@ -184,8 +184,8 @@ def _read(name: str, mark: Mark, call: Node | None, places: list[Path]) -> list[
     known = _arguments(defined[attribute])
     if known is None or call is None or not isinstance(call.content, dict):
         return []
-    given = {k: n for k, n in call.content.items() if k not in ("name", "augment", "validation",
-                                                                "where")}  # fmt: skip
+    of_sections = {"name"}.union(*COMMON.values())
+    given = {key: node for key, node in call.content.items() if key not in of_sections}
     return [
         Problem(node.key_mark, f"{name} has no key '{key}'; {did_you_mean(str(key), known)}")
         for key, node in given.items()

@@ -206,23 +206,23 @@ class Engine:
         if not self.until_decided:
             self._note(runs, trials)
             return self.make(runs)
-        states, asked, needed = {}, [], {run.arm for run in runs}
+        states: dict[int, str] = {}  # by the places of runs
+        needed = {run.arm for run in runs}
         for look in self.experiment.looks or (len(seeds_of(runs)),):
-            seeds = seeds_of(runs)[:look]
-            now = [run for run in runs if run.seed in seeds and run.arm in needed]
-            asked = [run for run in runs if run in asked or run in now]
-            self._note(asked, trials)
-            made = self.make(now)
-            states |= {id(run): state for run, state in zip(now, made, strict=True)}
+            seeds = {*seeds_of(runs)[:look]}
+            now = [i for i, run in enumerate(runs) if run.seed in seeds and run.arm in needed]
+            self._note([runs[i] for i in sorted({*states, *now})], trials)
+            made = self.make([runs[i] for i in now])
+            states |= dict(zip(now, made, strict=True))
             if not {*made} <= {"skipped", *FINISHED}:
                 break
             needed = arms_of_open_claims(self.folder, runs)
             if not needed:
                 break
-        left = len(runs) - len(asked)
+        left = len(runs) - len(states)
         if left and not needed:
             self.tell(Remark(f"every claim is decided; {left} of {len(runs)} runs were not needed"))
-        return [states[id(run)] for run in runs if id(run) in states]
+        return [states[i] for i in sorted(states)]
 
     def _note(self, runs: list[RunConfig], trials: Sequence[RunConfig] = ()) -> None:
         note_runs(self.experiment, self.folder, self._about, runs, trials)

@@ -3,7 +3,6 @@
 What needs JAX is imported inside the functions, because only the workers need it then.
 """
 
-import os
 import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from normlab.configs.document import ConfigError
+from normlab.engine.process import usable_cores
 from normlab.engine.worker import Worker, WorkerDiedError
 from normlab.errors import UserError
 
@@ -44,7 +44,7 @@ def check_all(files: list[Path], trust: bool) -> Iterator[Checked]:
         files: the configs.
         trust: whether the folders of code are trusted without a question.
     """
-    workers = min(_cores(), MOST_WORKERS)
+    workers = min(usable_cores() or 1, MOST_WORKERS)
     if len(files) < WORTH_WORKERS or workers < 2:
         yield from (_check_here(file, trust) for file in files)
         return
@@ -114,9 +114,3 @@ def count(number: int, noun: str) -> str:
     ('1 run', '3 runs')
     """
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

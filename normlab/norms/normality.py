@@ -6,6 +6,7 @@ brings it nearer to a normal distribution (Eftekhari & Papyan 2025). The number 
 greatest likelihood as far as one step of Newton's from 1, the identity, finds it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -60,10 +61,7 @@ def likeliest_power(
     Returns:
         The power, shaped as `h` but with size 1 at each of the shared axes.
     """
-
-    def mean(values: Array) -> Array:
-        return shared_mean(zero_masked(values, mask), sharing, mask=mask, axis_name=axis_name)
-
+    mean = _mean_over(sharing, mask, axis_name)
     sign = jnp.where(h < 0, -1.0, 1.0).astype(h.dtype)
     size = sign * h
     log = jnp.log1p(size)
@@ -86,13 +84,21 @@ def with_noise(
     """Add normal noise of `noise` times the mean distance from the mean; none without a key."""
     if rng is None or noise == 0:
         return y
+    mean = _mean_over(sharing, mask, axis_name)
+    given = lax.stop_gradient(y)
+    distance = mean(jnp.abs(given - mean(given)))
+    return y + jax.random.normal(rng, y.shape, y.dtype) * (noise * distance)
+
+
+def _mean_over(
+    sharing: Sharing, mask: Array | None, axis_name: str | None
+) -> Callable[[Array], Array]:
+    """Return the function that takes the mean of what is shared and counts."""
 
     def mean(values: Array) -> Array:
         return shared_mean(zero_masked(values, mask), sharing, mask=mask, axis_name=axis_name)
 
-    given = lax.stop_gradient(y)
-    distance = mean(jnp.abs(given - mean(given)))
-    return y + jax.random.normal(rng, y.shape, y.dtype) * (noise * distance)
+    return mean
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,9 +33,9 @@ def files(tmp_path, monkeypatch):
 
 
 def test_workers_say_what_one_process_says_in_the_order_of_the_files(files, monkeypatch):
-    monkeypatch.setattr(checking, "_cores", lambda: 1)
+    monkeypatch.setattr(checking, "usable_cores", lambda: 1)
     alone = list(checking.check_all(files, trust=False))
-    monkeypatch.setattr(checking, "_cores", lambda: 2)
+    monkeypatch.setattr(checking, "usable_cores", lambda: 2)
     together = list(checking.check_all(files, trust=False))
     assert together == alone
     assert [found.must_be_mended for found in alone] == [False, True, True, False, False]
@@ -44,7 +44,7 @@ def test_workers_say_what_one_process_says_in_the_order_of_the_files(files, monk
 
 
 def test_a_file_whose_worker_is_killed_is_checked_in_this_process(files, monkeypatch):
-    monkeypatch.setattr(checking, "_cores", lambda: 2)
+    monkeypatch.setattr(checking, "usable_cores", lambda: 2)
 
     class Dead(worker.Worker):
         def submit(self, fn, /, *args, **kwargs):
