@@ -23,12 +23,12 @@ def files(tmp_path, monkeypatch):
         "a": TINY,
         "b": TINY.replace("epochs", "epoch"),
         "c": "data: [",
-        "d": TINY.replace("batch_norm", "my_norm:MyNorm"),
+        "d": TINY.replace("batch_norm", "checked_norm:CheckedNorm"),
         "e": TINY + "sweep: {seed: 0..2}\n",
     }
     for name, text in texts.items():
         (tmp_path / f"{name}.yaml").write_text(text)
-    (tmp_path / "my_norm.py").write_text("raise RuntimeError\n")
+    (tmp_path / "checked_norm.py").write_text("raise RuntimeError\n")
     return sorted(tmp_path.glob("*.yaml"))
 
 

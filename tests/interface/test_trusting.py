@@ -203,8 +203,8 @@ def test_what_one_begins_oneself_needs_no_question(stranger, normlab, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "c.yaml").write_text(TINY)
-    normlab("new", "norm", "my_norm", cwd=mine)
-    write(mine, "my_norm:MyNorm")
+    normlab("new", "norm", "begun_norm", cwd=mine)
+    write(mine, "begun_norm:BegunNorm")
     assert "fine, 2 runs" in normlab("check", "c.yaml", cwd=mine)[1]
     normlab("new", "norm", "another", cwd=stranger)
     assert not trusted.is_trusted(stranger)
