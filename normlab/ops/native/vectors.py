@@ -199,7 +199,7 @@ def _load_some(context: Any, address: Any, index: Any, count: Any, dtype: Any, o
 
 @compiled
 def load(address: int, index: int, count: int, dtype: Any, other: Any) -> Any:
-    """Load the vector from the value at `index` on; if there are fewer values, then `other`s."""
+    """Load the vector from the value at `index` on; the lanes past the last value hold `other`."""
     if count >= LANES:
         return _load(address, index, dtype)
     return _load_some(address, index, count, dtype, other)
