@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from normlab.configs.document import Node, Problem, show
 from normlab.configs.probes import Inside
 from normlab.configs.signatures import describe_type, fields_model, fits, unknown_keys
-from normlab.errors import UserError
+from normlab.errors import FieldError, UserError
 from normlab.measures.claims import Claim, Expectation, Floor, HasArm, arms_of, select
 from normlab.measures.measures import ASKED_FOR, METRICS, Measure
 from normlab.measures.probe_values import END, check_reduction, find
@@ -30,7 +30,7 @@ def keys() -> dict[str, bool]:
     """Return the keys of a claim in a config, each with whether it is needed.
 
     >>> list(keys())
-    ['says', 'measure', 'compare', 'expect', 'floor', 'paired', 'source']
+    ['says', 'measure', 'compare', 'expect', 'floor', 'paired', 'source', 'unit']
     """
     found = {}
     for name, field in fields_model(Claim).model_fields.items():
@@ -118,24 +118,25 @@ def _check_against(
                 raise UserError("a floor is a measure of single runs")
         except UserError as error:
             problems.append(Problem(part.mark_at((key,)), f"claim: {error}"))
-    if claim.across is not None and not problems:
-        return _check_across(claim, part, points)
+    if (claim.across is not None or claim.unit is not None) and not problems:
+        return _check_arms(claim, part, points)
     for side in ("left", "right"):
         selector = getattr(claim, side)
         if selector is not None and not problems:
             try:
-                select(points, selector, measures["measure"].axis)
+                select(points, selector, claim.within)
             except UserError as error:
                 problems.append(Problem(part.mark_at(("compare", side)), f"claim: {error}"))
     return problems
 
 
-def _check_across(claim: Claim, part: Node, points: list[PlannedRun]) -> list[Problem]:
-    """Check that all four arms of a claim across an axis are in the sweep."""
+def _check_arms(claim: Claim, part: Node, points: list[PlannedRun]) -> list[Problem]:
+    """Check that all arms of a claim across an axis, or of units, are in the sweep."""
     try:
         arms_of(points, claim)
     except UserError as error:
-        return [Problem(part.mark_at(("compare",)), f"claim: {error}")]
+        key = error.field if isinstance(error, FieldError) else "compare"
+        return [Problem(part.mark_at((key,)), f"claim: {error}")]
     return []
 
 

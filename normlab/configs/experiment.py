@@ -187,6 +187,13 @@ def _read_experiment(file: FilePath, overrides: tuple[str, ...]) -> Experiment:
     problems += found
     looks, found = _read_looks(config, [] if problems else runs, lenient=bool(overrides))
     problems += found
+    units = {claim.unit for claim in claims if claim.unit is not None}
+    if units and len(looks) > 1:
+        message = (
+            f"'looks' count seeds, and a claim's unit is {min(units)}, of which every look would "
+            "see all; remove 'looks' or the claim's unit"
+        )
+        problems.append(Problem(config.mark_at(("looks",)), message))
     unread = {problem.mark for problem in unreadable}
     # The parser puts a stand-in where a value cannot be read; complaints about it would mislead.
     problems = unreadable + [one for one in problems if one.mark not in unread]

@@ -42,9 +42,10 @@ def contrast(
         left: the arm that is compared.
         right: the arm that it is compared with.
         quantity: `left - right`, or `left / right`.
-        paired: whether to pair by seed. None pairs if the arms' configs give the runs of each seed
-            the same start and the same batches. The values do not decide it, because then more than
-            5% of equal arms would seem to differ.
+        paired: whether to pair by seed, or by unit where the samples have units. None pairs units,
+            and seeds if the arms' configs give the runs of each seed the same start and the same
+            batches. The values do not decide it, because then more than 5% of equal arms would seem
+            to differ.
     """
     n = (len(left), len(right))
     censored = left.censored.any() or right.censored.any()
@@ -74,7 +75,7 @@ def contrast(
         return no_interval(quantity, estimate, n, _without_spread(*alike))
     constant = bool(side_by_side) and not alike and _constant(a, b, quantity)
     if paired is None:
-        by_design = left.origins != () and left.origins == right.origins
+        by_design = bool(left.unit) or (left.origins != () and left.origins == right.origins)
         paired = whole and (by_design or (constant and len(common) >= LEAST_FOR_A_CONSTANT))
     if paired and constant and len(common) < LEAST_FOR_A_CONSTANT:
         lacking = f"the {quantity}s of two seeds are equal, which says nothing of their spread"
@@ -82,19 +83,19 @@ def contrast(
     paired = paired and not alike  # pairing with values without spread narrows nothing
     steps = constant or (left.counted and right.counted)
     grain = max(left.grain, right.grain) if steps else 0.0
-    how = ""
+    each, how = "unit" if left.unit else "seed", ""
     if constant and paired:
-        how = f", the same {quantity} in every seed"
+        how = f", the same {quantity} in every {each}"
     elif alike:
         how = f", with the spread of the other arm for the equal values of {alike[0]}"
     if quantity == "ratio":
-        return _ratio(a, b, paired, how, grain)
+        return _ratio(a, b, paired, how, grain, each)
     if paired:
         differences = a - b
         return IntervalEstimate(
             "difference",
             float(differences.mean()),
-            f"Student's t of the seeds' differences{how}",
+            f"Student's t of the {each}s' differences{how}",
             True,
             n,
             lambda level: t_interval(differences, level, grain),
@@ -231,7 +232,9 @@ def _constant(left: np.ndarray, right: np.ndarray, quantity: OfTwoArms) -> bool:
     return bool(np.ptp(left - right) <= ROUNDING * largest)
 
 
-def _ratio(a: np.ndarray, b: np.ndarray, paired: bool, how: str, grain: float) -> IntervalEstimate:
+def _ratio(
+    a: np.ndarray, b: np.ndarray, paired: bool, how: str, grain: float, each: str
+) -> IntervalEstimate:
     ratio = _of_means(a, b, "ratio")
     left, right, degrees = spreads(a, b, ratio if ratio and math.isfinite(ratio) else 1.0)
 
@@ -244,7 +247,7 @@ def _ratio(a: np.ndarray, b: np.ndarray, paired: bool, how: str, grain: float) -
     return IntervalEstimate(
         "ratio",
         ratio,
-        f"Fieller's, of the seeds' pairs{how}" if paired else f"Fieller's{how}",
+        f"Fieller's, of the {each}s' pairs{how}" if paired else f"Fieller's{how}",
         paired,
         (len(a), len(b)),
         lambda level: fieller(a, b, level, grain, paired=paired),

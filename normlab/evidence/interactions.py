@@ -49,7 +49,7 @@ def _differences(left: Sample, right: Sample, paired: bool | None) -> Sample | N
     """Return the seeds' differences as the values of one arm, or None if they are not paired."""
     common = [seed for seed in left.seeds if seed in right.seeds]
     whole = len(common) == len(left) == len(right)
-    alike = left.origins != () and left.origins == right.origins
+    alike = bool(left.unit) or (left.origins != () and left.origins == right.origins)
     exact = left.exact and right.exact
     if not (paired or (paired is None and whole and (alike or exact))) or not common:
         return None
@@ -63,6 +63,7 @@ def _differences(left: Sample, right: Sample, paired: bool | None) -> Sample | N
         grain=max(left.grain, right.grain),
         counted=left.counted and right.counted,
         origins=left.origins if whole and alike else (),
+        unit=left.unit,
     )
 
 

@@ -34,10 +34,12 @@ class Sample:
         unlearned: the seeds that did not learn, if the measure concerns something learned.
         origins: for each value the settings that fix the weights and batches its run began with.
         curves: for each value all metrics of its run, without the seconds.
+        unit: the axis whose values are the units of replication; empty if each seed is one.
+            `seeds` then holds the units, each with its mean over the seeds.
     """
 
     name: str
-    seeds: tuple[int, ...]
+    seeds: tuple[Any, ...]
     values: np.ndarray
     censored: np.ndarray
     planned: int
@@ -49,6 +51,7 @@ class Sample:
     unlearned: tuple[int, ...] = ()
     origins: tuple[str, ...] = ()
     curves: tuple[Any, ...] = ()
+    unit: str = ""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -103,6 +106,39 @@ def sample(name: str, records: Iterable[Record], measure: Measure) -> Sample:
         ),
         origins=tuple("".join(sorted(map(_origin, own))) for own in runs),
         curves=tuple([_curve(record) for record in own] for own in runs),
+    )
+
+
+def sample_by_unit(name: str, records: Iterable[Record], measure: Measure, unit: str) -> Sample:
+    """Gather the values of one arm, one for each value of an axis: its mean over the seeds.
+
+    A unit of which a run has no value has none. If a run never reached its target, the mean is
+    known to exceed that of the numbers that the runs are known to exceed.
+
+    Args:
+        name: the arm's name.
+        records: the arm's runs.
+        measure: the measure.
+        unit: the axis.
+    """
+    by_unit: dict[Any, list[Record]] = {}
+    for record in records:
+        by_unit.setdefault(record.axes[unit], []).append(record)
+    every = {label: sample(name, own, measure) for label, own in by_unit.items()}
+    whole = {label: one for label, one in every.items() if one.complete and len(one)}
+    of_seeds = list(whole.values())
+    return Sample(
+        name,
+        tuple(whole),
+        np.array([one.values.mean() for one in of_seeds], float),
+        np.array([one.censored.any() for one in of_seeds], bool),
+        len(every),
+        tuple(f"{unit} = {label}, {text}" for label, one in every.items() for text in one.troubles),
+        exact=measure.definition.exact,
+        unlearned=tuple(label for label, one in whole.items() if one.unlearned),
+        origins=tuple("".join(one.origins) for one in of_seeds),
+        curves=tuple(one.curves for one in of_seeds),
+        unit=unit,
     )
 
 

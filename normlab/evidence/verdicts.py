@@ -26,8 +26,9 @@ from normlab.evidence.intervals import LEVEL, Interval
 from normlab.evidence.looks import anytime_level, level_at, looked_at
 from normlab.evidence.power import MOST_SEEDS, between
 from normlab.evidence.remarks import read_remarks
-from normlab.evidence.samples import Sample, sample
+from normlab.evidence.samples import Sample, sample, sample_by_unit
 from normlab.measures.claims import Claim, arms_of, read_claim
+from normlab.measures.measures import Measure
 from normlab.store.layout import CLAIMS, EXPERIMENT, PUBLISHED
 from normlab.store.record import Record
 from normlab.store.runs import Runs
@@ -200,7 +201,7 @@ def _unlisted(seeds: Sequence[int], arms: list[list[Record]]) -> str:
 def _measured(verdict: Verdict, arms: list[tuple[str, list[Record]]]) -> Verdict:
     """Measure a claim by these runs of its arms, or say why they cannot decide it."""
     claim, measure = verdict.claim, verdict.claim.measured
-    samples = tuple(sample(name, own, measure) for name, own in arms)
+    samples = tuple(_sample(name, own, measure, claim.unit) for name, own in arms)
     verdict = replace(verdict, arms=samples)
     unfinished = [
         f"{s.name}: {trouble}"
@@ -218,6 +219,12 @@ def _measured(verdict: Verdict, arms: list[tuple[str, list[Record]]]) -> Verdict
     return replace(verdict, contrast=found, p=found.first(claim.expectation.outcome))
 
 
+def _sample(name: str, records: list[Record], measure: Measure, unit: str | None) -> Sample:
+    if unit is None:
+        return sample(name, records, measure)
+    return sample_by_unit(name, records, measure, unit)
+
+
 def _estimate(claim: Claim, samples: tuple[Sample, ...], paired: bool | None) -> IntervalEstimate:
     quantity = claim.expectation.quantity
     if quantity == "mean":
@@ -232,6 +239,8 @@ def _beyond_plan(
 ) -> Beyond | None:
     """Judge all seeds together, if some are in no plan and all have a result."""
     claim = verdict.claim
+    if claim.unit is not None:  # further seeds add no unit
+        return None
     counts = [{record.seed for record in arm} for _, arm in arms]
     added = counts[0] - {*planned}
     if not added or any(own != counts[0] for own in counts):
@@ -261,7 +270,8 @@ def _underfit(claim: Claim, arms: list[list[Record]]) -> str:
     floor = claim.threshold
     if floor is None:
         return ""
-    means = [float(sample("", arm, floor.measure).values.mean()) for arm in arms]
+    samples = [_sample("", arm, floor.measure, claim.unit) for arm in arms]
+    means = [float(one.values.mean()) for one in samples]
     best = max(means) if floor.at_least else min(means)
     if best >= floor.bound if floor.at_least else best <= floor.bound:
         return ""
@@ -324,14 +334,17 @@ def _conclude(verdict: Verdict, stopped: bool) -> Verdict:
         return replace(verdict, why=why)
     if not bounds or not found.foretells:
         return replace(verdict, why=why)
+    units = "seeds" if verdict.claim.unit is None else f"values of {verdict.claim.unit}"
     seeds = found.more_seeds(*bounds, level=verdict.level)
     ends = found.seeds_range(*bounds, level=verdict.level)
     if seeds is None:
-        why += f"; more than {MOST_SEEDS} seeds an arm would be needed if the estimate is the truth"
+        why += (
+            f"; more than {MOST_SEEDS} {units} an arm would be needed if the estimate is the truth"
+        )
         return replace(verdict, why=why)
     anew = "" if look is None else ", in a new plan,"
     why += (
-        f"; about {seeds} seeds an arm{anew} would decide it in 80% of cases if the estimate is "
-        f"the truth ({between(ends)}, as far as {max(found.n)} seeds show the spread)"
+        f"; about {seeds} {units} an arm{anew} would decide it in 80% of cases if the estimate is "
+        f"the truth ({between(ends)}, as far as {max(found.n)} {units} show the spread)"
     )
     return replace(verdict, why=why, seeds=seeds, seeds_range=ends)

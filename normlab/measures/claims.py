@@ -9,6 +9,9 @@
 A claim may also compare two differences: `compare: {left: batch_norm, right: identity, across:
 optimizer}` asks whether the difference between the two is another under the other optimiser.
 
+`unit: data.test_speakers` makes the values of an axis the units of replication: each speaker counts
+once, by the mean over the seeds, and the interval speaks of other speakers.
+
 A claim is judged by an interval: it is supported, refuted or undecided. A run notes the hashes of
 the claims that stood when it began, so that a later claim is recognised.
 """
@@ -18,7 +21,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -208,6 +211,9 @@ class Claim:
         across: an axis with two values, as in `optimizer`, or an axis with the two of its labels
             that are meant, as in {optimizer: [muon, sgd]}. The claim is then about the difference
             left minus right at the first of them, minus that difference at the second.
+        unit: an axis, such as `data.test_speakers`, whose values are the units of replication. Each
+            unit counts once, by its mean over the seeds, so that the interval speaks of new
+            speakers, patients or folds, and not of new seeds. null if each seed is a unit.
     """
 
     says: str
@@ -219,6 +225,7 @@ class Claim:
     paired: bool | None = None
     source: str | None = None
     across: Across | None = None
+    unit: str | None = None
 
     def __post_init__(self) -> None:
         for field, parsed in (("measure", "measured"), ("expect", "expectation"),
@@ -237,6 +244,8 @@ class Claim:
         if (self.expectation.quantity == "mean") != (self.right is None):
             message = "a mean is that of 'left' alone; a difference or ratio needs 'right' too"
             raise FieldError("compare", message)
+        if self.unit is not None and self.unit == self.measured.axis:
+            raise FieldError("unit", f"the measure is taken over '{self.unit}' already")
         if self.across is None:
             return
         if self.expectation.quantity != "difference":
@@ -250,8 +259,8 @@ class Claim:
             raise FieldError("compare", f"{ACROSS}, found {self.across!r}")
 
     def kept(self) -> dict[str, Any]:
-        """Return the fields as files keep them; `across`, which came later, only if it is used."""
-        return {k: v for k, v in asdict(self).items() if k != "across" or v is not None}
+        """Return the fields as files keep them; those that came later only if they are used."""
+        return {k: v for k, v in asdict(self).items() if k not in LATER or v is not None}
 
     @property
     def hash(self) -> str:
@@ -275,10 +284,18 @@ class Claim:
         return None if self.floor is None else Floor.parse(self.floor)
 
     @property
+    def within(self) -> list[str]:
+        """The axes along which runs of one arm may differ: the measure's, and the unit."""
+        return [axis for axis in (self.measured.axis, self.unit) if axis is not None]
+
+    @property
     def selectors(self) -> list[Selector]:
         """The selectors of one arm or of two: `left`, and `right` where it is given."""
         return [self.left] if self.right is None else [self.left, self.right]
 
+
+LATER = ("across", "unit")
+"""Fields that came after the first claims were registered, whose hashes must stay."""
 
 ACROSS = "'across' is an axis with two values, or an axis with two of its labels: {norm: [a, b]}"
 
@@ -315,13 +332,13 @@ def name_of(selector: Selector) -> str:
 P = TypeVar("P", bound=HasArm)
 
 
-def select(points: Iterable[P], selector: Selector, axis: str | None = None) -> list[P]:
+def select(points: Iterable[P], selector: Selector, within: Collection[str] = ()) -> list[P]:
     """Return the runs of one arm.
 
     Args:
         points: the runs of the sweep.
         selector: an arm's name, or the label of one axis, or a mapping of axes to labels.
-        axis: an axis in which they may differ, because the measure is taken over it.
+        within: the axes in which they may differ, as `Claim.within`.
 
     Raises:
         UserError: there are no such runs, or they are of several arms.
@@ -335,7 +352,9 @@ def select(points: Iterable[P], selector: Selector, axis: str | None = None) -> 
     if not chosen:
         arms = ", ".join(f"'{arm}'" for arm in dict.fromkeys(p.arm for p in every))
         raise UserError(f"no arm is called '{name_of(selector)}'; the arms are {arms}")
-    settings = {json.dumps({a: v for a, v in p.axes.items() if a != axis}): p.arm for p in chosen}
+    settings = {
+        json.dumps({a: v for a, v in p.axes.items() if a not in within}): p.arm for p in chosen
+    }
     if len(settings) > 1:
         arms = ", ".join(f"'{arm}'" for arm in list(settings.values())[:4])
         raise UserError(
@@ -354,12 +373,16 @@ def arms_of(points: Iterable[P], claim: Claim) -> list[tuple[str, list[P]]]:
     Raises:
         UserError: an arm is not there, or the axis of `across` is not, or has not two values.
     """
-    every, axis = list(points), claim.measured.axis
+    every, within = list(points), claim.within
+    if claim.unit is not None and any(claim.unit not in point.axes for point in every):
+        axes = list(dict.fromkeys(axis for point in every for axis in point.axes))
+        message = f"'unit' names no axis '{claim.unit}'; {did_you_mean(claim.unit, axes)}"
+        raise FieldError("unit", message)
     if claim.across is None:
-        return [(name_of(one), select(every, one, axis)) for one in claim.selectors]
+        return [(name_of(one), select(every, one, within)) for one in claim.selectors]
     across, labels = _two_of(every, claim.across)
     return [
-        (f"{name_of(one)} at {across}={label}", select(own, one, axis))
+        (f"{name_of(one)} at {across}={label}", select(own, one, within))
         for label in labels
         if (own := [point for point in every if point.axes[across] == label])
         for one in claim.selectors

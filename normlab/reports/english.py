@@ -215,7 +215,10 @@ def _by_numbers(verdict: Verdict) -> str:
     if found is None:
         return f"{verdict.outcome.capitalize()}: {verdict.why}."
     counts = " and ".join(str(n) for n in found.n)
-    paired = ", paired by seed" if found.paired else ""
+    unit = claim.unit or "seed"
+    paired = f", paired by {unit}" if found.paired else ""
+    if claim.unit and not found.paired:
+        paired = f", each a {unit}"
     known = f"is {number(found.estimate)}"
     if math.isnan(found.estimate):
         known = "has no estimate, as runs never reached the target"

@@ -40,7 +40,7 @@ NOT_WRITTEN = "is written as in {left: batch_norm, right: identity}"
 
 MISTAKES = {
     "no list": (text(claims="{says: x}"), "'claims' must be a list of claims, found the mapping {'says': 'x'}"),
-    "no mapping": (text(claims="[it helps]"), "a claim is a mapping with the keys says, measure, compare, expect, floor, paired, source, found the text 'it helps'"),
+    "no mapping": (text(claims="[it helps]"), "a claim is a mapping with the keys says, measure, compare, expect, floor, paired, source, unit, found the text 'it helps'"),
     "unknown key": (claiming(expects="x"), "a claim has no key 'expects'; did you mean 'expect'?"),
     "no sentence": (claiming(says=None), "the claim needs the key 'says'"),
     "unknown measure": (claiming(measure="finl(test_accuracy)"), "claim: there is no measure 'finl'; did you mean 'final'?"),
