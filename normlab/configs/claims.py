@@ -124,7 +124,7 @@ def _check_against(
         selector = getattr(claim, side)
         if selector is not None and not problems:
             try:
-                select(points, selector, claim.within)
+                select(points, selector, claim.measured.axis)
             except UserError as error:
                 problems.append(Problem(part.mark_at(("compare", side)), f"claim: {error}"))
     return problems

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from normlab.measures.claims import label_of
 from normlab.measures.measures import Measure
 from normlab.measures.value import NoValueError, Value
 from normlab.store.processes import is_left
@@ -48,7 +49,7 @@ class Sample:
     exact: bool = False
     grain: float = 0.0
     counted: bool = False
-    unlearned: tuple[int, ...] = ()
+    unlearned: tuple[Any, ...] = ()
     origins: tuple[str, ...] = ()
     curves: tuple[Any, ...] = ()
     unit: str = ""
@@ -121,9 +122,9 @@ def sample_by_unit(name: str, records: Iterable[Record], measure: Measure, unit:
         measure: the measure.
         unit: the axis.
     """
-    by_unit: dict[Any, list[Record]] = {}
+    by_unit: dict[str, list[Record]] = {}
     for record in records:
-        by_unit.setdefault(record.axes[unit], []).append(record)
+        by_unit.setdefault(label_of(record.axes[unit]), []).append(record)
     every = {label: sample(name, own, measure) for label, own in by_unit.items()}
     whole = {label: one for label, one in every.items() if one.complete and len(one)}
     of_seeds = list(whole.values())

@@ -21,7 +21,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -284,11 +284,6 @@ class Claim:
         return None if self.floor is None else Floor.parse(self.floor)
 
     @property
-    def within(self) -> list[str]:
-        """The axes along which runs of one arm may differ: the measure's, and the unit."""
-        return [axis for axis in (self.measured.axis, self.unit) if axis is not None]
-
-    @property
     def selectors(self) -> list[Selector]:
         """The selectors of one arm or of two: `left`, and `right` where it is given."""
         return [self.left] if self.right is None else [self.left, self.right]
@@ -332,13 +327,17 @@ def name_of(selector: Selector) -> str:
 P = TypeVar("P", bound=HasArm)
 
 
-def select(points: Iterable[P], selector: Selector, within: Collection[str] = ()) -> list[P]:
+def select(
+    points: Iterable[P], selector: Selector, axis: str | None = None, unit: str | None = None
+) -> list[P]:
     """Return the runs of one arm.
 
     Args:
         points: the runs of the sweep.
         selector: an arm's name, or the label of one axis, or a mapping of axes to labels.
-        within: the axes in which they may differ, as `Claim.within`.
+        axis: an axis in which they may differ, because the measure is taken over it.
+        unit: an axis whose values are the units of the claim. The arm has one setting in each unit,
+            and another axis may vary with the unit, as `zip` has it.
 
     Raises:
         UserError: there are no such runs, or they are of several arms.
@@ -352,16 +351,28 @@ def select(points: Iterable[P], selector: Selector, within: Collection[str] = ()
     if not chosen:
         arms = ", ".join(f"'{arm}'" for arm in dict.fromkeys(p.arm for p in every))
         raise UserError(f"no arm is called '{name_of(selector)}'; the arms are {arms}")
-    settings = {
-        json.dumps({a: v for a, v in p.axes.items() if a not in within}): p.arm for p in chosen
-    }
-    if len(settings) > 1:
-        arms = ", ".join(f"'{arm}'" for arm in list(settings.values())[:4])
+    settings: dict[str, dict[str, str]] = {}
+    for point in chosen:
+        own = {name: label for name, label in point.axes.items() if name not in (axis, unit)}
+        place = "" if unit is None else label_of(point.axes.get(unit))
+        settings.setdefault(place, {})[json.dumps(own)] = point.arm
+    several = max(settings.values(), key=len)
+    if len(several) > 1:
+        arms = ", ".join(f"'{arm}'" for arm in list(several.values())[:4])
         raise UserError(
             f"'{name_of(selector)}' is several arms ({arms}); say which, as in "
             "{norm: batch_norm, batch_size: 32}"
         )
     return chosen
+
+
+def label_of(value: Any) -> str:
+    """Write the value of an axis as a text that tells it from the others.
+
+    >>> label_of("george"), label_of(["george", "theo"])
+    ('george', 'george, theo')
+    """
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def arms_of(points: Iterable[P], claim: Claim) -> list[tuple[str, list[P]]]:
@@ -373,16 +384,16 @@ def arms_of(points: Iterable[P], claim: Claim) -> list[tuple[str, list[P]]]:
     Raises:
         UserError: an arm is not there, or the axis of `across` is not, or has not two values.
     """
-    every, within = list(points), claim.within
+    every, axis, unit = list(points), claim.measured.axis, claim.unit
     if claim.unit is not None and any(claim.unit not in point.axes for point in every):
         axes = list(dict.fromkeys(axis for point in every for axis in point.axes))
         message = f"'unit' names no axis '{claim.unit}'; {did_you_mean(claim.unit, axes)}"
         raise FieldError("unit", message)
     if claim.across is None:
-        return [(name_of(one), select(every, one, within)) for one in claim.selectors]
+        return [(name_of(one), select(every, one, axis, unit)) for one in claim.selectors]
     across, labels = _two_of(every, claim.across)
     return [
-        (f"{name_of(one)} at {across}={label}", select(own, one, within))
+        (f"{name_of(one)} at {across}={label}", select(own, one, axis, unit))
         for label in labels
         if (own := [point for point in every if point.axes[across] == label])
         for one in claim.selectors

@@ -131,11 +131,13 @@ def test_a_claim_without_a_unit_keeps_its_hash():
     assert "unit" not in plain.kept() and claim().kept()["unit"] == UNIT
 
 
-def config(unit, looks=None):
+SWEEP = "{norm: [batch_norm, identity], data.size: [8, 12], seed: 0..3}"
+
+
+def config(unit, looks=None, sweep=SWEEP):
     compare = "{left: batch_norm, right: identity}"
     measured = f"measure: final(test_accuracy), compare: {compare}, expect: difference > 0"
     claims = f"[{{says: more, unit: {unit}, {measured}}}]"
-    sweep = "{norm: [batch_norm, identity], data.size: [8, 12], seed: 0..3}"
     return text(sweep=sweep, claims=claims, looks=looks)
 
 
@@ -147,3 +149,15 @@ def test_the_check_knows_the_axes(tmp_path):
     assert "'unit' names no axis 'data.sise'; did you mean 'data.size'?" in problems_of(file)
     file.write_text(config("data.size", "[2, 4]"))
     assert "'looks' count seeds, and a claim's unit is data.size" in problems_of(file)
+
+
+def test_what_varies_with_the_unit_is_no_other_arm(tmp_path):
+    sizes, norms = (
+        "data.size: [8, 12], data.test_examples: [50, 60]",
+        "norm: [batch_norm, identity]",
+    )
+    file = tmp_path / "e.yaml"
+    file.write_text(config("data.size", sweep=f"{{zip: {{{sizes}}}, {norms}, seed: [0]}}"))
+    assert len(load_experiment(file).runs) == 4
+    file.write_text(config("data.size", sweep=f"{{{sizes}, {norms}, seed: [0]}}"))
+    assert "'batch_norm' is several arms" in problems_of(file)
