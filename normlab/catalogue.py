@@ -133,14 +133,17 @@ class Shelf:
         """Find the entry called `name`, or the one that `package.module:Class` names.
 
         Raises:
-            UserError: there is no such entry; the message suggests the nearest name.
+            UserError: there is no such entry; the message suggests the nearest name, or the shelf
+                that has one of this name.
         """
         if ":" in name:
             module, _, attribute = name.partition(":")
             return Entry(name, module, attribute, "", module)
         entries = self.entries()
         if name not in entries:
-            raise UserError(f"no {self.kind} is called '{name}'; {did_you_mean(name, entries)}")
+            kind = next((shelf.kind for shelf in SHELVES if name in shelf.entries()), None)
+            hint = did_you_mean(name, entries) if kind is None else f"that is a {kind}"
+            raise UserError(f"no {self.kind} is called '{name}'; {hint}")
         return entries[name]
 
     def load(self, name: str) -> Any:
@@ -279,3 +282,4 @@ PROBES = Shelf("probe", "normlab.probes", "probe")
 MODELS = Shelf("model", "normlab.models", "model", takes_unmarked=True)
 DATA = Shelf("dataset", "normlab.data", "dataset")
 AUGMENTATIONS = Shelf("augmentation", "normlab.data", "augmentation")
+SHELVES = (NORMS, KERNELS, PLACEMENTS, PROBES, MODELS, DATA, AUGMENTATIONS)

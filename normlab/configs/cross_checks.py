@@ -26,6 +26,7 @@ from normlab.configs.calls import SectionError
 from normlab.configs.own_code import failure_outside, file_of
 from normlab.configs.placing import placement
 from normlab.errors import FieldError, KernelError, UserError, in_one_line
+from normlab.training.projection import SPHERE, require_sphere
 
 MOST_STEPS = 2**31 - 1
 """The greatest number that the step counter, an int32, can hold."""
@@ -47,8 +48,8 @@ def mismatches(sections: dict[str, Any]) -> tuple[SectionError, ...]:
 @lru_cache(maxsize=256)
 def _mismatches(keyed: Keyed) -> tuple[SectionError, ...]:
     found = []
-    for check in (_check_accumulation, _check_length, _check_shapes, _check_optimizer):
-        if check is _check_optimizer and found:
+    for check in CHECKS:
+        if check in (_check_sphere, _check_optimizer) and found:
             continue  # it needs the network, which the others could not make
         if any(error.section == "data" for error in found):
             break  # nothing is known of the images then
@@ -108,6 +109,24 @@ def _check_shapes(sections: dict[str, Any]) -> None:
         raise SectionError("norm", None, str(error)) from None
 
 
+def _check_sphere(sections: dict[str, Any]) -> None:
+    """Check that what is on a sphere is kept there, and that nothing pulls it away."""
+    settings = recipe(sections)
+    try:
+        require_sphere(parameter_shapes(sections), settings.project)
+    except UserError as error:
+        raise SectionError("train", "project", str(error)) from None
+    if settings.project != SPHERE:
+        return
+    why = "shortens unit vectors, which train.project brings back"
+    if sections["decay"]["rate"] > 0:
+        raise SectionError("decay", "rate", f"weight decay {why}: leave it out")
+    given = sections["optimizer"]
+    if given is not None and given.get("weight_decay"):
+        message = f"the weight decay of {given['name']} {why}: write weight_decay: 0"
+        raise SectionError("optimizer", "weight_decay", message)
+
+
 def _check_optimizer(sections: dict[str, Any]) -> None:
     """Trace one update, because optax checks few of its arguments before that."""
     if sections["optimizer"] is None:
@@ -125,6 +144,10 @@ def _check_optimizer(sections: dict[str, Any]) -> None:
         raise SectionError(
             "optimizer", None, f"optax cannot use it: {in_one_line(error)}"
         ) from None
+
+
+CHECKS = (_check_accumulation, _check_length, _check_shapes, _check_sphere, _check_optimizer)
+"""All checks, in the order in which they are made."""
 
 
 @lru_cache(maxsize=256)

@@ -15,6 +15,7 @@ from normlab.catalogue import MODELS, lazily
 
 if TYPE_CHECKING:
     from normlab.models.fixup import Fixup as Fixup
+    from normlab.models.ngpt import NGPT as NGPT
     from normlab.models.normaliser_free import NormaliserFree as NormaliserFree
     from normlab.models.plain import MLP as MLP
     from normlab.models.plain import Convnet as Convnet

@@ -108,13 +108,7 @@ class Vit(nn.Module):
 
     def _embed(self, x: Array, train: bool) -> Array:
         """Embed the class token and the patches, and add a learnt vector for each position."""
-        require_channels_last("images", x.shape)
-        n, height, width, channels = x.shape
-        p = self.patch
-        fills = height % p == 0 and width % p == 0
-        require_field(fills, "patch", p, f"a divisor of the image's sides {height} and {width}")
-        x = x.reshape(n, height // p, p, width // p, p, channels).swapaxes(2, 3)
-        x = self._linear(self.width, train)(x.reshape(n, -1, p * p * channels))
+        x = self._linear(self.width, train)(patches(x, self.patch))
         x = jnp.pad(x, ((0, 0), (1, 0), (0, 0)))
         places = self.param("embedding", nn.initializers.normal(0.02), x.shape[1:], jnp.float32)
         return x + places[None].astype(x.dtype)
@@ -156,6 +150,21 @@ class Vit(nn.Module):
         return dense(
             no_normaliser(), features, self.dtype, transform=self.kernel, train=train, start=start
         )
+
+
+def patches(images: Array, side: int) -> Array:
+    """Cut images `(N, H, W, C)` into squares `(N, T, side * side * C)`, row by row.
+
+    Raises:
+        FieldError: the squares do not fill the image.
+        UserError: the channels are first.
+    """
+    require_channels_last("images", images.shape)
+    n, height, width, channels = images.shape
+    fills = height % side == 0 and width % side == 0
+    require_field(fills, "patch", side, f"a divisor of the image's sides {height} and {width}")
+    x = images.reshape(n, height // side, side, width // side, side, channels).swapaxes(2, 3)
+    return x.reshape(n, -1, side * side * channels)
 
 
 @dataclass(frozen=True)

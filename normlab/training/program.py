@@ -22,11 +22,12 @@ from jax.stages import Lowered
 from normlab.adapters.classifier import Classifier
 from normlab.core import Array
 from normlab.data.augment import Augmentation, apply_all
-from normlab.training import averaging, metrics
+from normlab.training import averaging, gradients, metrics
 from normlab.training.compiler import compiler_options, read_from_cache
 from normlab.training.finite import all_finite, computed_once
 from normlab.training.host_data import HostData, first_examples
 from normlab.training.losses import cross_entropy
+from normlab.training.projection import require_sphere
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData, Meter, TrainState
 from normlab.training.streams import stream_key
@@ -57,9 +58,14 @@ class Program:
         return Classifier(self.model)
 
     def init(self, seed: Array | int, image_shape: tuple[int, ...]) -> TrainState:
-        """Make the state before the first step; `image_shape` is `(H, W, C)`."""
+        """Make the state before the first step; `image_shape` is `(H, W, C)`.
+
+        Raises:
+            UserError: the recipe's projection does not fit the network.
+        """
         example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
         params, norm_state = self.network.init(stream_key(seed, "init"), example)
+        require_sphere(params, self.recipe.project)
         averages = self.recipe.ema_statistics == "averaged"
         opt_state = averaging.begun(self.optimizer.init(params), norm_state if averages else None)
         return TrainState(
@@ -82,7 +88,9 @@ class Program:
         """Take one step; also return the batch's loss, NaN from the first non-finite step on."""
         images, labels = self._batch(state.step, data, order, seed)
         key = jax.random.fold_in(stream_key(seed, "dropout"), state.step)
-        (loss, (norm_state, correct)), grads = self._gradients(state, images, labels, key)
+        loss, norm_state, correct, grads = gradients.of_batch(
+            self.network, self.recipe, state.params, state.norm_state, images, labels, key
+        )
 
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         opt_state = averaging.with_statistics(opt_state, norm_state, self.recipe.ema)
@@ -118,58 +126,15 @@ class Program:
         images = apply_all(self.augmentations, key, images)
         return data.standardised(images), data.train.labels[chosen]
 
-    def _gradients(self, state: TrainState, images: Array, labels: Array, key: Array) -> Any:
-        """Compute loss, normaliser state, correct predictions and gradients of a batch.
-
-        With accumulation, equal microbatches are processed one after the other. Each is normalised
-        by its own statistics and starts from the same normaliser state. The state after the step
-        pools all of them (`core.pool_states`).
-        """
-        gradients = self._value_and_grad
-        parts = self.recipe.accumulate
-        if parts == 1:
-            return gradients(state.params, state.norm_state, images, labels, key)
-
-        auxiliary, total, params = [], None, state.params
-        pieces = (jnp.split(images, parts), jnp.split(labels, parts), jax.random.split(key, parts))
-        for part in zip(*pieces, strict=True):
-            found, grads = gradients(params, state.norm_state, *part)
-            total = grads if total is None else jax.tree.map(jnp.add, total, grads)
-            # This dependency is false. Without it the compiler may run the microbatches in
-            # parallel, and accumulation would save no memory.
-            params, total = lax.optimization_barrier((params, total))
-            auxiliary.append(found)
-        loss, (states, correct) = jax.tree.map(lambda *leaves: jnp.stack(leaves), *auxiliary)
-        norm_state = self.network.pool(states, state.params, pieces[0][0])
-        grads = jax.tree.map(lambda leaf: leaf / parts, total)
-        return (loss.mean(), (norm_state, correct.sum())), grads
-
-    def _value_and_grad(self, params: Any, norm_state: Any, *batch: Array) -> Any:
-        watched = self.network.by_gradient(norm_state)
-        if not watched:
-            return jax.value_and_grad(self._loss, has_aux=True)(params, norm_state, *batch)
-
-        def loss(params: Any, watched: Any) -> Any:
-            return self._loss(params, {**norm_state, **watched}, *batch)
-
-        both = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
-        (loss_value, (moved, correct)), (grads, left) = both(params, watched)
-        return (loss_value, (self.network.with_gradient(moved, left), correct)), grads
-
     def loss(self, params: Any, norm_state: Any, images: Array, labels: Array) -> tuple[Array, Any]:
         """Compute the mean training loss of a whole batch, and the normalisers' state after it.
 
         Dropout drops the same units in every call, so this is a function of its arguments.
         """
         key = stream_key(0, "dropout")
-        loss, (norm_state, _) = self._loss(params, norm_state, images, labels, key)
+        given = params, norm_state, images, labels, key
+        loss, (norm_state, _) = gradients.loss(self.network, self.recipe, *given)
         return loss, norm_state
-
-    def _loss(self, params: Any, norm_state: Any, images: Array, labels: Array, key: Array) -> Any:
-        logits, norm_state = self.network.apply(params, norm_state, images, train=True, key=key)
-        losses = cross_entropy(logits, labels, self.recipe.label_smoothing)
-        correct = (logits.argmax(axis=-1) == labels).sum().astype(jnp.float32)
-        return losses.mean(), (norm_state, correct)
 
     def evaluate_batch(
         self,

@@ -1,5 +1,7 @@
 """Keeps the norm of weights at what it was at the start, by a projection after every step (NaP).
 
+A network whose weights are unit vectors (nGPT) is brought back to the sphere in the same place.
+
 A weight whose scale a normaliser removes grows in training, and the effective learning rate falls
 as the square of its norm rises. With a constant norm the schedule alone sets the effective rate
 (Lyle et al. 2024, arXiv:2407.01800, "normalize and project").
@@ -13,12 +15,16 @@ import optax
 
 from normlab.core import Array
 from normlab.errors import UserError
+from normlab.models.sphere import has_spheres, on_sphere
 from normlab.training.averaging import has_schedule_free
 from normlab.training.heads import outside_head
 
-Projection = Literal["weights", "weights_and_scales"]
-"""The parameters that keep their norm: the kernels of all layers but the head, or these and each
-normaliser's scale and bias, which have one norm together."""
+Projection = Literal["weights", "weights_and_scales", "sphere"]
+"""The parameters that keep their norm: the kernels of all layers but the head; these and each
+normaliser's scale and bias, which have one norm together; or every unit vector of the layers of
+`normlab.models.sphere`."""
+
+SPHERE = "sphere"
 
 KERNEL, SCALES = "kernel", ("scale", "bias")
 Path = tuple[str, ...]
@@ -29,7 +35,8 @@ class ProjectedState(NamedTuple):
 
     Attributes:
         inner: the optimiser's own state.
-        norms: the norm of each group of parameters at the start, in the order of `groups_of`.
+        norms: the norm of each group of parameters at the start, in the order of `groups_of`; none
+            on the sphere, where it is one.
     """
 
     inner: optax.OptState
@@ -70,22 +77,49 @@ def projected(
                 "train.project cannot go with a schedule-free optimiser, which keeps a second copy "
                 "of the weights; take another optimiser, or leave out project"
             )
+        if which == SPHERE:
+            return ProjectedState(inner, ())
         leaves = jax.tree.leaves(params)
         norms = tuple(norm_of(leaves, group) for group in groups_of(params, which))
         return ProjectedState(inner, norms)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, ProjectedState]:
         updates, inner = optimizer.update(updates, state.inner, params)
-        leaves, tree = jax.tree.flatten(optax.apply_updates(params, updates))
-        for group, target in zip(groups_of(params, which), state.norms, strict=True):
+        moved = optax.apply_updates(params, updates)
+        moved = on_sphere(moved) if which == SPHERE else kept(moved, state.norms)
+        return jax.tree.map(jnp.subtract, moved, params), ProjectedState(inner, state.norms)
+
+    def kept(params: Any, norms: tuple[Array, ...]) -> Any:
+        leaves, tree = jax.tree.flatten(params)
+        for group, target in zip(groups_of(params, which), norms, strict=True):
             norm = norm_of(leaves, group)
             factor = jnp.where((target > 0) & (norm > 0), target / jnp.where(norm > 0, norm, 1), 1)
             for index in group:
                 leaves[index] = (leaves[index] * factor).astype(leaves[index].dtype)
-        moved = jax.tree.unflatten(tree, leaves)
-        return jax.tree.map(jnp.subtract, moved, params), ProjectedState(inner, state.norms)
+        return jax.tree.unflatten(tree, leaves)
 
     return optax.GradientTransformation(init, update)
+
+
+def require_sphere(params: Any, which: Projection | None) -> None:
+    """Raise `UserError` unless a network on the sphere, and no other, is kept there.
+
+    >>> require_sphere({"ToSphere_0": {"kernel": jnp.ones((1, 1))}}, None)
+    Traceback (most recent call last):
+    normlab.errors.UserError: the weights of this network are unit vectors, which training must \
+keep so: write train: {project: sphere}
+    >>> require_sphere({"Dense_0": {"kernel": jnp.ones((1, 1))}}, None)
+    """
+    if has_spheres(params) and which != SPHERE:
+        raise UserError(
+            "the weights of this network are unit vectors, which training must keep so: write "
+            "train: {project: sphere}"
+        )
+    if which == SPHERE and not has_spheres(params):
+        raise UserError(
+            "project: sphere is for a network whose weights are unit vectors, such as model ngpt, "
+            "and this one has none; project: weights keeps the norm of any network's kernels"
+        )
 
 
 def groups_of(params: Any, which: Projection) -> list[tuple[int, ...]]:

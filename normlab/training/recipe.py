@@ -43,7 +43,7 @@ class Recipe:
         project: what keeps the norm that it had at the start, by a projection after every step
             (NaP, arXiv:2407.01800): `weights`, the kernel of every layer but the head;
             `weights_and_scales`, these and the scale of each normaliser together with its bias;
-            null for nothing.
+            `sphere`, every unit vector in the weights of `ngpt`, which needs it; null for nothing.
     """
 
     epochs: int = 10
@@ -82,8 +82,11 @@ class Recipe:
         allowed = "averaged, unless there is an ema"
         require_field(used, "ema_statistics", self.ema_statistics, allowed)
         known = self.project is None or self.project in get_args(Projection)
-        allowed = f"{' or '.join(get_args(Projection))}, or null"
+        allowed = f"{', '.join(get_args(Projection))} or null"
         require_field(known, "project", self.project, allowed)
+        on_sphere = self.project == "sphere" and self.ema is not None
+        allowed = "null with project: sphere, because averages of unit vectors are shorter"
+        require_field(not on_sphere, "ema", self.ema, allowed)
         divides = self.batch_size % self.accumulate == 0
         allowed = f"a divisor of batch_size={self.batch_size}"
         require_field(divides, "accumulate", self.accumulate, allowed)

@@ -24,11 +24,15 @@ SMALL = {
     "normaliser_free": {"depth": 8, "width": 8},
     "speednet": {"widths": (8,)},
     "vit": {"depth": 1, "width": 8, "heads": 2, "mlp_ratio": 2, "qk_norm": "layer_norm"},
+    "ngpt": {"depth": 1, "width": 8, "heads": 2, "mlp_ratio": 2},
 }
 """Settings that make a model cheap; one that is not here is tested with its own defaults."""
 
-NO_NORM = {"fixup", "normaliser_free"}
+NO_NORM = {"fixup", "normaliser_free", "ngpt"}
 """Models in which only `identity` may stand."""
+
+NO_BIAS = {"ngpt"}
+"""Models without any bias, also in the head."""
 
 SOME_NORMS = {"identity", "batch_norm", "instance_norm", "filter_response_norm", "evo_norm_b0"}
 """Enough for models whose slots are those that others are tried with all in."""
@@ -37,7 +41,7 @@ FEW = {"convnet", "resnet_v2", "skipinit", "speednet", "vit"}
 """The models that are tried with those: `mlp` and `resnet` have both kinds of slot, with and
 without an activation behind, for vectors and for images."""
 
-OWN_NORM = {"fixup", "skipinit", "normaliser_free", "vit"}
+OWN_NORM = {"fixup", "skipinit", "normaliser_free", "vit", "ngpt"}
 """Models with parameters of the role "norm" whatever stands in the slots."""
 
 CLASSES = 3
@@ -222,7 +226,8 @@ def test_parameters_have_the_role_that_their_place_gives_them(pair, made, variab
         assert role == ("norm" if "/norm/" in name else own[name.rpartition("/")[2]])
         assert role == "norm" or (leaf.ndim >= 2) == (role == "weight")
         found[role] += 1
-    assert found["weight"] >= 2 and found["bias"] >= 1  # the head has one in any case
+    assert found["weight"] >= 2
+    assert (found["bias"] >= 1) == (pair[0] not in NO_BIAS)  # a head has one in any case
     has_own = pair[0] in OWN_NORM
     assert (found["norm"] > 0) == (has_own or bool(made.norm.init(8)[0]))
 

@@ -8,6 +8,7 @@ import pytest
 from normlab.models.plain import MLP
 from normlab.models.slots import NORM_STATE
 from normlab.norms import PowerNorm
+from normlab.training import gradients
 from normlab.training.program import Program
 from normlab.training.recipe import Recipe
 
@@ -20,7 +21,8 @@ def test_a_step_moves_the_backward_state_as_the_gradient_says(parts):
     model = MLP(norm=PowerNorm(warm_up=0), classes=2, widths=(8,))
     program = Program(model, optax.sgd(0.1), Recipe(epochs=1, batch_size=8, accumulate=parts))
     state = program.init(0, (4, 4, 1))
-    (_, (moved, _)), _ = program._gradients(state, IMAGES, LABELS, jax.random.key(0))
+    batch = (state.params, state.norm_state, IMAGES, LABELS, jax.random.key(0))
+    moved = gradients.of_batch(program.network, program.recipe, *batch).norm_state
 
     def loss(norm_state, images, labels):
         variables = {"params": state.params, NORM_STATE: norm_state}

@@ -1,0 +1,96 @@
+"""The loss of a batch and its gradient, at once or in microbatches."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from normlab.adapters.classifier import Classifier
+from normlab.core import Array
+from normlab.training.losses import cross_entropy
+from normlab.training.recipe import Recipe
+
+
+class Found(NamedTuple):
+    """Holds what a batch gives.
+
+    Attributes:
+        loss: the mean over the batch.
+        norm_state: the normalisers' state after the step.
+        correct: the number of correct predictions.
+        gradient: that of the loss, a tree like the parameters.
+    """
+
+    loss: Array
+    norm_state: Any
+    correct: Array
+    gradient: Any
+
+
+def loss(
+    network: Classifier,
+    recipe: Recipe,
+    params: Any,
+    norm_state: Any,
+    images: Array,
+    labels: Array,
+    key: Array,
+) -> tuple[Array, tuple[Any, Array]]:
+    """Compute the mean training loss, the normalisers' state after it, and the correct answers."""
+    logits, norm_state = network.apply(params, norm_state, images, train=True, key=key)
+    losses = cross_entropy(logits, labels, recipe.label_smoothing)
+    correct = (logits.argmax(axis=-1) == labels).sum().astype(jnp.float32)
+    return losses.mean(), (norm_state, correct)
+
+
+def of_batch(
+    network: Classifier,
+    recipe: Recipe,
+    params: Any,
+    norm_state: Any,
+    images: Array,
+    labels: Array,
+    key: Array,
+) -> Found:
+    """Compute loss, normaliser state, correct predictions and gradient of a batch.
+
+    With accumulation, equal microbatches are processed one after the other. Each is normalised by
+    its own statistics and starts from the same normaliser state. The state after the step pools all
+    of them (`core.pool_states`).
+    """
+    gradients, parts = partial(_value_and_grad, network, recipe), recipe.accumulate
+    if parts == 1:
+        (value, (moved, correct)), grads = gradients(params, norm_state, images, labels, key)
+        return Found(value, moved, correct, grads)
+
+    auxiliary, total, at = [], None, params
+    pieces = (jnp.split(images, parts), jnp.split(labels, parts), jax.random.split(key, parts))
+    for part in zip(*pieces, strict=True):
+        found, grads = gradients(at, norm_state, *part)
+        total = grads if total is None else jax.tree.map(jnp.add, total, grads)
+        # This dependency is false. Without it the compiler may run the microbatches in
+        # parallel, and accumulation would save no memory.
+        at, total = lax.optimization_barrier((at, total))
+        auxiliary.append(found)
+    values, (states, correct) = jax.tree.map(lambda *leaves: jnp.stack(leaves), *auxiliary)
+    moved = network.pool(states, params, pieces[0][0])
+    grads = jax.tree.map(lambda leaf: leaf / parts, total)
+    return Found(values.mean(), moved, correct.sum(), grads)
+
+
+def _value_and_grad(
+    network: Classifier, recipe: Recipe, params: Any, norm_state: Any, *batch: Array
+) -> Any:
+    of = partial(loss, network, recipe)
+    watched = network.by_gradient(norm_state)
+    if not watched:
+        return jax.value_and_grad(of, has_aux=True)(params, norm_state, *batch)
+
+    def both(params: Any, watched: Any) -> Any:
+        return of(params, {**norm_state, **watched}, *batch)
+
+    found, (grads, left) = jax.value_and_grad(both, argnums=(0, 1), has_aux=True)(params, watched)
+    value, (moved, correct) = found
+    return (value, (network.with_gradient(moved, left), correct)), grads
