@@ -25,6 +25,7 @@ from normlab.data.dataset import Dataset, Outline
 from normlab.errors import FieldError, UserError
 from normlab.models.slots import is_ours
 from normlab.probes.contract import Probe
+from normlab.store.seeds import seed_of
 from normlab.training.optimizer import RoleMask, decayed, with_recipe
 from normlab.training.program import Program
 from normlab.training.rates import rated
@@ -208,7 +209,8 @@ def schedule(sections: dict[str, Any]) -> optax.Schedule:
 
 def recipe(sections: dict[str, Any]) -> Recipe:
     """Make the settings of the training loop."""
-    return Recipe(**{key: as_argument(value) for key, value in sections["train"].items()})
+    settings = {**sections["train"], "seed": seed_of(sections["train"]["seed"])}
+    return Recipe(**{key: as_argument(value) for key, value in settings.items()})
 
 
 def program(sections: dict[str, Any]) -> Program:
@@ -250,14 +252,15 @@ def parameter_shapes(sections: dict[str, Any]) -> Any:
 
 def of_one_program(sections: dict[str, Any]) -> dict[str, Any]:
     """Return the sections without seed and learning rate, in which runs of a program differ."""
-    optimizer = sections["optimizer"]
+    optimizer, seed = sections["optimizer"], sections["train"]["seed"]
     rated = optimizer and {
         **optimizer,
         "learning_rate": optimizer.get("learning_rate") is not None,
     }
     return {
         **sections,
-        "train": {**sections["train"], "seed": None},
+        # A program takes a number for every seed, or one for each stream.
+        "train": {**sections["train"], "seed": "split" if isinstance(seed, dict) else None},
         "optimizer": rated,
         "schedule": sections["schedule"] is not None,
     }

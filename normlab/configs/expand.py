@@ -7,11 +7,13 @@ from dataclasses import replace
 
 from normlab.configs.build import Settle, settled_once
 from normlab.configs.document import Node, Problem
+from normlab.configs.exclusions import leave_out
 from normlab.configs.learning_rate import RATE, rate_place, settle_rate
 from normlab.configs.overrides import full_path
 from normlab.configs.resolve import resolve
 from normlab.configs.run_config import RunConfig
-from normlab.configs.sweep import MOST_RUNS, Point, joined, leave_out, read_axes
+from normlab.configs.sweep import MOST_RUNS, Point, joined, read_axes
+from normlab.store.seeds import seed_text
 
 
 def expand(config: Node) -> tuple[list[RunConfig], list[Problem]]:
@@ -75,10 +77,12 @@ def _repeated(runs: list[RunConfig], config: Node) -> list[Problem]:
     messages = []
     for run in runs:
         if run.hash in hashes:
-            messages.append(f"two runs of the sweep are the same: '{run.arm}' with seed {run.seed}")
+            messages.append(
+                f"two runs of the sweep are the same: '{run.arm}' with seed {seed_text(run.seed)}"
+            )
         elif (run.arm, run.seed) in called:
             messages.append(
-                f"two different runs are called '{run.arm}' with seed {run.seed}; "
+                f"two different runs are called '{run.arm}' with seed {seed_text(run.seed)}; "
                 "give each a label of its own"
             )
         hashes.add(run.hash)

@@ -9,7 +9,7 @@ from typing import Any
 
 from normlab.configs.admission import admit
 from normlab.configs.claims import PlannedRun, read_claims, recorded_metrics
-from normlab.configs.document import ConfigError, Mark, Node, Problem, show
+from normlab.configs.document import ConfigError, Mark, Node, Problem, flow, show
 from normlab.configs.expand import expand, is_tied
 from normlab.configs.learning_rate import RATE
 from normlab.configs.naming import (
@@ -34,6 +34,7 @@ from normlab.errors import UserError, did_you_mean
 from normlab.measures.claims import Claim
 from normlab.spellings import meant
 from normlab.store.names import as_text, folder_name, without_marks
+from normlab.store.seeds import setting_of, shared
 
 FOLDER_NAME = re.compile(r"\w[\w .=+-]{0,99}")
 
@@ -89,7 +90,7 @@ class Experiment:
             return shlex.join(words)
         fixed = [f"{axis}={on_command_line(value)}" for axis, value in run.axes.items()]
         if whole is not self and not {*SEED_AXES} & {*run.axes}:
-            fixed.append(f"seed={run.seed}")
+            fixed.append(f"seed={flow(setting_of(run.seed))}")
         alone = ["sweep=null"] if whole.tied else []
         return shlex.join([*words, *alone, *fixed])
 
@@ -311,7 +312,14 @@ def _read_looks(config: Node, runs: list[RunConfig], lenient: bool) -> Checked[t
             f"found {show(looks)}"
         )
         return (), [Problem(given.mark, message)]
-    seeds = len(seeds_of(runs))
+    seeds, crossed = len(seeds_of(runs)), shared(seeds_of(runs))
+    if crossed and len(looks) > 1:
+        message = (
+            "a look counts independent repetitions, and here the streams "
+            f"{' and '.join(crossed)} are crossed, so runs share them: take 'looks' out, or let "
+            "one stream vary"
+        )
+        return (), [Problem(given.mark, message)]
     if runs and not lenient and looks[-1] != seeds:
         message = f"the last of 'looks' must be the number of seeds, {seeds}, found {looks[-1]}"
         return (), [Problem(given.mark, message)]

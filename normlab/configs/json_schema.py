@@ -22,6 +22,7 @@ from normlab.configs.tune import Tune
 from normlab.dialects.library import Dialect, dialects_of
 from normlab.measures.claims import Claim
 from normlab.measures.measures import MEASURES, METRICS
+from normlab.store.seeds import STREAMS
 
 ENTRY_BY_PATH = r"^[\w.]+:\w+$"
 _NUMBER = r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?"
@@ -67,9 +68,13 @@ def json_schema() -> dict[str, Any]:
         "type": ["object", "null"],
         "properties": {**probes["properties"], "measure": measure},
     }
+    seed = properties["train"]["properties"]["seed"]
+    seed |= {"anyOf": [{"type": seed.pop("type")}, _split({"type": "integer"})]}
     properties["target"] = _fields(TARGET.settings, "target")
     definitions = _definitions(properties)
     axes = {name: _values({"$ref": f"#/$defs/{name}"}) for name in definitions}
+    numbers = _values({"type": "integer"})["anyOf"][:2]
+    axes["seed"]["anyOf"].append(_split({"anyOf": [{"type": "integer"}, *numbers]}))
     axes |= {f"train.{name}": axes[name] for name in properties["train"]["properties"]}
     properties |= {"sweep": _sweep(axes), "tune": _tune(axes), "claims": _claims()}
     properties["baseline"] = {"type": ["string", "number", "null"]}
@@ -133,6 +138,13 @@ def _values(one: dict[str, Any]) -> dict[str, Any]:
             {"type": "object", "minProperties": 1, "additionalProperties": one},
         ],
     }
+
+
+def _split(number: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a seed that is split into streams, where `number` is that of each."""
+    streams = dict.fromkeys(STREAMS, number)
+    return {"type": "object", "properties": streams, "additionalProperties": False,
+            "minProperties": 1}  # fmt: skip
 
 
 def _sweep(axes: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def key_of(override: str) -> Path:
 def is_of_seeds(override: str) -> bool:
     """Return whether an override chooses seeds and nothing else."""
     path = key_of(override)
-    return SEED in (path, swept(path))
+    return SEED in (path[:2], (swept(path) or ())[:2])
 
 
 def swept(path: Path) -> Path | None:

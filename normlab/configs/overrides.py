@@ -77,7 +77,8 @@ def full_path(dotted: str) -> Path:
     (('norm', 'groups'), ('train', 'seed'), ('learning_rate',))
     """
     path = tuple(dotted.split("."))
-    if len(path) == 1 and path[0] not in TOP_LEVEL and path[0] in Recipe.__dataclass_fields__:
+    of_train = path[0] not in TOP_LEVEL and path[0] in Recipe.__dataclass_fields__
+    if of_train and (len(path) == 1 or path[0] == "seed"):  # a seed may have streams below it
         return ("train", *path)
     return path
 

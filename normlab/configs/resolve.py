@@ -19,6 +19,7 @@ from normlab.configs.signatures import (
     unknown_keys,
 )
 from normlab.errors import FieldError, UserError
+from normlab.store.seeds import seed_of, setting_of
 
 
 def resolve(config: Node, axes: dict[str, Any], settle: build.Settle) -> Checked[RunConfig | None]:
@@ -114,6 +115,22 @@ def _check_probes(given: Node, name: str, section: Section) -> Checked[dict[str,
     return {**settings, "at": probes.in_order(settings["at"]), "measure": calls}, []
 
 
+def _check_train(given: Node, name: str, section: Section) -> Checked[dict[str, Any] | None]:
+    """Check the settings of training, in which the seed may be a mapping of streams to numbers."""
+    seed = given.get("seed")
+    if seed is None or not isinstance(seed.content, dict):
+        return check_section(given, name, section)
+    problems = []
+    try:
+        setting = setting_of(seed_of(seed.value))
+    except FieldError as error:
+        setting, problems = None, [Problem(seed.mark, f"train: {error}")]
+    checked, found = check_section(given.without("seed"), name, section)
+    if checked is None or problems:
+        return None, problems + found
+    return {**checked, "seed": setting}, found
+
+
 def _with_own_norm(config: Node) -> Node:
     """Return the config with `norm: own` if a person's own model has no `norm` beside it."""
     model = config.value.get("model")
@@ -141,7 +158,12 @@ def _check_norm(given: Node, name: str, section: Section) -> Checked[dict[str, A
     return call if where is None else {**call, "where": where}, []
 
 
-READERS = {"data": _check_data, "norm": _check_norm, "probes": _check_probes}
+READERS = {
+    "data": _check_data,
+    "norm": _check_norm,
+    "probes": _check_probes,
+    "train": _check_train,
+}
 """The sections that have more keys than the function that they name, or than their settings."""
 
 

@@ -12,6 +12,7 @@ from normlab.configs import build
 from normlab.configs.document import Mark, Path, flow
 from normlab.configs.sections import CALLS, OWN, SECTIONS
 from normlab.store.names import slug
+from normlab.store.seeds import seed_id, seed_of, setting_of
 
 SEED_AXES = ("seed", "train.seed")
 """The names that the seed may have as an axis of the sweep."""
@@ -52,8 +53,8 @@ class RunConfig:
 
     @property
     def seed(self) -> int:
-        """The run's seed."""
-        return self.sections["train"]["seed"]
+        """The run's seed, plain or split (`normlab.store.seeds`)."""
+        return seed_of(self.sections["train"]["seed"])
 
     @property
     def arm(self) -> str:
@@ -79,12 +80,13 @@ class RunConfig:
     @property
     def id(self) -> str:
         """The name of the run's folder."""
-        return f"{slug(self.arm)}-s{self.seed}-{self.hash}"
+        return f"{slug(self.arm)}-s{seed_id(self.seed)}-{self.hash}"
 
     def with_seed(self, seed: int) -> "RunConfig":
         """Return the same run with another seed."""
-        train = {**self.sections["train"], "seed": seed}
-        axes = {axis: seed if axis in SEED_AXES else value for axis, value in self.axes.items()}
+        setting = setting_of(seed)
+        train = {**self.sections["train"], "seed": setting}
+        axes = {axis: setting if axis in SEED_AXES else own for axis, own in self.axes.items()}
         return replace(self, sections={**self.sections, "train": train}, axes=axes)
 
     def came_from(self, origins: Mapping[Path, Mark]) -> "RunConfig":

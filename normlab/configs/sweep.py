@@ -8,7 +8,8 @@
       exclude: [{norm: batch_norm, batch_size: 32}]
 
 Each of the first four is a factor with several alternatives, and the runs are the product of all
-factors.
+factors. A seed may be split into its streams, `seed: {init: 0..4, order: 0, augment: 0..4}`: every
+combination is a run, and a stream that is not named has the number 0.
 """
 
 import functools
@@ -17,11 +18,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from normlab.configs.document import Node, Path, Problem, flow, named, show
+from normlab.configs.document import Node, Path, Problem, named, show
 from normlab.configs.learning_rate import RATE
 from normlab.configs.overrides import Fixed, full_path, obstacle
-from normlab.configs.run_config import as_label, value_label
-from normlab.configs.sections import CALLS, FORMS, RANGE
+from normlab.configs.run_config import SEED_AXES, as_label, value_label
+from normlab.configs.sections import CALLS, FORMS
+from normlab.configs.seed_streams import (
+    SEED_PATH,
+    TOGETHER,
+    cross,
+    has_several,
+    is_by_streams,
+    numbers_of,
+)
 from normlab.errors import did_you_mean
 from normlab.training.recipe import Recipe
 
@@ -30,9 +39,6 @@ SWEPT = (*CALLS, "train", "decay")
 
 MOST_RUNS = 10_000
 """The greatest number of runs in a sweep. More are a slip in a range, and slow to list."""
-
-EXCLUDED = "{norm: instance_norm, batch_size: 1}"
-"""An example of what `exclude` lists."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +118,19 @@ class _Reader:
             elif key != "exclude" and self.claims(path):
                 axis = str(key)
                 found.append([self.point(axis, *value) for value in self.values(path)])
+        here = self.config.find(SEED_PATH)
+        if here is not None and has_several(here.value) and not {*SEED_AXES} & {*self.axes}:
+            self.axes["seed"] = SEED_PATH  # several seeds in `train` are an axis too
+            found.append([self.point("seed", *value) for value in self.crossed(SEED_PATH)])
         return [factor for factor in found if factor]
 
     def claims(self, path: Path) -> bool:
         """Note the key at `path` as an axis, or complain if it is none or clashes with another."""
         axis = str(path[-1])
         meant = full_path(axis)
-        if meant != RATE and (meant[0] not in SWEPT or not all(meant)):
+        if meant[:2] == SEED_PATH and len(meant) > 2:
+            message = f"{TOGETHER}, as in seed: {{{meant[2]}: 0..4, order: 0}}"
+        elif meant != RATE and (meant[0] not in SWEPT or not all(meant)):
             hint = did_you_mean(axis, [*SWEPT, *Recipe.__dataclass_fields__, *RATE, *FORMS])
             message = f"nothing is called '{axis}' that could be swept; {hint}"
         else:
@@ -143,16 +155,15 @@ class _Reader:
     def values(self, path: Path) -> list[tuple[str | None, Node]]:
         """Return the values of the axis at `path`, each with its label, if it has one."""
         axis, given = path[-1], self.at(path)
+        if axis in SEED_AXES and is_by_streams(given):
+            return self.crossed(path)
         if isinstance(given, list) and given:
             return [(None, self.value((*path, i), path)) for i in range(len(given))]
         if isinstance(given, dict) and given and not (axis in CALLS and "name" in given):
             return [(self.label((*path, key)), self.value((*path, key), path)) for key in given]
-        match = RANGE.fullmatch(given) if isinstance(given, str) else None
-        first, last = map(int, match.groups()) if match else (1, 0)
-        if first <= last:
-            last = min(last, first + MOST_RUNS)  # one too many, so that `expand` complains
-            mark = self.config.mark_at(path)
-            return [(None, Node(number, mark)) for number in range(first, last + 1)]
+        numbers = numbers_of(given, MOST_RUNS + 1)
+        if numbers:
+            return [(None, Node(number, self.config.mark_at(path))) for number in numbers]
         message = (
             f"the axis '{axis}' must be a list of values, or a range such as 0..4, "
             f"found {show(given)}"
@@ -161,6 +172,11 @@ class _Reader:
             message += "; one value needs brackets around it: [{...}]"
         self.complain(path, message)
         return []
+
+    def crossed(self, path: Path) -> list[tuple[str | None, Node]]:
+        seeds, problems = cross(self.config, path, MOST_RUNS + 1)  # `expand` complains of too many
+        self.problems += problems
+        return [(None, seed) for seed in seeds]
 
     def zipped(self, path: Path) -> list[Point]:
         """Return the points of axes that go together, value by value."""
@@ -253,102 +269,3 @@ class _Reader:
 
 def _words(axes: Iterable[Any]) -> str:
     return " and ".join(f"'{axis}'" for axis in axes)
-
-
-def leave_out(
-    points: list[Point], config: Node, axes: list[str], whole: bool
-) -> tuple[list[Point], list[Problem]]:
-    """Return the points that no rule leaves out, and every mistake in the rules.
-
-    Args:
-        points: the points of the whole sweep.
-        config: the config.
-        axes: all axes of the sweep.
-        whole: whether all of the sweep could be read. If not, a rule that leaves out all points or
-            none is no mistake.
-    """
-    here: Path = ("sweep", "exclude")
-    sweep = config.get("sweep")
-    if sweep is None or not sweep.has("exclude"):
-        return points, []
-    given = sweep.value["exclude"]
-    if not isinstance(given, list):
-        message = (
-            "'exclude' must be a list of mappings of axes to values, as in "
-            f"[{EXCLUDED}], found {show(given)}"
-        )
-        return points, [Problem(config.mark_at(here), message)]
-    left, problems = points, []
-    for index in range(len(given)):
-        path = (*here, index)
-        rule, found = _rule(config, path, axes)
-        if not rule:
-            problems += found
-            continue
-        if whole and not found:
-            found = _check_used(config, path, rule, points)
-        if rule.keys() <= points[0].values.keys():
-            left = [point for point in left if not _meets(point, rule)]
-        problems += found
-    if whole and not left:
-        message = f"this leaves out every run of the sweep, all {len(points)}; keep some"
-        return points, [*problems, Problem(config.key_mark_at(here), message)]
-    return left, problems
-
-
-def _rule(config: Node, path: Path, axes: list[str]) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the values of the runs that a rule leaves out, by axis, and the rule's mistakes.
-
-    The values are empty if overrides leave the rule nothing to do.
-    """
-    given = config.at(path).value
-    if not isinstance(given, dict) or not given:
-        message = (
-            "what is excluded must be a mapping of axes to values, as in "
-            f"{EXCLUDED}, found {show(given)}"
-        )
-        return {}, [Problem(config.mark_at(path), message)]
-    swept = {full_path(axis): axis for axis in axes}
-    sweep = config.at(("sweep",)).value
-    fixed = {full_path(axis): v for axis, v in sweep.items() if isinstance(v, Fixed)}
-    rule, problems, holds = {}, [], True
-    for axis, wanted in given.items():
-        meant = full_path(str(axis))
-        if meant in swept:
-            rule[swept[meant]] = wanted
-        elif meant in fixed:
-            holds = holds and _is(fixed[meant], str(axis), wanted)
-        else:
-            hint = did_you_mean(str(axis), axes) if axes else "it has none"
-            message = f"the sweep has no axis '{axis}'; {hint}"
-            problems.append(Problem(config.key_mark_at((*path, axis)), message))
-    # A rule whose axes are all fixed leaves out nothing, because someone asked for just that run.
-    return (rule if holds else {}), problems
-
-
-def _is(fixed: Fixed, axis: str, wanted: Any) -> bool:
-    """Return whether an axis is fixed to this value, or to the value with this label."""
-    values = fixed.values if isinstance(fixed.values, dict) else {}
-    labelled = {as_label(key): value for key, value in values.items()}
-    meant = (wanted, labelled.get(as_label(wanted), wanted))
-    return spelt_out(axis, fixed.value) in [spelt_out(axis, value) for value in meant]
-
-
-def _meets(point: Point, rule: dict[str, Any]) -> bool:
-    return all(point.has(axis, wanted) for axis, wanted in rule.items())
-
-
-def _check_used(
-    config: Node, path: Path, rule: dict[str, Any], points: list[Point]
-) -> list[Problem]:
-    """Complain of a rule that leaves out nothing, because that is a slip."""
-    if any(_meets(point, rule) for point in points):
-        return []
-    for axis, wanted in rule.items():
-        if not any(point.has(axis, wanted) for point in points):
-            values = list(dict.fromkeys(point.label(axis) for point in points))
-            shown = ", ".join(values[:10]) + (", ..." if values[10:] else "")
-            message = f"'{axis}' is never {flow(wanted)}, so no run is left out; it has {shown}"
-            return [Problem(config.mark_at((*path, axis)), message)]
-    message = "no run has all of these values together, so none is left out; drop it"
-    return [Problem(config.mark_at(path), message)]

@@ -24,6 +24,7 @@ from normlab.errors import UserError
 from normlab.measures.measures import Measure
 from normlab.store.record import Record
 from normlab.store.run import Run
+from normlab.store.seeds import seed_text
 
 DEFAULT_MEASURE = "final(val_accuracy)"
 EXAMPLE = "{grid: {learning_rate: [0.03, 0.1, 0.3]}, seeds: 100..101}"
@@ -158,8 +159,8 @@ def read_tuning(config: Node) -> Checked[Tuning | None]:
     both = {trial.config.seed for trial in trials} & {run.config.seed for run in candidates}
     if both:
         message = (
-            f"the sweep has {', '.join(map(str, sorted(both)))} of these seeds too; a run that "
-            "helped to choose must not be reported, so give others"
+            f"the sweep has {', '.join(map(seed_text, sorted(both)))} of these seeds too; a run "
+            "that helped to choose must not be reported, so give others"
         )
         problems.append(Problem(tune.mark_at(("seeds",)), message))
     if problems:

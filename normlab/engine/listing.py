@@ -18,6 +18,7 @@ from normlab.store.loading import load, load_runs
 from normlab.store.names import hash_in
 from normlab.store.run import Run
 from normlab.store.runs import Runs, alone, write_experiment
+from normlab.store.seeds import setting_of
 
 ENOUGH_TO_JUDGE = 2
 """With fewer seeds no claim has an interval."""
@@ -184,7 +185,7 @@ def _with_seeds(
     if seeds <= own or whole.tied or whole.tuning is not None:
         return about
     axis = next((axis for axis in SEED_AXES if axis in whole.runs[0].axes), "seed")
-    more = f"sweep.{axis}={flow(sorted(seeds))}"
+    more = f"sweep.{axis}={flow([setting_of(seed) for seed in sorted(seeds)])}"
     return about | {"overrides": [*about["overrides"], more]}
 
 

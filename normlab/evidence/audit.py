@@ -16,6 +16,7 @@ from normlab.store.layout import FINISHED
 from normlab.store.reading import digest
 from normlab.store.run import Run
 from normlab.store.runs import Runs
+from normlab.store.seeds import seed_text
 
 UNSEEN = (
     "An audit does not see three things: runs that were made in another folder and left out, a "
@@ -60,7 +61,7 @@ def _of_plans(runs: Runs, journal: Journal) -> list[str]:
         found.append("The experiment's plan is not the one that was registered.")
     seeds = {run.seed for run in runs.runs}
     arms = {run.arm for run in runs.runs}
-    lost = [str(seed) for seed in plan["seeds"][: _needed(plan, runs)] if seed not in seeds]
+    lost = [seed_text(seed) for seed in plan["seeds"][: _needed(plan, runs)] if seed not in seeds]
     if lost:
         found.append(
             f"Seeds of the registered plan are missing from the experiment: {', '.join(lost)}."
@@ -68,7 +69,8 @@ def _of_plans(runs: Runs, journal: Journal) -> list[str]:
     late = [seed for seed in sorted(seeds) if seed not in plan["seeds"]]
     if late:
         found.append(
-            f"Seeds were added after the plan, and decide no claim: {', '.join(map(str, late))}."
+            "Seeds were added after the plan, and decide no claim: "
+            f"{', '.join(map(seed_text, late))}."
         )
     dropped = [arm for arm in first["arms"] if arm not in arms]
     if dropped:
@@ -125,7 +127,7 @@ def history(path: Path) -> list[str]:
     for line in read_journal(path).lines:
         if line["event"] == "registered":
             what = (
-                f"registered: seeds {', '.join(map(str, line['seeds']))}; looks at "
+                f"registered: seeds {', '.join(map(seed_text, line['seeds']))}; looks at "
                 f"{', '.join(map(str, line['looks']))} seeds; arms: {len(line['arms'])}; "
                 f"claims: {len(line['claims'])}"
             )

@@ -11,6 +11,7 @@ from normlab.store.flags import unusual
 from normlab.store.layout import FINISHED
 from normlab.store.record import Record
 from normlab.store.run import Run
+from normlab.store.seeds import seed_text
 
 COSMETIC = {("train", "seed")}
 
@@ -105,8 +106,8 @@ def warnings(records: list[Record], measure_name: str, metrics: tuple[str, ...])
         found.append("best(...) of a test metric chooses by the test set, so it is too good.")
     found += [f"{record.arm}: {text}." for record in records if (text := trouble(record))]
     found += [
-        f"{record.arm}: seed {record.seed}, probe {row['probe']} failed at step {row['step']}: "
-        f"{row['error']}."
+        f"{record.arm}: seed {seed_text(record.seed)}, probe {row['probe']} failed at step "
+        f"{row['step']}: {row['error']}."
         for record in records
         for row in record.probes
         if "error" in row

@@ -33,6 +33,7 @@ from normlab.measures.measures import PRICES, USUAL_MEASURE, Measure
 from normlab.measures.value import NoValueError
 from normlab.store.record import Record, axes_of, setting_words
 from normlab.store.runs import Runs
+from normlab.store.seeds import seed_text, shared
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,7 +83,7 @@ class Arm:
     @property
     def middle_interval(self) -> Interval:
         """The interval of the interquartile mean."""
-        known = not self.sample.censored.any()
+        known = not self.sample.censored.any() and not shared(self.sample.seeds)
         return interquartile_mean_interval(self.sample.values) if known else EVERYTHING
 
     @property
@@ -90,6 +91,7 @@ class Arm:
         """The BCa interval of the mean where there are values enough for it, else unbounded."""
         own = self.sample
         enough = len(own) >= LEAST_FOR_BOOTSTRAP and not own.censored.any()
+        enough = enough and not shared(own.seeds)
         return bootstrap(own.values) if enough else EVERYTHING
 
     @property
@@ -286,7 +288,7 @@ def _check_metrics(measure: Measure, records: list[Record]) -> None:
             if record.finished and measure.of(record) is not None:
                 return
         except NoValueError as error:
-            reasons.append(f"{record.arm}, seed {record.seed}, {error}")
+            reasons.append(f"{record.arm}, seed {seed_text(record.seed)}, {error}")
     if reasons:
         raise UserError(f"{measure}: {reasons[0]}")
 

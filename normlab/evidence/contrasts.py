@@ -7,12 +7,11 @@ from typing import Literal
 import numpy as np
 
 from normlab.evidence import power
-from normlab.evidence.estimates import IntervalEstimate
+from normlab.evidence.crossed_contrasts import crossed_contrast, of_grids
+from normlab.evidence.estimates import IntervalEstimate, exactly, no_interval, without_spread
 from normlab.evidence.intervals import (
-    EVERYTHING,
     LEVEL,
     ROUNDING,
-    Interval,
     equal,
     fieller,
     mean_interval,
@@ -23,8 +22,8 @@ from normlab.evidence.intervals import (
     t_interval,
     welch,
 )
-from normlab.evidence.samples import Sample
-from normlab.measures.claims import Quantity
+from normlab.evidence.samples import Sample, same_runs
+from normlab.store.seeds import shared
 
 OfTwoArms = Literal["difference", "ratio"]
 ONE_RUN = "one run an arm gives no interval: sweep over seeds"
@@ -47,13 +46,15 @@ def contrast(
             batches. The values do not decide it, because then more than 5% of equal arms would seem
             to differ.
     """
+    if shared(left.seeds) or shared(right.seeds):
+        return crossed_contrast(left, right, quantity, paired)
     n = (len(left), len(right))
     censored = left.censored.any() or right.censored.any()
     estimate = math.nan
     if min(n) and not censored:
         estimate = _of_means(left.values, right.values, quantity)
     if min(n) and left.exact and right.exact and equal(left.values) and equal(right.values):
-        return _exactly(quantity, estimate, n, "settled by the configs")
+        return exactly(quantity, estimate, n, "settled by the configs")
     if min(n) < 2:
         return no_interval(quantity, estimate, n, ONE_RUN)
     if censored:
@@ -65,14 +66,14 @@ def contrast(
     if paired and len(common) < 2:
         lacking = "fewer than two seeds are in both arms, to be paired"
         return no_interval(quantity, estimate, n, lacking)
-    if paired is not False and whole and _same_runs(left, right):
-        return _exactly(quantity, 0.0 if quantity == "difference" else 1.0, n, "the same runs")
+    if paired is not False and whole and same_runs(left, right):
+        return exactly(quantity, 0.0 if quantity == "difference" else 1.0, n, "the same runs")
     side_by_side = paired or (whole and paired is None)
     a, b = (left.only(common), right.only(common)) if side_by_side else (left.values, right.values)
     n = (len(a), len(b))
     alike = [arm.name or "an arm" for arm, own in ((left, a), (right, b)) if equal(own)]
     if len(alike) == 2:
-        return no_interval(quantity, estimate, n, _without_spread(*alike))
+        return no_interval(quantity, estimate, n, without_spread(*alike))
     constant = bool(side_by_side) and not alike and _constant(a, b, quantity)
     if paired is None:
         by_design = bool(left.unit) or (left.origins != () and left.origins == right.origins)
@@ -123,9 +124,11 @@ def mean_of(one: Sample) -> IntervalEstimate:
         return no_interval("mean", math.nan, n, "some runs never reached the target")
     estimate = float(values.mean()) if len(one) else math.nan
     if one.exact and len(one) and equal(values):
-        return _exactly("mean", estimate, n, "settled by the config")
+        return exactly("mean", estimate, n, "settled by the config")
     if len(one) < 2:
         return no_interval("mean", estimate, n, ONE_RUN)
+    if shared(one.seeds):
+        return of_grids("mean", estimate, n, [one])
     if one.binary:
         successes = int(values.sum())
         return IntervalEstimate(
@@ -133,7 +136,7 @@ def mean_of(one: Sample) -> IntervalEstimate:
             lambda level: proportion_interval(successes, len(values), level),
         )  # fmt: skip
     if equal(values):
-        return no_interval("mean", estimate, n, _without_spread(one.name or "the arm"))
+        return no_interval("mean", estimate, n, without_spread(one.name or "the arm"))
     return IntervalEstimate(
         "mean",
         estimate,
@@ -194,34 +197,6 @@ def _nothing(bound: float) -> power.Distances:
 
 def _from(estimate: float, spread: float) -> Callable[[float], power.Distances]:
     return lambda bound: ((estimate - bound, spread),)
-
-
-def no_interval(
-    quantity: Quantity, estimate: float, n: tuple[int, ...], why: str
-) -> IntervalEstimate:
-    """Return an estimate without an interval, and the reason for that."""
-    return IntervalEstimate(quantity, estimate, "no interval", False, n, lambda level: EVERYTHING,
-                    lacking=why)  # fmt: skip
-
-
-def _without_spread(*names: str) -> str:
-    return (
-        f"the values of {' and of '.join(names)} are all equal, which says nothing of their spread"
-    )
-
-
-def _exactly(quantity: Quantity, value: float, n: tuple[int, ...], method: str) -> IntervalEstimate:
-    return IntervalEstimate(quantity, value, method, False, n, lambda level: Interval(value, value))
-
-
-def _same_runs(left: Sample, right: Sample) -> bool:
-    """Return whether each seed's runs have the same value and the same curves, loss for loss."""
-    return (
-        all(left.curves)
-        and len(left.curves) == len(left)
-        and left.curves == right.curves
-        and np.array_equal(left.values, right.values)
-    )
 
 
 def _constant(left: np.ndarray, right: np.ndarray, quantity: OfTwoArms) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from normlab.evidence import power
-from normlab.evidence.intervals import LEVEL, Interval
+from normlab.evidence.intervals import EVERYTHING, LEVEL, Interval
 from normlab.measures.claims import Quantity
 
 
@@ -96,3 +96,23 @@ class IntervalEstimate:
             middle = (low + high) / 2
             low, high = (middle, high) if decided(*self.at(middle)) else (low, middle)
         return 1 - low
+
+
+def no_interval(
+    quantity: Quantity, estimate: float, n: tuple[int, ...], why: str
+) -> IntervalEstimate:
+    """Return an estimate without an interval, and the reason for that."""
+    return IntervalEstimate(quantity, estimate, "no interval", False, n, lambda level: EVERYTHING,
+                    lacking=why)  # fmt: skip
+
+
+def without_spread(*names: str) -> str:
+    """Say that the values of some arms show no spread, as a reason for no interval."""
+    return (
+        f"the values of {' and of '.join(names)} are all equal, which says nothing of their spread"
+    )
+
+
+def exactly(quantity: Quantity, value: float, n: tuple[int, ...], method: str) -> IntervalEstimate:
+    """Return an estimate that is known without error."""
+    return IntervalEstimate(quantity, value, method, False, n, lambda level: Interval(value, value))

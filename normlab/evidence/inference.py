@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from normlab.evidence.samples import Sample
+from normlab.store.seeds import shared
 
 RESAMPLES = 9_999
 
@@ -31,9 +32,12 @@ def permutation_p(left: Sample, right: Sample, *, paired: bool = False, seed: in
     """Return the two-sided p-value of the difference of means when arms' labels are exchanged.
 
     It is exact with at most 9,999 exchanges, else estimated from so many at random. At five runs an
-    arm it is never below 2/252, paired never below 2/32. NaN if a value is censored.
+    arm it is never below 2/252, paired never below 2/32. NaN if a value is censored, or if
+    streams of the seeds are crossed.
     """
     if min(len(left), len(right)) < 2 or left.censored.any() or right.censored.any():
+        return math.nan
+    if shared(left.seeds) or shared(right.seeds):  # such runs are not exchangeable
         return math.nan
     if paired:
         common = [s for s in left.seeds if s in right.seeds]

@@ -5,6 +5,7 @@ from typing import Any
 
 from normlab.store.flags import recorded
 from normlab.store.record import Record
+from normlab.store.seeds import is_split, seed_text
 
 Proof = dict[str, Any]
 Values = tuple[tuple[str, str], ...]
@@ -112,9 +113,9 @@ def seed_words(seeds: list[int]) -> str:
     """
     spans: list[list[int]] = []
     for seed in seeds:
-        if spans and spans[-1][-1] == seed - 1:
+        if spans and spans[-1][-1] == seed - 1 and not is_split(seed):
             spans[-1].append(seed)
         else:
             spans.append([seed])
-    words = [str(s[0]) if len(s) == 1 else f"{s[0]} to {s[-1]}" for s in spans]
+    words = [seed_text(s[0]) if len(s) == 1 else f"{s[0]} to {s[-1]}" for s in spans]
     return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(words)}"

@@ -14,6 +14,7 @@ from normlab.measures.measures import Measure
 from normlab.measures.value import NoValueError, Value
 from normlab.store.processes import is_left
 from normlab.store.record import Record
+from normlab.store.seeds import seed_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ def sample(name: str, records: Iterable[Record], measure: Measure) -> Sample:
         try:
             value = _value(own, measure)
         except NoValueError as error:
-            troubles.append(f"seed {seed} {error}")
+            troubles.append(f"seed {seed_text(seed)} {error}")
             continue
         if value is not None:
             seeds.append(seed)
@@ -143,6 +144,16 @@ def sample_by_unit(name: str, records: Iterable[Record], measure: Measure, unit:
     )
 
 
+def same_runs(left: Sample, right: Sample) -> bool:
+    """Return whether each seed's runs have the same value and the same curves, loss for loss."""
+    return (
+        all(left.curves)
+        and len(left.curves) == len(left)
+        and left.curves == right.curves
+        and np.array_equal(left.values, right.values)
+    )
+
+
 def learned(record: Record) -> bool:
     """Return whether a finished run ended better than a guess: neither diverged nor at chance.
 
@@ -199,7 +210,7 @@ def _value(records: list[Record], measure: Measure) -> Value | None:
 
 def trouble(record: Record) -> str:
     """Describe a run's trouble, such as divergence; empty if there is none."""
-    seed, state = f"seed {record.seed}", record.state
+    seed, state = f"seed {seed_text(record.seed)}", record.state
     if state == "diverged":
         return f"{seed} diverged at step {record.status['diverged']['step']}"
     if record.damage:

@@ -32,6 +32,7 @@ from normlab.measures.measures import Measure
 from normlab.store.layout import CLAIMS, EXPERIMENT, PUBLISHED
 from normlab.store.record import Record
 from normlab.store.runs import Runs
+from normlab.store.seeds import seed_text
 
 
 class Look(NamedTuple):
@@ -193,8 +194,9 @@ def _unlisted(seeds: Sequence[int], arms: list[list[Record]]) -> str:
         return ""
     words = ("seed", "was", "has", "it") if len(lost) == 1 else ("seeds", "were", "have", "them")
     return (
-        f"{words[0]} {', '.join(map(str, lost))} {words[1]} registered and {words[2]} no run in "
-        f"the experiment; add {words[3]} again, because a look needs all of its seeds to decide"
+        f"{words[0]} {', '.join(map(seed_text, lost))} {words[1]} registered and {words[2]} no "
+        f"run in the experiment; add {words[3]} again, because a look needs all of its seeds to "
+        "decide"
     )
 
 

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from normlab.interface.watch import View, summary
 from normlab.store.layout import FINISHED
+from normlab.store.seeds import seed_text
 
 SECONDS = 0.5
 """The time between two looks at runs that are being made."""
@@ -93,7 +94,9 @@ class MovingBar:
     def _draw(self) -> None:
         snapshots = self._view.look()
         running = [s for s in snapshots if s.state == "running" and s.steps]
-        now = "".join(f"; {s.arm} seed {s.seed}: step {s.step} of {s.steps}" for s in running)
+        now = "".join(
+            f"; {s.arm} seed {seed_text(s.seed)}: step {s.step} of {s.steps}" for s in running
+        )
         parts = [
             1.0 if s.state in FINISHED else s.step / s.steps if s.steps else 0.0 for s in snapshots
         ]

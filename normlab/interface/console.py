@@ -19,6 +19,7 @@ from normlab.reports.markdown import to_text
 from normlab.reports.shown_comparison import compare
 from normlab.reports.text_columns import printed, visible
 from normlab.store.layout import DAMAGED
+from normlab.store.seeds import seed_text
 from normlab.training.events import Event
 
 MARKS = {
@@ -60,14 +61,14 @@ class Display(AbstractContextManager["Display"]):
             self._planned(event)
         elif isinstance(event, RunStarted):
             if event.step and event.phase == "training":
-                label = f"{event.run.arm} seed {event.run.seed}"
+                label = f"{event.run.arm} seed {seed_text(event.run.seed)}"
                 self._print(f"{label}: going on from step {event.step}")
         elif isinstance(event, RunEnded):
             self._ended(event)
         elif isinstance(event, Remark):
             self._print(f"warning: {event.text}")
         elif isinstance(event, Waiting):
-            first, *others = [f"{run.arm} seed {run.seed}" for run in event.runs]
+            first, *others = [f"{run.arm} seed {seed_text(run.seed)}" for run in event.runs]
             more = f" and {len(others)} more" if others else ""
             self._print(f"waiting for another command, which makes {first}{more}; Ctrl-C ends this")
         elif isinstance(event, GaveUp):
@@ -105,7 +106,7 @@ class Display(AbstractContextManager["Display"]):
         first, _, rest = event.message.partition("\n")
         self._console.print(
             f"[dim]\\[{event.index + 1}/{total}][/] {escape(visible(event.run.arm))} "
-            f"seed {event.run.seed}: {MARKS[event.state]} {escape(first)}",
+            f"seed {seed_text(event.run.seed)}: {MARKS[event.state]} {escape(first)}",
             highlight=False,
             soft_wrap=True,
         )

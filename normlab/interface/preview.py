@@ -15,6 +15,7 @@ from normlab.configs.sections import LENGTHS, SECTIONS
 from normlab.engine.plan import plan, runs_of
 from normlab.interface.console import describe_plan
 from normlab.reports.english import count_runs
+from normlab.store.seeds import seed_text
 
 
 def print_preview(console: Console, experiment: Experiment, out: Path, jobs: int = 1) -> None:
@@ -27,7 +28,8 @@ def print_preview(console: Console, experiment: Experiment, out: Path, jobs: int
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     first = experiment.runs[0]
-    show(f"{experiment.file}, resolved for the first run ({first.arm}, seed {first.seed}):")
+    seed = seed_text(first.seed)
+    show(f"{experiment.file}, resolved for the first run ({first.arm}, seed {seed}):")
     show()
     for line in _resolved(first):
         show(line)

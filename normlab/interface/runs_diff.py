@@ -17,6 +17,7 @@ from normlab.store.loading import load
 from normlab.store.record import Record
 from normlab.store.run import Run
 from normlab.store.runs import Runs
+from normlab.store.seeds import seed_text
 
 ABSENT = "(absent)"
 COMPARED = (
@@ -138,7 +139,7 @@ def _diff_experiments(a: Runs, b: Runs) -> list[str]:
     of_a, of_b = _seeds(a), _seeds(b)
     for name, own, other in (("A", of_a, of_b), ("B", of_b, of_a)):
         only = [
-            f"{arm} (seed{'' if len(left) == 1 else 's'} {', '.join(map(str, left))})"
+            f"{arm} (seed{'' if len(left) == 1 else 's'} {', '.join(map(seed_text, left))})"
             for arm, seeds in own.items()
             if (left := [seed for seed in seeds if seed not in other.get(arm, [])])
         ]

@@ -25,6 +25,7 @@ from normlab.store.loading import load, load_runs
 from normlab.store.record import Record
 from normlab.store.run import Run
 from normlab.store.runs import Runs
+from normlab.store.seeds import seed_text
 
 QUESTION_WIDTH = 48
 STOPPED = "stopped: the process is no more, and the same command goes on from the last checkpoint"
@@ -111,13 +112,13 @@ def _run_line(runs: Runs, run: Run | Record, now: Snapshot) -> list[str]:
     step = "" if now.steps is None else f"{now.step}/{now.steps}"
     shared = run.path.parent.name != runs.path.resolve().name
     folder = f"{run.path.parent.name}/{run.path.name}" if shared else run.path.name
-    return [run.arm, str(run.seed), now.state, step, accuracy, folder]
+    return [run.arm, seed_text(run.seed), now.state, step, accuracy, folder]
 
 
 def _show_run(run: Run) -> list[str]:
     rows, proofs = run.metrics, run.provenance
     config = yaml.safe_dump(run.config, sort_keys=False).splitlines()
-    lines = [str(run.path), f"arm: {run.arm}, seed {run.seed}", *_state(run)]
+    lines = [str(run.path), f"arm: {run.arm}, seed {seed_text(run.seed)}", *_state(run)]
     lines += ["", "config:", *(f"  {line}" for line in config)]
     lines += ["", f"last metrics, of {len(rows)} evaluations:"]
     if rows:

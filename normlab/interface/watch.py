@@ -18,6 +18,7 @@ from normlab.store.loading import load
 from normlab.store.record import Record
 from normlab.store.run import Run
 from normlab.store.runs import Runs
+from normlab.store.seeds import seed_text
 
 REFRESHES_PER_SECOND = 2
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -113,7 +114,7 @@ def _cells(snapshot: Snapshot, top: float) -> list[Text]:
     return [
         Text(word, style=colour),
         Text(visible(s.arm)),
-        Text(f"seed {s.seed}"),
+        Text(f"seed {seed_text(s.seed)}"),
         bar if known else Text(""),
         Text(f"{s.step}/{s.steps}" if known else "", justify="right"),
         Text(sparkline(s.accuracies, top), style=colour),

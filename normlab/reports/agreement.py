@@ -13,6 +13,7 @@ from normlab.reports.shown_comparison import compare
 from normlab.reports.text_columns import columns
 from normlab.store.record import Record
 from normlab.store.runs import Runs
+from normlab.store.seeds import seed_text
 
 RunKey = tuple[str, int, str]
 """Runs are paired by arm, seed and axes."""
@@ -91,7 +92,7 @@ def agreement(
     for key in both:
         is_alike, differences = pair(old[key], new[key], tolerance)
         alike += is_alike
-        found += [_told(f"{key[0]}, seed {key[1]}: ", one) for one in differences]
+        found += [_told(f"{key[0]}, seed {seed_text(key[1])}: ", one) for one in differences]
     verdicts: list[tuple[Verdict, Verdict]] = []
     if not common:
         within = 0.0 if alike == len(both) else tolerance
@@ -110,7 +111,7 @@ def _by_key(runs: Runs) -> dict[RunKey, Record]:
     for record in map(Record.read, runs.runs):
         key = record.arm, record.seed, json.dumps(record.axes, sort_keys=True)
         if key in found:
-            raise UserError(f"{runs.path}: {record.arm} has seed {record.seed} twice")
+            raise UserError(f"{runs.path}: {record.arm} has seed {seed_text(record.seed)} twice")
         found[key] = record
     return found
 
@@ -124,7 +125,7 @@ def _missing(old: dict[RunKey, Record], new: dict[RunKey, Record]) -> list[str]:
         whole = dict.fromkeys(arm for arm, _, _ in lacking if arm not in arms)
         found += [f"{arm}: this arm is only in what was {where}" for arm in whole]
         found += [
-            f"{arm}, seed {seed}, {axes}: this run is only in what was {where}"
+            f"{arm}, seed {seed_text(seed)}, {axes}: this run is only in what was {where}"
             for arm, seed, axes in lacking
             if arm in arms
         ]

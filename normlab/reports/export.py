@@ -14,6 +14,7 @@ from normlab.measures.measures import PRICES, Measure
 from normlab.measures.value import NoValueError
 from normlab.reports.english import about_verdict
 from normlab.store.record import Record
+from normlab.store.seeds import stream_columns
 
 
 def arm_row(comparison: Comparison, arm: Arm) -> dict[str, Any]:
@@ -62,6 +63,7 @@ def run_row(record: Record, measure: Measure) -> dict[str, Any]:
     row = {
         "arm": record.arm,
         "seed": record.seed,
+        **stream_columns(record.seed),
         **record.axes,
         "state": record.state,
         str(measure): None if value is None else value.number,

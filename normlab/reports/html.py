@@ -38,6 +38,7 @@ from normlab.reports.text_columns import BREAKABLE
 from normlab.store.files import DamagedError
 from normlab.store.outcomes import read_outcomes
 from normlab.store.record import Record
+from normlab.store.seeds import seed_text
 from normlab.store.templating import environment, fill_in
 
 PACKAGE = "normlab.reports"
@@ -74,7 +75,7 @@ def to_html(
         pictures=_pictures(comparison),
         insides=_insides(comparison),
         answers=answers_of(comparison, test_images),
-        seeds=sorted({record.seed for record in comparison.records}),
+        seeds=list(map(seed_text, sorted({record.seed for record in comparison.records}))),
         grid=_grid(comparison),
         differing=[
             (key, [json.dumps(own[key]) if key in own else "" for own in settings.values()])
@@ -214,7 +215,7 @@ class Answers:
     """
 
     arm: str
-    seed: int
+    seed: str
     picture: Markup
     classes: list[tuple[str, str, str, str]]
     mistakes: list[Mistake]
@@ -249,7 +250,9 @@ def answers_of(comparison: Comparison, test_images: TestImages) -> Answers | Non
     if images is not None and len(images) != len(first.labels):
         images = None  # others have taken their place since
     hard = [(one, "" if images is None else thumbnail(images[one.index])) for one in hardest(alike)]
-    return Answers(arm.name, record.seed, picture, classes, mistakes(first), hard, damaged)
+    return Answers(
+        arm.name, seed_text(record.seed), picture, classes, mistakes(first), hard, damaged
+    )
 
 
 def _has(comparison: Comparison, metric: str) -> bool:

@@ -108,7 +108,10 @@ def _is_plain(value: Any) -> bool:
 
 _PLAIN = Single("text, numbers, lists and mappings", _is_plain)
 
-RESOLVED = {"train?": {"seed?": WHOLE, "batch_size?": COUNT, "epochs?": COUNT}, ...: _PLAIN}
+RESOLVED = {
+    "train?": {"seed?": (WHOLE, {...: WHOLE}), "batch_size?": COUNT, "epochs?": COUNT},
+    ...: _PLAIN,
+}
 """A resolved config: sections."""
 
 _TEXTS = {...: (TEXT, None)}

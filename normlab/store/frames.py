@@ -6,6 +6,7 @@ from typing import Any
 
 from normlab.errors import UserError
 from normlab.store.record import Record
+from normlab.store.seeds import seed_text, stream_columns
 from normlab.store.templating import fill_in
 
 WIDTH, HEIGHT = 90, 22
@@ -52,7 +53,7 @@ def probe_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
 
 
 def _place(record: Record) -> dict[str, Any]:
-    return {"arm": record.arm, "seed": record.seed, **record.axes}
+    return {"arm": record.arm, "seed": record.seed, **stream_columns(record.seed), **record.axes}
 
 
 def numbers(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -83,7 +84,7 @@ def to_html(path: Path, about: dict[str, Any], records: Iterable[Record]) -> str
     for record in records:
         values = [row["test_accuracy"] for row in record.metrics if "test_accuracy" in row]
         last = f"{values[-1]:.3f}" if values else ""
-        lines.append(((record.arm, record.seed, record.state, last), curve(values)))
+        lines.append(((record.arm, seed_text(record.seed), record.state, last), curve(values)))
     return fill_in(
         "normlab.store",
         "runs.html.j2",

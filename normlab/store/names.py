@@ -17,7 +17,7 @@ than its arm, so an arm has fewer."""
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE | re.DOTALL)
 """Windows takes these names for devices, whatever follows the first dot."""
 
-_HASH = re.compile(r".*-s[0-9]+-([0-9a-f]{10})", re.DOTALL)
+_HASH = re.compile(r".*-s[0-9.]+-([0-9a-f]{10})", re.DOTALL)
 
 
 def words_of(text: str, allowed: str = "_.=-") -> str:

@@ -21,6 +21,7 @@ from normlab.store.reading import JsonRows, check_last_step
 from normlab.store.record import Record
 from normlab.store.run import Run
 from normlab.store.runs import Runs
+from normlab.store.seeds import setting_of
 from normlab.store.shapes import fault
 from normlab.store.writing import write_atomically
 
@@ -88,7 +89,7 @@ def read_published(folder: Path) -> Runs:
     for line in parts["runs"]:
         _check(folder / PUBLISHED, line, len(provenance["made_with"]))
         config = {s: v for s, v in {**parts["config"], **line["config"]}.items() if v is not None}
-        config["train"] = {**config["train"], "seed": line["seed"]}
+        config["train"] = {**config["train"], "seed": setting_of(line["seed"])}
         made_with = [provenance["made_with"][index] for index in line["made_with"]]
         records.append(_record(folder, line, config, made_with))
     trials = [

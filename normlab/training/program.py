@@ -22,6 +22,7 @@ from jax.stages import Lowered
 from normlab.adapters.classifier import Classifier
 from normlab.core import Array
 from normlab.data.augment import Augmentation, apply_all
+from normlab.store import seeds
 from normlab.training import averaging, gradients, metrics
 from normlab.training.compiler import compiler_options, read_from_cache
 from normlab.training.finite import all_finite, computed_once
@@ -30,7 +31,7 @@ from normlab.training.losses import cross_entropy
 from normlab.training.projection import require_sphere
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData, Meter, TrainState
-from normlab.training.streams import stream_key
+from normlab.training.streams import seed_array, stream_key
 
 HeldOut = Literal["test", "validation"]
 HELD_OUT: tuple[HeldOut, ...] = ("test", "validation")
@@ -43,7 +44,7 @@ class Program:
     Attributes:
         model: a module from `normlab.models`, or any other that a `Classifier` can call.
         optimizer: any optax transformation.
-        recipe: batch size, length and loss; its seed is not used here.
+        recipe: batch size, length and loss; of its seed only whether it is split matters here.
         augmentations: applied in turn to the float images (0..255) of every training batch.
     """
 
@@ -201,13 +202,14 @@ class Compiled:
         self._averaged = jax.jit(program.averaged)
         self._host_order: tuple[Array, np.ndarray] | None = None
 
-        seed = jnp.zeros((), jnp.uint32)
+        self._split = seeds.is_split(program.recipe.seed)
+        seed, of_step = jnp.zeros((), jnp.uint32), seed_array(0, self._split)
         order = jnp.arange(self.train_examples, dtype=jnp.int32)
         state = jax.eval_shape(partial(program.init, image_shape=tuple(self._image_shape)), seed)
         shuffle = partial(program.order, examples=self.train_examples)
         lowered = (
             jax.jit(program.step, donate_argnums=0).lower(
-                state, *self._train_batch(order, 0), seed
+                state, *self._train_batch(order, 0), of_step
             ),
             jax.jit(shuffle).lower(seed, jnp.zeros((), jnp.int32)),
             *(
@@ -233,13 +235,15 @@ class Compiled:
         program = program or self.program
         # The whole is not compiled, because that would take long for every model. The single
         # operations are compiled once for all models.
-        state = program.init(_seed(seed), tuple(self._image_shape))
+        state = program.init(seed_array(seeds.streams_of(seed)["init"]), tuple(self._image_shape))
         # Some optimisers start with the parameters as state; no buffer can be donated twice.
         return jax.tree.map(jnp.copy, state)
 
     def order(self, seed: int, epoch: int) -> Array:
         """Compute the order of the training examples in one epoch."""
-        return self._order(_seed(seed), jnp.asarray(epoch, jnp.int32))
+        return self._order(
+            seed_array(seeds.streams_of(seed)["order"]), jnp.asarray(epoch, jnp.int32)
+        )
 
     def first_examples(self, count: int) -> tuple[Array, Array]:
         """Return the first training images, standardised but not augmented, and their labels."""
@@ -259,7 +263,7 @@ class Compiled:
         """
         if isinstance(self.data, HostData) and at is None:
             at = int(state.step)
-        return self._step(state, *self._train_batch(order, at or 0), _seed(seed))
+        return self._step(state, *self._train_batch(order, at or 0), seed_array(seed, self._split))
 
     def _train_batch(self, order: Array, at: int) -> tuple[DeviceData, Array]:
         """Return data with the batch of a step, and the order by which the step finds it."""
@@ -310,12 +314,6 @@ class Compiled:
 @lru_cache(maxsize=8)
 def _first(count: int) -> Array:
     return jnp.arange(count, dtype=jnp.int32)
-
-
-@lru_cache(maxsize=1)
-def _seed(seed: int) -> Array:
-    # The array is cached, because making it takes as long as a step of a small network.
-    return jnp.asarray(seed, jnp.uint32)
 
 
 def _padded_batches(examples: int, size: int) -> list[tuple[Array, Array]]:

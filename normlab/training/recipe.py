@@ -5,6 +5,7 @@ from typing import get_args
 
 from normlab.catalogue import later
 from normlab.errors import UserError, require_field
+from normlab.store.seeds import is_seed
 from normlab.training.averaging import Statistics
 from normlab.training.metrics import METRICS, Metric
 from normlab.training.projection import Projection
@@ -18,7 +19,9 @@ class Recipe:
         epochs: number of passes over the training examples. An epoch takes whole batches from a
             fresh permutation and omits the examples that do not fill a batch.
         batch_size: examples in one optimiser step (the SGD batch).
-        seed: the seed of the initial weights, the order, the augmentation and dropout.
+        seed: the seed of the initial weights, the order, the augmentation and dropout. A config may
+            split it, as in {init: 2, order: 0, augment: 1}, where a stream without a number has 0;
+            in Python `normlab.store.seeds.split_seed(init=2, augment=1)` does so.
         label_smoothing: the share of each target that is spread over all classes.
         clip: the greatest global norm of the gradient, which is scaled down to it; null for none.
         adaptive_clip: the greatest norm of a unit's gradient, relative to the norm of the unit's
@@ -68,7 +71,7 @@ class Recipe:
             require_field(value >= 1, field, value, whole)
         every = self.eval_every
         require_field(every is None or every >= 1, "eval_every", every, f"{whole} or null")
-        require_field(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 2^32 - 1")
+        require_field(is_seed(self.seed), "seed", self.seed, "between 0 and 2^32 - 1")
         smoothing = self.label_smoothing
         require_field(0 <= smoothing < 1, "label_smoothing", smoothing, "at least 0 and below 1")
         for field in ("clip", "adaptive_clip", "scalar_rate"):

@@ -1,14 +1,37 @@
 """Named streams of random keys, so that a new stream does not change the others."""
 
+from functools import lru_cache
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 
 from normlab.core import Array
+from normlab.store import seeds
 
-STREAMS = {"init": 0, "order": 1, "augment": 2, "dropout": 3}
+STREAMS = {stream: place for place, stream in enumerate(seeds.STREAMS)}
+
+Stream = Literal["init", "order", "augment", "dropout"]
 
 
-def stream_key(seed: Array | int, stream: Literal["init", "order", "augment", "dropout"]) -> Array:
-    """Return the key of a named stream of a run's randomness."""
+def stream_key(seed: Array | int, stream: Stream) -> Array:
+    """Return the key of a named stream of a run's randomness.
+
+    Args:
+        seed: a seed, plain or split; in compiled code a number, or `(4,)` numbers, one a stream.
+        stream: the stream's name.
+    """
+    if isinstance(seed, int):
+        seed = seeds.streams_of(seed)[stream]
+    elif seed.ndim:
+        seed = seed[seeds.STREAMS.index(stream)]
     return jax.random.fold_in(jax.random.key(seed), STREAMS[stream])
+
+
+@lru_cache(maxsize=3)
+def seed_array(seed: int, split: bool = False) -> Array:
+    """Return a seed as compiled code takes it: a number, or one for each stream if it is split."""
+    # The array is cached, because making it takes as long as a step of a small network.
+    if split:
+        return jnp.asarray(list(seeds.streams_of(seed).values()), jnp.uint32)
+    return jnp.asarray(seed, jnp.uint32)

@@ -15,6 +15,7 @@ from normlab.configs.document import parse
 from normlab.configs.experiment import load_experiment
 from normlab.configs.json_schema import json_schema
 from normlab.errors import UserError
+from normlab.store.seeds import seed_text
 
 from .mistakes import problems_of, text
 
@@ -190,6 +191,59 @@ def test_an_exclusion_holds_for_what_overrides_leave_of_the_sweep(config, overri
     assert runs_of(config(text(sweep=EXCLUDING)), *overrides) == expected
 
 
+def seeds_of(file, *overrides):
+    return [seed_text(run.seed) for run in load_experiment(file, overrides).runs]
+
+
+CROSSED = [f"init={i} order=0 augment={a}" for i in (0, 1, 2) for a in (0, 5)]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"sweep": "{seed: {init: 0..2, order: 0, augment: [0, 5]}}"},
+        {"train": "{epochs: 1, batch_size: 20, seed: {init: 0..2, augment: [0, 5]}}"},
+        {"sweep": "{train.seed: {init: 0..2, augment: [0, 5], dropout: 0}}"},
+    ],
+)
+def test_the_streams_of_a_seed_are_crossed(config, parts):
+    assert seeds_of(config(text(**parts))) == CROSSED
+
+
+def test_a_seed_may_be_split_in_one_run_on_the_command_line_and_in_a_list(config):
+    file = config(text())
+    assert seeds_of(file, "seed={init: 2}") == ["init=2 order=0 augment=0"]
+    assert seeds_of(file, "seed.init=2") == ["init=2 order=0 augment=0"]
+    assert seeds_of(file, "seed={init: 0..1, order: 7}") == [
+        "init=0 order=7 augment=0", "init=1 order=7 augment=0"]  # fmt: skip
+    apart = config(text(sweep="{seed: [{init: 0, order: 5}, {init: 1, order: 6}]}"))
+    assert seeds_of(apart) == ["init=0 order=5 augment=0", "init=1 order=6 augment=0"]
+    assert seeds_of(apart, "sweep.seed=[{dropout: 1}, 3]") == [
+        "init=0 order=0 augment=0 dropout=1", "3"]  # fmt: skip
+
+
+def test_a_split_seed_makes_no_arm_and_its_command_makes_the_run_again(config):
+    file = config(text(sweep="{norm: [rms_norm, identity], seed: {init: 0..1, order: 0..1}}"))
+    found = load_experiment(file)
+    assert {run.arm for run in found.runs} == {"rms_norm", "identity"}
+    for run in found.runs:
+        _, _, _, *overrides = shlex.split(found.command(run))
+        (again,) = load_experiment(file, tuple(overrides)).runs
+        assert (again.hash, again.seed, again.arm) == (run.hash, run.seed, run.arm)
+        assert run.with_seed(3).sections["train"]["seed"] == 3
+        assert run.with_seed(3).with_seed(run.seed).hash == run.hash
+
+
+def test_looks_need_seeds_that_share_nothing(config):
+    one = config(text(sweep="{seed: {init: 0..9, order: 0}}") + "looks: [5, 10]\n", "one.yaml")
+    assert load_experiment(one).looks == (5, 10)
+    two = config(text(sweep="{seed: {init: 0..4, order: 0..1}}") + "looks: [5, 10]\n", "two.yaml")
+    assert problems_of(two) == (
+        "{file}:7:8: a look counts independent repetitions, and here the streams init and order "
+        "are crossed, so runs share them: take 'looks' out, or let one stream vary"
+    )
+
+
 # `^` stands before each mistake.
 MISTAKES = {
     "zip of unequal lengths": ("{zip: ^{batch_size: [5, 20], seed: 0..2}}", ["the axes of a 'zip' go together value by value, so each needs as many values as the others: 'batch_size' has 2, 'seed' has 3"]),
@@ -221,6 +275,12 @@ MISTAKES = {
     "exclusion of an unknown value": ("{norm: {a: rms_norm, b: {name: rms_norm, eps: 1}}, seed: 0..19, exclude: [{norm: rms_norm, seed: ^20}, {norm: ^c}]}", ["'seed' is never 20, so no run is left out; it has 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...", "'norm' is never c, so no run is left out; it has a, b"]),
     "exclusion of what never meets": ("{zip: {seed: [1, 2], epochs: [1, 2]}, exclude: [^{seed: 1, epochs: 2}]}", ["no run has all of these values together, so none is left out; drop it"]),
     "exclusion of everything": ("{seed: 0..1, ^exclude: [{seed: 0}, {seed: 1}]}", ["this leaves out every run of the sweep, all 2; keep some"]),
+    "a stream that is none": ("{seed: {^int: 0..4, order: 0}}", ["a seed has no stream 'int'; did you mean 'init'?"]),
+    "a stream of words": ("{seed: {init: ^many, order: 0}}", ["the stream 'init' of 'seed' must be a whole number, a list of them, or a range such as 0..4, found the text 'many'"]),
+    "a stream as an axis": ("{^seed.init: 0..4}", ["the streams of a seed are one axis: write them together, as in seed: {init: 0..4, order: 0}"]),
+    "a stream's number is too large": ("{seed: ^{init: [4096]}}", ["train: the stream 'init' must be a whole number from 0 to 4095, found 4096"]),
+    "a crossing twice": ("^{seed: [{init: 1}, {init: 1, order: 0}]}", ["two runs of the sweep are the same: 'batch_norm' with seed init=1 order=0 augment=0"]),
+    "too many streams": ("^{seed: {init: 0..200, order: 0..200}}", ["the sweep has more than 10000 runs; split it into several files"]),
     "too many runs": ("^{list: [{seed: 1}, {seed: 2}], epochs: 1..5001}", ["the sweep has more than 10000 runs; split it into several files"]),
     "all at once": ("{zip: ^{seed: 0..2, epochs: [1]}, list: [^3], exclude: [{^norm: rms_norm}]}", ["the axes of a 'zip' go together value by value, so each needs as many values as the others: 'seed' has 3, 'epochs' has 1", "a point of 'list' must be a mapping of axes to values, as in {norm: batch_norm, batch_size: 32}, found 3", "the sweep has no axis 'norm'; allowed: epochs, seed"]),
 }  # fmt: skip

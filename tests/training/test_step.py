@@ -10,10 +10,15 @@ import numpy as np
 import optax
 import pytest
 
+from normlab.data.augment import Flip
 from normlab.models.slots import NORM_STATE
 from normlab.norms import Identity
+from normlab.store.seeds import split_seed
+from normlab.training.fit import Loop
 from normlab.training.optimizer import clipped, decayed
-from normlab.training.streams import STREAMS, stream_key
+from normlab.training.program import Compiled
+from normlab.training.state import Clock
+from normlab.training.streams import STREAMS, seed_array, stream_key
 
 SEED = jnp.asarray(3, jnp.uint32)
 IMAGE = (4, 4, 1)
@@ -88,6 +93,24 @@ def test_seeds_differ_in_weights_order_and_augmentation(program, device_data):
 def test_streams_of_randomness_are_apart():
     keys = [jax.random.key_data(stream_key(0, s)).tolist() for s in STREAMS]
     assert len(set(map(tuple, keys))) == len(STREAMS)
+
+
+def test_each_stream_of_a_split_seed_is_seeded_apart():
+    split = split_seed(init=5, order=6, augment=7, dropout=8)
+    for stream, number in zip(STREAMS, (5, 6, 7, 8), strict=True):
+        for seed in (split, seed_array(split, True)):
+            found, expected = (jax.random.key_data(stream_key(s, stream)) for s in (seed, number))
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_a_seed_split_into_equal_numbers_is_bitwise_the_plain_seed(program, device_data):
+    plain = program(augmentations=(Flip(),), epochs=1)
+    split = replace(plain, recipe=replace(plain.recipe, seed=split_seed(3, 3, 3, 3)))
+    ends = []
+    for made, seed in ((plain, 3), (split, split.recipe.seed)):
+        compiled = Compiled(made, device_data)
+        ends.append(Loop(compiled, seed).run(compiled.init(seed), Clock()).state)
+    jax.tree.map(np.testing.assert_array_equal, *ends)
 
 
 def test_a_step_is_pure(program, device_data):
