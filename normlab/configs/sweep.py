@@ -128,7 +128,7 @@ class _Reader:
         """Note the key at `path` as an axis, or complain if it is none or clashes with another."""
         axis = str(path[-1])
         meant = full_path(axis)
-        if meant[:2] == SEED_PATH and len(meant) > 2:
+        if meant != SEED_PATH and meant[:2] == SEED_PATH:
             message = f"{TOGETHER}, as in seed: {{{meant[2]}: 0..4, order: 0}}"
         elif meant != RATE and (meant[0] not in SWEPT or not all(meant)):
             hint = did_you_mean(axis, [*SWEPT, *Recipe.__dataclass_fields__, *RATE, *FORMS])

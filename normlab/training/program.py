@@ -241,9 +241,8 @@ class Compiled:
 
     def order(self, seed: int, epoch: int) -> Array:
         """Compute the order of the training examples in one epoch."""
-        return self._order(
-            seed_array(seeds.streams_of(seed)["order"]), jnp.asarray(epoch, jnp.int32)
-        )
+        own = seed_array(seeds.streams_of(seed)["order"])
+        return self._order(own, jnp.asarray(epoch, jnp.int32))
 
     def first_examples(self, count: int) -> tuple[Array, Array]:
         """Return the first training images, standardised but not augmented, and their labels."""
