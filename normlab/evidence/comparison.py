@@ -33,7 +33,7 @@ from normlab.measures.measures import PRICES, USUAL_MEASURE, Measure
 from normlab.measures.value import NoValueError
 from normlab.store.record import Record, axes_of, setting_words
 from normlab.store.runs import Runs
-from normlab.store.seeds import seed_text, shared
+from normlab.store.seeds import seed_text
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,7 +83,7 @@ class Arm:
     @property
     def middle_interval(self) -> Interval:
         """The interval of the interquartile mean."""
-        known = not self.sample.censored.any() and not shared(self.sample.seeds)
+        known = not self.sample.censored.any() and not self.sample.crossed
         return interquartile_mean_interval(self.sample.values) if known else EVERYTHING
 
     @property
@@ -91,7 +91,7 @@ class Arm:
         """The BCa interval of the mean where there are values enough for it, else unbounded."""
         own = self.sample
         enough = len(own) >= LEAST_FOR_BOOTSTRAP and not own.censored.any()
-        enough = enough and not shared(own.seeds)
+        enough = enough and not own.crossed
         return bootstrap(own.values) if enough else EVERYTHING
 
     @property

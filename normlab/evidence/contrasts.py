@@ -23,7 +23,6 @@ from normlab.evidence.intervals import (
     welch,
 )
 from normlab.evidence.samples import Sample, same_runs
-from normlab.store.seeds import shared
 
 OfTwoArms = Literal["difference", "ratio"]
 ONE_RUN = "one run an arm gives no interval: sweep over seeds"
@@ -46,7 +45,7 @@ def contrast(
             batches. The values do not decide it, because then more than 5% of equal arms would seem
             to differ.
     """
-    if shared(left.seeds) or shared(right.seeds):
+    if left.crossed or right.crossed:
         return crossed_contrast(left, right, quantity, paired)
     n = (len(left), len(right))
     censored = left.censored.any() or right.censored.any()
@@ -127,7 +126,7 @@ def mean_of(one: Sample) -> IntervalEstimate:
         return exactly("mean", estimate, n, "settled by the config")
     if len(one) < 2:
         return no_interval("mean", estimate, n, ONE_RUN)
-    if shared(one.seeds):
+    if one.crossed:
         return of_grids("mean", estimate, n, [one])
     if one.binary:
         successes = int(values.sum())

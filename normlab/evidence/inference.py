@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from normlab.evidence.samples import Sample
-from normlab.store.seeds import shared
 
 RESAMPLES = 9_999
 
@@ -37,7 +36,7 @@ def permutation_p(left: Sample, right: Sample, *, paired: bool = False, seed: in
     """
     if min(len(left), len(right)) < 2 or left.censored.any() or right.censored.any():
         return math.nan
-    if shared(left.seeds) or shared(right.seeds):  # such runs are not exchangeable
+    if left.crossed or right.crossed:  # such runs are not exchangeable
         return math.nan
     if paired:
         common = [s for s in left.seeds if s in right.seeds]

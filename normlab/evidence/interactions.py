@@ -11,7 +11,6 @@ from normlab.evidence.contrasts import ONE_RUN, contrast
 from normlab.evidence.estimates import IntervalEstimate, no_interval
 from normlab.evidence.intervals import Interval, equal, unseen
 from normlab.evidence.samples import Sample
-from normlab.store.seeds import shared
 
 
 def interaction(
@@ -75,7 +74,7 @@ def _unpaired(arms: Sequence[Sample], n: tuple[int, ...]) -> IntervalEstimate:
     """
     means = [float(arm.values.mean()) for arm in arms]
     estimate = means[0] - means[1] - means[2] + means[3]
-    if any(shared(arm.seeds) for arm in arms):
+    if any(arm.crossed for arm in arms):
         why = "arms that do not begin alike have no such interval on crossed seeds"
         return no_interval("difference", estimate, n, why)
     if min(n) < 2:

@@ -14,7 +14,7 @@ from normlab.measures.measures import Measure
 from normlab.measures.value import NoValueError, Value
 from normlab.store.processes import is_left
 from normlab.store.record import Record
-from normlab.store.seeds import seed_text
+from normlab.store.seeds import seed_text, shared
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +57,11 @@ class Sample:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def crossed(self) -> bool:
+        """Return whether runs share streams of their seeds, so that they are no repetitions."""
+        return not self.unit and bool(shared(self.seeds))
 
     @property
     def complete(self) -> bool:
