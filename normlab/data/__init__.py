@@ -32,9 +32,11 @@ from normlab.data.spoken_digits import SpokenDigits
 
 if TYPE_CHECKING:
     from normlab.data.augment import Brightness, Contrast, Crop, Cutout, Flip, apply_all
+    from normlab.data.corruptions import FIFTEEN, corruption
     from normlab.data.light import ColourCast, Darkness, Fog, Glare, LowContrast
 
 __all__ = [
+    "FIFTEEN",
     "Brightness",
     "Cifar10",
     "Cifar100",
@@ -60,6 +62,7 @@ __all__ = [
     "Split",
     "SpokenDigits",
     "apply_all",
+    "corruption",
     "data_root",
     "mean_pool",
     "status",
@@ -67,4 +70,10 @@ __all__ = [
 ]
 
 # Augmentations need jax, which is slow to import; listing and fetching do without it.
-__getattr__, __dir__ = lazily(__name__, AUGMENTATIONS, apply_all="normlab.data.augment")
+__getattr__, __dir__ = lazily(
+    __name__,
+    AUGMENTATIONS,
+    FIFTEEN="normlab.data.corruptions",
+    apply_all="normlab.data.augment",
+    corruption="normlab.data.corruptions",
+)

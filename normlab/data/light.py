@@ -1,8 +1,6 @@
 """Corrupts images by bad light or bad air, in five ways and five severities.
 
-Corruptions are augmentations, pure functions of a key and images. A network can be trained with
-them (`augment: [{name: fog, severity: 2}]`), and the probe `under_corruption` evaluates a network
-that was trained without. The idea is from Hendrycks & Dietterich 2019 (arXiv:1903.12261):
+The idea is from Hendrycks & Dietterich 2019 (arXiv:1903.12261):
 corruptions that were not seen in training, at stated severities. The definitions are this library's
 own, follow the physics of light and scale with the image's size, so results are not comparable with
 CIFAR-10-C.
@@ -20,36 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from normlab.core import Array
-from normlab.data.augment import augmentation, require_images
-from normlab.errors import UserError, require_whole
-
-
-@dataclass(frozen=True)
-class Corruption:
-    """Base class of the corruptions: five severities, each with its amount of corruption.
-
-    A new corruption inherits from it, defines `amounts` and `corrupt`, and is marked
-    `@augmentation`.
-
-    Attributes:
-        severity: 1..5.
-    """
-
-    amounts: ClassVar[tuple[float, ...]]
-
-    severity: int = 3
-
-    def __post_init__(self) -> None:
-        require_whole("severity", self.severity, 1, len(self.amounts))
-
-    def __call__(self, key: Array, images: Array) -> Array:
-        """Corrupt the images, `(N, H, W, C)` float32 in 0..255 units, at this severity."""
-        require_images(images)
-        return self.corrupt(key, images, self.amounts[self.severity - 1])
-
-    def corrupt(self, key: Array, images: Array, amount: Array | float) -> Array:
-        """Corrupt the images by any amount, in whole grey levels; the severity is not used."""
-        raise NotImplementedError
+from normlab.data.augment import augmentation
+from normlab.data.corruptions import Corruption, as_file
+from normlab.errors import UserError
 
 
 @augmentation
@@ -67,12 +38,12 @@ class Darkness(Corruption):
     amounts: ClassVar[tuple[float, ...]] = (1 / 2, 1 / 3, 1 / 5, 1 / 8, 1 / 12)
     photons: ClassVar[float] = 1000.0
 
-    def corrupt(self, key: Array, images: Array, amount: Array | float) -> Array:
+    def corrupt(self, key: Array, images: Array, amount: Array) -> Array:
         """Darken the images, `(N, H, W, C)` float32 in 0..255 units."""
         mean = images / 255 * amount * self.photons
         # A normal draw with the moments of a Poisson count: cheap, and close above a few photons.
         counted = mean + jnp.sqrt(mean) * jax.random.normal(key, images.shape, images.dtype)
-        return _as_file(counted / self.photons * 255)
+        return as_file(counted / self.photons * 255)
 
 
 @augmentation
@@ -91,7 +62,7 @@ class Glare(Corruption):
     amounts: ClassVar[tuple[float, ...]] = (0.3, 0.5, 0.75, 1.0, 1.3)
     spread: ClassVar[float] = 0.4
 
-    def corrupt(self, key: Array, images: Array, amount: Array | float) -> Array:
+    def corrupt(self, key: Array, images: Array, amount: Array) -> Array:
         """Add glare to the images, `(N, H, W, C)` float32 in 0..255 units."""
         n, height, width, _ = images.shape
         place = jax.random.uniform(key, (n, 2), images.dtype)
@@ -99,7 +70,7 @@ class Glare(Corruption):
         across = jnp.arange(width, dtype=images.dtype)[None, None, :] / width
         square = (down - place[:, :1, None] / 2) ** 2 + (across - place[:, 1:, None]) ** 2
         light = amount * jnp.exp(-square / (2 * self.spread**2))
-        return _as_file(images + 255 * light[..., None])
+        return as_file(images + 255 * light[..., None])
 
 
 @augmentation
@@ -115,10 +86,10 @@ class LowContrast(Corruption):
 
     amounts: ClassVar[tuple[float, ...]] = (0.6, 0.4, 0.25, 0.15, 0.08)
 
-    def corrupt(self, key: Array, images: Array, amount: Array | float) -> Array:
+    def corrupt(self, key: Array, images: Array, amount: Array) -> Array:
         """Flatten the images, `(N, H, W, C)` float32 in 0..255 units; the key is not used."""
         mean = images.mean(axis=(1, 2, 3), keepdims=True)
-        return _as_file(mean + amount * (images - mean))
+        return as_file(mean + amount * (images - mean))
 
 
 @augmentation
@@ -135,7 +106,7 @@ class ColourCast(Corruption):
 
     amounts: ClassVar[tuple[float, ...]] = (0.75, 0.55, 0.4, 0.25, 0.1)
 
-    def corrupt(self, key: Array, images: Array, amount: Array | float) -> Array:
+    def corrupt(self, key: Array, images: Array, amount: Array) -> Array:
         """Tint the images, `(N, H, W, 3)` float32 in 0..255 units."""
         channels = images.shape[-1]
         if channels != 3:
@@ -148,7 +119,7 @@ class ColourCast(Corruption):
         wave = jnp.cos(2 * np.pi * (hue - third))
         low, high = wave.min(axis=1, keepdims=True), wave.max(axis=1, keepdims=True)
         gain = amount + (1 - amount) * (wave - low) / (high - low)
-        return _as_file(images * gain[:, None, None, :])
+        return as_file(images * gain[:, None, None, :])
 
 
 @augmentation
@@ -167,15 +138,11 @@ class Fog(Corruption):
     amounts: ClassVar[tuple[float, ...]] = (0.3, 0.6, 0.9, 1.3, 1.8)
     white: ClassVar[float] = 0.9
 
-    def corrupt(self, key: Array, images: Array, amount: Array | float) -> Array:
+    def corrupt(self, key: Array, images: Array, amount: Array) -> Array:
         """Add fog to the images, `(N, H, W, C)` float32 in 0..255 units."""
         n, height, width, _ = images.shape
         # Random values on a 4x4 grid, with cubic interpolation between them.
         coarse = jax.random.uniform(key, (n, 4, 4), images.dtype, minval=0.5, maxval=1.5)
         field = jnp.clip(jax.image.resize(coarse, (n, height, width), "cubic"), 0.5, 1.5)
         arriving = jnp.exp(-amount * field)[..., None]
-        return _as_file(images * arriving + 255 * self.white * (1 - arriving))
-
-
-def _as_file(images: Array) -> Array:
-    return jnp.round(jnp.clip(images, 0, 255))
+        return as_file(images * arriving + 255 * self.white * (1 - arriving))

@@ -11,11 +11,10 @@ import jax.numpy as jnp
 from normlab.adapters.classifier import Classifier
 from normlab.adapters.linen_places import Variables
 from normlab.adapters.statistics import adapt, keeps_statistics
-from normlab.catalogue import AUGMENTATIONS
 from normlab.core import Array
 from normlab.data.augment import standardised
-from normlab.data.light import Corruption
-from normlab.errors import FieldError, UserError, require_field
+from normlab.data.corruptions import Corruption, corruption
+from normlab.errors import UserError, require_field
 from normlab.probes.contract import HeldOut, Moment, Readings, Subject, probe
 from normlab.probes.formulas import scan
 
@@ -107,7 +106,7 @@ class UnderCorruption:
         once = len(set(self.corruptions)) == len(self.corruptions)
         require_field(once, "corruptions", list(self.corruptions), "a list without repetitions")
         for name in self.corruptions:
-            _corruption(name)
+            corruption(name)
         sizes = self.batches
         fine = all(size >= 1 for size in sizes) and len(set(sizes)) == len(sizes)
         require_field(fine, "batches", list(sizes), "a list of positive whole numbers, once each")
@@ -138,19 +137,18 @@ class UnderCorruption:
                 for size in self.batches
             )
 
-        def in_light(number: int, corruption: Corruption) -> tuple[Array, ...]:
+        def in_light(number: int, kind: Corruption) -> tuple[Array, ...]:
             def one(carry: Array, row: tuple[Array, Array]) -> tuple[Array, tuple[Array, ...]]:
                 seed, amount = row
-                return carry, accuracies(corrupted(corruption, test, seed, amount))
+                return carry, accuracies(corrupted(kind, test, seed, amount))
 
-            amounts = jnp.asarray(corruption.amounts, jnp.float32)
+            amounts = jnp.asarray(kind.amounts, jnp.float32)
             seeds = self.seed + jnp.arange(len(amounts), dtype=jnp.int32) + 100 * number
             return scan(one, jnp.zeros(()), (seeds, amounts))[1]
 
         clean = accuracies(standardised(test.images, test.mean, test.std))
         named = {
-            name: in_light(number, _corruption(name))
-            for number, name in enumerate(self.corruptions)
+            name: in_light(number, corruption(name)) for number, name in enumerate(self.corruptions)
         }
         means = [jnp.concatenate(all).mean() for all in zip(*named.values(), strict=True)]
         found: Readings = {"clean": clean[0], "corrupted": means[0]}
@@ -167,20 +165,6 @@ class UnderCorruption:
         key = jax.random.key(self.seed)
         order = jax.random.permutation(key, len(held_out.labels))
         return held_out._replace(images=held_out.images[order], labels=held_out.labels[order])
-
-
-def _corruption(name: str) -> Corruption:
-    try:
-        loaded = AUGMENTATIONS.load(name)
-    except UserError as error:
-        raise FieldError("corruptions", f"corruptions: {error}") from error
-    if not (isinstance(loaded, type) and issubclass(loaded, Corruption)):
-        raise FieldError(
-            "corruptions",
-            f"corruptions: '{name}' has no severities; it must be a class that inherits from "
-            "normlab.data.light.Corruption",
-        )
-    return loaded()
 
 
 def _accuracy(

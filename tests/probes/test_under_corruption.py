@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from normlab.adapters.statistics import adapt
-from normlab.data.light import Corruption, Darkness
+from normlab.data.corruptions import Corruption
+from normlab.data.light import Darkness
 from normlab.errors import FieldError, UserError
 from normlab.models.slots import NORM_STATE
 from normlab.norms import BatchNorm, GroupNorm
@@ -86,7 +87,7 @@ def test_batch_statistics_undo_a_change_of_light_that_stored_ones_do_not(monkeyp
         def corrupt(self, key, images, amount):
             return 255 + (images - 255) * amount
 
-    monkeypatch.setattr("normlab.probes.under_corruption._corruption", lambda name: Dimmed(1))
+    monkeypatch.setattr("normlab.probes.under_corruption.corruption", lambda name: Dimmed(1))
     who = subject(MODELS["mlp"](BatchNorm(momentum=0.0)))
     when = moment(who)
     _, state = who.loss(when.params, when.norm_state, when.images, when.labels)
