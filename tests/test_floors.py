@@ -12,7 +12,7 @@ FLOORS = [
     {"norms", "weights", "placements", "data"},
     {"models", "dialects"},
     {"adapters"},
-    {"training", "probes"},
+    {"training", "probes", "policies"},
     {"measures"},
     {"configs", "evidence"},
     {"engine", "reports"},

@@ -126,14 +126,18 @@ class Classifier:
 
     def norm_paths(self, params: Any, state: Any, images: Any) -> frozenset[Path]:
         """Find the paths of the layers that normalise."""
-        found: set[Path] = set()
+        return frozenset(self.norms_in_order(params, state, images))
+
+    def norms_in_order(self, params: Any, state: Any, images: Any) -> tuple[Path, ...]:
+        """Find the paths of the layers that normalise, in the order of their first calls."""
+        found: dict[Path, None] = {}
 
         def meet(module: nn.Module) -> None:
             if isinstance(module, NORMALISERS) and module.scope is not None:
-                found.add(module.scope.path)
+                found.setdefault(module.scope.path)
 
         self._meet(meet, params, state, images)
-        return frozenset(found)
+        return tuple(found)
 
     def _meet(
         self, meet: Callable[[nn.Module], None], params: Any, state: Any, images: Any

@@ -42,7 +42,7 @@ from normlab.adapters.modes import in_mode
 from normlab.adapters.nnx_models import renews_nnx
 from normlab.core import Array, State
 from normlab.errors import UserError
-from normlab.ops.moments import Moments, pool, subtract_mean
+from normlab.ops.moments import Moments, pool, statistics_dtype, subtract_mean
 from normlab.ops.running import counted, over_batch
 
 
@@ -161,20 +161,81 @@ def adapt(
     weight = prior / (prior + images.shape[0])
 
     def mixed(place: Place, state: State, moments: Moments) -> State:
-        source = mean_and_variance(place.normaliser, state)
-        test = of_population(place.normaliser, moments)
-        moves = counted({"mean": test[0], "variance": test[1]}, moments.count)
-        mean, variance = (
-            jnp.where(moves, weight * old + (1 - weight) * new.astype(old.dtype), old)
-            for old, new in zip(source, test, strict=True)
-        )
-        return with_mean_and_variance(place.normaliser, state, mean, variance)
+        return with_mixture(place, state, moments, weight)
 
     meeting = _Meeting(mixed)
-    moved = jax.jit(lambda v, x: meeting.apply(model, v, (x,), call))(variables, images)
-    for place in meeting.places():
-        variables = place.with_state(variables, place.state(moved))
-    return variables
+    moved = jax.jit(lambda v, x: meeting.apply(model, v, (x,), call)[1])(variables, images)
+    return meeting.renewed(variables, moved)
+
+
+Change = Callable[[Place, State, Moments], State]
+"""A function of a layer, its state and its input's moments that gives the layer another state."""
+
+
+def call_with(
+    model: nn.Module, variables: Variables, images: Array, change: Change, **call: Any
+) -> tuple[Any, Variables]:
+    """Evaluate a model whose layers take their statistics from `change`, in one pass.
+
+    It can be differentiated, through the statistics too, and works within `jit`.
+
+    Args:
+        model: a model whose layers are of the kinds that the module's docstring names.
+        variables: the variables of the trained model.
+        images: `(N, ...)`.
+        change: gives each layer its state for this call. The moments are those of the layer's input
+            over the batch, after the layers before it changed.
+        **call: other arguments of the model's call in evaluation.
+
+    Returns:
+        The model's output, and the variables with the changed states.
+
+    >>> import jax, jax.numpy as jnp
+    >>> model = nn.Sequential([nn.BatchNorm(use_running_average=True)])
+    >>> x = jnp.array([[4.0], [8.0]])
+    >>> y, _ = call_with(model, model.init(jax.random.key(0), x), x, with_batch)
+    >>> y.round(3).tolist()
+    [[-1.0], [1.0]]
+    """
+    meeting = _Meeting(change, takes_one=True)
+    output, moved = meeting.apply(model, variables, (images,), call)
+    return output, meeting.renewed(variables, moved) if meeting.met else variables
+
+
+def with_batch(place: Place, state: State, moments: Moments) -> State:
+    """Return a state with a batch's own mean and variance, as training normalises.
+
+    A channel of fewer than two values, or with a statistic that is not finite, keeps its own.
+    """
+    batch = of_batch(place.normaliser, moments)
+    return _where_counted(place, state, moments, *batch)
+
+
+def with_mixture(place: Place, state: State, moments: Moments, weight: Array | float) -> State:
+    """Return a state with `weight` of its own mean and variance, and the rest of the batch's.
+
+    The distance between the two means does not enter the variance.
+    """
+    source = mean_and_variance(place.normaliser, state)
+    test = of_population(place.normaliser, moments)
+    mixed = (
+        weight * old + (1 - weight) * new.astype(old.dtype)
+        for old, new in zip(source, test, strict=True)
+    )
+    return _where_counted(place, state, moments, *mixed)
+
+
+def _where_counted(
+    place: Place, state: State, moments: Moments, mean: Array, variance: Array
+) -> State:
+    """Return a state with another mean and variance in the channels that a batch counts."""
+    moves = counted({"mean": mean, "variance": variance}, moments.count)
+    source = mean_and_variance(place.normaliser, state)
+    chosen = (
+        jnp.where(moves, new.astype(old.dtype), old)
+        for old, new in zip(source, (mean, variance), strict=True)
+    )
+    return with_mean_and_variance(place.normaliser, state, *chosen)
 
 
 def keeps_statistics(model: nn.Module, variables: Variables, images: Array, **call: Any) -> bool:
@@ -208,19 +269,25 @@ class _Meeting:
     transformation around the layers (`nn.scan`, `nn.remat`).
     """
 
-    def __init__(self, change: Callable[[Place, State, Moments], State]):
-        self.change = change
+    def __init__(self, change: Change, takes_one: bool = False):
+        self.change, self.takes_one = change, takes_one
         self.met: dict[Path, Place] = {}
         self.inside: list[Path] = []
 
     def apply(
         self, model: nn.Module, variables: Variables, inputs: tuple[Array, ...], call: Any
-    ) -> Variables:
-        """Call the model, and return the collections of states."""
+    ) -> tuple[Any, Variables]:
+        """Call the model, and return its output and the collections of states."""
         told, settings = in_mode(model, False, call)
         with at_each_call(self._meet):
-            states: Any = told.apply(variables, *inputs, mutable=list(COLLECTIONS), **settings)[1]
-            return states
+            found: Any = told.apply(variables, *inputs, mutable=list(COLLECTIONS), **settings)
+            return found
+
+    def renewed(self, variables: Variables, moved: Variables) -> Variables:
+        """Return `variables` with the states that the layers had in a call."""
+        for place in self.places():
+            variables = place.with_state(variables, place.state(moved))
+        return variables
 
     def places(self) -> list[Place]:
         """Return the places in the order of their calls."""
@@ -230,6 +297,14 @@ class _Meeting:
                 "flax.linen, or a normaliser of normlab with a state"
             )
         return list(self.met.values())
+
+    def _moments(self, x: Array, mask: Array | None) -> Moments:
+        """Return the moments of each channel, `(C,)`, also of one value if `takes_one`."""
+        if self.takes_one and x.size == x.shape[-1]:
+            one = x.reshape(-1).astype(statistics_dtype(x))
+            return Moments(jnp.ones_like(one), one, jnp.zeros_like(one))
+        _, moments = subtract_mean(x, over_batch(x), mask=mask)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1), moments)
 
     def _meet(
         self,
@@ -244,8 +319,7 @@ class _Meeting:
             return call(*args, **kwargs)
         require_moments(place)
         x, mask = input_of(args, kwargs)
-        _, moments = subtract_mean(x, over_batch(x), mask=mask)
-        moments = jax.tree.map(lambda leaf: leaf.reshape(-1), moments)
+        moments = self._moments(x, mask)
         hold(module, place, self.change(place, state, moments))
         # A repeated call of a layer is pooled; a layer in another's place is the same call.
         before = module.get_variable(place.collection, MOMENTS, None)
@@ -273,7 +347,7 @@ class _Step:
             return with_mean_and_variance(place.normaliser, state, *batch)
 
         self.meeting = _Meeting(change)
-        self.run = jax.jit(lambda v, inputs: self.meeting.apply(model, v, inputs, call))
+        self.run = jax.jit(lambda v, inputs: self.meeting.apply(model, v, inputs, call)[1])
 
     def over(self, variables: Variables, batches: Iterable[Array]) -> list[tuple[Place, Moments]]:
         """Return each place in the order of calls, and its moments over all batches."""
