@@ -60,6 +60,28 @@ class Classifier:
             variables = model.init(key, jnp.zeros(images.shape, images.dtype), **call)
         return self.split(variables)
 
+    def traced(self, images: Any) -> tuple[Any, Any]:
+        """Trace a training batch through one of this library's models from its start.
+
+        One trace serves two ends: it raises what training would raise, and it finds the shapes.
+
+        Args:
+            images: an array or its shape and dtype.
+
+        Returns:
+            Parameters and state as shapes.
+        """
+
+        def start(key: Array, images: Array) -> Any:
+            model, call = in_mode(self.model, True, {})
+            logits, variables = model.init_with_output(
+                {"params": key, "dropout": key}, images, **call
+            )
+            _require_logits(logits, images)
+            return variables
+
+        return self.split(jax.eval_shape(start, jax.random.key(0), images))
+
     def split(self, variables: Any) -> tuple[Any, Any]:
         """Split the variables into parameters and state."""
         params = variables.get("params", {})

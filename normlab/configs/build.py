@@ -1,6 +1,7 @@
 """Turns a resolved config into objects; no other file calls what a config names."""
 
 import inspect
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
@@ -18,7 +19,7 @@ from normlab.configs.calls import Call, SectionError
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES, UNSTORABLE
 from normlab.configs.own_code import loaded_code
 from normlab.configs.placing import placement
-from normlab.configs.sections import COMMON, OWN
+from normlab.configs.sections import COMMON, OWN, without_earlier
 from normlab.configs.signatures import as_argument
 from normlab.core import KernelTransform, Normaliser
 from normlab.data.dataset import Dataset, Outline
@@ -247,7 +248,13 @@ def total_steps(sections: dict[str, Any]) -> int:
 
 def parameter_shapes(sections: dict[str, Any]) -> Any:
     """Return the tree of the model's parameters as shapes; nothing is computed."""
-    return variable_shapes(by_network(sections))[0]
+    return variable_shapes(by_network(sections), microbatch(sections))[0]
+
+
+def microbatch(sections: dict[str, Any]) -> int:
+    """Return how many examples the network sees at once in training."""
+    settings = recipe(sections)
+    return settings.batch_size // settings.accumulate
 
 
 def of_one_program(sections: dict[str, Any]) -> dict[str, Any]:
@@ -294,14 +301,35 @@ def image_shapes(sections: dict[str, Any], count: int) -> jax.ShapeDtypeStruct:
 def by_network(sections: dict[str, Any]) -> Keyed:
     """Make the key of values that depend on the network and the shape of its images alone."""
     parts = ("model", "norm", "kernel", "placement")
-    network = [sections.get(part) for part in parts]
+    given = without_earlier({part: sections.get(part) for part in parts}, shown=False)
     data = outline(sections)
-    return Keyed(repr((*network, data.image_shape, data.classes)), sections)
+    key = [*given.values(), data.image_shape, data.classes]
+    return Keyed(json.dumps(key, default=repr), sections)  # which writes tuples as lists
 
 
 @lru_cache(maxsize=256)
-def variable_shapes(keyed: Keyed) -> Any:
-    """Return the network's parameters and state as shapes."""
+def variable_shapes(keyed: Keyed, examples: int) -> Any:
+    """Trace a training batch through the network; return parameters and state as shapes.
+
+    Args:
+        keyed: made by `by_network`.
+        examples: the number of images in the batch.
+
+    Raises:
+        UserError: the network, or something in it, cannot take such a batch.
+    """
+    classifier, images = Classifier(network(keyed)), image_shapes(keyed.sections, examples)
+    if classifier.is_ours:
+        return classifier.traced(images)
+    params, state = _first_shapes(keyed)
+    step = partial(classifier.apply, train=True, key=jax.random.key(0))
+    jax.eval_shape(step, params, state, images)
+    return params, state
+
+
+@lru_cache(maxsize=256)
+def _first_shapes(keyed: Keyed) -> Any:
+    """Trace the start of a network; return parameters and state as shapes."""
     start = Classifier(network(keyed)).init
     images = image_shapes(keyed.sections, 1)
     return jax.eval_shape(lambda key: start(key, images), jax.random.key(0))
@@ -313,7 +341,7 @@ def _norm_paths(keyed: Keyed) -> frozenset[tuple[str, ...]] | None:
     found = network(keyed)
     if is_ours(found):
         return None
-    params, state = variable_shapes(keyed)
+    params, state = _first_shapes(keyed)
     return Classifier(found).norm_paths(params, state, image_shapes(keyed.sections, 1))
 
 

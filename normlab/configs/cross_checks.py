@@ -1,18 +1,17 @@
 """Checks that valid sections work together, by tracing shapes without computing anything."""
 
 import traceback
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from normlab.adapters.classifier import Classifier
 from normlab.configs.build import (
     Keyed,
     by_network,
-    image_shapes,
     kernel_transform,
+    microbatch,
     network,
     normaliser,
     optimizer,
@@ -94,12 +93,12 @@ def _check_length(sections: dict[str, Any]) -> None:
 
 def _check_shapes(sections: dict[str, Any]) -> None:
     """Trace one training batch through the model."""
-    settings, keyed = recipe(sections), by_network(sections)
+    keyed = by_network(sections)
     slots = {"norm": normaliser(sections), "kernel": kernel_transform(sections)}
     network(keyed)  # its errors name their section themselves
     slots["placement"] = placement(sections)
     try:
-        _trace_training(keyed, settings.batch_size // settings.accumulate)
+        variable_shapes(keyed, microbatch(sections))
     except FieldError as error:
         section = next((name for name in slots if hasattr(slots[name], error.field)), "model")
         raise SectionError(section, error.field, str(error)) from None
@@ -151,17 +150,40 @@ CHECKS = (_check_accumulation, _check_length, _check_shapes, _check_sphere, _che
 
 
 @lru_cache(maxsize=256)
-def _trace_training(keyed: Keyed, examples: int) -> None:
-    step = partial(Classifier(network(keyed)).apply, train=True, key=jax.random.key(0))
-    params, state = variable_shapes(keyed)
-    jax.eval_shape(step, params, state, image_shapes(keyed.sections, examples))
-
-
-@lru_cache(maxsize=256)
 def _trace_update(keyed: Keyed) -> None:
-    params, transformation = parameter_shapes(keyed.sections), optimizer(keyed.sections)
+    params, transformation = (
+        one_of_each(parameter_shapes(keyed.sections)),
+        optimizer(keyed.sections),
+    )
     state = jax.eval_shape(transformation.init, params)
     jax.eval_shape(transformation.update, params, state, params)
+
+
+def one_of_each(params: Any) -> Any:
+    """Keep one of the parameters that have the same name, shape and dtype.
+
+    Optimisers treat them alike, and a network of many blocks has many.
+
+    >>> shape = jax.ShapeDtypeStruct((2,), jnp.float32)
+    >>> list(one_of_each({"Dense_0": {"bias": shape}, "Dense_1": {"bias": shape}}))
+    ['Dense_0']
+    """
+    seen: set[Any] = set()
+
+    def kept(tree: Any, name: str) -> Any:
+        if isinstance(tree, dict):
+            below = {key: kept(value, key) for key, value in tree.items()}
+            return {key: value for key, value in below.items() if value is not None} or None
+        kind = (
+            name,
+            tuple(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), jax.tree.leaves(tree))),
+        )
+        if kind in seen:
+            return None
+        seen.add(kind)
+        return tree
+
+    return kept(params, "") or params
 
 
 def _section_outside(sections: dict[str, Any], error: Exception) -> str | None:

@@ -25,6 +25,7 @@ from normlab.data.dataset import Outline
 from normlab.errors import UserError
 from normlab.measures.probe_values import END
 from normlab.probes.contract import HeldOut, Moment, PerLayer, Subject
+from normlab.probes.layers import shapes_alone
 
 
 def in_order(at: tuple[int | str, ...]) -> list[int | str]:
@@ -88,14 +89,16 @@ def _look_inside(keyed: build.Keyed) -> Inside:
     count = sections["probes"]["examples"]
     images: Any = jax.ShapeDtypeStruct((count, *outline.image_shape), jnp.float32)
     labels: Any = jax.ShapeDtypeStruct((count,), jnp.int32)
-    state = jax.eval_shape(partial(program.init, image_shape=outline.image_shape), 0)
+    shapes = build.variable_shapes(build.by_network(sections), build.microbatch(sections))
+    state = jax.eval_shape(program.begin, *shapes)
     parts = (state.params, state.norm_state, state.opt_state)
     moment = Moment(*parts, images, labels, _held_out(outline))
     subject = Subject(program.model, program.loss, program.optimizer)
     quantities, problems = [], []
     for index, (name, probe) in enumerate(build.probes(sections).items()):
         try:
-            found = jax.eval_shape(partial(probe.measure, subject), moment)
+            with shapes_alone():
+                found = jax.eval_shape(partial(probe.measure, subject), moment)
         except UserError as error:
             problems.append((index, f"{name} cannot look into this network: {error}"))
         except Exception as error:  # the probe does not suit the network

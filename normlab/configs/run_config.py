@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from normlab.catalogue import as_before
 from normlab.configs import build
 from normlab.configs.document import Mark, Path, flow
-from normlab.configs.sections import CALLS, OWN, SECTIONS
+from normlab.configs.sections import SECTIONS, without_earlier
 from normlab.store.names import slug
 from normlab.store.seeds import seed_id, seed_of, setting_of
 
@@ -140,7 +139,7 @@ def resolved(sections: dict[str, Any]) -> dict[str, Any]:
     """Return the sections of a run from checked ones, without unused settings of later versions."""
     whole = {name: _plain(sections.get(name)) for name in SECTIONS}
     used = {n: value for n, value in whole.items() if value is not None or not SECTIONS[n].later}
-    return _without_earlier(used, shown=False)
+    return without_earlier(used, shown=False)
 
 
 def short_hash(sections: dict[str, Any], own_code: dict[str, str]) -> str:
@@ -148,32 +147,13 @@ def short_hash(sections: dict[str, Any], own_code: dict[str, str]) -> str:
 
     Settings of later versions do not count where they have the meaning of their absence.
     """
-    hashed = _without_earlier(sections, shown=True)
+    hashed = without_earlier(sections, shown=True)
     data = hashed.get("data") or {}
     if data.get("contents") is not None:  # contents identify the data, so files may be moved
         hashed["data"] = {key: value for key, value in data.items() if key != "path"}
     if own_code:  # without any, the hash must be that of earlier versions
         hashed["own_code"] = own_code
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:10]
-
-
-def _without_earlier(sections: dict[str, Any], shown: bool) -> dict[str, Any]:
-    """Return the sections without later settings that have the meaning of their absence."""
-    used = {}
-    for name, section in sections.items():
-        if isinstance(section, dict):
-            earlier = _as_before(name, section, shown)
-            section = {k: v for k, v in section.items() if k not in earlier or v != earlier[k]}
-        used[name] = section
-    return used
-
-
-def _as_before(name: str, section: dict[str, Any], shown: bool) -> dict[str, Any]:
-    if name not in CALLS:
-        return as_before(SECTIONS[name].settings, shown)
-    if ":" in str(section["name"]) or section["name"] == OWN:  # such calls have no later settings
-        return {}
-    return as_before(CALLS[name].load(section["name"]), shown)
 
 
 def _plain(value: Any) -> Any:

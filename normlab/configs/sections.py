@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from normlab.adapters.modes import SWITCHES
 from normlab.adapters.own_model import FOUND
-from normlab.catalogue import DATA, KERNELS, MODELS, NORMS, PLACEMENTS, Shelf
+from normlab.catalogue import DATA, KERNELS, MODELS, NORMS, PLACEMENTS, Shelf, as_before
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES, OptaxShelf
 from normlab.errors import require_field
 from normlab.measures.probe_values import END
@@ -234,3 +234,27 @@ def elsewhere(key: str) -> tuple[str, str] | None:
     places = {**dict.fromkeys(Recipe.__dataclass_fields__, "train"), "learning_rate": "optimizer"}
     found = meant(key, places)
     return None if found is None else (found, places[found])
+
+
+def without_earlier(sections: dict[str, Any], shown: bool) -> dict[str, Any]:
+    """Return the sections without later settings that have the meaning of their absence.
+
+    Args:
+        sections: some of a run's.
+        shown: whether to leave out those that a resolved config always shows, or the others.
+    """
+    used = {}
+    for name, section in sections.items():
+        if isinstance(section, dict):
+            earlier = _as_before(name, section, shown)
+            section = {k: v for k, v in section.items() if k not in earlier or v != earlier[k]}
+        used[name] = section
+    return used
+
+
+def _as_before(name: str, section: dict[str, Any], shown: bool) -> dict[str, Any]:
+    if name not in CALLS:
+        return as_before(SECTIONS[name].settings, shown)
+    if ":" in str(section["name"]) or section["name"] == OWN:  # such calls have no later settings
+        return {}
+    return as_before(CALLS[name].load(section["name"]), shown)

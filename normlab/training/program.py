@@ -65,7 +65,14 @@ class Program:
             UserError: the recipe's projection does not fit the network.
         """
         example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-        params, norm_state = self.network.init(stream_key(seed, "init"), example)
+        return self.begin(*self.network.init(stream_key(seed, "init"), example))
+
+    def begin(self, params: Any, norm_state: Any) -> TrainState:
+        """Make the state before the first step from the network's own.
+
+        Raises:
+            UserError: the recipe's projection does not fit the network.
+        """
         require_sphere(params, self.recipe.project)
         averages = self.recipe.ema_statistics == "averaged"
         opt_state = averaging.begun(self.optimizer.init(params), norm_state if averages else None)

@@ -12,6 +12,7 @@ import pytest
 from normlab.catalogue import PROBES
 from normlab.norms import BatchNorm
 from normlab.probes.contract import PerLayer, ProbeFacts
+from normlab.probes.layers import shapes_alone
 
 from .conftest import MODELS, NORMS, moment, subject
 
@@ -108,3 +109,15 @@ def test_what_a_report_shows_first_is_measured_and_is_read_without_importing_the
     found = jax.eval_shape(partial(probe.measure, *network("mlp", "identity")[:1]),
                            network("mlp", "identity")[1])  # fmt: skip
     assert set(probe.facts.leading) <= found.keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_traced_without_gradients_has_the_shapes_that_a_look_has(name):
+    found = numbers(measured(make(name), *network("convnet", "batch_norm")))
+    model = MODELS["convnet"](NORMS["batch_norm"])
+    with shapes_alone():
+        who = subject(model)  # another one, because traces are kept by subject
+        traced = jax.eval_shape(partial(make(name).measure, who), moment(who))
+    assert {k: v.shape for k, v in numbers(traced).items()} == {
+        k: v.shape for k, v in found.items()
+    }
