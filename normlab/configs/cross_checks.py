@@ -1,5 +1,6 @@
 """Checks that valid sections work together, by tracing shapes without computing anything."""
 
+import re
 import traceback
 from functools import lru_cache
 from typing import Any
@@ -160,7 +161,7 @@ def _trace_update(keyed: Keyed) -> None:
 
 
 def one_of_each(params: Any) -> Any:
-    """Keep one of the parameters that have the same name, shape and dtype.
+    """Keep one of the parameters whose paths differ in numbers alone and whose shapes are equal.
 
     Optimisers treat them alike, and a network of many blocks has many.
 
@@ -170,14 +171,12 @@ def one_of_each(params: Any) -> Any:
     """
     seen: set[Any] = set()
 
-    def kept(tree: Any, name: str) -> Any:
+    def kept(tree: Any, path: str) -> Any:
         if isinstance(tree, dict):
-            below = {key: kept(value, key) for key, value in tree.items()}
+            below = {key: kept(value, f"{path}/{key}") for key, value in tree.items()}
             return {key: value for key, value in below.items() if value is not None} or None
-        kind = (
-            name,
-            tuple(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), jax.tree.leaves(tree))),
-        )
+        leaves = jax.tree.leaves(tree)
+        kind = re.sub(r"\d+", "", path), tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         if kind in seen:
             return None
         seen.add(kind)

@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import pytest
 
 from normlab.adapters.classifier import Classifier
+from normlab.catalogue import KERNELS
 from normlab.errors import UserError
 from normlab.models import MLP, Vit
 from normlab.norms import BatchNorm, LayerNorm
-from normlab.weights import SpectralNorm
 
 
 @pytest.mark.parametrize(
     "model",
     [
-        MLP(norm=BatchNorm(), classes=3, widths=(4,), kernel=SpectralNorm()),
+        MLP(norm=BatchNorm(), classes=3, widths=(4,), kernel=KERNELS.load("spectral_norm")()),
         Vit(norm=LayerNorm(), classes=3, width=4, depth=1, heads=1),
     ],
 )
