@@ -14,7 +14,16 @@ import optax
 
 from normlab.adapters.classifier import Classifier
 from normlab.adapters.own_model import make_classifier, with_normaliser
-from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PROBES, snake_case
+from normlab.catalogue import (
+    AUGMENTATIONS,
+    DATA,
+    KERNELS,
+    MODELS,
+    NORMS,
+    POLICIES,
+    PROBES,
+    snake_case,
+)
 from normlab.configs.calls import Call, SectionError
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES, UNSTORABLE
 from normlab.configs.own_code import loaded_code
@@ -25,6 +34,7 @@ from normlab.core import KernelTransform, Normaliser
 from normlab.data.dataset import Dataset, Outline
 from normlab.errors import FieldError, UserError
 from normlab.models.slots import is_ours
+from normlab.policies.contract import Policy
 from normlab.probes.contract import Probe
 from normlab.store.seeds import seed_of
 from normlab.training.optimizer import RoleMask, decayed, with_recipe
@@ -229,8 +239,14 @@ def probes(sections: dict[str, Any]) -> dict[str, Probe]:
     return {probe_name(call.name): PROBES.load(call.name)(**call.arguments) for call in calls}
 
 
+def policies(sections: dict[str, Any]) -> dict[str, Policy]:
+    """Make the policies of evaluation, by their labels."""
+    calls = {label: Call.of(call) for label, call in sections["evaluate"]["policy"].items()}
+    return {label: POLICIES.load(call.name)(**call.arguments) for label, call in calls.items()}
+
+
 def probe_name(name: str) -> str:
-    """Return a probe's name in rows: `my_probe` for `my_file:MyProbe`."""
+    """Return a probe's or a policy's name in rows: `my_probe` for `my_file:MyProbe`."""
     return snake_case(name.partition(":")[2] or name)
 
 

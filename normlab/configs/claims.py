@@ -4,10 +4,12 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from normlab.configs.document import Node, Problem, show
+from normlab.configs.evaluations import Planned
 from normlab.configs.probes import Inside
 from normlab.configs.signatures import describe_type, fields_model, fits, unknown_keys
 from normlab.errors import FieldError, UserError
 from normlab.measures.claims import Claim, Expectation, Floor, HasArm, arms_of, select
+from normlab.measures.evaluated import AFTER, chosen
 from normlab.measures.measures import ASKED_FOR, METRICS, Measure
 from normlab.measures.probe_values import END, check_reduction, find
 from normlab.measures.value import NoValueError
@@ -20,6 +22,7 @@ class PlannedRun(NamedTuple):
     seed: int
     axes: dict[str, Any]
     inside: Inside | None = None
+    planned: Planned | None = None
 
 
 ARMS = ("left", "right", "across")
@@ -172,6 +175,8 @@ def check_measure(measure: Measure, points: Iterable[HasArm], metrics: Iterable[
     axis = measure.axis
     if "quantity" in measure.definition.takes:
         check_probe(measure, points)
+    if "policy" in measure.definition.takes:
+        check_evaluated(measure, points)
     if axis is None:
         return
     values = [point.axes.get(axis) for point in points]
@@ -181,6 +186,22 @@ def check_measure(measure: Measure, points: Iterable[HasArm], metrics: Iterable[
             f"{measure}: '{axis}' must be an axis of the sweep whose values are positive numbers; "
             f"the axes are {', '.join(axes)}"
         )
+
+
+def check_evaluated(measure: Measure, points: Iterable[HasArm]) -> None:
+    """Check that runs like these will have the evaluation that a measure names.
+
+    Raises:
+        UserError: a run will not have it; the message says why.
+    """
+    for point in points:
+        planned = getattr(point, "planned", None)
+        try:
+            if not measure.arguments[0].startswith("test_"):
+                raise NoValueError("is evaluated on the test examples: name a metric of those")
+            chosen(planned.judged if planned is not None else (), measure.arguments[1:])
+        except NoValueError as error:
+            raise UserError(f"{measure}: a run of '{point.arm}' {error}") from None
 
 
 def check_probe(measure: Measure, points: Iterable[HasArm]) -> None:
@@ -200,7 +221,11 @@ def check_probe(measure: Measure, points: Iterable[HasArm]) -> None:
             found = every[find(quantity, every)]
             if step is None and len(inside.steps) < 2:
                 raise NoValueError("is looked into once: give probes.at or probes.every more steps")
-            if step is not None and (inside.total if step == END else step) not in inside.steps:
+            after = AFTER in found.probe
+            if after and step != END:
+                raise NoValueError(f"is looked into after its evaluations once: write {END}")
+            wanted = inside.total if step == END else step
+            if step is not None and not after and wanted not in inside.steps:
                 raise NoValueError(f"is not looked into before step {step}: add it to probes.at")
             check_reduction(quantity, "".join(how), found.layers, found.shape)
         except NoValueError as error:

@@ -10,6 +10,7 @@ from typing import Any
 from normlab.configs.admission import admit
 from normlab.configs.claims import PlannedRun, read_claims, recorded_metrics
 from normlab.configs.document import ConfigError, Mark, Node, Problem, flow, show
+from normlab.configs.evaluations import look_ahead
 from normlab.configs.expand import expand, is_tied
 from normlab.configs.learning_rate import RATE
 from normlab.configs.naming import (
@@ -340,7 +341,9 @@ def _read_target(config: Node) -> Checked[Target | None]:
 
 
 def _planned(run: RunConfig, config: Node) -> PlannedRun:
-    """Return a run as the claims see it; its probes are traced only if there are claims."""
+    """Return a run as the claims see it; what it records is traced only if there are claims."""
     claims = config.get("claims")
-    inside = look_inside(run.sections) if claims is not None and claims.value else None
-    return PlannedRun(run.arm, run.seed, run.labels, inside)
+    if claims is None or not claims.value:
+        return PlannedRun(run.arm, run.seed, run.labels)
+    seen = look_inside(run.sections), look_ahead(run.sections)
+    return PlannedRun(run.arm, run.seed, run.labels, *seen)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from normlab.catalogue import AUGMENTATIONS, PROBES
+from normlab.catalogue import AUGMENTATIONS, POLICIES, PROBES
 from normlab.configs import dialects
 from normlab.configs.claims import ARMS, keys
 from normlab.configs.learning_rate import RATE
@@ -70,6 +70,7 @@ def json_schema() -> dict[str, Any]:
     }
     seed = properties["train"]["properties"]["seed"]
     seed |= {"anyOf": [{"type": seed.pop("type")}, _split({"type": "integer"})]}
+    properties["evaluate"] = _evaluate(properties["evaluate"])
     properties["target"] = _fields(TARGET.settings, "target")
     definitions = _definitions(properties)
     axes = {name: _values({"$ref": f"#/$defs/{name}"}) for name in definitions}
@@ -91,6 +92,21 @@ def json_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "$defs": definitions,
     }
+
+
+def _evaluate(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of `evaluate`: a policy, several, or settings with the policies."""
+    one = _call_of(POLICIES.entries(), "policy", {})
+    labelled = {"type": "object", "minProperties": 1, "additionalProperties": one}
+    labelled["propertyNames"] = {"pattern": r"^[A-Za-z_]\w*$"}
+    several = {"type": "array", "items": one, "minItems": 1}
+    policy = {"anyOf": [one, several, labelled], "description": "the policies"}
+    own = settings["properties"]
+    for key in ("stream", "batch_size", "corruptions"):
+        inner = own[key].get("items") or own[key]["anyOf"][0]["items"]
+        own[key] = {"anyOf": [own[key], inner]}
+    whole = {**settings, "properties": {**own, "policy": policy}, "required": ["policy"]}
+    return {"anyOf": [one, several, whole, {"type": "null"}]}
 
 
 def _definitions(properties: dict[str, Any]) -> dict[str, Any]:

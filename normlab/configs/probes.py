@@ -20,9 +20,11 @@ import jax.numpy as jnp
 
 from normlab.configs import build
 from normlab.configs.document import Node, Path, Problem
+from normlab.configs.evaluations import settings_of, short_labels
 from normlab.configs.own_code import failure_outside
 from normlab.data.dataset import Outline
 from normlab.errors import UserError
+from normlab.measures.evaluated import AFTER
 from normlab.measures.probe_values import END
 from normlab.probes.contract import HeldOut, Moment, PerLayer, Subject
 from normlab.probes.layers import shapes_alone
@@ -109,6 +111,13 @@ def _look_inside(keyed: build.Keyed) -> Inside:
                 layers = value.layers if isinstance(value, PerLayer) else None
                 shape = value.values.shape if isinstance(value, PerLayer) else value.shape
                 quantities.append(Quantity(name, quantity, layers, shape))
+    if (sections.get("evaluate") or {}).get("look"):
+        labels = short_labels(settings_of(sections))
+        quantities += [
+            one._replace(probe=f"{one.probe}{AFTER}{label}")
+            for label in labels
+            for one in tuple(quantities)
+        ]
     total = build.total_steps(sections)
     return Inside(look_at(sections), total, tuple(quantities), tuple(problems))
 

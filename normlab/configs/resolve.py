@@ -3,7 +3,7 @@
 from typing import Any
 
 from normlab.catalogue import AUGMENTATIONS, PROBES
-from normlab.configs import build, probes
+from normlab.configs import build, evaluations, probes
 from normlab.configs.cross_checks import mismatches
 from normlab.configs.dialects import translate_dialects
 from normlab.configs.document import Node, Problem, show
@@ -52,7 +52,7 @@ def resolve(config: Node, axes: dict[str, Any], settle: build.Settle) -> Checked
     if sections.get("placement") and is_own_placement(sections):
         sections["placement"] = None  # such a run has the hash of one without the section
     whole = resolved(sections)
-    problems = probes.check_together(config, whole)
+    problems = probes.check_together(config, whole) or evaluations.check_together(config, whole)
     if problems:
         return None, problems
     origins = {path: node.mark for path, node in config.walk()}
@@ -163,6 +163,7 @@ READERS = {
     "norm": _check_norm,
     "probes": _check_probes,
     "train": _check_train,
+    "evaluate": evaluations.check_evaluate,
 }
 """The sections that have more keys than the function that they name, or than their settings."""
 

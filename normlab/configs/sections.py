@@ -8,8 +8,9 @@ from normlab.adapters.modes import SWITCHES
 from normlab.adapters.own_model import FOUND
 from normlab.catalogue import DATA, KERNELS, MODELS, NORMS, PLACEMENTS, Shelf, as_before
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES, OptaxShelf
-from normlab.errors import require_field
+from normlab.errors import require_field, require_whole
 from normlab.measures.probe_values import END
+from normlab.policies.streams import STREAMS, Stream
 from normlab.spellings import meant
 from normlab.training.optimizer import Role
 from normlab.training.recipe import Recipe
@@ -105,6 +106,54 @@ class Probing:
 
 
 @dataclass(frozen=True)
+class Evaluating:
+    """The settings of evaluations after training by policies, which are named in `policy`.
+
+    Every policy is judged on every stream with every batch size, all of one trained network. Claims
+    read the results by `evaluated(test_accuracy, tent, sorted, 64)`.
+
+    Attributes:
+        stream: one or several of iid (shuffled), sorted (by label), changing (one corruption after
+            another, without a new beginning) and as_stored (in the order of the data).
+        batch_size: the number of test examples in a batch, or several such numbers.
+        corruptions: the names of corruptions of the test images. By default a changing stream has
+            the fifteen `remade_...` ones, and other streams have none. On other streams than the
+            changing one, the network begins anew for each.
+        severity: that of the corruptions, 1..5.
+        examples: the number of training images that a policy may prepare with, in batches of
+            `train.batch_size`; fewer if there are fewer.
+        seed: the seed of the orders and the corruptions, which are the same for all runs.
+        look: whether the run's probes also look at the network as each policy leaves it.
+    """
+
+    stream: tuple[Stream, ...] = ("iid",)
+    batch_size: tuple[int, ...] = (200,)
+    corruptions: tuple[str, ...] | None = None
+    severity: int = 5
+    examples: int = 1000
+    seed: int = 0
+    look: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("stream", "batch_size"):
+            value = getattr(self, name)
+            once = bool(value) and len(set(value)) == len(value)
+            require_field(once, name, list(value), "a list without repetitions, one at least")
+        for size in self.batch_size:
+            require_whole("batch_size", size, 1)
+        require_field(self.corruptions != (), "corruptions", [], "null, or a list of one at least")
+        require_whole("severity", self.severity, 1, 5)
+        require_whole("examples", self.examples, 1)
+        require_field(0 <= self.seed < 2**31, "seed", self.seed, "between 0 and 2^31 - 1")
+        require_field(
+            set(self.stream) <= set(STREAMS),
+            "stream",
+            list(self.stream),
+            f"of {', '.join(STREAMS)}",
+        )
+
+
+@dataclass(frozen=True)
 class Section:
     """One section of a run's config.
 
@@ -174,6 +223,9 @@ SECTIONS = {
     "decay": Section("the rate of weight decay, and the roles of its parameters", settings=Decay),
     "train": Section("length, batches and loss of training", settings=Recipe),
     "probes": Section("the probes, which look inside the network", settings=Probing, later=True),
+    "evaluate": Section(
+        "the policies by which the trained network is evaluated", settings=Evaluating, later=True
+    ),
 }
 """The sections of a run, in the order in which a resolved config has them."""
 

@@ -34,7 +34,7 @@ from normlab.configs.seed_streams import (
 from normlab.errors import did_you_mean
 from normlab.training.recipe import Recipe
 
-SWEPT = (*CALLS, "train", "decay")
+SWEPT = (*CALLS, "train", "decay", "evaluate")
 """The sections that an axis can lie in."""
 
 MOST_RUNS = 10_000

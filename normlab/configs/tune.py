@@ -152,7 +152,7 @@ def read_tuning(config: Node) -> Checked[Tuning | None]:
     grid = [str(axis) for axis in tune.value["grid"]]
     measure, problems = _read_measure(tune, config)
     # The measure cannot be one of probes, so trials need none.
-    unprobed = config.without("probes")
+    unprobed = config.without("probes", "evaluate")
     trials, found = _expand_with(unprobed, tune, grid, of_trials=True)
     candidates, also_found = _expand_with(config, tune, grid, of_trials=False)
     problems += found + also_found

@@ -20,7 +20,7 @@ from normlab.configs.run_config import RunConfig
 from normlab.data.dataset import Dataset
 from normlab.engine import provenance, worker
 from normlab.engine.checkpoint import FULL, Checkpoints, check_rows
-from normlab.engine.outcomes import keep_answers
+from normlab.engine.policy_rows import finished
 from normlab.engine.probe_rows import Prober
 from normlab.errors import UserError, in_one_line
 from normlab.ops import native
@@ -161,7 +161,7 @@ class Maker:
         finally:
             checkpoints.close()
         if fitted.status == "done":
-            keep_answers(run, compiled, fitted.state, data)
+            fitted = finished(run, compiled, fitted, data, prober, about, config, self.should_stop)
         return fitted.status, self._end(run, fitted, about, time.monotonic() - began)
 
     def _end(self, run: Run, fitted: Fitted, about: dict[str, Any], seconds: float) -> str:

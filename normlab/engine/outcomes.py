@@ -16,6 +16,8 @@ from normlab.core import Array
 from normlab.data.augment import standardised
 from normlab.data.dataset import Dataset
 from normlab.errors import UserError
+from normlab.policies.contract import Policy
+from normlab.policies.evaluating import Evaluation, evaluate
 from normlab.store.checkpoint_files import restore_anything
 from normlab.store.layout import CHECKPOINTS
 from normlab.store.outcomes import NOTHING, Outcomes, write_outcomes
@@ -79,6 +81,7 @@ class TrainedNetwork:
         else:
             found = restore_anything(path / CHECKPOINTS)
             weights = found["params"], found.get("norm_state") or {}
+        self._network, self._weights, self._recipe = program.network, weights, program.recipe
         compute = jax.jit(partial(_probabilities, program))
         self._compute = partial(compute, *weights, on_host.mean, on_host.std)
 
@@ -104,6 +107,12 @@ class TrainedNetwork:
                 "multiply by 255"
             )
         return self._of_each(images)
+
+    def evaluate(self, policy: Policy, **settings: Any) -> Evaluation:
+        """Evaluate by a policy, on the test examples; the settings are those of `evaluate`."""
+        model, variables = self._network.model, self._network.variables(*self._weights)
+        settings = {"source_batch": self._recipe.batch_size, **settings}
+        return evaluate(model, variables, self.data, policy, **settings)
 
     def answers(self) -> Outcomes:
         """Return the answers for the test set."""

@@ -8,7 +8,7 @@ import textwrap
 from html import escape
 from typing import Any
 
-from normlab.catalogue import PROBES, allow, load_own, snake_case
+from normlab.catalogue import POLICIES, PROBES, allow, load_own, snake_case
 from normlab.configs import sweep, tune
 from normlab.configs.claims import ARMS, keys
 from normlab.configs.document import flow
@@ -113,6 +113,9 @@ def _section(name: str) -> str | None:
         lines = _arguments(name, PLAIN[name])
         if name == "probes":
             lines.append(f"measure: ...  # a list of {', '.join(PROBES.entries())}")
+        if name == "evaluate":
+            names = ", ".join(POLICIES.entries())
+            lines.append(f"policy: ...  # one, a list, or a mapping of labels to: {names}")
         text = _indent("\n".join(lines))
         example = f"In YAML, with every default:\n  {name}:\n{_indent(text)}"
         return _joined(f"{name} (section)", inspect.getdoc(PLAIN[name]), example)
@@ -299,6 +302,8 @@ def _example(section: str, name: str, called: Any) -> str:
         return "data:\n  augment:\n    - " + "\n      ".join(lines)
     if section == "probe":
         return "probes:\n  measure:\n    - " + "\n      ".join(lines)
+    if section == "policy":
+        return "evaluate:\n  policy:\n    - " + "\n      ".join(lines)
     return f"{section}:\n" + _indent("\n".join(lines))
 
 

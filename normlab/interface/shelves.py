@@ -1,6 +1,15 @@
 """Names the shelves of the catalogue as a config and `normlab list` do."""
 
-from normlab.catalogue import AUGMENTATIONS, DATA, KERNELS, MODELS, NORMS, PLACEMENTS, PROBES
+from normlab.catalogue import (
+    AUGMENTATIONS,
+    DATA,
+    KERNELS,
+    MODELS,
+    NORMS,
+    PLACEMENTS,
+    POLICIES,
+    PROBES,
+)
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
 
 SHELVES = {
@@ -13,8 +22,11 @@ SHELVES = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "probe": PROBES,
+    "policy": POLICIES,
 }
 """By the name of a config's section, or of a thing within one."""
 
-KINDS = {f"{name}s" if name != "data" else name: shelf for name, shelf in SHELVES.items()}
+PLURALS = {"data": "data", "policy": "policies"}
+
+KINDS = {PLURALS.get(name, f"{name}s"): shelf for name, shelf in SHELVES.items()}
 """By the word that `normlab list` takes."""

@@ -92,6 +92,19 @@ class TrainedRun(Run):
             write_outcomes(self.path, found)
         return found
 
+    def evaluate(self, policy: Any, **settings: Any) -> Any:
+        """Evaluate the trained network by a policy, on a stream of test batches.
+
+        Args:
+            policy: a policy such as `normlab.policies.Tent()`.
+            settings: those of `normlab.policies.evaluate`: `stream`, `batch_size`, `corruptions`,
+                `severity`, ...
+
+        Raises:
+            UserError: a setting cannot work, or the run has no checkpoint.
+        """
+        return self._network.evaluate(policy, **settings)
+
     def confusion(self) -> np.ndarray:
         """Count test examples by true class (row) and predicted class (column)."""
         return confusion(self.outcomes())
@@ -126,7 +139,7 @@ def load(path: str | Path) -> Any:
     """Load an experiment or a run from its folder, as `normlab.store.loading.load` does.
 
     Its runs also answer for their networks: `run.predict(images)`, `run.confusion()`,
-    `run.class_accuracies()`, `run.hardest()`, `run.plot()`.
+    `run.class_accuracies()`, `run.hardest()`, `run.plot()`, `run.evaluate(policy)`.
 
     Raises:
         UserError: the folder is neither.

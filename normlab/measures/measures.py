@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from normlab.errors import UserError, did_you_mean
+from normlab.measures.evaluated import as_policy, value_of
 from normlab.measures.probe_values import as_quantity, as_step, drift, probe
 from normlab.measures.value import Value
 from normlab.store.record import Record
@@ -136,6 +137,13 @@ def gap(record: Record, metric: str, other: str) -> Value | None:
     return Value(_last(record, metric) - _last(record, other))
 
 
+def evaluated(record: Record, metric: str, *words: str) -> Value:
+    """The metric of the trained network under a policy; a stream, a batch size, a corruption."""
+    if record.state == "diverged":
+        return Value(_guess(record, metric))
+    return Value(value_of(record, metric, words))
+
+
 def diverged(record: Record) -> Value:
     """The number 1 if a loss, a gradient or the parameters stopped being finite, else 0."""
     return Value(float(record.state == "diverged"))
@@ -192,16 +200,18 @@ class Definition:
 
     Attributes:
         takes: the kinds of its arguments: "metric", "number", "axis", "quantity" (that a probe
-            records) or "step".
+            records), "step" or "policy" (the label of one).
         compute: computes it from one record and the arguments. If it takes an axis, it computes it
             from the records by their value on the axis.
         higher_is_better: whether more of it is better, or a function of the arguments that returns
             this; None if neither more nor less is better.
         unit: the unit of the number, if it is not the metric's own.
         may_take: the kinds of further arguments: "how" reduces several values to one, or picks one.
+            Those of a policy pick an evaluation, in any order.
         exact: whether the config alone decides it, so that equal values are no chance.
-        words: its name in a picture, with its unit; `{0}` is the first argument in words, and
-            `{unit}` is the unit of the metric. Empty if it is named as it is written.
+        words: its name in a picture, with its unit; `{0}` is the first argument in words, `{rest}`
+            are the others, and `{unit}` is the unit of the metric. Empty if it is named as it is
+            written.
     """
 
     takes: tuple[str, ...]
@@ -222,6 +232,9 @@ MEASURES = {
                              words="seconds of training until {0} reaches {1}"),
     "area": Definition(("metric",), area, _higher, words="mean {0} over the steps ({unit})"),
     "gap": Definition(("metric", "metric"), gap, False, words="{0} minus {1} at the end ({unit})"),
+    "evaluated": Definition(("metric", "policy"), evaluated, _higher,
+                            may_take=("stream", "batch size", "corruption"),
+                            words="{0} under {rest} ({unit})"),
     "diverged": Definition((), diverged, False, words="share of runs that diverged"),
     "seconds_per_step": Definition((), seconds_per_step, False, "s",
                                    words="seconds of an optimiser step"),
@@ -260,6 +273,9 @@ def _form(name: str) -> str:
     more = "".join(f"[, {one}]" for one in MEASURES[name].may_take)
     return f"{name}({takes}{more})" if takes else name
 
+
+READERS = {"quantity": as_quantity, "step": as_step, "policy": as_policy}
+"""The kinds of arguments that have a function of their own that reads them."""
 
 _TOKENS = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
@@ -328,7 +344,7 @@ class Measure:
             for one in self.arguments
         ]
         unit = unit_of(self.metrics[0]) if self.metrics else ""
-        return self.definition.words.format(*arguments, unit=unit)
+        return self.definition.words.format(*arguments, unit=unit, rest=", ".join(arguments[1:]))
 
     @property
     def axis(self) -> str | None:
@@ -367,8 +383,8 @@ class Measure:
 def _argument(kind: str, word: str) -> Any:
     if kind == "metric" and word not in METRICS:
         raise UserError(f"no metric is called '{word}'; {did_you_mean(word, METRICS)}")
-    if kind in ("quantity", "step"):
-        return as_quantity(word) if kind == "quantity" else as_step(word)
+    if kind in READERS:
+        return READERS[kind](word)
     if kind != "number":
         return word
     try:

@@ -150,7 +150,7 @@ def evaluate(
     >>> from normlab.policies import TestBatch, evaluate
     >>> data = Shapes(train_examples=40, test_examples=40, size=8).load()
     >>> model = MLP(BatchNorm(), classes=10, widths=(8,))
-    >>> variables = model.init(jax.random.key(0), np.zeros((1, 8, 8, 1)), train=False)
+    >>> variables = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3)), train=False)
     >>> found = evaluate(model, variables, data, TestBatch(), batch_size=20)
     >>> found.logits.shape, found.along(4).shape
     ((1, 40, 10), (4,))

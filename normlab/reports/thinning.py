@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from normlab.measures.evaluated import EVALUATE
 from normlab.measures.measures import Measure
 from normlab.measures.probe_values import leading
 from normlab.store.reading import JsonRows
@@ -50,6 +51,8 @@ class Thinning:
         return [row for row in rows if "error" in row or self._is_kept(row)]
 
     def _is_kept(self, row: dict[str, Any]) -> bool:
+        if row["probe"] == EVALUATE:  # a few numbers for each run
+            return True
         first = () if self._drawn else leading(row["probe"])
         return row["quantity"] in (*self._quantities, *first)
 

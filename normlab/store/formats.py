@@ -44,6 +44,7 @@ STATUS = {
     "train_seconds?": AMOUNT,
     "evaluate_seconds?": AMOUNT,
     "probe_seconds?": AMOUNT,
+    "policy_seconds?": AMOUNT,
     "error?": ANY_TEXT,
     "diverged?": {"step": COUNT, "layer": TEXT, "norm": (NUMBER, None)},
     "digests?": {...: DIGEST},

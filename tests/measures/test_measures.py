@@ -120,6 +120,10 @@ ARGUMENTS = {
     "axis": st.sampled_from(["learning_rate", "optimizer.momentum"]),
     "quantity": st.sampled_from(["spread", "updates.spread"]),
     "step": st.integers(0, 10**7) | st.just("end"),
+    "policy": st.sampled_from(["tent", "alpha_bn"]),
+    "stream": st.sampled_from(["sorted", "as_stored"]),
+    "batch size": st.sampled_from(["1", "64"]),
+    "corruption": st.sampled_from(["fog", "clean"]),
     "how": st.sampled_from(["mean", "spread", "Block_0/Conv_1"]),
 }
 
