@@ -65,17 +65,27 @@ class Expectation:
     outside: bool = False
 
     def outcome(self, low: float, high: float) -> Literal["supported", "refuted"] | None:
-        """Judge a closed interval: wholly inside the region, wholly outside, or neither.
+        """Judge a closed interval: wholly inside the region, wholly outside, or neither."""
+        inside, outside = self.sides(low, high)
+        return "supported" if inside else "refuted" if outside else None
+
+    def sides(self, low: Any, high: Any) -> tuple[Any, Any]:
+        """Return whether closed intervals support the expectation, and whether they refute it.
 
         Every verdict compares here and nowhere else.
+
+        Args:
+            low: the lower end of an interval, or an array of them.
+            high: the upper ends, likewise.
+
+        >>> Expectation.parse("difference > 0").sides(0.1, 0.3)
+        (True, False)
         """
-        inside = _beyond(low, self.low, self.strict) and _beyond(-high, -self.high, self.strict)
-        outside = _beyond(low, self.high, not self.strict) or _beyond(
+        inside = _beyond(low, self.low, self.strict) & _beyond(-high, -self.high, self.strict)
+        outside = _beyond(low, self.high, not self.strict) | _beyond(
             -high, -self.low, not self.strict
         )
-        if self.outside:
-            inside, outside = outside, inside
-        return "supported" if inside else "refuted" if outside else None
+        return (outside, inside) if self.outside else (inside, outside)
 
     def bounds(self, estimate: float) -> list[float]:
         """Return the ends that an interval around the estimate must exclude to decide the claim.
@@ -125,12 +135,13 @@ class Expectation:
         raise UserError(f"an expectation is written as in {allowed}, found '{text}'")
 
 
-def _beyond(end: float, bound: float, strict: bool) -> bool:
-    """Return whether one number is above another, or equal where that is enough.
+def _beyond(end: Any, bound: float, strict: bool) -> Any:
+    """Return whether numbers are above another, or equal where that is enough.
 
     Equality with an infinite bound is always enough, because no number can pass infinity.
     """
-    return end > bound or (end == bound and not (strict and math.isfinite(bound)))
+    enough = not (strict and math.isfinite(bound))
+    return end >= bound if enough else end > bound
 
 
 @dataclass(frozen=True)
