@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -114,10 +115,9 @@ def sweeps(
     if left_alone:
         own[1:] = rng.normal(size=own[1:].shape)
     shared = rng.normal(size=whole[1:] if form.paired == "all" and form.arms > 1 else whole)
-    if form.arms == 1 or form.paired == "none":
-        values = own  # nothing is shared, so the whole value has the shape
-    else:
-        values = math.sqrt(0.5) * (shared + own)
+    values = math.sqrt(0.5) * (shared + own)
+    if form.arms == 1 or form.paired == "none":  # nothing is shared
+        values = own
     means = np.full(form.arms, 0.6)
     means[0] = left + effect
     values = means[:, None, None] + SPREAD * values
@@ -131,28 +131,28 @@ def judged(
     looks: Sequence[int],
     repeats: int,
     levels: Sequence[float] | None = None,
-    **how: float | str | bool,
+    **how: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Judge many sweeps; return the outcomes and the seeds that each needed, each `(repeats,)`."""
-    form, values = sweeps(kind, looks[-1], repeats, **how)  # type: ignore[arg-type]
+    form, values = sweeps(kind, looks[-1], repeats, **how)
     expected = Expectation.parse(KINDS[kind][0])
     known = levels_of(looks, 1 - LEVEL) if levels is None else levels
     outcomes, places = decide(form, expected, looks, values, known)
     return outcomes, np.array(looks)[places]
 
 
-def wrong(kind: str, looks: Sequence[int], repeats: int, **how: float | str | bool) -> float:
+def wrong(kind: str, looks: Sequence[int], repeats: int, **how: Any) -> float:
     """Return the share of sweeps that are decided although the truth lies on the very bound."""
     return float((judged(kind, looks, repeats, **how)[0] != UNDECIDED).mean())
 
 
-def unpaid(kind: str, looks: Sequence[int], repeats: int, **how: float | str | bool) -> float:
+def unpaid(kind: str, looks: Sequence[int], repeats: int, **how: Any) -> float:
     """Return `wrong` of one who takes the 95% interval at every look, and pays for none."""
     levels = [LEVEL] * len(looks)
     return float((judged(kind, looks, repeats, levels, **how)[0] != UNDECIDED).mean())
 
 
-def after(kind: str, looks: Sequence[int], repeats: int, **how: float | str | bool) -> float:
+def after(kind: str, looks: Sequence[int], repeats: int, **how: Any) -> float:
     """Return how often the interval that holds at any time ever decides, at these seeds."""
     levels = [anytime_level(1 - LEVEL, seeds) for seeds in looks]
     return float((judged(kind, looks, repeats, levels, **how)[0] != UNDECIDED).mean())

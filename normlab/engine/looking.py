@@ -1,11 +1,14 @@
 """Looks at what an experiment has so far: notes its results, and finds the arms still needed."""
 
+import contextlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from normlab.configs.claims import PlannedRun
 from normlab.configs.run_config import RunConfig
+from normlab.errors import UserError
 from normlab.evidence.verdicts import judge
-from normlab.measures.claims import arms_of
+from normlab.measures.claims import Claim, arms_of
 from normlab.store.journal import note, read_journal
 from normlab.store.layout import FINISHED, JOURNAL
 from normlab.store.loading import load_runs
@@ -38,9 +41,17 @@ class Results:
                 note(self._folder, "finished", run=result[0], digest=result[1])
 
 
-def arms_of_open_claims(folder: Path, runs: list[RunConfig]) -> set[str]:
+def arms_of_claims(claims: Iterable[Claim], runs: Sequence[RunConfig]) -> set[str]:
+    """Name the arms that claims are about; a claim about arms that are not there has none."""
+    points, found = [PlannedRun(run.arm, run.seed, run.labels) for run in runs], set()
+    for claim in claims:
+        with contextlib.suppress(UserError):  # a command makes a part of the arms
+            found |= {point.arm for _, own in arms_of(points, claim) for point in own}
+    return found
+
+
+def arms_of_open_claims(folder: Path, runs: Sequence[RunConfig]) -> set[str]:
     """Name the arms of an experiment that its undecided claims are about."""
-    points = [PlannedRun(run.arm, run.seed, run.labels) for run in runs]
     verdicts = judge(load_runs(folder))
     claims = [v.claim for v in verdicts if v.outcome == "undecided" and not v.withdrawn]
-    return {point.arm for claim in claims for _, own in arms_of(points, claim) for point in own}
+    return arms_of_claims(claims, runs)

@@ -214,6 +214,10 @@ class Design:
     def _search(self, bound: float, towards: float, side: int) -> float | None:
         """Find the effect nearest to a bound, on the way towards another, that is decided."""
         place = 0 if side == SUPPORTED else 2
+        one_bound = len(self.bounds) == 1 and self.form.quantity != "ratio"
+        if one_bound and math.isinf(self.expected.high) is not (towards > 0):
+            found = self._search(bound, -towards, -side)  # both sides are alike
+            return None if found is None else 2 * bound - found
 
         def enough(effect: float) -> bool:
             return self.chances(effect)[place] >= power.POWER

@@ -14,7 +14,9 @@ from normlab.configs.run_config import RunConfig
 from normlab.configs.sections import LENGTHS, SECTIONS
 from normlab.engine.plan import plan, runs_of
 from normlab.interface.console import describe_plan
+from normlab.interface.planning import plan_sweep
 from normlab.reports.english import count_runs
+from normlab.reports.plan_words import short_lines
 from normlab.store.seeds import seed_text
 
 
@@ -52,6 +54,10 @@ def print_preview(console: Console, experiment: Experiment, out: Path, jobs: int
         show("claims, registered when the first run begins:")
         for claim in experiment.claims:
             show(f"  {claim.says}: {claim.measure}, {claim.expect}")
+        show()
+        show("what the sweep can tell of them (`normlab plan` has the chances):")
+        for line in short_lines(plan_sweep(experiment, out)):
+            show(f"  {line}")
         show()
     if experiment.tuning is not None:
         grid = ", ".join(f"{axis} in {flow(v)}" for axis, v in experiment.tuning.grid.items())

@@ -41,6 +41,22 @@ KEPT_OF_PROVENANCE = (
 """These keys of a run's status and of its provenance are published."""
 
 
+PACKAGE = Path(__file__).parents[1]
+
+
+def shipped_results() -> list[Path]:
+    """List the folders of the published results that come with normlab.
+
+    They lie in the installed package, or at the top of a copy of the repository.
+
+    >>> "catalogue" in [folder.name for folder in shipped_results()]
+    True
+    """
+    folders = (PACKAGE / "published", PACKAGE.parent / "experiments" / "results")
+    folder = next((one for one in folders if one.is_dir()), folders[0])
+    return sorted(file.parent for file in folder.glob(f"*/{PUBLISHED}"))
+
+
 def write_published(
     runs: Runs,
     folder: Path,

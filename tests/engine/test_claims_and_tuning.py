@@ -159,6 +159,23 @@ def test_runs_that_no_claim_needs_any_more_are_told(tiny, make, by_hand):
     assert words[-1] == "every claim is decided; 6 of 15 runs were not needed"
 
 
+def test_arms_that_no_claim_is_about_are_not_made_until_they_are_asked_for(tiny, make, by_hand):
+    told = []
+    more = LOOKS.replace("layer_norm],", "layer_norm, rms_norm],").replace("0..4", "0..2")
+    file = tiny(more.replace("[3, 5]", "[2, 3]"))
+    make(file, until_decided=True, tell=told.append)
+    assert {arm for arm, _ in by_hand} == {"identity", "batch_norm", "layer_norm"}
+    words = [event.text for event in told if isinstance(event, Remark)]
+    assert words[-1].endswith("of 12 runs were not needed by any open claim")
+    assert len(make(file).runs) == 12
+
+
+def test_claims_about_other_arms_decide_nothing_of_a_part(tiny, make):
+    with pytest.raises(UserError, match="no claim is about the arms of this command"):
+        make(tiny(LOOKS.replace("layer_norm]", "layer_norm, rms_norm]")), "norm=rms_norm",
+             until_decided=True)  # fmt: skip
+
+
 def test_nothing_can_be_decided_without_claims(tiny, make):
     with pytest.raises(UserError, match="there is nothing to decide"):
         make(tiny(), until_decided=True)

@@ -1,15 +1,13 @@
 """Experiments written by hand: run directories with known answers."""
 
 from dataclasses import asdict
-from pathlib import Path
 
 import yaml
 
 from normlab.store.layout import CLAIMS
 from normlab.store.loading import load
-from normlab.store.record import Record
 from normlab.store.run import Run
-from normlab.store.runs import Runs, write_experiment
+from normlab.store.runs import write_experiment
 from normlab.store.writing import write_atomically
 
 PROVENANCE = {
@@ -54,17 +52,6 @@ def curve(last, steps=STEPS):
     return rows
 
 
-def config_of(norm, seed):
-    """The resolved config of a run."""
-    return {
-        "data": {"name": "simulated"},
-        "model": {"name": "simulated"},
-        "norm": {"name": norm},
-        "optimizer": {"name": "sgd", "learning_rate": 0.1},
-        "train": {"epochs": 6, "batch_size": 20, "seed": seed},
-    }
-
-
 def write_run(folder, arm, seed, last=None, state="done", axes=None, norm=None, **more):
     """One run; `last` is its final test accuracy."""
     run = Run(folder / f"{arm}-s{seed}", arm, seed, axes or {"norm": arm})
@@ -73,7 +60,15 @@ def write_run(folder, arm, seed, last=None, state="done", axes=None, norm=None, 
     run.path.mkdir(parents=True)
     step = more.pop("step", STEPS)
     proof = {**PROVENANCE, **more.pop("proof", {})}
-    run.write_config(config_of(norm or arm, seed))
+    run.write_config(
+        {
+            "data": {"name": "simulated"},
+            "model": {"name": "simulated"},
+            "norm": {"name": norm or arm},
+            "optimizer": {"name": "sgd", "learning_rate": 0.1},
+            "train": {"epochs": 6, "batch_size": 20, "seed": seed},
+        }
+    )
     run.add_provenance(proof)
     status = {"arm": arm, "seed": seed, "steps": STEPS, "parameters": 1234}
     if state in ("done", "diverged"):
@@ -107,20 +102,3 @@ def simulate(folder, arms, claims=(), registered=True, **about):
         for seed, last in enumerate(values)
     ]
     return write(folder, made, claims, **about)
-
-
-def imagine(arms, claims=(), **about):
-    """As `simulate`, but nothing is written, so that thousands of experiments take little time."""
-    proof = {**PROVENANCE, "claims": [claim.hash for claim in claims]}
-    records = [
-        Record(
-            Path(f"{arm}-s{seed}"), arm, seed, {"norm": arm},
-            {"arm": arm, "seed": seed, "state": "done", "steps": STEPS, "step": STEPS},
-            [{"step": STEPS, "epoch": 6, "test_accuracy": last}], [proof], [],
-            lambda arm=arm, seed=seed: config_of(arm, seed), published=True,
-        )
-        for arm, values in arms.items()
-        for seed, last in enumerate(values)
-    ]  # fmt: skip
-    known = {"name": "imagined", "claims": [asdict(claim) for claim in claims], "ever_claimed": []}
-    return Runs(Path("imagined"), {**known, **about}, records)
