@@ -5,6 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from normlab.measures.claims import Claim
 from normlab.store.record import Record
 from normlab.store.run import Run
@@ -45,7 +47,7 @@ def config_of(arm: str, seed: int, model: str = "imagined") -> dict[str, Any]:
 
 
 def imagine(
-    arms: Mapping[str, Sequence[float]],
+    arms: Mapping[str, Sequence[float] | np.ndarray],
     claims: Sequence[Claim] = (),
     axes: Mapping[str, dict[str, Any]] | None = None,
     models: Mapping[str, str] | None = None,

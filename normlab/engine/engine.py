@@ -18,7 +18,7 @@ from normlab.configs.experiment import Experiment, seeds_of
 from normlab.configs.run_config import RunConfig
 from normlab.engine.checkpoint import FULL
 from normlab.engine.listing import about_experiment, check_is_same, note_runs
-from normlab.engine.looking import Results, arms_of_claims, arms_of_open_claims
+from normlab.engine.looking import Results, arms_of_open_claims, arms_to_begin_with
 from normlab.engine.maker import Maker, RunStarted, Task, was
 from normlab.engine.plan import Planned, plan, runs_of
 from normlab.engine.pool import Pool
@@ -207,12 +207,7 @@ class Engine:
             self._note(runs, trials)
             return self.make(runs)
         states: dict[int, str] = {}  # by the places of runs
-        needed = arms_of_claims(self.experiment.claims, runs)
-        if not needed:
-            raise UserError(
-                f"{self.experiment.file}: no claim is about the arms of this command; run it "
-                "without --until-decided"
-            )
+        needed = arms_to_begin_with(self.experiment, runs)
         for look in self.experiment.looks or (len(seeds_of(runs)),):
             seeds = {*seeds_of(runs)[:look]}
             now = [i for i, run in enumerate(runs) if run.seed in seeds and run.arm in needed]
@@ -225,10 +220,9 @@ class Engine:
             if not needed:
                 break
         left = len(runs) - len(states)
-        if left and not needed:
-            self.tell(Remark(f"every claim is decided; {left} of {len(runs)} runs were not needed"))
-        elif left:
-            self.tell(Remark(f"{left} of {len(runs)} runs were not needed by any open claim"))
+        if left:
+            first = "" if needed else "every claim is decided; "
+            self.tell(Remark(f"{first}{left} of {len(runs)} runs were not needed"))
         return [states[i] for i in sorted(states)]
 
     def _note(self, runs: list[RunConfig], trials: Sequence[RunConfig] = ()) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from normlab.configs.claims import PlannedRun
+from normlab.configs.experiment import Experiment
 from normlab.configs.run_config import RunConfig
 from normlab.errors import UserError
 from normlab.evidence.verdicts import judge
@@ -41,12 +42,18 @@ class Results:
                 note(self._folder, "finished", run=result[0], digest=result[1])
 
 
-def arms_of_claims(claims: Iterable[Claim], runs: Sequence[RunConfig]) -> set[str]:
-    """Name the arms that claims are about; a claim about arms that are not there has none."""
-    points, found = [PlannedRun(run.arm, run.seed, run.labels) for run in runs], set()
-    for claim in claims:
-        with contextlib.suppress(UserError):  # a command makes a part of the arms
-            found |= {point.arm for _, own in arms_of(points, claim) for point in own}
+def arms_to_begin_with(experiment: Experiment, runs: Sequence[RunConfig]) -> set[str]:
+    """Name the arms that an experiment's claims are about.
+
+    Raises:
+        UserError: no claim is about the arms of these runs.
+    """
+    found = _arms_of(experiment.claims, runs)
+    if not found:
+        raise UserError(
+            f"{experiment.file}: no claim is about the arms of this command; run it without "
+            "--until-decided"
+        )
     return found
 
 
@@ -54,4 +61,13 @@ def arms_of_open_claims(folder: Path, runs: Sequence[RunConfig]) -> set[str]:
     """Name the arms of an experiment that its undecided claims are about."""
     verdicts = judge(load_runs(folder))
     claims = [v.claim for v in verdicts if v.outcome == "undecided" and not v.withdrawn]
-    return arms_of_claims(claims, runs)
+    return _arms_of(claims, runs)
+
+
+def _arms_of(claims: Iterable[Claim], runs: Sequence[RunConfig]) -> set[str]:
+    """Name the arms that claims are about; a claim about arms that are not there has none."""
+    points, found = [PlannedRun(run.arm, run.seed, run.labels) for run in runs], set()
+    for claim in claims:
+        with contextlib.suppress(UserError):  # a command makes a part of the arms
+            found |= {point.arm for _, own in arms_of(points, claim) for point in own}
+    return found
