@@ -170,7 +170,8 @@ class SweepPlan:
     Attributes:
         name: the name of the experiment.
         arms: how many arms it has.
-        looks: the numbers of seeds an arm at the looks; empty if the arms' seeds differ.
+        looks: the numbers of seeds an arm at the looks; empty if the arms' seeds differ, or if runs
+            share streams of their seeds.
         runs: how many runs it has, without the trials that tune the arms.
         trials: how many trials come first.
         claims: the plan of each claim.
@@ -211,7 +212,8 @@ def plan_claim(
     Args:
         claim: the claim.
         arms: its arms.
-        looks: the numbers of seeds an arm at the looks; empty if the arms' seeds differ.
+        looks: the numbers of seeds an arm at the looks; empty if the arms' seeds differ, or if runs
+            share streams of their seeds.
         claims: how many claims the experiment has.
         given: what the person states.
         known: the arms of finished experiments, in which a like setting is looked for.
@@ -219,7 +221,7 @@ def plan_claim(
     """
     plan = ClaimPlan(claim, tuple(name for name, _ in arms), effects=tuple(effects))
     measure, quantity = claim.measured, claim.expectation.quantity
-    lacking = _unplanned(measure, looks)
+    lacking = _unplanned(claim, looks)
     if lacking:
         return replace(plan, lacking=lacking)
     paired = pairing(claim, [config for _, config in arms])
@@ -260,10 +262,13 @@ def pairing(claim: Claim, configs: Sequence[Sections]) -> Literal["all", "pairs"
     return "pairs" if pairs else "none"
 
 
-def _unplanned(measure: Measure, looks: Sequence[int]) -> str:
-    """Say why no plan can be made of a measure at these looks; empty if one can."""
+def _unplanned(claim: Claim, looks: Sequence[int]) -> str:
+    """Say why no plan can be made of a claim at these looks; empty if one can."""
+    measure = claim.measured
+    if claim.unit is not None:
+        return f"it counts values of {claim.unit}, and a plan counts seeds"
     if not looks:
-        return "its arms have different seeds, so they have no look in common"
+        return "its arms have different seeds, or seeds whose streams are crossed"
     if looks[-1] < 2:
         return "one seed an arm gives no interval: sweep over seeds"
     if measure.definition.exact:

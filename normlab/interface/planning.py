@@ -19,6 +19,7 @@ from normlab.store.layout import EXPERIMENT
 from normlab.store.loading import load_runs
 from normlab.store.published import shipped_results
 from normlab.store.runs import Runs
+from normlab.store.seeds import is_split, shared
 
 PILOTS = "pilots"
 """The folder below that of the experiments in which pilots lie."""
@@ -95,7 +96,8 @@ def make_pilot(
               for run in own}  # fmt: skip
     if not needed:
         raise UserError(f"{experiment.file}: there is nothing to plan: give it claims")
-    first = max([FIRST_SEED - 1, *seeds_of(experiment.runs)]) + 1
+    plain = [seed for seed in seeds_of(experiment.runs) if not is_split(seed)]
+    first = max([FIRST_SEED - 1, *plain]) + 1
     arms = {run.arm: run for run in experiment.runs if run.arm in needed}
     runs = [run.with_seed(seed) for run in arms.values() for seed in range(first, first + seeds)]
     pilot = replace(experiment, runs=runs, claims=[], looks=(), tuning=None)
@@ -170,12 +172,12 @@ def _points(experiment: Experiment) -> list[PlannedRun]:
 
 
 def _looks(experiment: Experiment) -> tuple[int, ...]:
-    """Return the looks of the plan that the engine registers; empty if it registers none."""
+    """Return the looks of the plan that the engine registers; empty if none can be planned."""
     arms: dict[str, list[int]] = {}
     for run in experiment.runs:
         arms.setdefault(run.arm, []).append(run.seed)
     seeds = seeds_of(experiment.runs)
-    if any(sorted({*own}) != sorted(seeds) for own in arms.values()):
+    if shared(seeds) or any(sorted({*own}) != sorted(seeds) for own in arms.values()):
         return ()
     return experiment.looks or (len(seeds),)
 

@@ -48,6 +48,10 @@ def test_what_cannot_be_planned_is_said(measure, expect, looks, why):
     assert plan.design is None and why in plan.lacking and not plan.rows
 
 
+def test_a_claim_that_counts_values_of_an_axis_is_not_planned():
+    assert "it counts values of data.seed" in planned(claim(unit="data.seed")).lacking
+
+
 def test_noise_is_asked_for_where_nothing_is_like():
     assert "--pilot 3" in planned(given=Given()).lacking
 
