@@ -33,7 +33,7 @@ def keys() -> dict[str, bool]:
     """Return the keys of a claim in a config, each with whether it is needed.
 
     >>> list(keys())
-    ['says', 'measure', 'compare', 'expect', 'floor', 'paired', 'source', 'unit']
+    ['says', 'measure', 'compare', 'expect', 'floor', 'paired', 'source', 'unit', 'generalise']
     """
     found = {}
     for name, field in fields_model(Claim).model_fields.items():
@@ -103,7 +103,8 @@ def _read_claim(part: Node) -> tuple[Claim | None, list[Problem]]:
         claim = Claim(left=compare["left"], right=compare.get("right"), **rest)
         claim.check_arms()
     except UserError as error:
-        return None, [Problem(part.mark_at(("compare",)), f"claim: {error}")]
+        key = error.field if isinstance(error, FieldError) else "compare"
+        return None, [Problem(part.mark_at((key,)), f"claim: {error}")]
     return claim, []
 
 

@@ -30,7 +30,7 @@ from normlab.configs.sections import CALLS, TARGET, TOP_LEVEL, WORDS, Target, el
 from normlab.configs.shipped import config_file
 from normlab.configs.signatures import Checked
 from normlab.configs.sweep import spelt_out
-from normlab.configs.tune import Tuning, read_tuning
+from normlab.configs.tune import Tuning, check_drawn, read_tuning
 from normlab.errors import UserError, did_you_mean
 from normlab.measures.claims import Claim
 from normlab.spellings import meant
@@ -196,6 +196,7 @@ def _read_experiment(file: FilePath, overrides: tuple[str, ...]) -> Experiment:
             "see all; remove 'looks' or the claim's unit"
         )
         problems.append(Problem(config.mark_at(("looks",)), message))
+    problems += check_drawn(config, claims, tuning)
     unread = {problem.mark for problem in unreadable}
     # The parser puts a stand-in where a value cannot be read; complaints about it would mislead.
     problems = unreadable + [one for one in problems if one.mark not in unread]

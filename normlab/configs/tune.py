@@ -6,6 +6,10 @@
 
 Trials are runs like any other, with seeds that the sweep does not have. The best point is chosen on
 examples held out of the training split (`data.validation`), never on the test split.
+
+With `anew: true` every seed of the sweep has a choice of its own, by its own share of the tuning
+seeds. The interval over seeds then holds the noise of the choice. Without it the choice is one for
+all seeds, and reports draw the tuning seeds again to tell how much the choice may move a mean.
 """
 
 from collections.abc import Iterable
@@ -21,6 +25,7 @@ from normlab.configs.overrides import full_path
 from normlab.configs.run_config import SEED_AXES, RunConfig
 from normlab.configs.signatures import Checked, fields_model, unknown_keys
 from normlab.errors import UserError
+from normlab.measures.claims import Claim
 from normlab.measures.measures import Measure
 from normlab.store.record import Record
 from normlab.store.run import Run
@@ -39,11 +44,14 @@ class Tune:
         seeds: the seeds of the trials, which must not be those of the sweep.
         measure: the measure that chooses the best point. Its metric is of the examples that
             `data.validation` holds out.
+        anew: whether each seed of the sweep has a choice of its own. The tuning seeds are then
+            shared out among the sweep's, in order, and must be as many or a multiple.
     """
 
     grid: dict[str, Any]
     seeds: Any
     measure: str = DEFAULT_MEASURE
+    anew: bool = False
 
 
 class Trial(NamedTuple):
@@ -70,6 +78,7 @@ class Tuning:
         measure: the measure that chooses the best point.
         trials: every arm at every point of the grid, with every seed of the trials.
         candidates: every run of the sweep at every point of the grid. One point of each is run.
+        anew: whether each seed of the sweep has a choice of its own.
     """
 
     grid: dict[str, list[Any]]
@@ -77,6 +86,7 @@ class Tuning:
     measure: Measure
     trials: list[Trial]
     candidates: list[Trial]
+    anew: bool = False
 
     def choose(self, runs: Iterable[Run]) -> dict[str, Any]:
         """Choose the best point of every arm, and return it as the experiment's folder keeps it.
@@ -87,7 +97,7 @@ class Tuning:
         Raises:
             UserError: a trial has no result, so its arm would be tuned with fewer trials.
         """
-        scores: dict[str, dict[int, list[float]]] = {}
+        scores: dict[str, dict[int, dict[int, float]]] = {}
         steps: dict[str, int] = {}
         points = list({str(trial.point): trial.point for trial in self.trials}.values())
         for trial, run in zip(self.trials, runs, strict=True):
@@ -100,37 +110,61 @@ class Tuning:
                     "and give the same command again"
                 )
             own = scores.setdefault(trial.arm, {})
-            own.setdefault(points.index(trial.point), []).append(value.number)
+            own.setdefault(points.index(trial.point), {})[trial.config.seed] = value.number
             steps[trial.arm] = steps.get(trial.arm, 0) + record.status["steps"]
         return {
             "grid": self.grid,
             "seeds": self.seeds,
             "measure": str(self.measure),
+            **({"anew": True} if self.anew else {}),
             "chosen": {arm: self._best(points, own, steps[arm]) for arm, own in scores.items()},
         }
 
+    @property
+    def shares(self) -> dict[int, list[int]]:
+        """The tuning seeds of each seed of the sweep, if each has a choice of its own."""
+        every = sorted({candidate.config.seed for candidate in self.candidates})
+        each = len(self.seeds) // len(every)
+        return {seed: self.seeds[i * each : (i + 1) * each] for i, seed in enumerate(every)}
+
     def _best(
-        self, points: list[dict[str, Any]], scores: dict[int, list[float]], steps: int
+        self, points: list[dict[str, Any]], scores: dict[int, dict[int, float]], steps: int
     ) -> dict[str, Any]:
-        means = {index: float(np.mean(values)) for index, values in scores.items()}
-        sign = 1 if self.measure.higher_is_better else -1
-        best = max(means, key=lambda index: sign * means[index])  # the first of equal ones
+        best, score = self._best_by(scores, self.seeds)
+        chosen, more = [points[best]], {}
+        if self.anew:
+            by_seed = {str(s): points[self._best_by(scores, own)[0]]
+                       for s, own in self.shares.items()}  # fmt: skip
+            chosen, more = list(by_seed.values()), {"by_seed": by_seed}
         return {
             "values": points[best],
-            "score": means[best],
+            "score": score,
             "trials": sum(map(len, scores.values())),
             "steps": steps,
-            "at_edge": any(_at_edge(value, self.grid[a]) for a, value in points[best].items()),
-            "tried": [{"values": points[i], "scores": own} for i, own in scores.items()],
-        }
+            "at_edge": any(_at_edge(v, self.grid[a]) for one in chosen for a, v in one.items()),
+            "tried": [{"values": points[i], "scores": [*own.values()]}
+                      for i, own in scores.items()],
+            **more,
+        }  # fmt: skip
+
+    def _best_by(
+        self, scores: dict[int, dict[int, float]], seeds: Iterable[int]
+    ) -> tuple[int, float]:
+        """Return the place of the point with the best mean over some tuning seeds, and the mean."""
+        own = list(seeds)
+        means = {index: float(np.mean([v[s] for s in own])) for index, v in scores.items()}
+        sign = 1 if self.measure.higher_is_better else -1
+        best = max(means, key=lambda index: sign * means[index])  # the first of equal ones
+        return best, means[best]
 
     def chosen_runs(self, chosen: dict[str, Any]) -> list[RunConfig]:
-        """Return the sweep's runs, each at the point chosen for its arm."""
-        return [
-            candidate.config
-            for candidate in self.candidates
-            if candidate.point == chosen[candidate.arm]["values"]
-        ]
+        """Return the sweep's runs, each at the point chosen for its arm, or for it and its seed."""
+
+        def point(candidate: Trial) -> dict[str, Any]:
+            own = chosen[candidate.arm]
+            return own.get("by_seed", {}).get(str(candidate.config.seed), own["values"])
+
+        return [one.config for one in self.candidates if one.point == point(one)]
 
 
 def _at_edge(value: Any, values: list[Any]) -> bool:
@@ -167,7 +201,26 @@ def read_tuning(config: Node) -> Checked[Tuning | None]:
         return None, problems
     values = {axis: list(dict.fromkeys(trial.point[axis] for trial in trials)) for axis in grid}
     seeds = sorted({trial.config.seed for trial in trials})
-    return Tuning(values, seeds, measure, trials, candidates), []
+    anew, swept = bool(tune.value.get("anew")), len({one.config.seed for one in candidates})
+    if anew and len(seeds) % swept:
+        message = (
+            f"tune: with 'anew' each of the sweep's seeds, {swept}, has its own share of the "
+            f"tuning seeds: give as many, or a multiple, found {len(seeds)}"
+        )
+        return None, [Problem(tune.mark_at(("seeds",)), message)]
+    return Tuning(values, seeds, measure, trials, candidates, anew), []
+
+
+def check_drawn(config: Node, claims: Iterable[Claim], tuning: Tuning | None) -> list[Problem]:
+    """Complain of a claim that generalises to a new choice by tuning, where none can be drawn."""
+    wanted = any("tuning" in (claim.generalise or ()) for claim in claims)
+    if not wanted or (tuning is not None and (tuning.anew or len(tuning.seeds) > 1)):
+        return []
+    message = (
+        "a claim generalises to tuning, so the choice must be drawn again: give 'tune' at least "
+        "two seeds"
+    )
+    return [Problem(config.mark_at(("claims",)), message)]
 
 
 def _misshapen(tune: Node, config: Node) -> list[Problem]:
@@ -180,6 +233,10 @@ def _misshapen(tune: Node, config: Node) -> list[Problem]:
         if field.is_required() and key not in tune.content:
             message = f"tune needs the key '{key}', as in {EXAMPLE}"
             problems.append(Problem(tune.mark, message))
+    anew = tune.value.get("anew", False)
+    if type(anew) is not bool:
+        message = f"tune: 'anew' must be true or false, found {show(anew)}"
+        problems.append(Problem(tune.mark_at(("anew",)), message))
     grid = tune.get("grid")
     if grid is None:
         return problems

@@ -7,6 +7,7 @@ from typing import Any
 
 from normlab.evidence.mixes import copy_of_data, machine, mixes, state_of_code
 from normlab.evidence.samples import trouble
+from normlab.evidence.tuning_noise import TuningNoise
 from normlab.store.flags import unusual
 from normlab.store.layout import FINISHED
 from normlab.store.record import Record
@@ -165,15 +166,47 @@ def tuning_lines(about: dict[str, Any]) -> list[str]:
         return []
     grid = ", ".join(f"{axis} in {values}" for axis, values in tuning["grid"].items())
     seeds = tuning["seeds"]
+    noise = TuningNoise(tuning, ())
     lines = [
         f"Every arm had the same grid: {grid}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''} "
         f"each; chosen by the mean {tuning['measure']}; the reported runs have other seeds."
     ]
+    if noise.anew:
+        lines.append(
+            "Tuning was done anew for each reported seed, with its own share of the tuning seeds, "
+            "so intervals over seeds hold the noise of the choice."
+        )
+    elif not noise.lacking:
+        lines.append(
+            "The choice is one for all reported seeds, and their intervals do not hold its noise. "
+            "Drawing the tuning seeds again tells how sure it is: the share of draws in which each "
+            "value would be chosen stands behind each arm's line."
+        )
     for arm, found in tuning["chosen"].items():
-        values = ", ".join(f"{axis}={value}" for axis, value in found["values"].items())
+        values = _point(found["values"])
+        if noise.anew:
+            counts = Counter(map(_point, found["by_seed"].values()))
+            each = "; ".join(
+                f"{point} for {n} seed{'' if n == 1 else 's'}" for point, n in counts.most_common()
+            )
+            lines.append(f"{arm}: {each} ({found['trials']} trials of {found['steps']:,} steps "
+                         "together)")  # fmt: skip
+            continue
         edge = ", at the edge of the grid: a wider one may do better" if found["at_edge"] else ""
         lines.append(
             f"{arm}: {values} ({found['score']:.4g}; {found['trials']} trials of "
-            f"{found['steps']:,} steps together){edge}"
+            f"{found['steps']:,} steps together){edge}{_drawn_again(noise, arm)}"
         )
     return lines
+
+
+def _point(values: dict[str, Any]) -> str:
+    return ", ".join(f"{axis}={value}" for axis, value in values.items())
+
+
+def _drawn_again(noise: TuningNoise, arm: str) -> str:
+    """Say how often each point of the grid is chosen when the tuning seeds are drawn again."""
+    if noise.lacking:
+        return ""
+    shares = (f"{_point(values)} in {share:.0%}" for values, share in noise.shares(arm))
+    return f"; drawn again: {', '.join(shares)}"

@@ -2,13 +2,20 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from normlab.evidence import power
 from normlab.evidence.crossed_contrasts import crossed_contrast, of_grids
-from normlab.evidence.estimates import IntervalEstimate, exactly, no_interval, without_spread
+from normlab.evidence.estimates import (
+    IntervalEstimate,
+    correlation,
+    exactly,
+    no_interval,
+    without_spread,
+)
 from normlab.evidence.intervals import (
     LEVEL,
     ROUNDING,
@@ -89,7 +96,8 @@ def contrast(
     elif alike:
         how = f", with the spread of the other arm for the equal values of {alike[0]}"
     if quantity == "ratio":
-        return _ratio(a, b, paired, how, grain, each)
+        found = _ratio(a, b, paired, how, grain, each)
+        return replace(found, correlation=correlation(a, b) if paired else math.nan)
     if paired:
         differences = a - b
         return IntervalEstimate(
@@ -102,6 +110,7 @@ def contrast(
             _nothing
             if constant
             else _from(float(differences.mean()), float(differences.std(ddof=1))),
+            correlation=correlation(a, b),
         )
     *variances, degrees = spreads(a, b)
     return IntervalEstimate(

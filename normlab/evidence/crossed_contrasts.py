@@ -2,12 +2,19 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import special
 
 from normlab.evidence.crossed import on_grid
-from normlab.evidence.estimates import IntervalEstimate, exactly, no_interval, without_spread
+from normlab.evidence.estimates import (
+    IntervalEstimate,
+    correlation,
+    exactly,
+    no_interval,
+    without_spread,
+)
 from normlab.evidence.intervals import Interval, equal, unseen
 from normlab.evidence.samples import Sample, same_runs
 from normlab.measures.claims import Quantity
@@ -42,7 +49,8 @@ def crossed_contrast(
         return no_interval(quantity, estimate, n, "the arms have not the same seeds, to be paired")
     by_design = left.origins != () and left.origins == right.origins
     if same and (by_design if paired is None else paired):
-        return of_grids(quantity, estimate, n, [minus(left, right)], paired=True)
+        found = of_grids(quantity, estimate, n, [minus(left, right)], paired=True)
+        return replace(found, correlation=correlation(left.values, right.values))
     return of_grids(quantity, estimate, n, [left, right])
 
 

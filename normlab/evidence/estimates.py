@@ -1,10 +1,13 @@
 """An estimate with an interval at any level, and the number of seeds that would decide."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from normlab.evidence import power
-from normlab.evidence.intervals import EVERYTHING, LEVEL, Interval
+from normlab.evidence.intervals import EVERYTHING, LEVEL, Interval, equal
 from normlab.measures.claims import Quantity
 
 
@@ -23,6 +26,7 @@ class IntervalEstimate:
             distinguish from zero to decide on which side of the bound the truth lies.
         freedom: the interval's degrees of freedom per n - 1, where n is the seeds of an arm.
         lacking: the reason why there is no interval, in words; empty if there is one.
+        correlation: that of the two arms' values over the pairs; NaN where there are no pairs.
     """
 
     quantity: Quantity
@@ -34,6 +38,7 @@ class IntervalEstimate:
     distances: Callable[[float], power.Distances] = lambda bound: ()
     freedom: float = 1.0
     lacking: str = ""
+    correlation: float = math.nan
 
     @property
     def interval(self) -> Interval:
@@ -104,6 +109,17 @@ def no_interval(
     """Return an estimate without an interval, and the reason for that."""
     return IntervalEstimate(quantity, estimate, "no interval", False, n, lambda level: EVERYTHING,
                     lacking=why)  # fmt: skip
+
+
+def correlation(left: Sequence[float] | np.ndarray, right: Sequence[float] | np.ndarray) -> float:
+    """Return the correlation of pairs of values; NaN if one side has no spread.
+
+    >>> correlation([0.1, 0.2, 0.3], [1.0, 2.0, 3.0]), correlation([0.1, 0.2], [1.0, 1.0])
+    (1.0, nan)
+    """
+    if equal(left) or equal(right):
+        return math.nan
+    return round(float(np.corrcoef(left, right)[0, 1]), 12)
 
 
 def without_spread(*names: str) -> str:

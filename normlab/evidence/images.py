@@ -20,6 +20,7 @@ from scipy import special
 
 from normlab.evidence.estimates import IntervalEstimate
 from normlab.evidence.intervals import Interval
+from normlab.measures.claims import OF_IMAGES
 from normlab.measures.measures import Measure
 from normlab.store.outcomes import read_outcomes
 from normlab.store.record import Record
@@ -52,7 +53,7 @@ class ArmAnswers:
 
 def has_images(measure: Measure) -> bool:
     """Return whether a measure is the accuracy that stored answers have."""
-    return measure.name == "final" and measure.metrics == ("test_accuracy",)
+    return str(measure) == OF_IMAGES
 
 
 def arm_answers(records: Iterable[Record]) -> ArmAnswers | None:

@@ -8,7 +8,7 @@ machine's rounding adds.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,7 @@ class ArmVariance:
         variance: that of one new run, with every measured source drawn anew; the sum of the
             components but that of rounding, which is a part of the rest.
         sources: every source.
+        numbers: how many numbers each crossed stream has, by its words; empty if none are crossed.
     """
 
     arm: str
@@ -87,6 +88,7 @@ class ArmVariance:
     mean: float
     variance: float
     sources: tuple[Source, ...]
+    numbers: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, with standard deviations beside variances."""
@@ -112,6 +114,7 @@ class ArmVariance:
             "mean": self.mean,
             "variance": self.variance,
             "deviation": math.sqrt(self.variance),
+            "crossed": self.numbers,
             "sources": rows,
         }
 
@@ -180,8 +183,12 @@ def sources_of(
     rounding = _with_share(_rounding(records, measure, again, level), variance)
     sources += [of_images, rounding]
     mean = float(values.only(kept).mean()) if kept else math.nan
+    numbers = {
+        WORDS[stream]: len({streams_of(seed)[stream] for seed in kept}) for stream in shared(kept)
+    }
+    left_out = len(values) - len(kept)
     return ArmVariance(
-        name, str(measure), len(kept), len(values) - len(kept), mean, variance, tuple(sources)
+        name, str(measure), len(kept), left_out, mean, variance, tuple(sources), numbers
     )
 
 

@@ -21,6 +21,7 @@ from normlab.errors import UserError
 from normlab.evidence.contrasts import contrast, mean_of
 from normlab.evidence.doubts import doubts
 from normlab.evidence.estimates import IntervalEstimate
+from normlab.evidence.generalising import OtherNoise
 from normlab.evidence.interactions import interaction
 from normlab.evidence.intervals import LEVEL, Interval
 from normlab.evidence.looks import anytime_level, level_at, looked_at
@@ -83,6 +84,9 @@ class Verdict:
             stands.
         look: the look of the plan that `contrast` is of; None without a plan.
         beyond: what all seeds say together, if some were added after the plan.
+        beside: the estimate with the interval that does not decide: for new test images as well as
+            new seeds, where the runs' answers are stored; for seeds alone, where the claim
+            generalises to more.
     """
 
     claim: Claim
@@ -99,6 +103,7 @@ class Verdict:
     retracted: str = ""
     look: Look | None = None
     beyond: Beyond | None = None
+    beside: IntervalEstimate | None = None
 
     @property
     def interval(self) -> Interval | None:
@@ -127,9 +132,9 @@ def judge(runs: Runs, records: list[Record] | None = None) -> list[Verdict]:
     present = [read_claim(claim, file) for claim in runs.about.get("claims", [])]
     hashes = {claim.hash for claim in present}
     gone = [claim for claim in _ever_written(runs) if claim.hash not in hashes]
-    plan = runs.about.get("plan")
-    weighed = [_weigh(claim, records, plan) for claim in present]
-    weighed += [v for claim in gone if (v := _weigh(claim, records, plan, True)).registered]
+    plan, noise = runs.about.get("plan"), OtherNoise(runs)
+    weighed = [_weigh(claim, records, plan, noise) for claim in present]
+    weighed += [v for claim in gone if (v := _weigh(claim, records, plan, noise, True)).registered]
     reasons = read_remarks(runs.path).withdrawn
     return [
         replace(verdict, retracted=reasons.get(verdict.claim.says, ""))
@@ -147,7 +152,11 @@ def _file(runs: Runs, name: str) -> Path:
 
 
 def _weigh(
-    claim: Claim, records: list[Record], plan: dict[str, Any] | None, withdrawn: bool = False
+    claim: Claim,
+    records: list[Record],
+    plan: dict[str, Any] | None,
+    noise: OtherNoise,
+    withdrawn: bool = False,
 ) -> Verdict:
     """Measure a claim; `_decide` then looks at the interval."""
     try:
@@ -158,7 +167,7 @@ def _weigh(
     registered = _stood(claim, [record for arm in arms for record in arm], withdrawn)
     verdict = Verdict(claim, "undecided", "", registered, withdrawn)
     if plan is None:
-        return _measured(verdict, chosen)
+        return _measured(verdict, chosen, noise)
     looks, done, found = tuple(plan["looks"]), 0, None
     for place, count in enumerate(looks):
         seeds = plan["seeds"][:count]
@@ -167,7 +176,7 @@ def _weigh(
             one = replace(verdict, why=missing)
         else:
             own = [(name, [one for one in arm if one.seed in seeds]) for name, arm in chosen]
-            one = _measured(verdict, own)
+            one = _measured(verdict, own, noise)
         whole = one.contrast is not None
         done += whole
         if whole:
@@ -178,7 +187,7 @@ def _weigh(
             break
     assert found is not None and found.look is not None
     found = replace(found, look=found.look._replace(done=done))
-    return replace(found, beyond=_beyond_plan(found, chosen, plan["seeds"]))
+    return replace(found, beyond=_beyond_plan(found, chosen, plan["seeds"], noise))
 
 
 def _clearer(one: Verdict, other: Verdict) -> bool:
@@ -200,7 +209,7 @@ def _unlisted(seeds: Sequence[int], arms: list[list[Record]]) -> str:
     )
 
 
-def _measured(verdict: Verdict, arms: list[tuple[str, list[Record]]]) -> Verdict:
+def _measured(verdict: Verdict, arms: list[tuple[str, list[Record]]], noise: OtherNoise) -> Verdict:
     """Measure a claim by these runs of its arms, or say why they cannot decide it."""
     claim, measure = verdict.claim, verdict.claim.measured
     samples = tuple(_sample(name, own, measure, claim.unit) for name, own in arms)
@@ -217,8 +226,10 @@ def _measured(verdict: Verdict, arms: list[tuple[str, list[Record]]]) -> Verdict
     underfit = _underfit(claim, [own for _, own in arms])
     if underfit:
         return replace(verdict, why=underfit)
-    found = _estimate(claim, samples, claim.paired)
-    return replace(verdict, contrast=found, p=found.first(claim.expectation.outcome))
+    of_seeds = _estimate(claim, samples, claim.paired)
+    found, beside = noise.deciding(claim, of_seeds, [own for _, own in arms])
+    p = found.first(claim.expectation.outcome)
+    return replace(verdict, contrast=found, beside=beside, p=p)
 
 
 def _sample(name: str, records: list[Record], measure: Measure, unit: str | None) -> Sample:
@@ -237,17 +248,20 @@ def _estimate(claim: Claim, samples: tuple[Sample, ...], paired: bool | None) ->
 
 
 def _beyond_plan(
-    verdict: Verdict, arms: list[tuple[str, list[Record]]], planned: list[int]
+    verdict: Verdict,
+    arms: list[tuple[str, list[Record]]],
+    planned: list[int],
+    noise: OtherNoise,
 ) -> Beyond | None:
     """Judge all seeds together, if some are in no plan and all have a result."""
     claim = verdict.claim
-    if claim.unit is not None:  # further seeds add no unit
+    if claim.unit is not None or claim.generalise is not None:  # of seeds alone it is known
         return None
     counts = [{record.seed for record in arm} for _, arm in arms]
     added = counts[0] - {*planned}
     if not added or any(own != counts[0] for own in counts):
         return None
-    every = _measured(verdict, arms)
+    every = _measured(verdict, arms, noise)
     if every.contrast is None:
         return None
     found = _estimate(claim, every.arms, True)

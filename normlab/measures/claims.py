@@ -12,6 +12,9 @@ optimizer}` asks whether the difference between the two is another under the oth
 `unit: data.test_speakers` makes the values of an axis the units of replication: each speaker counts
 once, by the mean over the seeds, and the interval speaks of other speakers.
 
+`generalise: [seeds, images]` lets a claim on accuracy be decided by the interval that speaks of new
+test images as well as of new seeds.
+
 A claim is judged by an interval: it is supported, refuted or undecided. A run notes the hashes of
 the claims that stood when it began, so that a later claim is recognised.
 """
@@ -25,13 +28,19 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from normlab.errors import FieldError, UserError, did_you_mean
 from normlab.measures.measures import Measure
 from normlab.store.files import DamagedError
 
 Quantity = Literal["difference", "ratio", "mean"]
+
+Noise = Literal["seeds", "images", "tuning"]
+"""What an interval can speak of: what it would be with others of these."""
+
+OF_IMAGES = "final(test_accuracy)"
+"""The measure that the stored answers of a run give, image by image."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +234,9 @@ class Claim:
         unit: an axis, such as `data.test_speakers`, whose values are the units of replication. Each
             unit counts once, by its mean over the seeds, so that the interval speaks of new
             speakers, patients or folds, and not of new seeds. null if each seed is a unit.
+        generalise: what the interval that decides speaks of: [seeds, images] means new test images
+            as well as new seeds, for which the runs' stored answers are needed, and tuning means
+            a new choice by tuning, for which several tuning seeds are needed. null means seeds.
     """
 
     says: str
@@ -237,6 +249,7 @@ class Claim:
     source: str | None = None
     across: Across | None = None
     unit: str | None = None
+    generalise: list[Noise] | None = None
 
     def __post_init__(self) -> None:
         for field, parsed in (("measure", "measured"), ("expect", "expectation"),
@@ -257,6 +270,7 @@ class Claim:
             raise FieldError("compare", message)
         if self.unit is not None and self.unit == self.measured.axis:
             raise FieldError("unit", f"the measure is taken over '{self.unit}' already")
+        self._check_generalise()
         if self.across is None:
             return
         if self.expectation.quantity != "difference":
@@ -268,6 +282,24 @@ class Claim:
             two = isinstance(labels, list) and len(labels) == 2 and labels[0] != labels[1]
         if not two:
             raise FieldError("compare", f"{ACROSS}, found {self.across!r}")
+
+    def _check_generalise(self) -> None:
+        """Check that an interval can speak of what the claim wants to generalise to."""
+        wanted = self.generalise
+        if wanted is None:
+            return
+        message = ""
+        unknown = {*wanted} - {*get_args(Noise)}
+        if unknown or "seeds" not in wanted or len({*wanted}) < len(wanted):
+            message = "it names seeds, and images or tuning beside them, each once"
+        elif self.unit is not None:
+            message = "the claim has a 'unit', which is what its interval speaks of: keep one"
+        elif self.expectation.quantity == "ratio" and len(wanted) > 1:
+            message = "a ratio speaks of seeds alone: claim a difference or a mean"
+        elif "images" in wanted and str(self.measured) != OF_IMAGES:
+            message = f"answers are stored of the last evaluation, so images need {OF_IMAGES}"
+        if message:
+            raise FieldError("generalise", f"'generalise': {message}")
 
     def kept(self) -> dict[str, Any]:
         """Return the fields as files keep them; those that came later only if they are used."""
@@ -300,7 +332,7 @@ class Claim:
         return [self.left] if self.right is None else [self.left, self.right]
 
 
-LATER = ("across", "unit")
+LATER = ("across", "unit", "generalise")
 """Fields that came after the first claims were registered, whose hashes must stay."""
 
 ACROSS = "'across' is an axis with two values, or an axis with two of its labels: {norm: [a, b]}"

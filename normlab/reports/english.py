@@ -216,7 +216,7 @@ def _by_numbers(verdict: Verdict) -> str:
         return f"{verdict.outcome.capitalize()}: {verdict.why}."
     counts = " and ".join(str(n) for n in found.n)
     unit = claim.unit or "seed"
-    paired = f", paired by {unit}" if found.paired else ""
+    paired = f", paired by {unit}{correlated(found)}" if found.paired else ""
     if claim.unit and not found.paired:
         paired = f", each a {unit}"
     known = f"is {number(found.estimate)}"
@@ -231,7 +231,26 @@ def _by_numbers(verdict: Verdict) -> str:
         f"{verdict.outcome.capitalize()}: {first}{what} {known}, "
         f"{100 * verdict.level:.3g}% interval {interval(verdict.interval)} "
         f"(n = {counts}{paired}{at}; {found.method}), expected {claim.expectation.text}: "
-        f"{verdict.why}{_unless_alone(verdict)}.{_beyond(verdict.beyond)}"
+        f"{verdict.why}{_unless_alone(verdict)}.{_beside(verdict)}{_beyond(verdict.beyond)}"
+    )
+
+
+def correlated(found: IntervalEstimate) -> str:
+    """Write the correlation of two arms over their pairs; empty where it is not known."""
+    known = math.isfinite(found.correlation)
+    return f", correlation {found.correlation:.2f}" if known else ""
+
+
+def _beside(verdict: Verdict) -> str:
+    """Say what the interval is that does not decide: for new images too, or for seeds alone."""
+    if verdict.beside is None or verdict.beside.lacking:
+        return ""
+    ends = interval(verdict.beside.at(verdict.level))
+    if verdict.claim.generalise is not None:
+        return f" For new seeds alone, with all else the same, the interval is {ends}."
+    return (
+        f" For new test images as well as new seeds the interval is {ends}; it decides nothing, "
+        "because the claim speaks of new seeds."
     )
 
 

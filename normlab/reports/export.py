@@ -7,9 +7,11 @@ import json
 import math
 from typing import Any
 
+from normlab.evidence.beyond_seeds import agreements, wider
 from normlab.evidence.caveats import differing, made_with
 from normlab.evidence.comparison import Arm, Comparison
 from normlab.evidence.remarks import read_remarks
+from normlab.evidence.verdicts import Verdict
 from normlab.measures.measures import PRICES, Measure
 from normlab.measures.value import NoValueError
 from normlab.reports.english import about_verdict
@@ -109,6 +111,8 @@ def to_json(comparison: Comparison) -> str:
                 "estimate": verdict.contrast.estimate if verdict.contrast else None,
                 "interval": verdict.interval,
                 "method": verdict.contrast.method if verdict.contrast else None,
+                "correlation": verdict.contrast.correlation if verdict.contrast else None,
+                "beside": _beside(verdict),
                 "seeds_to_decide": verdict.seeds,
                 "seeds_to_decide_range": verdict.seeds_range,
                 "verdict": about_verdict(verdict),
@@ -118,16 +122,34 @@ def to_json(comparison: Comparison) -> str:
         "arms": [
             arm_row(comparison, arm)
             | {"seeds": arm.sample.seeds, "values": arm.sample.values.tolist(),
-               "censored": arm.sample.censored.tolist()}
+               "censored": arm.sample.censored.tolist(),
+               "correlation": arm.difference.correlation if arm.difference else None}
             for arm in comparison.arms
         ],
         "runs": [run_row(record, measure) for record in comparison.records],
         "differs": {"keys": keys, "arms": settings},
+        "beyond_seeds": [
+            {"what": one.what, "estimate": one.seeds.estimate, "seeds": one.seeds.interval,
+             **{f"seeds_and_{kind}": other.interval for kind, other in one.others.items()}}
+            for one in wider(comparison)
+        ],
+        "agreement": [
+            {"arm": arm.name, "baseline": arm.baseline, **one._asdict(), "beyond": one.beyond}
+            for arm, one in agreements(comparison)
+        ],
         "tuning": comparison.runs.about.get("tuning"),
         "made_with": made_with(comparison.records),
         "warnings": comparison.warnings,
     }  # fmt: skip
     return json.dumps(_finite(document), indent=1, ensure_ascii=False) + "\n"
+
+
+def _beside(verdict: Verdict) -> dict[str, Any] | None:
+    """Give the interval that does not decide, at the level of the one that does."""
+    if verdict.beside is None or verdict.beside.lacking:
+        return None
+    speaks_of = ["seeds"] if verdict.claim.generalise is not None else ["seeds", "images"]
+    return {"generalise": speaks_of, "interval": verdict.beside.at(verdict.level)}
 
 
 def _finite(value: Any) -> Any:

@@ -33,6 +33,7 @@ from normlab.reports.figures import probes as probe_figures
 from normlab.reports.figures.answers import draw_confusion, thumbnail
 from normlab.reports.figures.style import COLOURS, FAINT, INK, save
 from normlab.reports.markdown import caption, limits
+from normlab.reports.noise import noise_tables
 from normlab.reports.ranking import headlines, ranked
 from normlab.reports.text_columns import BREAKABLE
 from normlab.store.files import DamagedError
@@ -72,6 +73,7 @@ def to_html(
         **_arms(comparison),
         level_of_claims=LEVEL_OF_CLAIMS if raised(comparison.verdicts) else "",
         limits=limits(comparison),
+        noise=noise_tables(comparison),
         pictures=_pictures(comparison),
         insides=_insides(comparison),
         answers=answers_of(comparison, test_images),

@@ -12,6 +12,7 @@ from normlab.evidence.remarks import read_remarks
 from normlab.evidence.verdicts import Verdict
 from normlab.reports.arm_table import meanings, rest_table, short_table, table
 from normlab.reports.english import LEVEL_OF_CLAIMS, about_arm, about_verdict, number, raised
+from normlab.reports.noise import noise_tables
 from normlab.reports.ranking import headlines, ranked
 from normlab.reports.text_columns import fitted, visible, wrapped
 
@@ -50,6 +51,11 @@ def to_text(
     lines += [*fitted(headings, rows, width), ""]
     more = [*(meanings(headings) if wide else []), *remarks(comparison)]
     lines += [part for text in more for line in text.split("\n") for part in wrapped(line, width)]
+    for one in noise_tables(comparison) if wide else ():
+        lines += ["", *wrapped(one.heading, width), *wrapped(one.says, width), ""]
+        rows = [list(map(spell, row)) for row in one.rows]
+        lines += [*fitted(one.headings, rows, width), ""]
+        lines += [part for text in one.notes for part in wrapped(text, width)]
     return "\n".join(lines).rstrip("\n")
 
 
@@ -111,6 +117,10 @@ def to_markdown(comparison: Comparison, command: str) -> str:
     unseen = limits(comparison)
     if unseen:
         lines += [unseen, ""]
+    for one in noise_tables(comparison):
+        lines += [f"## {escaped(one.heading)}", "", escaped(one.says), ""]
+        lines += [*_rows(one.headings, one.rows), ""]
+        lines += [*(f"- {escaped(text)}" for text in one.notes), ""] if one.notes else []
     keys, settings = differing(comparison.records)
     if keys:
         lines += ["## What differs between the arms", ""]

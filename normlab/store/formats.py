@@ -168,6 +168,7 @@ CLAIM = {
     "floor?": (TEXT, None),
     "paired?": (TRUTH, None),
     "source?": (TEXT, None),
+    "generalise?": ([TEXT], None),
 }
 
 CLAIMS = [CLAIM]
@@ -184,6 +185,7 @@ TUNING = {
     "grid": {...: [_PLAIN]},
     "seeds": [WHOLE],
     "measure": TEXT,
+    "anew?": TRUTH,
     "chosen": {
         ...: {
             "values": {...: _PLAIN},
@@ -191,6 +193,7 @@ TUNING = {
             "trials": COUNT,
             "steps": COUNT,
             "at_edge": TRUTH,
+            "by_seed?": {...: {...: _PLAIN}},
         }
     },
 }

@@ -40,8 +40,13 @@ NOT_WRITTEN = "is written as in {left: batch_norm, right: identity}"
 
 MISTAKES = {
     "no list": (text(claims="{says: x}"), "'claims' must be a list of claims, found the mapping {'says': 'x'}"),
-    "no mapping": (text(claims="[it helps]"), "a claim is a mapping with the keys says, measure, compare, expect, floor, paired, source, unit, found the text 'it helps'"),
+    "no mapping": (text(claims="[it helps]"), "a claim is a mapping with the keys says, measure, compare, expect, floor, paired, source, unit, generalise, found the text 'it helps'"),
     "unknown key": (claiming(expects="x"), "a claim has no key 'expects'; did you mean 'expect'?"),
+    "generalising to what is not known": (claiming(generalise="[seeds, users]"), "claim: 'generalise' must be a list of values, each one of seeds, images, tuning or null, found the list ['seeds', 'users']"),
+    "generalising not to seeds": (claiming(generalise="[images]"), "claim: 'generalise': it names seeds, and images or tuning beside them, each once"),
+    "generalising to images of a loss": (claiming(generalise="[seeds, images]", measure="final(train_loss)"), "claim: 'generalise': answers are stored of the last evaluation, so images need final(test_accuracy)"),
+    "generalising a ratio": (claiming(generalise="[seeds, images]", expect="ratio >= 2"), "claim: 'generalise': a ratio speaks of seeds alone: claim a difference or a mean"),
+    "generalising to tuning that is not": (claiming(generalise="[seeds, tuning]"), "a claim generalises to tuning, so the choice must be drawn again: give 'tune' at least two seeds"),
     "no sentence": (claiming(says=None), "the claim needs the key 'says'"),
     "unknown measure": (claiming(measure="finl(test_accuracy)"), "claim: there is no measure 'finl'; did you mean 'final'?"),
     "unknown metric": (claiming(measure="final(accuracy)"), "claim: no metric is called 'accuracy'; did you mean 'val_accuracy'?"),
@@ -107,6 +112,22 @@ def test_every_arm_tries_every_point_with_seeds_of_its_own(config):
     assert {run.sections["optimizer"]["learning_rate"] for run in runs} == {0.3}
 
 
+def test_each_seed_may_have_a_choice_of_its_own(config):
+    anew = "{grid: {learning_rate: [0.1, 0.3]}, seeds: 100..105, anew: true}"
+    tuning = load_experiment(config(tuned(tune=anew))).tuning
+    assert tuning.shares == {0: [100, 101], 1: [102, 103], 2: [104, 105]}
+    # By the mean of its own two tuning seeds, each seed chooses; all six together choose 0.3.
+    scores = {0: dict(zip(tuning.seeds, [0.5, 0.5, 0.9, 0.7, 0.1, 0.1], strict=True)),
+              1: dict(zip(tuning.seeds, [0.6, 0.5, 0.7, 0.7, 0.3, 0.1], strict=True))}  # fmt: skip
+    points = [{"learning_rate": 0.1}, {"learning_rate": 0.3}]
+    best = tuning._best(points, scores, 10)
+    rates = {seed: values["learning_rate"] for seed, values in best["by_seed"].items()}
+    assert rates == {"0": 0.3, "1": 0.1, "2": 0.3} and best["values"] == {"learning_rate": 0.3}
+    runs = tuning.chosen_runs({"identity": best, "batch_norm": best})
+    rates = [run.sections["optimizer"]["learning_rate"] for run in runs]
+    assert [run.seed for run in runs] == [0, 1, 2] * 2 and rates == [0.3, 0.1, 0.3] * 2
+
+
 def test_trials_do_not_look_inside(config):
     probes = "{examples: 40, measure: [gradients]}"
     tuning = load_experiment(config(tuned(probes=probes))).tuning
@@ -115,6 +136,8 @@ def test_trials_do_not_look_inside(config):
 
 
 TUNING_MISTAKES = {
+    "anew is no truth": (tuned(tune="{grid: {learning_rate: [0.1]}, seeds: [9], anew: 2}"), "tune: 'anew' must be true or false, found 2"),
+    "anew with too few seeds": (tuned(tune="{grid: {learning_rate: [0.1]}, seeds: 100..103, anew: true}"), "tune: with 'anew' each of the sweep's seeds, 3, has its own share of the tuning seeds: give as many, or a multiple, found 4"),
     "no mapping": (tuned(tune="[0.1]"), "'tune' must be a mapping, as in {grid: {learning_rate: [0.03, 0.1, 0.3]}, seeds: 100..101}, found the list [0.1]"),
     "unknown key": (tuned(tune="{grid: {learning_rate: [0.1]}, seeds: [9], seed: 3}"), "tune has no key 'seed'; did you mean 'seeds'?"),
     "no seeds": (tuned(tune="{grid: {learning_rate: [0.1]}}"), "tune needs the key 'seeds', as in {grid: {learning_rate: [0.03, 0.1, 0.3]}, seeds: 100..101}"),
