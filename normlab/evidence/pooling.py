@@ -33,7 +33,8 @@ class Pooled:
         interval: its interval: where the mean of such settings lies.
         spread: the standard deviation of the true values from setting to setting.
         prediction: the interval of the true value in one more setting of the kind; unbounded for
-            fewer than three.
+            fewer than three. With five settings it covers nine cases in ten and not 95%, because
+            five show too little of the spread.
         settings: each setting's own value, drawn towards the mean by as much as its variance is
             large beside the spread.
     """

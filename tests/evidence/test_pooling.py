@@ -52,7 +52,7 @@ def test_the_interval_covers_with_five_settings(spread):
         found = pool(truth[:5] + np.sqrt(v) * rng.normal(0, 1, 5), v)
         missed += not found.interval.low <= 0.03 <= found.interval.high
         outside += not found.prediction.low <= truth[5] <= found.prediction.high
-    assert missed / repeats <= 0.07 and outside / repeats <= 0.09
+    assert missed / repeats <= 0.07 and outside / repeats <= 0.12
 
 
 @pytest.mark.parametrize(
