@@ -69,13 +69,13 @@ def json_schema() -> dict[str, Any]:
         "properties": {**probes["properties"], "measure": measure},
     }
     seed = properties["train"]["properties"]["seed"]
-    seed |= {"anyOf": [{"type": seed.pop("type")}, _split({"type": "integer"})]}
+    numbers = [{"type": "integer"}, *_values({"type": "integer"})["anyOf"][:2]]
+    seed |= {"anyOf": [{"type": seed.pop("type")}, _split({"anyOf": numbers})]}
     properties["evaluate"] = _evaluate(properties["evaluate"])
     properties["target"] = _fields(TARGET.settings, "target")
     definitions = _definitions(properties)
     axes = {name: _values({"$ref": f"#/$defs/{name}"}) for name in definitions}
-    numbers = _values({"type": "integer"})["anyOf"][:2]
-    axes["seed"]["anyOf"].append(_split({"anyOf": [{"type": "integer"}, *numbers]}))
+    axes["seed"]["anyOf"].append(_split({"anyOf": numbers}))
     axes |= {f"train.{name}": axes[name] for name in properties["train"]["properties"]}
     properties |= {"sweep": _sweep(axes), "tune": _tune(axes), "claims": _claims()}
     properties["baseline"] = {"type": ["string", "number", "null"]}

@@ -42,7 +42,7 @@ def interaction(
         return _unpaired(arms, n)
     found = contrast(one, other, "difference", paired)
     method = found.method.replace("differences", "differences of differences")
-    return replace(found, n=n, method=method)
+    return replace(found, n=n, method=method, correlation=math.nan)  # it is not of two arms
 
 
 def _differences(left: Sample, right: Sample, paired: bool | None) -> Sample | None:

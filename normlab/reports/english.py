@@ -238,7 +238,7 @@ def _by_numbers(verdict: Verdict) -> str:
 def correlated(found: IntervalEstimate) -> str:
     """Write the correlation of two arms over their pairs; empty where it is not known."""
     known = math.isfinite(found.correlation)
-    return f", correlation {found.correlation:.2f}" if known else ""
+    return f", correlation {round(found.correlation, 2) + 0:.2f}" if known else ""
 
 
 def _beside(verdict: Verdict) -> str:

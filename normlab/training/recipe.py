@@ -20,8 +20,9 @@ class Recipe:
             fresh permutation and omits the examples that do not fill a batch.
         batch_size: examples in one optimiser step (the SGD batch).
         seed: the seed of the initial weights, the order, the augmentation and dropout. A config may
-            split it, as in {init: 2, order: 0, augment: 1}, where a stream without a number has 0;
-            in Python `normlab.store.seeds.split_seed(init=2, augment=1)` does so.
+            split it into these streams, as in {init: 2, order: 0, augment: 1}, where a stream
+            without a number has 0; {init: 0..4, order: 0..4} makes every combination. In Python
+            `normlab.store.seeds.split_seed(init=2, augment=1)` splits it.
         label_smoothing: the share of each target that is spread over all classes.
         clip: the greatest global norm of the gradient, which is scaled down to it; null for none.
         adaptive_clip: the greatest norm of a unit's gradient, relative to the norm of the unit's

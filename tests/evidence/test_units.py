@@ -58,7 +58,9 @@ def test_the_interval_is_student_s_of_the_speakers_means(tmp_path):
     np.testing.assert_allclose(verdict.contrast.estimate, means.mean(), rtol=1e-9)
     np.testing.assert_allclose(verdict.interval, theirs, rtol=1e-9)
     told = about_verdict(verdict)
-    assert f"n = 6 and 6, paired by {UNIT}; Student's t of the units' differences" in told
+    alike = np.corrcoef(values["a"].mean(1), values["b"].mean(1))[0, 1]
+    paired = f"paired by {UNIT}, correlation {alike:.2f}"
+    assert f"n = 6 and 6, {paired}; Student's t of the units' differences" in told
 
 
 def test_many_seeds_of_few_speakers_decide_nothing_that_the_speakers_do_not(tmp_path):
