@@ -67,9 +67,9 @@ def test_the_whole_sentence(tmp_path):
     (verdict,) = judge(simulate(tmp_path / "e", {"a": HIGH, "b": LIKE_HIGH}, [claim()]))
     assert about_verdict(verdict) == (
         "Undecided: final(test_accuracy) of a minus that of b is 0.000, 95% interval -0.023 to "
-        "0.023 (n = 5 and 5, paired by seed, correlation -0.35; Student's t of the seeds' differences), expected "
-        "difference > 0: the interval does not decide it; more than 1000 seeds an arm would be "
-        "needed if the estimate is the truth."
+        "0.023 (n = 5 and 5, paired by seed, correlation -0.35; Student's t of the seeds' "
+        "differences), expected difference > 0: the interval does not decide it; more than 1000 "
+        "seeds an arm would be needed if the estimate is the truth."
     )
 
 
