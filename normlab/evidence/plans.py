@@ -267,6 +267,8 @@ def _unplanned(claim: Claim, looks: Sequence[int]) -> str:
     measure = claim.measured
     if claim.unit is not None:
         return f"it counts values of {claim.unit}, and a plan counts seeds"
+    if {*(claim.generalise or ())} - {"seeds"}:
+        return "its interval speaks of more than seeds, and a plan knows the noise of seeds alone"
     if not looks:
         return "its arms have different seeds, or seeds whose streams are crossed"
     if looks[-1] < 2:
