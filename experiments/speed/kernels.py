@@ -8,6 +8,9 @@ memory of temporaries. On a GPU too:
 
     python -m experiments.speed.kernels --peer flax    (the column "in copies of x" says how near
                                                         to the bandwidth of a copy it comes)
+    python -m experiments.speed.kernels --peer flax,tokamax
+
+There normlab's own kernels in Pallas are timed too, which serve only when they are asked for.
 
 Commands:
     python -m experiments.speed.kernels                        (against flax, 4 minutes on 2 cores)
@@ -18,7 +21,9 @@ Commands:
 import argparse
 import functools
 import importlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import flax.linen as nn
@@ -29,6 +34,7 @@ from matplotlib.figure import Figure
 
 import normlab
 from experiments.speed.harness import geometric_mean, in_turns, save, table, times_faster
+from normlab.ops import pallas
 
 EPS = 1e-5
 IMAGES = ((128, 32, 32, 16), (128, 32, 32, 64), (128, 16, 16, 128), (128, 8, 8, 256))
@@ -36,6 +42,7 @@ SHAPES = (*IMAGES, (256, 64, 384))
 GROUPS = {16: 8, 64: 16}
 OPS = ("batch", "layer", "layer_image", "group", "instance", "rms")
 HOSTILE = ((0.0, 1.0), (1e3, 1.0), (1e4, 1e-2))
+IN_PALLAS = "normlab in Pallas"
 Op = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
@@ -78,6 +85,45 @@ def flax_peer(op: str) -> Op:
         return layer.apply({"params": params}, x)
 
     return call
+
+
+@contextmanager
+def traced_for(name: str) -> Iterator[None]:
+    """Let what is traced in the block have Pallas kernels in it, if the name asks for them."""
+    if name != IN_PALLAS:
+        yield
+        return
+    before = os.environ.get(pallas.SETTING)
+    os.environ[pallas.SETTING] = pallas.ASKED
+    jax.clear_caches()  # what was traced before is without them
+    try:
+        yield
+    finally:
+        del os.environ[pallas.SETTING]
+        os.environ |= {} if before is None else {pallas.SETTING: before}
+        jax.clear_caches()
+
+
+def tokamax_peer(op: str) -> Op:
+    """Make tokamax's function of layer and RMS normalisation, if it is installed."""
+    layer_norm = importlib.import_module("tokamax").layer_norm
+
+    def call(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        return layer_norm(x, scale, bias, epsilon=EPS, subtract_mean=op == "layer")
+
+    return call
+
+
+def in_jax(op: str, peers: list[str]) -> dict[str, Op]:
+    """Return the functions of JAX arrays that are compared, by their library."""
+    functions = {"normlab": ours(op)}
+    if jax.default_backend() == "gpu":
+        functions[IN_PALLAS] = ours(op)
+    if "flax" in peers:
+        functions["flax"] = flax_peer(op)
+    if "tokamax" in peers and op in ("layer", "rms"):
+        functions["tokamax"] = tokamax_peer(op)
+    return functions
 
 
 def torch_peer(op: str, x: np.ndarray, dtype: str, backward: bool) -> dict[str, Callable[[], Any]]:
@@ -163,7 +209,8 @@ def errors(op: str, functions: dict[str, Op], shape: tuple[int, ...]) -> list[di
         row: dict[str, Any] = {"op": op, "library": name}
         for mean, std in HOSTILE:
             x = (mean + std * noise).astype(np.float32)
-            y, gradients = call(x, scale, jnp.zeros_like(scale), dy)
+            with traced_for(name):
+                y, gradients = call(x, scale, jnp.zeros_like(scale), dy)
             pairs = zip((y, *gradients), truth(op, x, scale, dy), strict=True)
             found = [float(np.abs(one - true).max() / np.abs(true).max()) for one, true in pairs]
             row[f"output at {mean:g}, {std:g}"] = found[0]
@@ -192,14 +239,15 @@ def cell(
     wide = (1 + 2 * rng.standard_normal(shape)).astype(np.float32)
     x, dy = jnp.asarray(wide, dtype), jnp.asarray(rng.standard_normal(shape), dtype)
     scale, bias = jnp.full(shape[-1:], 1.1), jnp.full(shape[-1:], 0.2)
-    functions = {"normlab": ours(op)} | ({"flax": flax_peer(op)} if "flax" in peers else {})
+    functions = in_jax(op, peers)
     row: dict[str, Any] = {"op": op, "shape": "x".join(map(str, shape)), "dtype": dtype}
     for kind, backward in (("forward", False), ("forward+backward", True)):
         calls: dict[str, Callable[[], Any]] = {}
         for name, function in functions.items():
             arguments = (x, scale, bias, dy) if backward else (x, scale, bias)
             jitted = jax.jit(with_gradients(function) if backward else function)
-            compiled = jitted.lower(*arguments).compile()
+            with traced_for(name):
+                compiled = jitted.lower(*arguments).compile()
             calls[name] = functools.partial(compiled, *arguments)
             if backward:
                 row[f"{name} kept MB"] = kept_bytes(function, x, scale) / 1e6
@@ -211,8 +259,9 @@ def cell(
         times = in_turns({**calls, "copy": functools.partial(copy, x)}, rounds=rounds)
         row[f"{kind} in copies of x"] = float(np.median(times["normlab"] / times.pop("copy")))
         row |= {f"{name} {kind} ms": 1e3 * float(np.median(t)) for name, t in times.items()}
-        if "flax" in peers:
-            row[f"{kind} times flax"] = times_faster(times, "normlab", "flax")
+        for peer in ("flax", "tokamax", IN_PALLAS):
+            if peer in times:
+                row[f"{kind} times {peer}"] = times_faster(times, "normlab", peer)
         if "torch" in peers:
             layouts = [name for name in times if name.startswith("torch")]
             best = min(layouts, key=lambda name: float(np.median(times[name])))
@@ -247,7 +296,7 @@ def picture(rows: list[dict[str, Any]]) -> Figure:
 def main(arguments: list[str] | None = None) -> None:
     """Print errors, times and their means; write results unless told not to."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--peer", default="flax", help="flax, torch, or both with a comma")
+    parser.add_argument("--peer", default="flax", help="of flax, torch and tokamax, with commas")
     parser.add_argument("--ops", default=",".join(OPS))
     parser.add_argument("--shapes", default=" ".join(",".join(map(str, s)) for s in SHAPES))
     parser.add_argument("--dtypes", default="float32,bfloat16")
@@ -257,11 +306,7 @@ def main(arguments: list[str] | None = None) -> None:
     peers, ops = options.peer.split(","), options.ops.split(",")
     shapes = [tuple(map(int, shape.split(","))) for shape in options.shapes.split()]
 
-    exactness = [
-        row
-        for op in ops
-        for row in errors(op, {"normlab": ours(op), "flax": flax_peer(op)}, shapes[0])
-    ]
+    exactness = [row for op in ops for row in errors(op, in_jax(op, [*peers, "flax"]), shapes[0])]
     print(f"largest error over largest value, shape {shapes[0]}, float32\n\n{table(exactness)}\n")
     rows = []
     for op in ops:
@@ -282,7 +327,8 @@ def main(arguments: list[str] | None = None) -> None:
         for peer in peers
         for dtype in options.dtypes.split(",")
         for kind in ("forward", "forward+backward")
-        if (ratios := [row[f"{kind} times {peer}"] for row in rows if row["dtype"] == dtype])
+        if (column := f"{kind} times {peer}")
+        and (ratios := [row[column] for row in rows if row["dtype"] == dtype and column in row])
     ]
     print(f"\ntimes as fast as the peer\n\n{table(means)}")
     if not options.dry:

@@ -61,7 +61,7 @@ def prepare() -> None:
 
 def set_by_normlab() -> dict[str, str]:
     """Return what normlab has set in this process and in its programs, for provenance."""
-    from normlab.ops import native
+    from normlab.ops import native, pallas
     from normlab.training.compiler import compiler_options, dropped_options
 
     options = " ".join(f"{name}={value}" for name, value in compiler_options().items())
@@ -71,6 +71,7 @@ def set_by_normlab() -> dict[str, str]:
         "compiler": options,
         "compiler options that it refused": dropped,
         native.NAME: native.chosen(),
+        pallas.NAME: pallas.chosen(),
     }
     return {name: value for name, value in every.items() if value}
 

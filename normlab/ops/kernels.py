@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from normlab.core import Array
-from normlab.ops import native
+from normlab.ops import native, pallas
 from normlab.ops.layouts import (
     Layout,
     Statistics,
@@ -44,8 +44,9 @@ def _normalised(
         x: `(..., C)`, any floating dtype.
         scale, bias: `(C,)` or None, float32 or wider.
     """
-    if native.serves(layout, x):
-        return native.forward(layout, eps, x, scale, bias, partial(_in_jax, layout, eps))
+    for own in (native, pallas):
+        if own.serves(layout, x):
+            return own.forward(layout, eps, x, scale, bias, partial(_in_jax, layout, eps))
     return _in_jax(layout, eps, x, scale, bias)
 
 
@@ -85,8 +86,9 @@ def _tangent(layout: Layout, eps: float, kept: Any, tangents: Any) -> Any:
 
 def _cotangent(layout: Layout, eps: float, has_bias: bool, kept: Any, cotangents: Any) -> Any:
     in_jax = partial(_cotangent_in_jax, layout, eps, has_bias)
-    if native.serves(layout, kept[0]):
-        return native.cotangent(layout, eps, has_bias, kept, cotangents, in_jax)
+    for own in (native, pallas):
+        if own.serves(layout, kept[0]):
+            return own.cotangent(layout, eps, has_bias, kept, cotangents, in_jax)
     return in_jax(kept, cotangents)
 
 
