@@ -24,7 +24,8 @@ def assemble(app: typer.Typer, package: ModuleType) -> typer.Typer:
     for module in sorted(modules, key=lambda m: panels.index(getattr(m, "PANEL", panels[0]))):
         name, panel = module.__name__.rpartition(".")[2], getattr(module, "PANEL", None)
         if hasattr(module, "command"):
-            app.command(name, rich_help_panel=panel)(module.command)
+            context = getattr(module, "CONTEXT", None)
+            app.command(name, rich_help_panel=panel, context_settings=context)(module.command)
         else:
             group = typer.Typer(help=module.__doc__, no_args_is_help=True)
             app.add_typer(assemble(group, module), name=name, rich_help_panel=panel)

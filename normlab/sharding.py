@@ -15,7 +15,9 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 import jax
+import numpy as np
 from jax import Array
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,7 +29,8 @@ def on_any_mesh(function: F, like: Callable[..., Any] = lambda first, *_: first)
     Args:
         function: arrays, and whatever else, to arrays.
         like: of the positional arguments, the arrays as which the results are spread; the first
-            one unless told otherwise. As many as there are results, each of its result's rank.
+            one unless told otherwise. As many as there are results, each of its result's rank; or
+            a `PartitionSpec` in place of an array.
 
     >>> import jax.numpy as jnp
     >>> from jax.sharding import PartitionSpec
@@ -42,7 +45,7 @@ def on_any_mesh(function: F, like: Callable[..., Any] = lambda first, *_: first)
     @wraps(function)
     def anywhere(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = jax.tree.flatten((args, kwargs))
-        one = next((leaf for leaf in leaves if _is_on_explicit(leaf)), None)
+        one = next((leaf for leaf in leaves if is_on_explicit(leaf)), None)
         if one is None:
             return function(*args, **kwargs)
 
@@ -58,20 +61,45 @@ def on_any_mesh(function: F, like: Callable[..., Any] = lambda first, *_: first)
         return jax.sharding.auto_axes(
             automatic,
             axes=mesh.explicit_axes,
-            out_sharding=jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf)), wanted),
+            out_sharding=jax.tree.map(
+                lambda leaf: NamedSharding(mesh, _spec(leaf)),
+                wanted,
+                is_leaf=lambda leaf: isinstance(leaf, PartitionSpec),
+            ),
         )(*(_beside(one, leaves[i]) for i in places))
 
     return cast(F, anywhere)
 
 
-def _is_on_explicit(leaf: Any) -> bool:
+def values(array: Any) -> np.ndarray:
+    """Return the values of an array, also those that lie on other hosts.
+
+    Every process must call it, in the same order, for an array that is cut over several hosts.
+
+    >>> values(jax.numpy.arange(2)).tolist()
+    [0, 1]
+    """
+    elsewhere = isinstance(array, Array) and not (
+        array.is_fully_addressable or array.is_fully_replicated
+    )
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True) if elsewhere else array)
+
+
+def by_example(x: Array, *_: Any) -> PartitionSpec:
+    """Return how a result of any rank is spread whose first axis is that of `x`, and no other."""
+    return PartitionSpec(*_spec(x)[:1])
+
+
+def is_on_explicit(leaf: Any) -> bool:
     """Return whether the type of an array names a mesh with explicit axes."""
     return isinstance(leaf, Array) and bool(jax.typeof(leaf).sharding.mesh.explicit_axes)
 
 
 def _spec(leaf: Any) -> PartitionSpec:
     """Return how an array's type is spread over explicit axes."""
-    return jax.typeof(leaf).sharding.spec if _is_on_explicit(leaf) else PartitionSpec()
+    if isinstance(leaf, PartitionSpec):
+        return leaf
+    return jax.typeof(leaf).sharding.spec if is_on_explicit(leaf) else PartitionSpec()
 
 
 def _beside(one: Array, leaf: Array) -> Array:
@@ -80,7 +108,7 @@ def _beside(one: Array, leaf: Array) -> Array:
     A gradient of something that is on no mesh would be cast back to no mesh, which `vmap` over an
     axis of the mesh cannot do. A product with one, which XLA takes out, needs no cast.
     """
-    if _is_on_explicit(leaf):
+    if is_on_explicit(leaf):
         return leaf
     always = (one.astype(bool) | True).all()  # of the type that is wanted: on the mesh, and whole
     return leaf * always.astype(leaf.dtype)

@@ -221,7 +221,8 @@ def compile_net(net: str, **recipe: Any) -> tuple[Any, int]:
     from normlab.models.plain import MLP
     from normlab.models.resnet import Resnet
     from normlab.norms import BatchNorm
-    from normlab.training.program import Compiled, Program
+    from normlab.training.compiled import Compiled
+    from normlab.training.program import Program
     from normlab.training.recipe import Recipe
     from normlab.training.state import DeviceData
 

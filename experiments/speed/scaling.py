@@ -33,7 +33,7 @@ from normlab.reports.html import to_html
 from normlab.reports.shown_comparison import compare
 from normlab.store.loading import load_runs
 from normlab.store.run import Run
-from normlab.training.program import Compiled
+from normlab.training.compiled import Compiled
 from normlab.training.state import DeviceData
 
 NETWORK = {"batch": 64, "channels": 16, "side": 16, "depth": 8, "norm": "batch_norm"}

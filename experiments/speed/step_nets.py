@@ -25,7 +25,8 @@ from normlab.engine.process import prepare
 from normlab.models.plain import Convnet
 from normlab.models.resnet import Resnet
 from normlab.norms import BatchNorm
-from normlab.training.program import Compiled, Program
+from normlab.training.compiled import Compiled
+from normlab.training.program import Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData
 

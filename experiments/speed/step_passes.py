@@ -23,7 +23,8 @@ from experiments.speed import harness, step_nets
 from normlab.data.augment import Crop, Flip, apply_all
 from normlab.models import convolution
 from normlab.models.slots import Norm
-from normlab.training.program import Compiled, Program
+from normlab.training.compiled import Compiled
+from normlab.training.program import Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData
 

@@ -10,12 +10,14 @@ Most models need none.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.sharding import PartitionSpec
 
 from normlab.adapters.channel_statistics import (
     mean_and_variance,
@@ -44,6 +46,7 @@ from normlab.core import Array, State
 from normlab.errors import UserError
 from normlab.ops.moments import Moments, pool, statistics_dtype, subtract_mean
 from normlab.ops.running import counted, over_batch
+from normlab.sharding import on_any_mesh
 
 
 @renews_nnx
@@ -256,6 +259,12 @@ def keeps_statistics(model: nn.Module, variables: Variables, images: Array, **ca
     return bool(meeting.met)
 
 
+@partial(on_any_mesh, like=lambda *_: Moments(*(PartitionSpec(),) * 3))
+def _of_batch(x: Array, mask: Array | None) -> Moments:
+    """Compute the moments of each channel over the whole batch, which may be on any mesh."""
+    return subtract_mean(x, over_batch(x), mask=mask)[1]
+
+
 def _renewed(variables: Variables, place: Place, moments: Moments) -> Variables:
     population = of_population(place.normaliser, moments)
     state = with_mean_and_variance(place.normaliser, place.state(variables), *population)
@@ -303,8 +312,7 @@ class _Meeting:
         if self.takes_one and x.size == x.shape[-1]:
             one = x.reshape(-1).astype(statistics_dtype(x))
             return Moments(jnp.ones_like(one), one, jnp.zeros_like(one))
-        _, moments = subtract_mean(x, over_batch(x), mask=mask)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1), moments)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1), _of_batch(x, mask))
 
     def _meet(
         self,

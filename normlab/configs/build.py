@@ -37,6 +37,7 @@ from normlab.models.slots import is_ours
 from normlab.policies.contract import Policy
 from normlab.probes.contract import Probe
 from normlab.store.seeds import seed_of
+from normlab.training.mesh import Mesh
 from normlab.training.optimizer import RoleMask, decayed, with_recipe
 from normlab.training.program import Program
 from normlab.training.rates import rated
@@ -224,13 +225,17 @@ def recipe(sections: dict[str, Any]) -> Recipe:
     return Recipe(**{key: as_argument(value) for key, value in settings.items()})
 
 
+def mesh(sections: dict[str, Any]) -> Mesh:
+    """Make the devices that each batch is spread over."""
+    return Mesh(**sections.get("mesh") or {})
+
+
 def program(sections: dict[str, Any]) -> Program:
     """Make the program that is compiled once for all seeds."""
     calls = [Call.of(call) for call in sections["data"]["augment"]]
     augmentations = tuple(AUGMENTATIONS.load(call.name)(**call.arguments) for call in calls)
-    return Program(
-        network(by_network(sections)), optimizer(sections), recipe(sections), augmentations
-    )
+    parts = network(by_network(sections)), optimizer(sections), recipe(sections), augmentations
+    return Program(*parts, mesh(sections))
 
 
 def probes(sections: dict[str, Any]) -> dict[str, Probe]:
@@ -270,7 +275,8 @@ def parameter_shapes(sections: dict[str, Any]) -> Any:
 def microbatch(sections: dict[str, Any]) -> int:
     """Return how many examples the network sees at once in training."""
     settings = recipe(sections)
-    return settings.batch_size // settings.accumulate
+    together = settings.batch_size // settings.microbatches
+    return together // mesh(sections).data if settings.statistics == "local" else together
 
 
 def of_one_program(sections: dict[str, Any]) -> dict[str, Any]:

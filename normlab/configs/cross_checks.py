@@ -12,6 +12,7 @@ from normlab.configs.build import (
     Keyed,
     by_network,
     kernel_transform,
+    mesh,
     microbatch,
     network,
     normaliser,
@@ -51,8 +52,8 @@ def _mismatches(keyed: Keyed) -> tuple[SectionError, ...]:
     for check in CHECKS:
         if check in (_check_sphere, _check_optimizer) and found:
             continue  # it needs the network, which the others could not make
-        if any(error.section == "data" for error in found):
-            break  # nothing is known of the images then
+        if any(error.section in ("data", "mesh") for error in found):
+            break  # nothing is known of the images then, or of how many there are at once
         try:
             check(keyed.sections)
         except SectionError as error:
@@ -70,14 +71,24 @@ def _check_accumulation(sections: dict[str, Any]) -> None:
     settings, norm = recipe(sections), normaliser(sections)
     uses_batch = norm is not None and norm.facts.uses_batch
     ghosts = getattr(norm, "norm_batch", 0)
-    if settings.accumulate > 1 and uses_batch and ghosts is None:
+    told = settings.statistics is not None
+    if settings.accumulate > 1 and uses_batch and ghosts is None and not told:
         part = settings.batch_size // settings.accumulate
         raise SectionError(
             "norm",
             None,
             f"with train.accumulate={settings.accumulate} each microbatch of {part} examples is "
-            f"normalised by itself; say so with norm_batch: {part} (or a divisor of it)",
+            f"normalised by itself; say so with norm_batch: {part} (or a divisor of it), or give "
+            "train.statistics: whole for those of all microbatches",
         )
+
+
+def _check_mesh(sections: dict[str, Any]) -> None:
+    settings = recipe(sections)
+    try:
+        mesh(sections).check(settings.batch_size // settings.microbatches)
+    except FieldError as error:
+        raise SectionError("mesh", error.field, str(error)) from None
 
 
 def _check_length(sections: dict[str, Any]) -> None:
@@ -146,7 +157,14 @@ def _check_optimizer(sections: dict[str, Any]) -> None:
         ) from None
 
 
-CHECKS = (_check_accumulation, _check_length, _check_shapes, _check_sphere, _check_optimizer)
+CHECKS = (
+    _check_accumulation,
+    _check_mesh,
+    _check_length,
+    _check_shapes,
+    _check_sphere,
+    _check_optimizer,
+)
 """All checks, in the order in which they are made."""
 
 

@@ -59,7 +59,8 @@ def as_part(runs: Sequence[RunConfig], whole: Sequence[RunConfig]) -> list[RunCo
     arms = {arm_key(run): run for run in reversed(whole)}
     if any(arm_key(run) not in arms for run in runs):
         return None
-    return [arms[arm_key(run)].with_seed(run.seed).came_from(run.origins) for run in runs]
+    found = [arms[arm_key(run)].with_seed(run.seed).came_from(run.origins) for run in runs]
+    return [labelled.on_devices_of(run) for labelled, run in zip(found, runs, strict=True)]
 
 
 def as_axes(overrides: Iterable[str], sweep: Any) -> tuple[str, ...] | None:

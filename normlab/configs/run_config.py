@@ -48,7 +48,10 @@ class RunConfig:
     @property
     def program_hash(self) -> str:
         """Ten hex digits that runs of one program share, whatever their seed and learning rate."""
-        return short_hash(build.of_one_program(self.sections), self.own_code)
+        sections = build.of_one_program(self.sections)
+        devices = self.sections.get("mesh")  # on which other devices are other programs
+        more = {} if devices is None else {"mesh": repr(devices)}
+        return short_hash(sections, {**self.own_code, **more})
 
     @property
     def seed(self) -> int:
@@ -87,6 +90,13 @@ class RunConfig:
         train = {**self.sections["train"], "seed": setting}
         axes = {axis: setting if axis in SEED_AXES else own for axis, own in self.axes.items()}
         return replace(self, sections={**self.sections, "train": train}, axes=axes)
+
+    def on_devices_of(self, run: "RunConfig") -> "RunConfig":
+        """Return the same run on the devices of another."""
+        rest = {name: value for name, value in self.sections.items() if name != "mesh"}
+        devices = run.sections.get("mesh")
+        more = {} if devices is None else {"mesh": devices}
+        return replace(self, sections={**rest, **more})
 
     def came_from(self, origins: Mapping[Path, Mark]) -> "RunConfig":
         """Return the same run with other places of its values."""
@@ -151,6 +161,9 @@ def short_hash(sections: dict[str, Any], own_code: dict[str, str]) -> str:
     data = hashed.get("data") or {}
     if data.get("contents") is not None:  # contents identify the data, so files may be moved
         hashed["data"] = {key: value for key, value in data.items() if key != "path"}
+    devices = hashed.pop("mesh", None)  # where all of a batch shares statistics, they only round
+    if devices is not None and (hashed.get("train") or {}).get("statistics") == "local":
+        hashed["mesh"] = {"data": devices["data"]}
     if own_code:  # without any, the hash must be that of earlier versions
         hashed["own_code"] = own_code
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:10]

@@ -12,6 +12,7 @@ from normlab.errors import require_field, require_whole
 from normlab.measures.probe_values import END
 from normlab.policies.streams import STREAMS, Stream
 from normlab.spellings import meant
+from normlab.training.mesh import Mesh
 from normlab.training.optimizer import Role
 from normlab.training.recipe import Recipe
 
@@ -226,6 +227,7 @@ SECTIONS = {
     "evaluate": Section(
         "the policies by which the trained network is evaluated", settings=Evaluating, later=True
     ),
+    "mesh": Section("the devices that each batch is spread over", settings=Mesh, later=True),
 }
 """The sections of a run, in the order in which a resolved config has them."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import multihost
 
 from normlab.store.checkpoint_files import (
     CLOCK,
@@ -26,7 +27,7 @@ from normlab.store.layout import METRICS
 from normlab.store.reading import mend_of
 from normlab.store.run import Run
 from normlab.store.writing import write_atomically
-from normlab.training.program import Compiled
+from normlab.training.compiled import Compiled
 from normlab.training.state import Clock, TrainState
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -92,6 +93,8 @@ class Checkpoints:
                 self._discard()
                 raise OSError(errno.ENOSPC, "No space left on device") from None
             raise
+        if not multihost.is_primary_host(0):
+            return
         # A crash before this leaves the digests of another step, and those of the arrays do.
         lines = json.dumps({"step": step, "files": digests_of_files(self._path / str(step))})
         write_atomically(self._path / FILES, lines)
@@ -114,7 +117,9 @@ class Checkpoints:
             if str(error.file) not in told:
                 raise
             self.close()
-            shutil.rmtree(self._path)
+            if multihost.is_primary_host(0):
+                shutil.rmtree(self._path)
+            multihost.sync_global_processes("normlab deletes checkpoints")
             self._open()
             return None
         if restored is None:

@@ -4,18 +4,17 @@ A failure or a divergence ends one run and is written down; the others go on. Ru
 in their seed share one compiled program.
 """
 
-import signal
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from normlab.configs import build
 from normlab.configs.experiment import Experiment, seeds_of
 from normlab.configs.run_config import RunConfig
+from normlab.engine import hosts
 from normlab.engine.checkpoint import FULL
 from normlab.engine.listing import about_experiment, check_is_same, note_runs
 from normlab.engine.looking import Results, arms_of_open_claims, arms_to_begin_with
@@ -24,6 +23,7 @@ from normlab.engine.plan import Planned, plan, runs_of
 from normlab.engine.pool import Pool
 from normlab.engine.preflight import check
 from normlab.engine.progress import Observer, seconds_left
+from normlab.engine.signals import stopping_at_signals
 from normlab.errors import UserError
 from normlab.store.layout import DAMAGED, FINISHED
 from normlab.store.loading import load_runs
@@ -168,7 +168,15 @@ class Engine:
             raise UserError(
                 f"{self.folder}: cannot be written ({error}); {room}choose another --out"
             ) from error
+        finally:
+            if (team := hosts.team()) is not None:
+                team.dismiss()
         return Outcome(load_runs(self.folder), states, self._stopped.is_set())
+
+    def help(self) -> None:
+        """Take part in the runs of the first of several processes, which calls `run_all`."""
+        with stopping_at_signals(self._stopped):
+            self._maker.help()
 
     def _check(self) -> None:
         """Find what would stop a run before any is begun."""
@@ -228,14 +236,14 @@ class Engine:
     def _note(self, runs: list[RunConfig], trials: Sequence[RunConfig] = ()) -> None:
         note_runs(self.experiment, self.folder, self._about, runs, trials)
 
-    @contextmanager
+    @contextlib.contextmanager
     def session(self) -> Iterator[None]:
         """Let the same workers make several lists of runs, one after the other, in the block.
 
         The first Ctrl-C or SIGTERM lets every run end its step and save; the second Ctrl-C ends
         everything at once.
         """
-        with _handling_signals(self._stopped):
+        with stopping_at_signals(self._stopped):
             try:
                 yield
                 self._pool.close(at_once=False)
@@ -339,23 +347,3 @@ class Engine:
 
 def _finished(runs: list[Run]) -> bool:
     return all(run.state in FINISHED for run in runs)
-
-
-@contextmanager
-def _handling_signals(stopped: threading.Event) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM set `stopped`, and the second Ctrl-C stop at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

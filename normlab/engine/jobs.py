@@ -22,8 +22,8 @@ def jobs_for(experiment: Experiment, out: Path) -> int:
     """Return how many runs to make at once: as many as there are cores, up to 4, on the CPU.
 
     It is one where few examples are left to train on. It is one where a claim or the tuning is
-    about seconds too, because runs side by side slow each other down, and on GPUs and TPUs, which
-    a run has to itself.
+    about seconds too, because runs side by side slow each other down, and where a run has GPUs,
+    TPUs or several devices of a processor to itself.
 
     Args:
         experiment: what is to be run.
@@ -36,6 +36,8 @@ def jobs_for(experiment: Experiment, out: Path) -> int:
         configs += [trial.config for trial in experiment.tuning.trials]
     runs = zip(configs, runs_of(configs, out / experiment.folder), strict=True)
     left = [config for config, run in runs if run.state not in FINISHED]
+    if any(build.mesh(config.sections).devices > 1 for config in left):
+        return 1
     if sum(map(_examples, left)) < WORTH_WORKERS:
         return 1
     # With fewer than two runs each, a worker is often without one.

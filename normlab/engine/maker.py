@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -18,10 +18,11 @@ from normlab.configs.own_code import check_same
 from normlab.configs.probes import look_at
 from normlab.configs.run_config import RunConfig
 from normlab.data.dataset import Dataset
-from normlab.engine import provenance, worker
+from normlab.engine import hosts, provenance, worker
 from normlab.engine.checkpoint import FULL, Checkpoints, check_rows
 from normlab.engine.policy_rows import finished
 from normlab.engine.probe_rows import Prober
+from normlab.engine.saving import Helper, Saver
 from normlab.errors import UserError, in_one_line
 from normlab.ops import native
 from normlab.store.files import DamagedError
@@ -29,18 +30,15 @@ from normlab.store.finding import held
 from normlab.store.layout import CHECKPOINTS, DAMAGED, ERROR, FINISHED
 from normlab.store.run import Run, RunBusyError
 from normlab.store.writing import write_atomically
-from normlab.training.events import Event, Lookable, Progress, Row, Saveable
-from normlab.training.fit import Fitted, Loop
+from normlab.training.compiled import Compiled
+from normlab.training.events import Emit, Event
+from normlab.training.fit import Fitted, Loop, never
 from normlab.training.host_data import HostData, placed
-from normlab.training.program import Compiled
-from normlab.training.state import Clock, DeviceData
+from normlab.training.state import Clock, DeviceData, TrainState
 
 MOST_PROGRAMS = 12
 """How many compiled programs a process keeps: each takes memory and some hundred of the 65,530
 mappings that a process may have on Linux. Those of a sweep's last arms are the ones asked for."""
-
-SECONDS_BETWEEN_NOTES = 1.0
-"""How often a running run's status says where it is."""
 
 
 @dataclass(frozen=True)
@@ -105,17 +103,62 @@ class Maker:
                     with native.only_if(began_with_kernels(run)):
                         return self._make(task)
                 except UserError as error:
-                    return write_failure(task, str(error), str(error))
+                    return self._failed(task, str(error), str(error))
                 except OSError as error:
                     if error.errno not in FULL:
-                        return write_failure(task, in_one_line(error), traceback.format_exc())
+                        return self._failed(task, in_one_line(error), traceback.format_exc())
                     with contextlib.suppress(OSError):  # it may not have room for this either
                         run.write_status("interrupted", arm=task.config.arm, seed=task.config.seed)
                     raise  # no run can be made before there is room
                 except Exception as error:
-                    return write_failure(task, in_one_line(error), traceback.format_exc())
+                    return self._failed(task, in_one_line(error), traceback.format_exc())
         except RunBusyError as error:
             return "busy", str(error)
+
+    def _failed(self, task: Task, summary: str, details: str) -> tuple[str, str]:
+        found = write_failure(task, summary, details)
+        if hosts.team() is not None:
+            raise hosts.BrokenError(found[1])
+        return found
+
+    def help(self) -> None:
+        """Take part in the runs that the first of several processes begins, until it has no more.
+
+        This one writes its part of the checkpoints, and no records.
+        """
+        team = hosts.team()
+        while team is not None and (found := team.next_run()) is not None:
+            config, run, failed = found
+            compiled, _ = self._compile(config, self._place(config))
+            prober = self._prober(config, compiled)
+            checkpoints = Checkpoints(run.path / CHECKPOINTS)
+            helper = Helper(checkpoints, prober)
+            try:
+                state, clock, _ = self._begin(config, compiled, checkpoints, failed)
+                fitted = self._loop(config, compiled, helper, never).run(state, clock)
+            finally:
+                checkpoints.close()
+            if fitted.status == "done":
+                compiled.logits(fitted.state)
+
+    def _begin(
+        self, config: RunConfig, compiled: Compiled, checkpoints: Checkpoints, failed: str
+    ) -> tuple[TrainState, Clock, bool]:
+        """Return the state and the time to go on from, and whether a checkpoint had them."""
+        team = hosts.team()
+        if team is not None:
+            team.meet()  # one that compiled for longer would keep the others waiting in a step
+        state = compiled.init(config.seed, build.program(config.sections))
+        restored = checkpoints.restore(state, failed)
+        return (state, Clock(), False) if restored is None else (*restored, True)
+
+    def _loop(
+        self, config: RunConfig, compiled: Compiled, saver: Emit, is_due: Callable[[], bool]
+    ) -> Loop:
+        stop, save, team = self.should_stop, is_due, hosts.team()
+        if team is not None:
+            stop, save = partial(team.stops, self.should_stop, is_due), team.saves
+        return Loop(compiled, config.seed, saver, stop, save, look_at(config.sections))
 
     def _make(self, task: Task) -> tuple[str, str]:
         config, run, began = task.config, task.run, time.monotonic()
@@ -126,10 +169,16 @@ class Maker:
         check_same(config.own_code)
         (run.path / ERROR).unlink(missing_ok=True)  # of an attempt before this one
         self.tell(RunStarted(config, task.index, "compiling"))
-        data, on_device = self.dataset(config), self._place(config)
+        data = self.dataset(config)
         self._check_same_data(run, data)
         self._check_sizes(config, data)
-        run.add_provenance(provenance.collect(data, task.claims, task.at_once, config.own_code))
+        team = hosts.team()
+        if team is not None:
+            team.announce(config, run, failed)
+        on_device = self._place(config)
+        devices = build.mesh(config.sections).devices
+        about_it = data, task.claims, task.at_once, config.own_code, devices
+        run.add_provenance(provenance.collect(*about_it))
         compiled, compile_seconds = self._compile(config, on_device)
         about |= {
             "steps": build.total_steps(config.sections),
@@ -144,19 +193,14 @@ class Maker:
 
         checkpoints = Checkpoints(run.path / CHECKPOINTS)
         try:
-            state = compiled.init(config.seed, build.program(config.sections))
-            clock = Clock()
-            restored = checkpoints.restore(state, failed)
-            if restored is not None:
-                state, clock = restored
+            state, clock, restored = self._begin(config, compiled, checkpoints, failed)
             step = int(state.step)
-            run.keep_rows_to(step if restored is not None else -1)
+            run.keep_rows_to(step if restored else -1)
             check_rows(run, compiled, step)
             run.write_status("running", **about, step=step)
             self.tell(RunStarted(config, task.index, "training", step))
-            saver = _Saver(run, about, checkpoints, self.tell, self.checkpoint_seconds, prober)
-            steps = look_at(config.sections)
-            loop = Loop(compiled, config.seed, saver, self.should_stop, saver.is_due, steps)
+            saver = Saver(run, about, checkpoints, self.tell, self.checkpoint_seconds, prober)
+            loop = self._loop(config, compiled, saver, saver.is_due)
             fitted = loop.run(state, clock, compile_seconds)
         finally:
             checkpoints.close()
@@ -191,9 +235,10 @@ class Maker:
         return self._loaded[key]
 
     def _place(self, config: RunConfig) -> DeviceData | HostData:
-        key = repr(config.sections["data"])
+        spread = build.mesh(config.sections).spread()
+        key = repr((config.sections["data"], spread))
         if key not in self._placed:
-            self._placed = {key: placed(self.dataset(config))}
+            self._placed = {key: placed(self.dataset(config), spread)}
         return self._placed[key]
 
     def _compile(self, config: RunConfig, data: DeviceData | HostData) -> tuple[Compiled, float]:
@@ -288,50 +333,3 @@ def attempt_in_worker(task: Task, checkpoint_seconds: float) -> tuple[str, str]:
 @cache
 def _maker_of_worker(checkpoint_seconds: float) -> Maker:
     return Maker(checkpoint_seconds, worker.stopping.is_set)
-
-
-class _Saver:
-    """Writes what the loop says: rows at once, checkpoints and probes when it offers a state."""
-
-    def __init__(
-        self,
-        run: Run,
-        about: dict[str, Any],
-        checkpoints: Checkpoints,
-        tell: Callable[[Event], None],
-        seconds: float,
-        prober: Prober | None,
-    ):
-        self._run, self._about, self._checkpoints, self._tell = run, about, checkpoints, tell
-        self._seconds, self._prober = seconds, prober
-        self._last = time.monotonic()
-        self._first: tuple[float, int] | None = None
-        self._noted = 0.0
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Row):
-            self._run.append_metrics(event.metrics)
-        if isinstance(event, Lookable) and self._prober is not None:
-            rows, seconds = self._prober.look(event.state)
-            self._run.append_probes(rows)
-            self._about["probe_seconds"] += seconds
-        if isinstance(event, Progress):
-            self._note(event.step)
-        if isinstance(event, Saveable):
-            self._checkpoints.save(event.state, event.clock)
-            self._last = time.monotonic()
-        self._tell(event)
-
-    def is_due(self) -> bool:
-        return time.monotonic() - self._last > self._seconds
-
-    def _note(self, step: int) -> None:
-        """Say in the status where the run is, and its pace since it was begun or gone on with."""
-        now = time.monotonic()
-        if self._first is None:
-            self._first = now, step
-        began, first = self._first
-        if step > first and now - self._noted > SECONDS_BETWEEN_NOTES:
-            pace = (now - began) / (step - first)
-            self._run.write_status("running", **self._about, step=step, seconds_per_step=pace)
-            self._noted = now

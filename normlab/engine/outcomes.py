@@ -23,8 +23,9 @@ from normlab.store.layout import CHECKPOINTS
 from normlab.store.outcomes import NOTHING, Outcomes, write_outcomes
 from normlab.store.run import Run
 from normlab.training import averaging
+from normlab.training.compiled import Compiled
 from normlab.training.host_data import HostData
-from normlab.training.program import Compiled, Program
+from normlab.training.program import Program
 from normlab.training.state import TrainState
 
 AT_ONCE = 256

@@ -5,6 +5,9 @@ All faults are told at once, and nothing has been written then.
 
 from collections.abc import Callable, Iterable, Sequence
 
+import jax
+
+from normlab.configs import build
 from normlab.configs.run_config import RunConfig
 from normlab.data.dataset import Dataset
 from normlab.engine.memory import Need, in_bytes, needed, needed_exactly
@@ -41,7 +44,14 @@ def check(
         ImpossibleError: some runs are impossible.
     """
     faults: dict[str, None] = {}
-    warnings: list[str] = []
+    warnings = []
+    for alike in _by(configs, "mesh"):
+        try:
+            warnings += _few_devices(alike[0])
+        except UserError as error:
+            faults[str(error)] = None
+    if faults:
+        raise ImpossibleError("\n".join(faults))
     has = room()
     groups = _by(configs, "data")
     for group in [*groups[1:], *groups[:1]]:
@@ -57,8 +67,9 @@ def check(
             continue  # a defect: the run ends by it, with its traceback
         if has is None:
             continue
-        for alike in _by(group, "model", "train"):
-            fault, warning = _weigh(alike[0], data, has, min(jobs, len(configs)))
+        for alike in _by(group, "model", "train", "mesh"):
+            has_there = has.of(build.mesh(alike[0].sections).devices)
+            fault, warning = _weigh(alike[0], data, has_there, min(jobs, len(configs)))
             faults |= dict.fromkeys(fault)
             warnings += warning
     if faults:
@@ -66,12 +77,36 @@ def check(
     return list(dict.fromkeys(warnings))
 
 
+def _few_devices(config: RunConfig) -> list[str]:
+    """Say where a run takes fewer devices than it asks for; its numbers are the same there."""
+    mesh, kind = build.mesh(config.sections), jax.devices()[0].platform
+    recipe = build.recipe(config.sections)
+    examples = recipe.batch_size // recipe.microbatches
+    if examples % mesh.devices:  # of several processes
+        raise UserError(
+            f"a batch or microbatch of {examples} examples cannot be "
+            f"dealt out to {mesh.devices} devices: choose a multiple as train.batch_size"
+        )
+    if mesh.devices >= mesh.data:
+        return []
+    more = (
+        f"; XLA_FLAGS=--xla_force_host_platform_device_count={mesh.data} makes {mesh.data} of a "
+        "processor"
+        if kind == "cpu"
+        else ""
+    )
+    return [
+        f"mesh.data is {mesh.data}, and of the {jax.device_count()} devices here ({kind}) a run "
+        f"takes {mesh.devices}, with the same numbers{more}"
+    ]
+
+
 def _by(configs: Iterable[RunConfig], *names: str) -> list[list[RunConfig]]:
     """Group runs by some of their sections; the seed does not count."""
     groups: dict[str, list[RunConfig]] = {}
     for config in configs:
         sections = config.with_seed(0).sections
-        key = repr([sections[name] for name in names])
+        key = repr([sections.get(name) for name in names])
         groups.setdefault(key, []).append(config)
     return list(groups.values())
 

@@ -12,8 +12,8 @@ import numpy as np
 from normlab.catalogue import snake_case
 from normlab.errors import UserError
 from normlab.probes.contract import HeldOut, Moment, PerLayer, Probe, Readings, Subject
+from normlab.training.compiled import Compiled
 from normlab.training.events import Lookable
-from normlab.training.program import Compiled
 from normlab.training.state import TrainState
 
 

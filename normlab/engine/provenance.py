@@ -26,6 +26,7 @@ def collect(
     claims: Sequence[str] = (),
     at_once: int = 1,
     own_code: Mapping[str, str] | None = None,
+    devices: int = 1,
 ) -> dict[str, Any]:
     """Collect one record, as JSON can hold it.
 
@@ -34,7 +35,9 @@ def collect(
         claims: the hashes of the claims that stand now, before the next step.
         at_once: how many runs share the machine.
         own_code: the modules of the person's own, with the hashes of their source.
+        devices: how many devices share each batch, which changes rounding.
     """
+    spread = {"devices": devices, "processes": jax.process_count()}
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": platform.node(),
@@ -45,6 +48,7 @@ def collect(
         "claims": list(claims),
         # Seconds depend on it, and nothing else.
         "at_once": at_once,
+        **({"spread_over": spread} if devices > 1 else {}),
         "git": git_state(Path(__file__).parents[1]),
         **({"own_code": dict(own_code)} if own_code else {}),
         "data": {

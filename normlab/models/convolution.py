@@ -25,6 +25,7 @@ from jax.interpreters import ad, batching, mlir
 from normlab.core import Array
 from normlab.models import passes
 from normlab.models.passes import LAYOUT, Padding, Pair
+from normlab.sharding import is_on_explicit
 
 
 def convolve(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **others: Any) -> Array:
@@ -71,6 +72,7 @@ def _is_plain(x: Array, kernel: Array, padding: Any, others: dict[str, Any]) -> 
         and others.get("feature_group_count", 1) == others.get("batch_group_count", 1) == 1
         and others.get("precision") is None
         and others.get("preferred_element_type") is None
+        and not is_on_explicit(x)  # nor of explicit axes
         # Within `shard_map` an array's type says over which devices it varies. The shape rules of
         # the primitives do not.
         and jax.sharding.get_abstract_mesh().empty

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -25,6 +26,10 @@ from normlab.models.slots import (
 from normlab.norms.scale import scale_norm
 from normlab.placements.contract import Gains, Map, TokenPlacement
 from normlab.placements.pre import Pre
+from normlab.sharding import by_example, on_any_mesh
+
+reshaped = on_any_mesh(jnp.reshape, like=by_example)
+"""`jnp.reshape` of an array that may be spread over a mesh by its first axis."""
 
 QKNorm = Literal["none", "layer_norm", "rms_norm", "unit_length"]
 
@@ -117,7 +122,7 @@ class Vit(nn.Module):
         n, tokens, width = x.shape
         heads = (n, tokens, self.heads, width // self.heads)
         starts = (1.0, 1.0, gains.value)
-        q, k, v = (self._linear(width, train, gain)(x).reshape(heads) for gain in starts)
+        q, k, v = (reshaped(self._linear(width, train, gain)(x), heads) for gain in starts)
         if maps.qkv is not None:
             q, k, v = (maps.qkv(one) for one in (q, k, v))
         if self.qk_norm == "unit_length":
@@ -134,7 +139,7 @@ class Vit(nn.Module):
         weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
         y = jnp.einsum("nhqk,nkhd->nqhd", weights, v)
         y = y if maps.heads is None else maps.heads(y)
-        y = y.reshape(x.shape)
+        y = reshaped(y, x.shape)
         y = y if maps.inner is None else maps.inner(y)
         return self._linear(width, train, gains.output)(y)
 
@@ -152,6 +157,7 @@ class Vit(nn.Module):
         )
 
 
+@partial(on_any_mesh, like=by_example)
 def patches(images: Array, side: int) -> Array:
     """Cut images `(N, H, W, C)` into squares `(N, T, side * side * C)`, row by row.
 

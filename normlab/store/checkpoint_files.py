@@ -16,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from normlab.errors import UserError, in_one_line
+from normlab.sharding import values
 from normlab.store.files import DamagedError, read_json
 from normlab.store.shapes import COUNT, TEXT
 
@@ -111,8 +112,8 @@ def digests(tree: Any) -> dict[str, str]:
     ['opt_state/0', 'params/bias']
     """
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): _digest(np.asarray(leaf))
-        for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree))
+        jax.tree_util.keystr(path, simple=True, separator="/"): _digest(values(leaf))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from normlab.training.program import Compiled
+from normlab.training.compiled import Compiled
 from normlab.training.state import Clock, TrainState
 
 

@@ -16,12 +16,15 @@ from normlab.adapters.own_model import make_classifier
 from normlab.core import Array
 from normlab.data.augment import Augmentation
 from normlab.data.dataset import Dataset
+from normlab.sharding import values
+from normlab.training.compiled import Compiled
 from normlab.training.events import Diverged, Emit, Lookable, Progress, Row, Saveable
 from normlab.training.host_data import placed
+from normlab.training.mesh import Mesh
 from normlab.training.optimizer import with_recipe
-from normlab.training.program import Compiled, Program
+from normlab.training.program import Program
 from normlab.training.recipe import Recipe
-from normlab.training.state import Clock, Meter, TrainState
+from normlab.training.state import Clock, TrainState
 
 STEPS_AHEAD = 4
 """Number of steps that the host may dispatch before it waits: enough to keep the device busy, few
@@ -73,6 +76,7 @@ def fit(
     recipe: Recipe | None = None,
     *,
     augmentations: tuple[Augmentation, ...] = (),
+    mesh: Mesh | None = None,
     look_at: Collection[int] = (),
     emit: Emit = lambda event: None,
 ) -> Fitted:
@@ -87,6 +91,7 @@ def fit(
         optimizer: any optax transformation. The recipe's clipping and rates are added to it.
         recipe: epochs, batch size, seed and the like.
         augmentations: functions of (key, float images in 0..255), applied in turn.
+        mesh: the devices to spread each batch over; one by default.
         look_at: steps before which a `Lookable` event is emitted. The total number of steps means
             after the last one. A `normlab.Watch` can be both `look_at` and `emit`.
         emit: a function that is called with every `Event`.
@@ -109,11 +114,12 @@ def fit(
     >>> fitted.model.apply(fitted.variables, np.zeros((1, 2, 2, 1)), train=False).shape
     (1, 2)
     """
-    recipe = recipe or Recipe()
+    recipe, mesh = recipe or Recipe(), mesh or Mesh()
+    mesh.check(recipe.batch_size // recipe.microbatches)
     shape, data_have = data.train.images.shape[1:], f"dataset '{data.name}' has"
     module = make_classifier(model, {}, len(data.classes), shape, data_have)
-    program = Program(module, with_recipe(optimizer, recipe), recipe, augmentations)
-    compiled = Compiled(program, placed(data))
+    program = Program(module, with_recipe(optimizer, recipe), recipe, augmentations, mesh)
+    compiled = Compiled(program, placed(data, mesh.spread()))
     loop = Loop(compiled, recipe.seed, emit=emit, look_at=look_at)
     fitted = loop.run(compiled.init(recipe.seed), Clock(), compile_seconds=compiled.seconds)
     variables = program.network.variables(*compiled.for_evaluation(fitted.state))
@@ -231,7 +237,7 @@ class Loop:
         self._history.append(row)
         self.emit(Row(row))
         self.emit(Progress(step, self._steps, train_loss))
-        return state._replace(meter=Meter.empty()), clock
+        return self.compiled.with_empty_meter(state), clock
 
     def _ended(
         self,
@@ -258,7 +264,7 @@ def largest_parameter(params: Any) -> tuple[str, float]:
     norms = {
         # In float64, because norms can be very large after a divergence.
         jax.tree_util.keystr(path, simple=True, separator="/"): float(
-            np.linalg.norm(np.asarray(leaf, np.float64))
+            np.linalg.norm(values(leaf).astype(np.float64))
         )
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }

@@ -11,8 +11,9 @@ container may have of it.
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from normlab.core import Array
 from normlab.data.augment import standardised
 from normlab.data.dataset import Dataset, Split
 from normlab.errors import UserError
+from normlab.training.mesh import Spread
 from normlab.training.room import memory
 from normlab.training.state import DeviceData, DeviceSplit
 
@@ -38,9 +40,15 @@ class HostData:
 
     Attributes:
         data: the dataset.
+        spread: the devices that each batch is cut over; None for one.
     """
 
     data: Dataset
+    spread: Spread | None = None
+
+    def on(self, spread: Spread | None) -> "HostData":
+        """Return the dataset for several devices."""
+        return replace(self, spread=spread)
 
     @property
     def train(self) -> Split:
@@ -59,8 +67,8 @@ class HostData:
 
     @cached_property
     def _statistics(self) -> tuple[Array, Array]:
-        mean, std = self.data.channel_statistics()
-        return jnp.asarray(mean), jnp.asarray(std)
+        found: Any = self.data.channel_statistics()
+        return jax.tree.map(jnp.asarray, found) if self.spread is None else self.spread.put(found)
 
     @property
     def mean(self) -> Array:
@@ -79,15 +87,24 @@ class HostData:
     def batch(self, part: str, index: np.ndarray) -> DeviceData:
         """Copy the examples at `index` to the device, as a dataset of nothing else.
 
+        Of several devices, each gets its part of them. A process reads those of its own devices.
+
         Args:
             part: "train", "test" or "validation".
             index: `(B,)` whole numbers.
         """
-        images, labels = getattr(self.data, part)
-        split = DeviceSplit(jnp.asarray(images[index]), jnp.asarray(labels[index]))
+        split = DeviceSplit(*(self._taken(array, index) for array in getattr(self.data, part)))
         parts = dict.fromkeys(("train", "test", "validation"))
         # A part that is None has no arrays, and no compiled function asks for it.
         return DeviceData(**{**parts, part: split}, mean=self.mean, std=self.std)  # type: ignore[arg-type]
+
+    def _taken(self, array: np.ndarray, index: np.ndarray) -> Array:
+        if self.spread is None:
+            return jnp.asarray(array[index])
+        shape = (len(index), *array.shape[1:])
+        return jax.make_array_from_callback(
+            shape, self.spread.by_example, lambda where: array[index[where[0]]]
+        )
 
 
 def first_examples(data: DeviceData | HostData, count: int) -> tuple[Array, Array]:
@@ -96,23 +113,28 @@ def first_examples(data: DeviceData | HostData, count: int) -> tuple[Array, Arra
     return data.standardised(images), labels
 
 
-def placed(data: Dataset) -> DeviceData | HostData:
+def placed(data: Dataset, spread: Spread | None = None) -> DeviceData | HostData:
     """Copy a dataset to the device if it fits the limit, and leave it on the host otherwise.
+
+    Several devices get a copy each.
 
     Raises:
         UserError: the limit in the environment is no size.
     """
-    return DeviceData.put(data) if fits(data) else HostData(data)
+    shared = spread is not None and jax.local_devices()[0].platform == "cpu"
+    copies = len(spread.mesh.local_devices) if shared else 1  # in the memory of one computer
+    return DeviceData.put(data, spread) if fits(data, copies) else HostData(data, spread)
 
 
-def fits(data: Dataset) -> bool:
+def fits(data: Dataset, copies: int = 1) -> bool:
     """Return whether a dataset is copied to the device as a whole.
 
     Raises:
         UserError: the limit in the environment is no size.
     """
     splits = (data.train, data.test, data.validation)
-    return sum(split.images.nbytes for split in splits if split is not None) <= most_bytes()
+    size = sum(split.images.nbytes for split in splits if split is not None)
+    return copies * size <= most_bytes()
 
 
 def most_bytes() -> int:

@@ -1,7 +1,7 @@
 """Defines length, batches and loss of training: the `train:` section of a config."""
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 from normlab.catalogue import later
 from normlab.errors import UserError, require_field
@@ -9,6 +9,9 @@ from normlab.store.seeds import is_seed
 from normlab.training.averaging import Statistics
 from normlab.training.metrics import METRICS, Metric
 from normlab.training.projection import Projection
+
+Shared = Literal["whole", "local"]
+"""What shares the statistics of a batch that is split: all of it, or each of its parts."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,14 @@ class Recipe:
             authors use 0.1); null for the same rate.
         accumulate: number of microbatches that each batch is split into, processed one after the
             other. Each is normalised by its own statistics. If a normaliser uses the batch, the
-            result stays the same only if `norm_batch` divides the microbatch.
+            result stays the same only if `norm_batch` divides the microbatch, or with
+            `statistics: whole`.
+        statistics: what shares statistics where a batch is split. `whole`: all of the batch, over
+            devices and microbatches. The batch then goes through the network at once, in as many
+            segments as there are microbatches, and memory is saved by computing each segment again
+            in the backward pass. `local`: each device's part of a
+            microbatch by itself, which is the unsynchronised batch normalisation of most training
+            on several GPUs. null: each microbatch by itself, over all devices.
         eval_every: number of steps between evaluations on the test split; null for once per epoch.
             There is always an evaluation after the last step.
         eval_batch_size: examples evaluated at once; the result does not depend on it.
@@ -58,6 +68,7 @@ class Recipe:
     adaptive_clip: float | None = later(None)
     scalar_rate: float | None = later(None)
     accumulate: int = 1
+    statistics: Shared | None = later(None)  # noqa: RUF009
     eval_every: int | None = None
     eval_batch_size: int = 500
     metrics: tuple[Metric, ...] | None = later(None)
@@ -94,6 +105,14 @@ class Recipe:
         divides = self.batch_size % self.accumulate == 0
         allowed = f"a divisor of batch_size={self.batch_size}"
         require_field(divides, "accumulate", self.accumulate, allowed)
+        known = self.statistics is None or self.statistics in get_args(Shared)
+        allowed = f"{' or '.join(get_args(Shared))}, or null"
+        require_field(known, "statistics", self.statistics, allowed)
+
+    @property
+    def microbatches(self) -> int:
+        """The number of parts that go through the network one after the other."""
+        return 1 if self.statistics == "whole" else self.accumulate
 
     def steps_per_epoch(self, examples: int) -> int:
         """Return the number of whole batches in one epoch of `examples` training examples.

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from normlab.core import Array
 from normlab.data.augment import standardised
-from normlab.data.dataset import Dataset, Split
+from normlab.data.dataset import Dataset
+from normlab.training.mesh import Spread
 
 
 class Meter(NamedTuple):
@@ -67,17 +68,16 @@ class DeviceData(NamedTuple):
     std: Array
 
     @classmethod
-    def put(cls, data: Dataset) -> "DeviceData":
-        """Copy a dataset to the device, once for all its runs."""
-        mean, std = data.channel_statistics()
+    def put(cls, data: Dataset, spread: Spread | None = None) -> "DeviceData":
+        """Copy a dataset to the device, or to each of several, once for all its runs."""
+        splits = (data.train, data.test, data.validation)
+        found = cls(*(s and DeviceSplit(*s) for s in splits), *data.channel_statistics())
+        return jax.tree.map(jnp.asarray, found) if spread is None else spread.put(found)
 
-        def split(arrays: Split) -> DeviceSplit:
-            return DeviceSplit(jnp.asarray(arrays.images), jnp.asarray(arrays.labels))
-
-        validation = None if data.validation is None else split(data.validation)
-        return cls(
-            split(data.train), split(data.test), validation, jnp.asarray(mean), jnp.asarray(std)
-        )
+    def on(self, spread: Spread | None) -> "DeviceData":
+        """Return the dataset on several devices; itself if it is there."""
+        there = spread is None or self.mean.sharding == spread.whole
+        return self if there else spread.put(self)
 
     def standardised(self, images: Array) -> Array:
         """Standardise images `(N, H, W, C)` in 0..255 units; the result is float32."""

@@ -22,8 +22,9 @@ from normlab.norms import BatchNorm
 from normlab.store.checkpoint_files import CLOCK, FILES, restore_anything
 from normlab.store.files import DamagedError
 from normlab.store.loading import load_runs
+from normlab.training.compiled import Compiled
 from normlab.training.optimizer import with_recipe
-from normlab.training.program import Compiled, Program
+from normlab.training.program import Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import Clock, DeviceData, Meter, TrainState
 

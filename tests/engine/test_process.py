@@ -18,7 +18,8 @@ from normlab.engine import process
 from normlab.models.plain import MLP
 from normlab.norms import BatchNorm
 from normlab.store.loading import load
-from normlab.training.program import Compiled, Program
+from normlab.training.compiled import Compiled
+from normlab.training.program import Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData
 

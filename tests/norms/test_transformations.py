@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from normlab.catalogue import snake_case
+from normlab.errors import ShapeError
 from tests.shared.thorough import mostly_thorough
 
 from .conftest import NAMES, assert_trees_close, make, sample, with_values
@@ -193,9 +194,14 @@ def test_second_derivatives_are_those_of_the_equation(name):
     assert relative_error(reverse_over_reverse, true) < close
 
 
-@pytest.mark.parametrize("name", ["batch_norm", "group_norm", "instance_norm", "layer_norm_image"])
+EXPORTED = ["batch_norm", "group_norm", "instance_norm", "layer_norm_image"]
+
+
+@pytest.mark.parametrize(
+    "name", mostly_thorough([one for one in NAMES if one != "split_batch_norm"], EXPORTED)
+)
 def test_a_program_is_exported_for_images_of_any_size(name):
-    norm = make(name)
+    norm = make(name, groups=2)
     params, state = norm.init(8)
 
     def call(x):
@@ -207,3 +213,12 @@ def test_a_program_is_exported_for_images_of_any_size(name):
     for sizes in ((2, 3, 2), (4, 5, 6)):
         x = jnp.asarray(sample((*sizes, 8), 5, 2))
         np.testing.assert_allclose(exported.call(x), call(x), rtol=1e-5, atol=1e-5)
+
+
+def test_what_cannot_be_exported_says_why():
+    norm = make("split_batch_norm")
+    params, state = norm.init(8)
+    shape = jax.export.symbolic_shape("b, h, w, 8")
+    call = jax.jit(lambda x: norm.apply(params, state, x, train=True)[0])
+    with pytest.raises(ShapeError, match="b examples cannot be split into 2 equal parts"):
+        jax.export.export(call)(jax.ShapeDtypeStruct(shape, jnp.float32))

@@ -8,7 +8,8 @@ import pytest
 from normlab.data.dataset import Dataset, Split
 from normlab.models.plain import MLP
 from normlab.norms import BatchNorm
-from normlab.training.program import Compiled, Program
+from normlab.training.compiled import Compiled
+from normlab.training.program import Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData
 

@@ -12,8 +12,9 @@ from normlab.data.dataset import Dataset, Split
 from normlab.models.plain import MLP
 from normlab.norms import BatchNorm, LayerNorm
 from normlab.training.averaging import with_average
+from normlab.training.compiled import Compiled
 from normlab.training.optimizer import with_recipe
-from normlab.training.program import Compiled, Program
+from normlab.training.program import Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData
 

@@ -10,8 +10,8 @@ import pytest
 
 from normlab.core import Normaliser
 from normlab.norms import Identity
+from normlab.training.compiled import Compiled
 from normlab.training.fit import Loop, fit
-from normlab.training.program import Compiled
 from normlab.training.recipe import Recipe
 from normlab.training.state import Clock
 from normlab.training.streams import STREAMS

@@ -172,5 +172,7 @@ def test_every_kernel_but_the_heads_and_every_scale_is_in_one_group(made):
 def test_what_cannot_be_projected_is_told():
     with pytest.raises(UserError, match="project leaves out the head"):
         projected(optax.sgd(1.0), "weights").init({"Conv_0": {"kernel": jnp.ones((1, 2))}})
-    with pytest.raises(FieldError, match="project must be weights, weights_and_scales, sphere or null"):
+    with pytest.raises(
+        FieldError, match="project must be weights, weights_and_scales, sphere or null"
+    ):
         Recipe(project="all")

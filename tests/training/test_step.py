@@ -14,9 +14,9 @@ from normlab.data.augment import Flip
 from normlab.models.slots import NORM_STATE
 from normlab.norms import Identity
 from normlab.store.seeds import split_seed
+from normlab.training.compiled import Compiled
 from normlab.training.fit import Loop
 from normlab.training.optimizer import clipped, decayed
-from normlab.training.program import Compiled
 from normlab.training.state import Clock
 from normlab.training.streams import STREAMS, seed_array, stream_key
 

@@ -15,9 +15,10 @@ from normlab.models.plain import MLP, Convnet
 from normlab.models.resnet import Resnet
 from normlab.models.slots import TRANSFORM
 from normlab.norms import GroupNorm, LayerNorm
+from normlab.training.compiled import Compiled
 from normlab.training.events import Row, Saveable
 from normlab.training.fit import Loop, fit
-from normlab.training.program import Compiled, Program
+from normlab.training.program import Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import Clock, DeviceData
 from normlab.weights import SpectralNorm

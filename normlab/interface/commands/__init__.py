@@ -1,9 +1,10 @@
 """The commands of `normlab`, one file a command; a folder is a group such as `normlab runs`.
 
 `normlab.cli` finds a new file by itself. The file holds a function called `command`, whose
-docstring is the help, and a `PANEL` unless it lies in a group. `normlab --help` imports every file,
-so a command imports jax, matplotlib and scipy inside its function. `normlab.interface` and
-`normlab.reports` make what a command shows, so that notebooks find it too.
+docstring is the help, and a `PANEL` unless it lies in a group; `CONTEXT` may hold settings of
+click's. `normlab --help` imports every file, so a command imports jax, matplotlib and scipy inside
+its function. `normlab.interface` and `normlab.reports` make what a command shows, so that notebooks
+find it too.
 """
 
 from enum import StrEnum

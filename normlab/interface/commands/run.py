@@ -40,6 +40,23 @@ def command(
             show_default="as pays on this machine",
         ),
     ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Spread each run over so many devices (mesh.data=N).",
+            metavar="N",
+            show_default="the config's, or one",
+        ),
+    ] = None,
+    hosts: Annotated[
+        bool,
+        typer.Option(
+            "--hosts",
+            help="Make each run together with the other processes that srun, mpirun or Kubernetes "
+            "has started.",
+        ),
+    ] = False,
     max_failures: Annotated[
         int | None,
         typer.Option(
@@ -79,6 +96,9 @@ def command(
     from normlab.engine.process import prepare
 
     prepare()  # before anything imports jax
+    from normlab.engine.hosts import join, team
+
+    join(hosts)
     from normlab.configs.document import flow
     from normlab.engine.jobs import jobs_for
     from normlab.interface.trusting import load_trusted
@@ -86,9 +106,14 @@ def command(
     words = list(overrides or ())
     if name is not None:
         words.append(f"name={flow(name)}")
+    if devices is not None:
+        words.append(f"mesh.data={devices}")
     experiment = load_trusted(file, tuple(words), trust)
+    if (joined := team()) is not None:
+        jobs = 1  # every process has a part of every run
     jobs = jobs or jobs_for(experiment, out)
-    console = Console()
+    helps = joined is not None and not joined.leads
+    console = Console(quiet=helps)
     if dry_run:
         from normlab.interface.preview import print_preview
 
@@ -97,9 +122,13 @@ def command(
 
     from normlab.configs.build import prepare_data
     from normlab.engine.engine import Engine
+    from normlab.engine.hosts import BrokenError, leave_at_once
     from normlab.engine.preflight import ImpossibleError
     from normlab.interface.console import Display, print_outcome
 
+    if helps:
+        Engine(experiment, out).help()
+        return
     sinks = []
     if log:
         from normlab.interface.sinks import Sink
@@ -123,6 +152,9 @@ def command(
         )
         try:
             outcome = engine.run_all()
+        except BrokenError as error:
+            console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            leave_at_once(NEGATIVE)
         except ImpossibleError as error:  # no mistake in what was given, but no run can be made
             console.print(str(error), markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(NEGATIVE) from None
