@@ -259,7 +259,10 @@ def keeps_statistics(model: nn.Module, variables: Variables, images: Array, **ca
     return bool(meeting.met)
 
 
-@partial(on_any_mesh, like=lambda *_: Moments(*(PartitionSpec(),) * 3))
+_EVERYWHERE: Any = (PartitionSpec(),) * 3
+
+
+@partial(on_any_mesh, like=lambda *_: Moments(*_EVERYWHERE))
 def _of_batch(x: Array, mask: Array | None) -> Moments:
     """Compute the moments of each channel over the whole batch, which may be on any mesh."""
     return subtract_mean(x, over_batch(x), mask=mask)[1]

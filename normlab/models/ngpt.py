@@ -11,7 +11,7 @@ from normlab.errors import require_field
 from normlab.models.scalars import require_no_normaliser
 from normlab.models.slots import ACTIVATIONS, ActivationName, Dtype, model
 from normlab.models.sphere import Factors, FromSphere, PointsOnSphere, ToSphere, unit
-from normlab.models.vit import patches
+from normlab.models.vit import patches, reshaped
 
 
 @model(paper="arXiv:2410.01131")
@@ -109,13 +109,13 @@ class NGPT(nn.Module):
     def _attention(self, h: Array) -> Array:
         n, tokens, width = h.shape
         heads = (n, tokens, self.heads, width // self.heads)
-        q, k, v = (FromSphere(width)(h).reshape(heads) for _ in range(3))
+        q, k, v = (reshaped(FromSphere(width)(h), heads) for _ in range(3))
         s = self._factors(width).reshape(1, 1, *heads[2:]).astype(h.dtype)
         q, k = s * unit(q), s * unit(k)
         logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(math.sqrt(heads[-1]) * logits, axis=-1).astype(h.dtype)
         y = jnp.einsum("nhqk,nkhd->nqhd", weights, v)
-        return ToSphere(width)(y.reshape(h.shape))
+        return ToSphere(width)(reshaped(y, h.shape))
 
     def _mlp(self, h: Array) -> Array:
         hidden = self.mlp_ratio * self.width

@@ -125,16 +125,14 @@ def _of_groups(
     the gradients have the groups in front.
     """
     groups = mesh.data
-    pieces = (
-        *(mesh.cut(a.reshape(groups, -1, *a.shape[1:])) for a in (images, labels)),
-        jax.random.split(key, groups),
-    )
+    images, labels = (mesh.cut(a.reshape(groups, -1, *a.shape[1:])) for a in (images, labels))
+    keys = jax.random.split(key, groups)
     states = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (groups, *leaf.shape)), norm_state)
     watched = network.by_gradient(states)
 
     def total(params: Any, watched: Any) -> Any:
         each = jax.vmap(partial(loss, network, recipe), in_axes=(None, 0, 0, 0, 0))
-        values, found = each(params, {**states, **watched}, *pieces)
+        values, found = each(params, {**states, **watched}, images, labels, keys)
         return values.sum(), (values, found)  # a mean would scale what each group sends back
 
     both = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)

@@ -101,10 +101,12 @@ class HostData:
     def _taken(self, array: np.ndarray, index: np.ndarray) -> Array:
         if self.spread is None:
             return jnp.asarray(array[index])
+
+        def read(where: Any) -> np.ndarray:
+            return array[index[where[0]]]
+
         shape = (len(index), *array.shape[1:])
-        return jax.make_array_from_callback(
-            shape, self.spread.by_example, lambda where: array[index[where[0]]]
-        )
+        return jax.make_array_from_callback(shape, self.spread.by_example, read)
 
 
 def first_examples(data: DeviceData | HostData, count: int) -> tuple[Array, Array]:
@@ -121,8 +123,9 @@ def placed(data: Dataset, spread: Spread | None = None) -> DeviceData | HostData
     Raises:
         UserError: the limit in the environment is no size.
     """
-    shared = spread is not None and jax.local_devices()[0].platform == "cpu"
-    copies = len(spread.mesh.local_devices) if shared else 1  # in the memory of one computer
+    copies = 1
+    if spread is not None and jax.local_devices()[0].platform == "cpu":
+        copies = len(spread.mesh.local_devices)  # in the memory of one computer
     return DeviceData.put(data, spread) if fits(data, copies) else HostData(data, spread)
 
 

@@ -100,7 +100,7 @@ def _fewest_devices() -> int:
 @cache
 def _spread(count: int) -> "Spread":
     each = count // jax.process_count()
-    taken: dict[int, list[jax.Device]] = {}
+    taken: dict[int, list[Any]] = {}
     for device in jax.devices():
         taken.setdefault(device.process_index, []).append(device)
     devices = [device for process in sorted(taken) for device in taken[process][:each]]
@@ -139,8 +139,6 @@ class Spread:
         return jax.tree.map(self._put, tree, shardings)
 
     def _put(self, leaf: Any, sharding: NamedSharding) -> Array:
-        if isinstance(leaf, Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.device_put(leaf, sharding)
         values = np.asarray(leaf)
         return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 

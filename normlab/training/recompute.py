@@ -41,7 +41,7 @@ def in_segments(function: Callable[..., Any], count: int) -> Callable[..., Any]:
             used = {v: None for eqn in segment for v in _variables(eqn.invars) if v not in made}
             kept = [v for v in made if wanted.get(v, -1) >= stop]
             part = jaxpr.replace(constvars=[], invars=[*used], outvars=kept, eqns=segment)
-            call = jax.checkpoint(jaxpr_as_fun(jax.extend.core.ClosedJaxpr(part, [])))
+            call = jax.checkpoint(jaxpr_as_fun(closed.replace(jaxpr=part, consts=[])))
             known |= zip(kept, call(*(known[v] for v in used)), strict=True)
         found = [v.val if isinstance(v, Literal) else known[v] for v in jaxpr.outvars]
         return jax.tree.unflatten(jax.tree.structure(shape), found)

@@ -71,13 +71,15 @@ class DeviceData(NamedTuple):
     def put(cls, data: Dataset, spread: Spread | None = None) -> "DeviceData":
         """Copy a dataset to the device, or to each of several, once for all its runs."""
         splits = (data.train, data.test, data.validation)
-        found = cls(*(s and DeviceSplit(*s) for s in splits), *data.channel_statistics())
+        given: Any = [s and DeviceSplit(*s) for s in splits]  # type: ignore[arg-type]
+        found = cls(*given, *map(jnp.asarray, data.channel_statistics()))
         return jax.tree.map(jnp.asarray, found) if spread is None else spread.put(found)
 
     def on(self, spread: Spread | None) -> "DeviceData":
         """Return the dataset on several devices; itself if it is there."""
-        there = spread is None or self.mean.sharding == spread.whole
-        return self if there else spread.put(self)
+        if spread is None or self.mean.sharding == spread.whole:
+            return self
+        return spread.put(self)
 
     def standardised(self, images: Array) -> Array:
         """Standardise images `(N, H, W, C)` in 0..255 units; the result is float32."""

@@ -18,11 +18,12 @@ from normlab.norms import BatchNorm, Identity
 SMALL = {
     "convnet": {"widths": (4, 4), "layers": 1},
     "mlp": {"widths": (8,)},
+    "ngpt": {"patch": 3, "depth": 1, "width": 8, "heads": 2},
     "resnet": {"depth": 8},
     "speednet": {"widths": (4, 4, 4)},
     "vit": {"patch": 3, "depth": 1, "width": 8, "heads": 2, "qk_norm": "rms_norm"},
 }
-WITHOUT = ("fixup", "normaliser_free")
+WITHOUT = ("fixup", "ngpt", "normaliser_free")
 SHAPE = (8, 9, 9, 3)
 
 
