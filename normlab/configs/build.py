@@ -2,8 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
 
@@ -44,90 +43,24 @@ from normlab.training.rates import rated
 from normlab.training.recipe import Recipe
 from normlab.training.storable import storable
 
-Settle = Callable[[dict[str, Any]], dict[str, Any]]
-"""A function of sections that returns the arguments of the data that the files decide."""
-
 MASKS = ("mask", "weight_decay_mask")
 """The arguments by which optax's optimisers choose the parameters that decay."""
 
 
 def outline(sections: dict[str, Any]) -> Outline:
     """Return the sizes of the data without loading them; validation is taken off training."""
-    found: Outline = _described(sections).outline()
+    found: Outline = described(sections).outline()
     return found.validated(sections["data"]["validation"])
 
 
 def dataset(sections: dict[str, Any]) -> Dataset:
     """Load the data."""
-    found: Dataset = _described(sections).load()
+    found: Dataset = described(sections).load()
     return found.validated(sections["data"]["validation"])
 
 
-def prepare_data(runs: Iterable[dict[str, Any]]) -> list[str]:
-    """Decode the data of runs once, before the first of them needs it.
-
-    Returns:
-        Sentences on how a person's own files are read; none for other datasets.
-
-    Raises:
-        UserError: the data cannot be used.
-    """
-    remarks = []
-    for sections in {repr(one["data"]): one for one in runs}.values():
-        described = _described(sections)
-        if hasattr(described, "prepare"):
-            described.prepare()
-            remarks += described.remarks()
-    return remarks
-
-
-def remarks(runs: Iterable[dict[str, Any]]) -> list[str]:
-    """Return sentences on how a person's own files are read, without decoding them."""
-    found = []
-    for sections in {repr(one["data"]): one for one in runs}.values():
-        described = _described(sections)
-        found += described.remarks() if hasattr(described, "remarks") else []
-    return found
-
-
-def settled(sections: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of the data that the files on this machine decide.
-
-    Raises:
-        UserError: the files are damaged, or cannot give what is asked for.
-    """
-    described = _described(sections)
-    if not hasattr(described, "settled"):
-        return {}
-    found = described.settled()
-    names = [field.name for field in fields(found)]
-    return {n: getattr(found, n) for n in names if getattr(found, n) != getattr(described, n)}
-
-
-def settled_once() -> Settle:
-    """Return `settled` for the runs of one sweep: files that several runs read are looked at once.
-
-    To list and to compare the files of a large folder takes long, and it has the same result for
-    every run.
-    """
-    known: dict[str, dict[str, Any] | UserError] = {}
-
-    def settle(sections: dict[str, Any]) -> dict[str, Any]:
-        key = repr(sections["data"])
-        if key not in known:
-            try:
-                known[key] = settled(sections)
-            except UserError as error:
-                known[key] = error
-        found = known[key]
-        if isinstance(found, UserError):
-            raise found
-        return found
-
-    return settle
-
-
-def _described(sections: dict[str, Any]) -> Any:
+def described(sections: dict[str, Any]) -> Any:
+    """Make the description of the data, which loads nothing."""
     call = Call.of(sections["data"], *COMMON["data"])
     return DATA.load(call.name)(**call.arguments)
 

@@ -5,7 +5,7 @@ import itertools
 import math
 from dataclasses import replace
 
-from normlab.configs.build import Settle, settled_once
+from normlab.configs.data_files import Settle, settled_once
 from normlab.configs.document import Node, Problem
 from normlab.configs.exclusions import leave_out
 from normlab.configs.learning_rate import RATE, rate_place, settle_rate

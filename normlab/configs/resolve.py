@@ -5,6 +5,7 @@ from typing import Any
 from normlab.catalogue import AUGMENTATIONS, PROBES
 from normlab.configs import build, evaluations, probes
 from normlab.configs.cross_checks import mismatches
+from normlab.configs.data_files import Settle
 from normlab.configs.dialects import translate_dialects
 from normlab.configs.document import Node, Problem, show
 from normlab.configs.own_code import own_code
@@ -22,7 +23,7 @@ from normlab.errors import FieldError, UserError
 from normlab.store.seeds import seed_of, setting_of
 
 
-def resolve(config: Node, axes: dict[str, Any], settle: build.Settle) -> Checked[RunConfig | None]:
+def resolve(config: Node, axes: dict[str, Any], settle: Settle) -> Checked[RunConfig | None]:
     """Check a config without its sweep, and fill in every default.
 
     Args:
@@ -168,7 +169,7 @@ READERS = {
 """The sections that have more keys than the function that they name, or than their settings."""
 
 
-def _settle(config: Node, sections: dict[str, Any], settle: build.Settle) -> list[Problem]:
+def _settle(config: Node, sections: dict[str, Any], settle: Settle) -> list[Problem]:
     """Fill in the arguments that the files of the data decide, such as the number of examples."""
     try:
         sections["data"] |= settle(sections)

@@ -20,7 +20,7 @@ from normlab.configs.run_config import RunConfig
 from normlab.data.dataset import Dataset
 from normlab.engine import hosts, provenance, worker
 from normlab.engine.checkpoint import FULL, Checkpoints, check_rows
-from normlab.engine.policy_rows import finished
+from normlab.engine.policy_rows import finished, judge
 from normlab.engine.probe_rows import Prober
 from normlab.engine.saving import Helper, Saver
 from normlab.errors import UserError, in_one_line
@@ -140,6 +140,9 @@ class Maker:
                 checkpoints.close()
             if fitted.status == "done":
                 compiled.logits(fitted.state)
+                if config.sections.get("evaluate") is not None:
+                    data = self.dataset(config)
+                    judge(config.sections, compiled, fitted.state, data, prober, never)
 
     def _begin(
         self, config: RunConfig, compiled: Compiled, checkpoints: Checkpoints, failed: str

@@ -18,8 +18,8 @@ from normlab.policies.evaluating import CLEAN, Evaluation, Setting, evaluations,
 from normlab.probes.contract import PerLayer, Readings
 from normlab.store.run import Run
 from normlab.training import metrics
+from normlab.training.compiled import Compiled
 from normlab.training.fit import Fitted
-from normlab.training.program import Compiled
 from normlab.training.state import TrainState
 
 

@@ -86,7 +86,7 @@ def _check_here(file: Path, trust: bool) -> Checked:
 
 def _said(file: Path, load: Callable[[], Any]) -> Checked:
     """Load a config, and say what was found."""
-    from normlab.configs.build import remarks
+    from normlab.configs.data_files import remarks
 
     try:
         experiment = load()

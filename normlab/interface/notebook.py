@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from normlab.configs.build import prepare_data
+from normlab.configs.data_files import prepare_data
 from normlab.configs.document import flow
 from normlab.configs.experiment import load_experiment
 from normlab.engine.engine import Engine

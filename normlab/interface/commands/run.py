@@ -120,7 +120,7 @@ def command(
         print_preview(console, experiment, out, jobs)
         return
 
-    from normlab.configs.build import prepare_data
+    from normlab.configs.data_files import prepare_data
     from normlab.engine.engine import Engine
     from normlab.engine.hosts import BrokenError, leave_at_once
     from normlab.engine.preflight import ImpossibleError
