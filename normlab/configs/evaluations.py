@@ -130,7 +130,7 @@ def _look_ahead(keyed: build.Keyed) -> Planned:
     sections, problems = keyed.sections, []
     given, outline = sections["evaluate"], build.outline(sections)
     network = build.program(sections).network
-    params, state = build.variable_shapes(build.by_network(sections))
+    params, state = build.variable_shapes(build.by_network(sections), build.microbatch(sections))
     size = min(sections["train"]["batch_size"], outline.train_examples)
     images: Any = jax.ShapeDtypeStruct((1, size, *outline.image_shape), jnp.float32)
     labels: Any = jax.ShapeDtypeStruct((1, size), jnp.int32)
