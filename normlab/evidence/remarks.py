@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 
 from normlab.errors import UserError
+from normlab.store.layout import REMARKS
 
-REMARKS = "remarks.yaml"
 KEYS = ("beware", "copy", "withdrawn")
 
 

@@ -96,9 +96,10 @@ def render(
 
 def _test_images(record: Record) -> np.ndarray | None:
     """Load the images of a run's test set, where its data are as they were."""
-    from normlab.configs import build  # it loads jax, which nothing else here needs
+    from normlab.configs import admission, build  # it loads jax, which nothing else here needs
 
     try:
+        admission.admit_resolved(record.config, record.path)  # a stranger's config may name code
         data = build.dataset(record.config)
     except (UserError, ImportError, OSError):
         return None

@@ -1,13 +1,14 @@
-"""Compares a rerun with published results of the same question: runs, values and verdicts."""
+"""Compares two makings of one question, such as a rerun and what was published, run by run."""
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from normlab.errors import UserError
 from normlab.evidence.comparison import Arm
 from normlab.evidence.verdicts import Verdict, judge
 from normlab.reports.english import NONE, count_runs, interval, number
+from normlab.reports.publishing import claimed, headline
 from normlab.reports.run_agreement import ROUNDING, TOLERANCE, Difference, pair, values_agree
 from normlab.reports.shown_comparison import compare
 from normlab.reports.text_columns import columns
@@ -19,9 +20,21 @@ RunKey = tuple[str, int, str]
 """Runs are paired by arm, seed and axes."""
 
 
+class Words(NamedTuple):
+    """Words for the second of two experiments: an adjective, a noun, and what follows a value."""
+
+    adjective: str
+    noun: str
+    of_value: str
+
+
+PUBLISHED = Words("published", "what was published", "published")
+REFERENCE = Words("reference", "the reference", "in the reference")
+
+
 @dataclass(frozen=True, eq=False)
 class Agreement:
-    """Holds the agreement of a rerun with published results.
+    """Holds the agreement of a rerun with published results, or with any other experiment.
 
     Attributes:
         measure: the measure that the arms are shown by.
@@ -31,6 +44,7 @@ class Agreement:
         alike: the number of these that were made on the same kind of machine both times.
         tolerance: the tolerance for the values of the others.
         disagreements: everything in which the two differ, each with its place and both values.
+        words: what the experiment is called that the rerun is compared with.
     """
 
     measure: str
@@ -40,9 +54,19 @@ class Agreement:
     alike: int
     tolerance: float
     disagreements: list[str]
+    words: Words = PUBLISHED
 
     def __str__(self) -> str:
-        rows = [["arm", f"published {self.measure}", "n", "rerun", "n", "largest difference"]]
+        rows = [
+            [
+                "arm",
+                f"{self.words.adjective} {self.measure}",
+                "n",
+                "rerun",
+                "n",
+                "largest difference",
+            ]
+        ]
         rows += [[name, *_cells(*pair)] for name, pair in self.arms.items()]
         lines = [
             f"{count_runs(self.pairs)} of both compared, seed by seed: {self.alike} made on the "
@@ -53,11 +77,13 @@ class Agreement:
             "",
         ]
         for before, now in self.verdicts:
-            same = "as published" if before.outcome == now.outcome else "NOT AS PUBLISHED"
+            same = "the same" if before.outcome == now.outcome else "ANOTHER"
+            if self.words is PUBLISHED:
+                same = "as published" if before.outcome == now.outcome else "NOT AS PUBLISHED"
             lines += [
                 before.claim.says,
-                f"  published: {_decided(before)}",
-                f"  rerun:     {_decided(now)}: {same}",
+                f"  {self.words.adjective}: {_decided(before)}",
+                f"  {'rerun:':<{len(self.words.adjective)}}  {_decided(now)}: {same}",
             ]
         count = len(self.disagreements)
         said = f"{count} disagreement{'' if count == 1 else 's'}:" if count else "They agree."
@@ -70,8 +96,8 @@ def agreement(
     """Compare a rerun with published results, run by run.
 
     Args:
-        rerun: the runs that were made again, or what was published of them.
-        published: what `normlab publish` wrote.
+        rerun: the runs that were made again: a folder, what was published of it, or a bundle.
+        published: what they are compared with: what `normlab publish` wrote, or any of the others.
         tolerance: the tolerance for values of runs that were made on another kind of machine,
             absolute below 1 and relative above.
         common: compare only the runs that both have, without tuning and verdicts.
@@ -79,31 +105,36 @@ def agreement(
     Raises:
         UserError: there is nothing to compare, or the tolerance is negative.
     """
-    if "shown" not in published.about:
-        raise UserError(f"{published.path} was not written by `normlab publish`")
+    words = PUBLISHED if "shown" in published.about else REFERENCE
     if not tolerance >= 0:
         raise UserError(f"the tolerance must be 0 or more, got {tolerance}")
     old, new = (_by_key(runs) for runs in (published, rerun))
     both = [key for key in old if key in new]
     if not both:
         raise UserError(f"{rerun.path} and {published.path} have no run in common")
-    found = [] if common else _missing(old, new)
+    found = [] if common else _missing(old, new, words)
     alike = 0
     for key in both:
         is_alike, differences = pair(old[key], new[key], tolerance)
         alike += is_alike
-        found += [_told(f"{key[0]}, seed {seed_text(key[1])}: ", one) for one in differences]
+        found += [_told(f"{key[0]}, seed {seed_text(key[1])}: ", one, words) for one in differences]
     verdicts: list[tuple[Verdict, Verdict]] = []
     if not common:
         within = 0.0 if alike == len(both) else tolerance
-        found += [_told("", one) for one in _of_experiment(published, rerun, within)]
-        verdicts, others = _verdicts(published, rerun)
+        found += [_told("", one, words) for one in _of_experiment(published, rerun, within)]
+        verdicts, others = _verdicts(published, rerun, words)
         found += others
-    measure = published.about["shown"]["measure"]
+    measure = _shown_measure(published)
     before, now = ({arm.name: arm for arm in compare(runs, measure=measure).arms}
                    for runs in (published, rerun))  # fmt: skip
     arms = {name: (before.get(name), now.get(name)) for name in {**before, **now}}
-    return Agreement(measure, arms, verdicts, len(both), alike, tolerance, found)
+    return Agreement(measure, arms, verdicts, len(both), alike, tolerance, found, words)
+
+
+def _shown_measure(runs: Runs) -> str:
+    """Return the measure that was published, or the one that most claims use."""
+    shown = runs.about.get("shown") or {}
+    return shown.get("measure") or headline(claimed(runs))
 
 
 def _by_key(runs: Runs) -> dict[RunKey, Record]:
@@ -116,16 +147,16 @@ def _by_key(runs: Runs) -> dict[RunKey, Record]:
     return found
 
 
-def _missing(old: dict[RunKey, Record], new: dict[RunKey, Record]) -> list[str]:
+def _missing(old: dict[RunKey, Record], new: dict[RunKey, Record], words: Words) -> list[str]:
     """List the arms and seeds that one of the two lacks."""
     found = []
-    for one, other, where in ((old, new, "published"), (new, old, "rerun")):
+    for one, other, where in ((old, new, words.noun), (new, old, "what was rerun")):
         arms = {key[0] for key in other}
         lacking = [key for key in one if key not in other]
         whole = dict.fromkeys(arm for arm, _, _ in lacking if arm not in arms)
-        found += [f"{arm}: this arm is only in what was {where}" for arm in whole]
+        found += [f"{arm}: this arm is only in {where}" for arm in whole]
         found += [
-            f"{arm}, seed {seed_text(seed)}, {axes}: this run is only in what was {where}"
+            f"{arm}, seed {seed_text(seed)}, {axes}: this run is only in {where}"
             for arm, seed, axes in lacking
             if arm in arms
         ]
@@ -153,7 +184,9 @@ def _tuned(runs: Runs) -> dict[str, Any]:
     return found
 
 
-def _verdicts(published: Runs, rerun: Runs) -> tuple[list[tuple[Verdict, Verdict]], list[str]]:
+def _verdicts(
+    published: Runs, rerun: Runs, words: Words
+) -> tuple[list[tuple[Verdict, Verdict]], list[str]]:
     before, now = ({v.claim.hash: v for v in judge(runs)} for runs in (published, rerun))
     both = [(before[key], now[key]) for key in before if key in now]
     found = []
@@ -161,16 +194,16 @@ def _verdicts(published: Runs, rerun: Runs) -> tuple[list[tuple[Verdict, Verdict
         for what, a, b in (("verdict", one.outcome, other.outcome),
                            ("standing", one.standing, other.standing)):  # fmt: skip
             if a != b:
-                found.append(_told(f"claim '{one.claim.says}': ", (what, a, b)))
-    for own, others, where in ((before, now, "published"), (now, before, "rerun")):
-        found += [f"claim '{verdict.claim.says}' ({verdict.claim.expect}): it is only in what was "
+                found.append(_told(f"claim '{one.claim.says}': ", (what, a, b), words))
+    for own, others, where in ((before, now, words.noun), (now, before, "what was rerun")):
+        found += [f"claim '{verdict.claim.says}' ({verdict.claim.expect}): it is only in "
                   f"{where}" for key, verdict in own.items() if key not in others]  # fmt: skip
     return both, found
 
 
-def _told(where: str, difference: Difference) -> str:
+def _told(where: str, difference: Difference, words: Words) -> str:
     place, old, new = difference
-    return f"{where}{place}: {_shown(old)} published, {_shown(new)} rerun"
+    return f"{where}{place}: {_shown(old)} {words.of_value}, {_shown(new)} rerun"
 
 
 def _shown(value: Any) -> str:

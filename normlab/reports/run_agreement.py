@@ -32,7 +32,7 @@ def pair(old: Record, new: Record, tolerance: float) -> tuple[bool, list[Differe
     """Say whether two runs were made on the same kind of machine, and list what differs.
 
     Args:
-        old: the run as published.
+        old: the run as published, or as it is elsewhere.
         new: the run as rerun, with the same arm, axes and seed.
         tolerance: the tolerance for values from different kinds of machine; from the same kind
             they may differ in the sixth digit.
@@ -112,12 +112,17 @@ def _rows(old: Record, new: Record, tolerance: float) -> Found:
             yield f"{name} at step {first}{more}", before[first].get(name), now[first].get(name)
 
 
+def _only_first_is_whole(one: Record, other: Record) -> bool:
+    return other.published and not one.published
+
+
 def _steps(old: Record, new: Record) -> Found:
     """List evaluations that one of them lacks; long curves are published in part."""
     before, now = ([row["step"] for row in record.metrics] for record in (old, new))
-    expected = now if new.published else evenly_spaced(now)
+    kept = evenly_spaced(before) if _only_first_is_whole(old, new) else before
+    expected = evenly_spaced(now) if _only_first_is_whole(new, old) else now
     for lacking, told in (
-        ([step for step in before if step not in now], ("there", "missing")),
+        ([step for step in kept if step not in now], ("there", "missing")),
         ([step for step in expected if step not in before], ("missing", "there")),
     ):
         if lacking:
@@ -129,8 +134,10 @@ def _probes(old: Record, new: Record, tolerance: float) -> Found:
         {f"{r['probe']}.{r.get('quantity', 'error')} at step {r['step']}": r for r in record.probes}
         for record in (old, new)
     )
-    whole = new.published  # a run's own folder has more of them
-    for place in dict.fromkeys([*before, *(now if whole else ())]):
+    # A run's own folder has more of them than what was published of it.
+    places = {} if _only_first_is_whole(old, new) else before
+    others = {} if _only_first_is_whole(new, old) else now
+    for place in dict.fromkeys([*places, *others]):
         one, other = (rows.get(place, {}) for rows in (before, now))
         if one.get("layers") != other.get("layers"):
             yield f"layers of {place}", one.get("layers"), other.get("layers")

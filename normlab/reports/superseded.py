@@ -15,13 +15,12 @@ from normlab.evidence.verdicts import judge
 from normlab.reports.english import about_verdict
 from normlab.store.files import read_json
 from normlab.store.git import last_commit
-from normlab.store.layout import PUBLISHED
+from normlab.store.layout import PUBLISHED, SUPERSEDED
 from normlab.store.loading import load_runs
 from normlab.store.runs import Runs
 from normlab.store.shapes import TEXT
 from normlab.store.writing import write_atomically
 
-SUPERSEDED = "superseded.json"
 SHAPE = [
     {
         "claim": TEXT,

@@ -6,6 +6,7 @@ PROVENANCE, CHECKPOINTS, ERROR, LOCK = "provenance.json", "checkpoints", "error.
 OF_RUN = (CONFIG, METRICS, STATUS, PROBES, OUTCOMES, PROVENANCE, CHECKPOINTS, ERROR, LOCK)
 EXPERIMENT, CLAIMS, JOURNAL = "experiment.json", "claims.json", "journal.jsonl"
 PUBLISHED, PUBLISHED_PROVENANCE = "metrics.json", "provenance.json"
+REMARKS, SUPERSEDED = "remarks.yaml", "superseded.json"
 
 FINISHED = ("done", "diverged")
 """A run in one of these states has its result. The others are new, running, interrupted, failed."""

@@ -1,10 +1,11 @@
-"""Loads a run's folder, an experiment's, or a published one."""
+"""Loads a run's folder, an experiment's, a published one, or a bundle of one."""
 
 from pathlib import Path
 from typing import Any
 
 from normlab.errors import UserError
 from normlab.store import formats, layout
+from normlab.store.bundles import is_bundle, unpacked
 from normlab.store.files import DamagedError, read_json
 from normlab.store.finding import RunFinder
 from normlab.store.published import read_published
@@ -13,12 +14,14 @@ from normlab.store.runs import Runs
 
 
 def load(path: str | Path) -> Run | Runs:
-    """Load a run or an experiment from its folder; a published experiment too.
+    """Load a run or an experiment from its folder; a published experiment and a bundle too.
 
     Raises:
-        UserError: the folder holds neither.
+        UserError: the folder holds neither, or the bundle cannot be read.
     """
     folder = Path(path)
+    if is_bundle(folder):
+        folder = unpacked(folder)
     if (folder / layout.CONFIG).is_file():
         return _by_itself(folder)
     if (folder / layout.EXPERIMENT).is_file():

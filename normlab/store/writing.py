@@ -3,8 +3,8 @@
 import json
 import os
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,18 @@ def as_line(row: dict[str, Any]) -> str:
 
 def write_atomically(file: Path, text: str) -> None:
     """Write a whole file or nothing: a reader or a crash never sees half of it."""
+    with replacing(file) as draft, draft.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Give a draft to write, which takes the file's place at the end; none is left by an error."""
     draft = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with draft.open("w", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
+        yield draft
         draft.replace(file)
     except BaseException:
         with suppress(OSError):

@@ -33,7 +33,7 @@ ConfigFile = Annotated[
 ExperimentFolder = Annotated[
     Path,
     typer.Argument(
-        help="The folder of an experiment, such as runs/quickstart.",
+        help="The folder of an experiment, such as runs/quickstart, or a bundle of one.",
         metavar="FOLDER",
         show_default=False,
     ),

@@ -14,7 +14,7 @@ def command(
     rerun: Annotated[
         Path,
         typer.Argument(
-            help="The folder of the experiment that was run again.",
+            help="The experiment that was run again: its folder, or a bundle.",
             metavar="FOLDER",
             show_default=False,
         ),
@@ -22,7 +22,8 @@ def command(
     published: Annotated[
         Path,
         typer.Argument(
-            help="The folder that `normlab publish` wrote of it.",
+            help="What it is compared with: the folder that `normlab publish` wrote, another "
+            "experiment's folder, or a bundle.",
             metavar="RESULTS",
             show_default=False,
         ),
@@ -44,7 +45,7 @@ def command(
         ),
     ] = False,
 ) -> None:
-    """Tell where a rerun and published results differ, seed by seed; exit status 1 if they do."""
+    """Tell where two makings of one experiment differ, seed by seed; exit status 1 if they do."""
     from normlab.reports.agreement import agreement
     from normlab.reports.run_agreement import TOLERANCE
     from normlab.store.loading import load_runs

@@ -21,7 +21,7 @@ def command(
     from normlab.store.loading import load_runs
 
     runs = load_runs(path)
-    lines = history(path)
+    lines = history(runs.path)
     if not lines:
         say(f"{path}: it has no journal, because an older normlab made it, or it is published")
         return

@@ -8,6 +8,7 @@ import typer
 from normlab.errors import UserError
 from normlab.interface.commands import Baseline, ExperimentFolder, MeasureText, Panel
 from normlab.measures.measures import USUAL_MEASURE
+from normlab.store.bundles import place_for
 
 PANEL = Panel.READ
 
@@ -70,5 +71,5 @@ def command(
     given = {name: value for name, value in options.items() if value is not None}
     if given and kind != "probes":
         raise UserError(f"--{next(iter(given))} is for `normlab plot FOLDER probes` alone")
-    file = out or path / f"{kind}.svg"
+    file = out or place_for(path, f"{kind}.svg")
     print(draw(path, kind, baseline, measure, file, width, style, **given))

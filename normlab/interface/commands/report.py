@@ -9,6 +9,7 @@ import typer
 from normlab.errors import UserError
 from normlab.interface.commands import Baseline, MeasureText, Panel
 from normlab.measures.measures import USUAL_MEASURE
+from normlab.store.bundles import place_for
 from normlab.store.names import slug
 
 PANEL = Panel.READ
@@ -49,7 +50,7 @@ def command(
         typer.Option(
             help="The file to write.",
             metavar="FILE",
-            show_default="report.html in the folder; text is printed",
+            show_default="report.html in the folder, or beside a bundle; text is printed",
         ),
     ] = None,
 ) -> None:
@@ -75,7 +76,10 @@ def command(
 
 
 def _page(paths: list[Path]) -> Path:
-    """Return where a page goes: into the first folder; the page of several has its own name."""
+    """Return where a page goes: into the first folder, or beside the bundle.
+
+    The page of several experiments has its own name.
+    """
     first, *others = paths
     with_others = "".join(f"+{path.resolve().name}" for path in others)
-    return first / f"{slug(f'report{with_others}')}.html"
+    return place_for(first, f"{slug(f'report{with_others}')}.html")

@@ -20,7 +20,7 @@ def command(path: ExperimentFolder) -> None:
 
     runs = load_runs(path)
     records = runs.records()
-    verdicts, beware = judge(runs, records), read_remarks(path).beware
+    verdicts, beware = judge(runs, records), read_remarks(runs.path).beware
     if not verdicts:
         say(f"{path}: its config makes no claims")
     if beware:
