@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from normlab.evidence.comparison import Arm, Comparison
 from normlab.evidence.estimates import IntervalEstimate
 from normlab.evidence.generalising import OtherNoise
@@ -71,6 +73,8 @@ def agreements(comparison: Comparison) -> list[tuple[Arm, Agreement]]:
             continue
         base = comparison.arm(arm.baseline)
         left, right = noise.answers(arm.records), noise.answers(base.records)
-        if left is not None and right is not None and left.labels.shape == right.labels.shape:
+        if left is None or right is None or not (left.classes and right.classes):
+            continue
+        if np.array_equal(left.labels, right.labels):
             found.append((arm, agreement(left, right)))
     return found

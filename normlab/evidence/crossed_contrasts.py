@@ -15,10 +15,10 @@ from normlab.evidence.estimates import (
     no_interval,
     without_spread,
 )
-from normlab.evidence.intervals import Interval, equal, unseen
+from normlab.evidence.intervals import Interval, equal, mean_interval, unseen
 from normlab.evidence.samples import Sample, same_runs
 from normlab.measures.claims import Quantity
-from normlab.store.seeds import varying
+from normlab.store.seeds import shared, varying
 
 
 def crossed_contrast(
@@ -97,3 +97,16 @@ def of_grids(
 
     method = f"Satterthwaite's t, seeds crossed by {' and '.join(streams)}"
     return IntervalEstimate(quantity, estimate, method, paired, n, at)
+
+
+def mean_interval_over(seeds: Sequence[int], values: Sequence[float]) -> Interval:
+    """Return the 95% interval of the mean of one value a seed, whether streams are crossed or not.
+
+    >>> [round(end, 3) for end in mean_interval_over([0, 1, 2], [0.5, 0.6, 0.7])]
+    [0.352, 0.848]
+    """
+    if not shared(seeds):
+        return mean_interval(values)
+    own, n = np.asarray(values, float), len(values)
+    one = Sample("", tuple(seeds), own, np.zeros(n, bool), n)
+    return of_grids("mean", float(own.mean()), (n,), [one]).interval

@@ -242,6 +242,7 @@ PUBLISHED = {
             "metrics": {...: [(NUMBER, None)]},
             "probes": [PROBES_ROW],
             "made_with": [COUNT],
+            "right?": TEXT,
         }
     ],
     "trials": [{**PLACE, "status": STATUS}],

@@ -1,5 +1,6 @@
 """Writes and reads a trained network's answers for the test examples, in a run's folder."""
 
+import base64
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,3 +80,22 @@ def read_outcomes(run: Path) -> Outcomes | None:
     if len(lengths) != 1 or not len(labels) or every.max() >= len(outcomes.classes):
         raise DamagedError(run / OUTCOMES, "its lists do not fit each other", mend)
     return outcomes
+
+
+def packed(right: np.ndarray) -> str:
+    """Write which test examples a network answers rightly as text, a bit for each.
+
+    >>> packed(np.array([True, False, True])), unpacked(packed(np.array([True, False, True])), 3)
+    ('oA==', array([ True, False,  True]))
+    """
+    return base64.b64encode(np.packbits(np.asarray(right, bool)).tobytes()).decode()
+
+
+def unpacked(text: str, count: int) -> np.ndarray | None:
+    """Read what `packed` wrote of so many examples; None if it is of another number, or broken."""
+    try:
+        bits = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
+    except ValueError:
+        return None
+    whole = len(bits) == -(-count // 8)
+    return np.unpackbits(bits, count=count).astype(bool) if whole else None

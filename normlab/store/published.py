@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from normlab.store import formats
 from normlab.store.files import DamagedError, read_json
 from normlab.store.flags import without_folders
 from normlab.store.layout import FINISHED, PUBLISHED, PUBLISHED_PROVENANCE
+from normlab.store.outcomes import packed, read_outcomes, unpacked
 from normlab.store.reading import JsonRows, check_last_step
 from normlab.store.record import Record
 from normlab.store.run import Run
@@ -81,7 +84,9 @@ def write_published(
         about["tuning"] = rounded(about["tuning"])
     base = runs.runs[0].config
     proofs: JsonRows = []
-    lines = [_line(run, base, proofs, rows, probes) for run in runs.runs]
+    claims = [*about.get("claims", []), *about["ever_claimed"]]
+    answers = any("images" in (claim.get("generalise") or ()) for claim in claims)
+    lines = [_line(run, base, proofs, rows, probes, answers) for run in runs.runs]
     trials = [_place(run) | {"status": _status(run)} for run in runs.trials]
     parts = {"about": about, "config": base, "runs": lines, "trials": trials}
     write_atomically(folder / PUBLISHED, _text(parts))
@@ -154,7 +159,17 @@ def _record(
         probes=line["probes"],
         read_config=lambda: config,
         published=True,
+        right=_unpacked(folder, line, made_with),
     )
+
+
+def _unpacked(folder: Path, line: dict[str, Any], made_with: JsonRows) -> np.ndarray | None:
+    if "right" not in line or not made_with:
+        return None
+    found = unpacked(line["right"], made_with[-1]["data"].get("test_examples", 0))
+    if found is None:
+        raise DamagedError(folder / PUBLISHED, f"{line['run']}: 'right' is broken", MEND)
+    return found
 
 
 def _rows(columns: dict[str, list[Any]]) -> JsonRows:
@@ -169,7 +184,12 @@ def _place(run: Run | Record) -> dict[str, Any]:
 
 
 def _line(
-    run: Run | Record, base: dict[str, Any], proofs: JsonRows, rows: Callable, probes: Callable
+    run: Run | Record,
+    base: dict[str, Any],
+    proofs: JsonRows,
+    rows: Callable,
+    probes: Callable,
+    answers: bool,
 ) -> dict[str, Any]:
     config = run.config
     config = {**config, "train": {**config["train"], "seed": base["train"]["seed"]}}
@@ -187,7 +207,16 @@ def _line(
         "metrics": _columns(rows(run.metrics)),
         "probes": rounded(probes(run.probes)),
         "made_with": [proofs.index(proof) for proof in made_with],
+        **(_right(run) if answers else {}),
     }
+
+
+def _right(run: Run | Record) -> dict[str, str]:
+    """Keep which test examples a run answers rightly, where its answers are known."""
+    if isinstance(run, Record) and run.published:
+        return {} if run.right is None else {"right": packed(run.right)}
+    found = read_outcomes(run.path)
+    return {} if found is None else {"right": packed(found.predicted == found.labels)}
 
 
 def _columns(rows: JsonRows) -> dict[str, list[Any]]:

@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from normlab.errors import UserError
 from normlab.store.files import DamagedError
 from normlab.store.layout import DAMAGED, FINISHED
@@ -31,6 +33,8 @@ class Record:
         read_config: a function that reads the resolved config; that takes longer than all the rest.
         damage: the damaged file, its fault and the mend; a damaged record holds nothing else.
         published: whether it was read from a published file, which keeps fewer rows.
+        right: for each test example whether a published run answers it rightly, if that was kept,
+            because a claim generalises to new test images.
     """
 
     path: Path
@@ -44,6 +48,7 @@ class Record:
     read_config: Callable[[], dict[str, Any]]
     damage: str = ""
     published: bool = False
+    right: np.ndarray | None = None
 
     @classmethod
     def read(cls, run: "Run | Record") -> "Record":

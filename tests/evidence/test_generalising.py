@@ -18,6 +18,9 @@ from normlab.reports.english import about_verdict
 from normlab.reports.export import to_json
 from normlab.reports.html import to_html
 from normlab.reports.markdown import to_markdown, to_text
+from normlab.reports.publishing import publish
+from normlab.store.files import DamagedError
+from normlab.store.loading import load
 from normlab.store.outcomes import Outcomes, write_outcomes
 from normlab.store.record import Record
 from tests.shared.simulated import PROVENANCE, write, write_run
@@ -89,6 +92,22 @@ def test_without_answers_a_claim_on_images_says_why_it_is_open(tmp_path, right):
     assert verdict.why == "not every run has its answers for the test images stored"
     (runs.runs[1].path / "outcomes.json").write_text("{")  # damaged answers stop no verdict
     assert judge(runs)[0].outcome == "undecided"
+
+
+def test_published_results_keep_what_a_claim_on_images_is_decided_by(tmp_path, right):
+    runs = experiment(tmp_path / "e", right, claim(generalise=["seeds", "images"]))
+    again = load(publish(runs, tmp_path / "results"))
+    (before,), (after,) = judge(runs), judge(again)
+    assert before.outcome == after.outcome == "supported"
+    assert after.interval == pytest.approx(before.interval, abs=1e-5)
+    assert agreements(compare(again)) == []  # which classes were answered is not kept
+    file = again.path / "metrics.json"
+    file.write_text(file.read_text().replace('"right":"', '"right":"x'))
+    with pytest.raises(DamagedError, match="'right' is broken"):
+        load(again.path)
+    alone = experiment(tmp_path / "f", right, claim())
+    kept = (publish(alone, tmp_path / "others") / "metrics.json").read_text()
+    assert '"right"' not in kept.partition('"runs"')[2]
 
 
 def test_the_claim_without_the_key_has_the_hash_that_it_had():

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from normlab.errors import UserError, did_you_mean
 from normlab.evidence.comparison import Arm, Comparison
 from normlab.evidence.contrasts import mean_of
-from normlab.evidence.intervals import mean_interval
+from normlab.evidence.crossed_contrasts import mean_interval_over
 from normlab.evidence.samples import sample
 from normlab.measures.measures import METRICS, Measure, metric_words, unit_of
 from normlab.reports.english import axis_words, short_name
@@ -154,7 +154,8 @@ def _mean_curve(
     means = [np.mean(column) for column in columns]
     axes.plot(along, means, label=name, linewidth=2, **_seen(along, style))
     if len(whole) > 1 and steps:
-        bands = np.array([mean_interval(column) for column in columns])
+        seeds = [record.seed for record in whole]
+        bands = np.array([mean_interval_over(seeds, column) for column in columns])
         bands[np.isinf(bands)] = np.nan  # where all seeds have the same, there is no band
         axes.fill_between(along, *bands.T, color=style["color"], alpha=0.16, linewidth=0)
         if len(steps) == 1:  # a band of one point has no width
