@@ -15,6 +15,7 @@ were all that counts (Roever, Knapp & Friede 2015).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import optimize, special
@@ -95,7 +96,8 @@ def _between(y: np.ndarray, v: np.ndarray) -> float:
         return 0.0
     # With the whole sum of squares as the variance, the weighted squares are below k - 1.
     most = float(np.square(y - y.mean()).sum())
-    return float(optimize.brentq(excess, 0.0, most, xtol=1e-15, rtol=1e-12))
+    root: Any = optimize.brentq(excess, 0.0, most, xtol=1e-15)
+    return float(root)
 
 
 def _t(level: float, freedom: float) -> float:
