@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from normlab.catalogue import AUGMENTATIONS, lazily
 from normlab.data.cifar import Cifar10, Cifar100
+from normlab.data.cifar10_c import Cifar10C
 from normlab.data.csv import Csv
 from normlab.data.dataset import (
     Dataset,
@@ -40,6 +41,7 @@ __all__ = [
     "Brightness",
     "Cifar10",
     "Cifar100",
+    "Cifar10C",
     "ColourCast",
     "Contrast",
     "Crop",

@@ -14,6 +14,7 @@ def test_an_empty_folder_has_only_what_needs_no_files(tmp_path):
         == [
             "cifar10",
             "cifar100",
+            "cifar10_c",
             "csv",
             "folder",
             "medmnist",
