@@ -24,6 +24,7 @@ from normlab.catalogue import (
     snake_case,
 )
 from normlab.configs.calls import Call, SectionError
+from normlab.configs.dealing import sharding, sizes_with_clients, with_clients
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES, UNSTORABLE
 from normlab.configs.own_code import loaded_code
 from normlab.configs.placing import placement
@@ -36,6 +37,7 @@ from normlab.models.slots import is_ours
 from normlab.policies.contract import Policy
 from normlab.probes.contract import Probe
 from normlab.store.seeds import seed_of
+from normlab.training.federated import Federated
 from normlab.training.mesh import Mesh
 from normlab.training.optimizer import RoleMask, decayed, with_recipe
 from normlab.training.program import Program
@@ -50,13 +52,13 @@ MASKS = ("mask", "weight_decay_mask")
 def outline(sections: dict[str, Any]) -> Outline:
     """Return the sizes of the data without loading them; validation is taken off training."""
     found: Outline = described(sections).outline()
-    return found.validated(sections["data"]["validation"])
+    return sizes_with_clients(sections, found.validated(sections["data"]["validation"]))
 
 
 def dataset(sections: dict[str, Any]) -> Dataset:
     """Load the data."""
     found: Dataset = described(sections).load()
-    return found.validated(sections["data"]["validation"])
+    return with_clients(sections, found.validated(sections["data"]["validation"]))
 
 
 def described(sections: dict[str, Any]) -> Any:
@@ -168,7 +170,10 @@ def program(sections: dict[str, Any]) -> Program:
     calls = [Call.of(call) for call in sections["data"]["augment"]]
     augmentations = tuple(AUGMENTATIONS.load(call.name)(**call.arguments) for call in calls)
     parts = network(by_network(sections)), optimizer(sections), recipe(sections), augmentations
-    return Program(*parts, mesh(sections))
+    shards = sharding(sections)
+    if shards is None:
+        return Program(*parts, mesh(sections))
+    return Federated(*parts, mesh(sections), clients=shards.clients)
 
 
 def probes(sections: dict[str, Any]) -> dict[str, Probe]:
@@ -207,8 +212,10 @@ def parameter_shapes(sections: dict[str, Any]) -> Any:
 
 def microbatch(sections: dict[str, Any]) -> int:
     """Return how many examples the network sees at once in training."""
-    settings = recipe(sections)
+    settings, shards = recipe(sections), sharding(sections)
     together = settings.batch_size // settings.microbatches
+    if shards is not None:
+        return max(together // shards.clients // settings.local_steps, 1)
     return together // mesh(sections).data if settings.statistics == "local" else together
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from normlab.adapters.freezing import freeze
 from normlab.configs.build import (
     Keyed,
     by_network,
@@ -24,10 +25,14 @@ from normlab.configs.build import (
     variable_shapes,
 )
 from normlab.configs.calls import SectionError
+from normlab.configs.dealing import sharding
 from normlab.configs.own_code import failure_outside, file_of
 from normlab.configs.placing import placement
 from normlab.errors import FieldError, KernelError, UserError, in_one_line
+from normlab.models.slots import is_ours
+from normlab.training.federated import require_rounds
 from normlab.training.projection import SPHERE, require_sphere
+from normlab.training.recipe import Recipe
 
 MOST_STEPS = 2**31 - 1
 """The greatest number that the step counter, an int32, can hold."""
@@ -157,10 +162,32 @@ def _check_optimizer(sections: dict[str, Any]) -> None:
         ) from None
 
 
+def _check_rounds(sections: dict[str, Any]) -> None:
+    """Check the settings of clients, and that the rounds suit them."""
+    settings, shards = recipe(sections), sharding(sections)
+    if shards is None:
+        for field in ("local_steps", "local_normalisers", "fixed_statistics_after"):
+            if getattr(settings, field) != getattr(Recipe(), field):
+                message = f"'{field}' is of clients, and there are none: give data.shards"
+                raise SectionError("train", field, message)
+        return
+    found = network(by_network(sections))
+    try:
+        require_rounds(settings, shards.clients, is_ours(found))
+    except FieldError as error:
+        raise SectionError("train", error.field, str(error)) from None
+    if settings.fixed_statistics_after is not None:
+        try:
+            freeze(found)
+        except UserError as error:
+            raise SectionError("train", "fixed_statistics_after", str(error)) from None
+
+
 CHECKS = (
     _check_accumulation,
     _check_mesh,
     _check_length,
+    _check_rounds,
     _check_shapes,
     _check_sphere,
     _check_optimizer,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from normlab.catalogue import AUGMENTATIONS, POLICIES, PROBES
+from normlab.catalogue import AUGMENTATIONS, POLICIES, PROBES, SHARDINGS
 from normlab.configs import dialects
 from normlab.configs.claims import ARMS, keys
 from normlab.configs.learning_rate import RATE
@@ -138,6 +138,7 @@ def _common(name: str) -> dict[str, Any]:
             "type": "array",
             "items": _call_of(AUGMENTATIONS.entries(), "augmentation", {}),
         },
+        "shards": {"anyOf": [_call_of(SHARDINGS.entries(), "shards", {}), {"type": "null"}]},
         "validation": {"anyOf": [{"type": ["integer", "null"]}, {"const": OWN}]},
         "where": {"type": ["string", "array", "null"], "items": {"type": "string"}, "minItems": 1},
     }

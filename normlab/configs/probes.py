@@ -93,7 +93,7 @@ def _look_inside(keyed: build.Keyed) -> Inside:
     labels: Any = jax.ShapeDtypeStruct((count,), jnp.int32)
     shapes = build.variable_shapes(build.by_network(sections), build.microbatch(sections))
     state = jax.eval_shape(program.begin, *shapes)
-    parts = (state.params, state.norm_state, state.opt_state)
+    parts = (state.params, state.norm_state, program.optimizer_state(state))
     moment = Moment(*parts, images, labels, _held_out(outline))
     subject = Subject(program.model, program.loss, program.optimizer)
     quantities, problems = [], []

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from normlab.catalogue import AUGMENTATIONS, PROBES
+from normlab.catalogue import AUGMENTATIONS, PROBES, SHARDINGS
 from normlab.configs import build, evaluations, probes
 from normlab.configs.cross_checks import mismatches
 from normlab.configs.data_files import Settle
 from normlab.configs.dialects import translate_dialects
-from normlab.configs.document import Node, Problem, show
+from normlab.configs.document import Node, Problem, named, show
 from normlab.configs.own_code import own_code
 from normlab.configs.placing import is_own_placement
 from normlab.configs.run_config import RunConfig, resolved
@@ -88,10 +88,20 @@ def _check_data(given: Node, name: str, section: Section) -> Checked[dict[str, A
         allowed = f"a whole number, {OWN} or null"
         message = f"data: 'validation' must be {allowed}, found {show(held_out)}"
         problems.append(Problem(given.mark_at(("validation",)), message))
+    shards, dealt = given.get("shards"), None
+    if shards is not None and shards.content is not None:
+        sharding = named(shards)
+        if isinstance(sharding.content, dict):
+            dealt, wrong = check_call(sharding, SHARDINGS, "shards")
+            problems += wrong
+        else:
+            message = f"data: 'shards' must be a name or a mapping, found {show(shards.value)}"
+            problems.append(Problem(shards.mark, message))
     call, found = check_section(given.without(*COMMON["data"]), name, section)
     if call is None or problems or found:
         return None, problems + found
-    return {**call, "augment": augment, "validation": held_out}, []
+    checked = {**call, "augment": augment, "validation": held_out}
+    return checked if dealt is None else {**checked, "shards": dealt}, []
 
 
 def _check_probes(given: Node, name: str, section: Section) -> Checked[dict[str, Any] | None]:

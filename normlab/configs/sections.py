@@ -24,6 +24,8 @@ COMMON = {
         "augment": "augmentations of every training batch, in turn",
         "validation": "the number of training examples to hold out, or own for a dataset that has "
         "a validation split; their metrics are val_loss and val_accuracy",
+        "shards": "how the examples are dealt to clients that do not share them: by_label or "
+        "dirichlet; a step of training is then a round of all clients (default: no clients)",
     },
     "norm": {
         "where": "the normalisation layers of a model of your own that it replaces: a pattern, or "

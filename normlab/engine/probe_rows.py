@@ -37,6 +37,7 @@ class Prober:
         images, labels = (jnp.asarray(array) for array in data.test)
         self._held_out = HeldOut(images, labels, data.mean, data.std)
         program, self._probes = compiled.program, dict(probes)
+        self._program = program
         self._subject = Subject(program.model, program.loss, program.optimizer)
         state = jax.eval_shape(lambda: program.init(0, self._images.shape[1:]))
         for name, probe in probes.items():
@@ -64,7 +65,7 @@ class Prober:
         return rows, time.perf_counter() - started
 
     def _moment(self, state: TrainState) -> Moment:
-        parts = (state.params, state.norm_state, state.opt_state)
+        parts = (state.params, state.norm_state, self._program.optimizer_state(state))
         return Moment(*parts, self._images, self._labels, self._held_out)
 
 

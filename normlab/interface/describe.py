@@ -302,6 +302,8 @@ def _example(section: str, name: str, called: Any) -> str:
         return "data:\n  augment:\n    - " + "\n      ".join(lines)
     if section == "probe":
         return "probes:\n  measure:\n    - " + "\n      ".join(lines)
+    if section == "sharding":
+        return "data:\n  shards:\n" + _indent(_indent("\n".join(lines)))
     if section == "policy":
         return "evaluate:\n  policy:\n    - " + "\n      ".join(lines)
     return f"{section}:\n" + _indent("\n".join(lines))

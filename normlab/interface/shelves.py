@@ -9,6 +9,7 @@ from normlab.catalogue import (
     PLACEMENTS,
     POLICIES,
     PROBES,
+    SHARDINGS,
 )
 from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES
 
@@ -23,6 +24,7 @@ SHELVES = {
     "schedule": SCHEDULES,
     "probe": PROBES,
     "policy": POLICIES,
+    "sharding": SHARDINGS,
 }
 """By the name of a config's section, or of a thing within one."""
 

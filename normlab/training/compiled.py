@@ -55,6 +55,9 @@ class Compiled:
         shuffle = partial(program.order, examples=self.train_examples)
         self._lies = _lies(state, program.mesh, self._spread)
         state = _with_shardings(state, self._lies)
+        weights = state.params, state.norm_state
+        if program.personal:
+            weights = jax.eval_shape(program.weights, state, *weights)
         whole = None if self._spread is None else self._spread.whole
         params = None if self._lies is None else self._lies.params
         self._averaged = jax.jit(program.averaged, out_shardings=(params, whole))
@@ -65,7 +68,7 @@ class Compiled:
             jax.jit(shuffle, out_shardings=whole).lower(seed, jnp.zeros((), jnp.int32)),
             *(
                 jax.jit(partial(program.evaluate_batch, part=part), out_shardings=whole).lower(
-                    state.params, state.norm_state, *self._held_out_batch(part, *batches[0])
+                    *weights, *self._held_out_batch(part, *batches[0])
                 )
                 for part, batches in self._batches.items()
             ),
@@ -163,7 +166,8 @@ class Compiled:
         return np.concatenate(found)[: len(getattr(self.data, part).labels)]
 
     def _evaluated(self, state: TrainState, part: HeldOut) -> Iterator[tuple[Meter, Array]]:
-        evaluate, chosen = self._evaluate[part], self.for_evaluation(state)
+        chosen = self.program.weights(state, *self.for_evaluation(state))
+        evaluate = self._evaluate[part]
         for index, counts in self._batches[part]:
             yield evaluate(*chosen, *self._held_out_batch(part, index, counts))
 

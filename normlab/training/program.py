@@ -6,7 +6,7 @@ from any step therefore continues as if it had never stopped, and no iterator ha
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -28,6 +28,26 @@ from normlab.training.streams import stream_key
 
 HeldOut = Literal["test", "validation"]
 HELD_OUT: tuple[HeldOut, ...] = ("test", "validation")
+
+
+class Updated(NamedTuple):
+    """Holds what a batch moves.
+
+    Attributes:
+        loss: the mean over the batch.
+        correct: the number of correct predictions.
+        gradient: the gradient of the loss, or other numbers that show whether it was finite.
+        params: the parameters after the step.
+        norm_state: the normalisers' state after the step.
+        opt_state: the optimiser's state after the step.
+    """
+
+    loss: Array
+    correct: Array
+    gradient: Any
+    params: Any
+    norm_state: Any
+    opt_state: Any
 
 
 @dataclass(frozen=True)
@@ -94,20 +114,9 @@ class Program:
         """
         images, labels = self._batch(state.step, data, order, seed)
         key = jax.random.fold_in(stream_key(seed, "dropout"), state.step)
-        loss, norm_state, correct, grads = gradients.of_batch(
-            self.network,
-            self.recipe,
-            state.params,
-            state.norm_state,
-            images,
-            labels,
-            key,
-            self.mesh,
+        loss, correct, grads, params, norm_state, opt_state = self.updated(
+            state, images, labels, key
         )
-
-        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        opt_state = averaging.with_statistics(opt_state, norm_state, self.recipe.ema)
-        params = optax.apply_updates(state.params, updates)
         finite = all_finite((loss, grads, params))
         batch = jnp.asarray(len(labels), jnp.float32)
         moved = TrainState(
@@ -127,6 +136,17 @@ class Program:
         return jax.tree.map(partial(jnp.where, keep), moved, stopped), jnp.where(
             keep, loss, jnp.nan
         )
+
+    def updated(self, state: TrainState, images: Array, labels: Array, key: Array) -> "Updated":
+        """Compute what a batch moves, finite or not."""
+        given = state.params, state.norm_state, images, labels, key
+        loss, norm_state, correct, grads = gradients.of_batch(
+            self.network, self.recipe, *given, self.mesh
+        )
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        opt_state = averaging.with_statistics(opt_state, norm_state, self.recipe.ema)
+        params = optax.apply_updates(state.params, updates)
+        return Updated(loss, correct, grads, params, norm_state, opt_state)
 
     def _batch(
         self, step: Array, data: DeviceData, order: Array | None, seed: Array
@@ -181,6 +201,19 @@ class Program:
             counts.sum(),
         )
         return meter, logits
+
+    def optimizer_state(self, state: TrainState) -> Any:
+        """Return the state that the optimiser itself takes."""
+        return state.opt_state
+
+    @property
+    def personal(self) -> bool:
+        """Return whether an example is evaluated by the network of the client that has it."""
+        return False
+
+    def weights(self, state: TrainState, params: Any, norm_state: Any) -> tuple[Any, Any]:
+        """Return what `evaluate_batch` takes for a state and its weights for evaluation."""
+        return params, norm_state
 
     def averaged(
         self, params: Any, norm_state: Any, opt_state: Any, images: Array

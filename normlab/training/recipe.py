@@ -58,6 +58,13 @@ class Recipe:
             (NaP, arXiv:2407.01800): `weights`, the kernel of every layer but the head;
             `weights_and_scales`, these and the scale of each normaliser together with its bias;
             `sphere`, every unit vector in the weights of `ngpt`, which needs it; null for nothing.
+        local_steps: with `data.shards`, the steps that each client takes between two averages.
+        local_normalisers: with `data.shards`, whether each client keeps the parameters and the
+            statistics of its normalisers (FedBN, arXiv:2102.07623). It is then tested with them, on
+            its own test examples.
+        fixed_statistics_after: with `data.shards`, the round from which on normalisers take the
+            averaged statistics in training too, and keep them (FixBN, arXiv:2303.06530); null for
+            never.
     """
 
     epochs: int = 10
@@ -75,15 +82,21 @@ class Recipe:
     ema: float | None = later(None)
     ema_statistics: Statistics = later("averaged")  # noqa: RUF009
     project: Projection | None = later(None)  # noqa: RUF009
+    local_steps: int = later(1)
+    local_normalisers: bool = later(False)
+    fixed_statistics_after: int | None = later(None)
 
     def __post_init__(self) -> None:
         whole = "a positive whole number"
-        for field in ("epochs", "batch_size", "accumulate", "eval_batch_size"):
+        for field in ("epochs", "batch_size", "accumulate", "eval_batch_size", "local_steps"):
             value = getattr(self, field)
             require_field(value >= 1, field, value, whole)
         every = self.eval_every
         require_field(every is None or every >= 1, "eval_every", every, f"{whole} or null")
         require_field(is_seed(self.seed), "seed", self.seed, "between 0 and 2^32 - 1")
+        after = self.fixed_statistics_after
+        allowed = "a number of rounds, 0 or more, or null"
+        require_field(after is None or after >= 0, "fixed_statistics_after", after, allowed)
         smoothing = self.label_smoothing
         require_field(0 <= smoothing < 1, "label_smoothing", smoothing, "at least 0 and below 1")
         for field in ("clip", "adaptive_clip", "scalar_rate"):
