@@ -35,6 +35,9 @@ from normlab.store.record import Record
 from normlab.store.runs import Runs
 from normlab.store.seeds import seed_text
 
+Arms = list[tuple[str, list[Record]]]
+"""The name and the runs of each arm of a claim."""
+
 
 class Look(NamedTuple):
     """One look of a plan: its place from 0, the numbers of seeds of all looks, and how many done.
@@ -135,11 +138,12 @@ def judge(runs: Runs, records: list[Record] | None = None) -> list[Verdict]:
     plan, noise = runs.about.get("plan"), OtherNoise(runs)
     weighed = [_weigh(claim, records, plan, noise) for claim in present]
     weighed += [v for claim in gone if (v := _weigh(claim, records, plan, noise, True)).registered]
+    decided = _decide(weighed)
+    if plan is not None:
+        decided = [replace(v, beyond=_beyond_plan(v, records, plan["seeds"], len(decided)))
+                   for v in decided]  # fmt: skip
     reasons = read_remarks(runs.path).withdrawn
-    return [
-        replace(verdict, retracted=reasons.get(verdict.claim.says, ""))
-        for verdict in _decide(weighed)
-    ]
+    return [replace(verdict, retracted=reasons.get(verdict.claim.says, "")) for verdict in decided]
 
 
 def _ever_written(runs: Runs) -> list[Claim]:
@@ -186,8 +190,7 @@ def _weigh(
         if not whole:
             break
     assert found is not None and found.look is not None
-    found = replace(found, look=found.look._replace(done=done))
-    return replace(found, beyond=_beyond_plan(found, chosen, plan["seeds"], noise))
+    return replace(found, look=found.look._replace(done=done))
 
 
 def _clearer(one: Verdict, other: Verdict) -> bool:
@@ -209,11 +212,22 @@ def _unlisted(seeds: Sequence[int], arms: list[list[Record]]) -> str:
     )
 
 
-def _measured(verdict: Verdict, arms: list[tuple[str, list[Record]]], noise: OtherNoise) -> Verdict:
+def _measured(verdict: Verdict, arms: Arms, noise: OtherNoise) -> Verdict:
     """Measure a claim by these runs of its arms, or say why they cannot decide it."""
-    claim, measure = verdict.claim, verdict.claim.measured
-    samples = tuple(_sample(name, own, measure, claim.unit) for name, own in arms)
+    claim = verdict.claim
+    samples, why = _samples(claim, arms)
     verdict = replace(verdict, arms=samples)
+    if why:
+        return replace(verdict, why=why)
+    of_seeds = _estimate(claim, samples, claim.paired)
+    found, beside = noise.deciding(claim, of_seeds, [own for _, own in arms])
+    p = found.first(claim.expectation.outcome)
+    return replace(verdict, contrast=found, beside=beside, p=p)
+
+
+def _samples(claim: Claim, arms: Arms) -> tuple[tuple[Sample, ...], str]:
+    """Gather the values of a claim's arms; say why they cannot decide it, or say nothing."""
+    samples = tuple(_sample(name, own, claim.measured, claim.unit) for name, own in arms)
     unfinished = [
         f"{s.name}: {trouble}"
         for s in samples
@@ -221,15 +235,8 @@ def _measured(verdict: Verdict, arms: list[tuple[str, list[Record]]], noise: Oth
         if not s.complete and "diverged" not in trouble
     ]
     if not all(s.complete for s in samples):
-        why = "; ".join(unfinished) or "a diverged run has no value of this measure"
-        return replace(verdict, why=why)
-    underfit = _underfit(claim, [own for _, own in arms])
-    if underfit:
-        return replace(verdict, why=underfit)
-    of_seeds = _estimate(claim, samples, claim.paired)
-    found, beside = noise.deciding(claim, of_seeds, [own for _, own in arms])
-    p = found.first(claim.expectation.outcome)
-    return replace(verdict, contrast=found, beside=beside, p=p)
+        return samples, "; ".join(unfinished) or "a diverged run has no value of this measure"
+    return samples, _underfit(claim, [own for _, own in arms])
 
 
 def _sample(name: str, records: list[Record], measure: Measure, unit: str | None) -> Sample:
@@ -248,26 +255,25 @@ def _estimate(claim: Claim, samples: tuple[Sample, ...], paired: bool | None) ->
 
 
 def _beyond_plan(
-    verdict: Verdict,
-    arms: list[tuple[str, list[Record]]],
-    planned: list[int],
-    noise: OtherNoise,
+    verdict: Verdict, records: list[Record], planned: list[int], claims: int
 ) -> Beyond | None:
     """Judge all seeds together, if some are in no plan and all have a result."""
     claim = verdict.claim
-    if claim.unit is not None or claim.generalise is not None:  # of seeds alone it is known
-        return None
+    if verdict.look is None or claim.unit is not None or claim.generalise is not None:
+        return None  # of seeds alone an interval for any time is known
+    arms = arms_of(records, claim)
     counts = [{record.seed for record in arm} for _, arm in arms]
     added = counts[0] - {*planned}
     if not added or any(own != counts[0] for own in counts):
         return None
-    every = _measured(verdict, arms, noise)
-    if every.contrast is None:
+    samples, why = _samples(claim, arms)
+    found = None if why else _estimate(claim, samples, True)
+    # By ranks or of shares no interval is known that holds at any time.
+    if found is None or not found.foretells:
         return None
-    found = _estimate(claim, every.arms, True)
-    if not found.foretells:  # by ranks or of shares: no interval is known that holds at any time
-        return None
-    return Beyond(found, LEVEL, len(added), "undecided")
+    level = anytime_level((1 - LEVEL) / claims, max(found.n))
+    outcome = claim.expectation.outcome(*found.at(level)) or "undecided"
+    return Beyond(found, level, len(added), outcome)
 
 
 def _stood(claim: Claim, records: list[Record], withdrawn: bool) -> bool:
@@ -310,24 +316,17 @@ def _decide(weighed: list[Verdict]) -> list[Verdict]:
         if not stopped:
             allowed = (1 - LEVEL) / (len(weighed) - rank)
             stopped = verdict.p > allowed
-        decided[index] = _settled(verdict, allowed, stopped, len(weighed))
+        decided[index] = _settled(verdict, allowed, stopped)
     return decided
 
 
-def _settled(verdict: Verdict, allowed: float, stopped: bool, claims: int) -> Verdict:
+def _settled(verdict: Verdict, allowed: float, stopped: bool) -> Verdict:
     """Give a verdict its level, and look at its interval."""
     look, level = verdict.look, 1 - allowed
     if look is not None and verdict.contrast is not None:
         level = level_at(allowed, look.seeds, look.place)
     verdict = replace(verdict, level=level)
-    if verdict.contrast is not None:
-        verdict = _conclude(verdict, stopped)
-    if verdict.beyond is None:
-        return verdict
-    found = verdict.beyond.contrast
-    level = anytime_level((1 - LEVEL) / claims, max(found.n))
-    outcome = verdict.claim.expectation.outcome(*found.at(level)) or "undecided"
-    return replace(verdict, beyond=Beyond(found, level, verdict.beyond.added, outcome))
+    return verdict if verdict.contrast is None else _conclude(verdict, stopped)
 
 
 def _conclude(verdict: Verdict, stopped: bool) -> Verdict:

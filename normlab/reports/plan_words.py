@@ -66,7 +66,7 @@ def finding(plan: ClaimPlan) -> str:
     if not parts:
         return "The sweep is too small to decide it, whatever the truth."
     what = plan.claim.expectation.quantity
-    return f"{DECIDED} the true {what} is {', or '.join(parts)}{_roughly(plan)}."
+    return f"{DECIDED} the true {what} is {', or '.join(parts)}.{_roughly(plan)}"
 
 
 def _beyond(sides: tuple[float | None, float | None]) -> str:
@@ -101,15 +101,17 @@ def _of_margin(plan: ClaimPlan) -> str:
 
 def _roughly(plan: ClaimPlan) -> str:
     """Say how roughly the noise is known, by the distance from the bound that is decided."""
-    ends = plan.smallest_range
-    if ends is None or plan.design is None:
+    ends, design = plan.smallest_range, plan.design
+    if ends is None or design is None:
         return ""
-    near, far = ends
-    far_words = figure(far) if math.isfinite(far) else "more than can be told"
-    bound = plan.design.bounds[0]
+    low, high = plan.supported
+    end, bound = high if low is None else low, design.bounds[0]
+    if end is None:
+        return ""
+    near, far = (figure(one) if math.isfinite(one) else "more than can be told" for one in ends)
     return (
-        f"; as far as the noise is known, the distance from {figure(bound)} is {figure(near)} to "
-        f"{far_words}"
+        f" The noise is known only roughly, so the distance from {figure(bound)}, which is "
+        f"{figure(abs(end - bound))} here, may be anything from {near} to {far}."
     )
 
 

@@ -118,6 +118,8 @@ def command(
     console = Console()
     for line in plan_lines(plan, console.width if console.is_terminal else 80):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if pilot is not None:
+        say(f"The pilot in {folders[0]} has seeds of its own and is never a part of the sweep.")
     if plot is not None:
         say(f"{plot} shows the chances")
 
