@@ -148,6 +148,7 @@ def find_noise(
     known: Sequence[KnownArm],
     paired: bool,
     learned: bool = True,
+    ratio: float | None = None,
 ) -> Found | None:
     """Find the noise of a claim's arms in a like setting.
 
@@ -157,6 +158,9 @@ def find_noise(
         known: the arms of finished experiments.
         paired: whether the claim's arms are paired by seed.
         learned: whether arms with seeds that did not learn are left out.
+        ratio: where the claim is about a ratio, its bound. The deviations are then taken to be
+            proportional to the means: the right arm's is that of its mean, the left arm's that of
+            the mean at the bound.
     """
     if measure.axis is not None:
         return None
@@ -165,7 +169,7 @@ def find_noise(
     for folder in folders:
         own = [one for one in known if one.folder == folder]
         samples = [(one.config, values) for one in own if (values := one.sample(measure, learned))]
-        one = _in_experiment(folder, arms, samples, paired)
+        one = _in_experiment(folder, arms, samples, paired, ratio)
         found += [] if one is None else [one]
     return min(found, key=lambda one: (one.rule, -(one.noise.degrees or 0)), default=None)
 
@@ -188,6 +192,7 @@ def _in_experiment(
     arms: Sequence[Sections],
     samples: Sequence[tuple[Sections, Sample]],
     paired: bool,
+    ratio: float | None,
 ) -> Found | None:
     alike: list[list[Sample]] = []
     rules = []
@@ -201,8 +206,8 @@ def _in_experiment(
             return None
         rules.append(min(places))
         alike.append([v for rule, v in near if rule is not None and max(rule, 1) == rules[-1]])
-    deviations = tuple(map(_pooled, alike))
-    if not all(deviations):
+    deviations = tuple(_pooled(own, ratio is not None) for own in alike)
+    if not all(map(math.isfinite, deviations)) or not all(deviations):
         return None
     every = list({id(one): one for own in alike for one in own}.values())
     degrees = min(sum(len(one) - 1 for one in own) for own in alike)
@@ -211,14 +216,22 @@ def _in_experiment(
     if len(arms) > 1:
         of_right = same[1] or alike[1]
         base = float(np.mean([one.values.mean() for one in of_right]))
+    if ratio is not None and base is not None:
+        left, right = deviations
+        deviations = abs(ratio * base) * left, abs(base) * right
     correlation = _correlation(every) if paired else 0.0
     noise = Noise(deviations, correlation, base, degrees)
     grain = max(one.grain if one.counted else 0.0 for one in every)
     return Found(noise, max(rules), folder, len(every), (min(counts), max(counts)), grain)
 
 
-def _pooled(samples: Sequence[Sample]) -> float:
-    squares = sum((len(one) - 1) * float(one.values.var(ddof=1)) for one in samples)
+def _pooled(samples: Sequence[Sample], relative: bool) -> float:
+    """Return the pooled standard deviation, or that of the values over their arm's mean."""
+    with np.errstate(divide="ignore"):
+        squares = sum(
+            (len(one) - 1) * one.values.var(ddof=1) / (one.values.mean() ** 2 if relative else 1)
+            for one in samples
+        )
     return math.sqrt(squares / sum(len(one) - 1 for one in samples))
 
 

@@ -160,7 +160,10 @@ class ClaimPlan:
         reach = design.spread if end is None else abs(end - centre)
         step = _rounded(reach / 2)
         ways = range(0, 4) if len(bounds) == 2 else range(-3, 4)
-        return [_clean(centre + step * k, step) for k in ways]
+        effects = [_clean(centre + step * k, step) for k in ways]
+        if design.form.quantity == "ratio" and centre > 0:  # of two positive means
+            return [effect for effect in effects if effect > 0]
+        return effects
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,14 +229,17 @@ def plan_claim(
         return replace(plan, lacking=lacking)
     paired = pairing(claim, [config for _, config in arms])
     configs = [config for _, config in arms]
-    found = find_noise(configs, measure, known, paired != "none")
+    ends = (claim.expectation.low, claim.expectation.high)
+    bound = next((end for end in ends if math.isfinite(end)), None)
+    ratio = bound or 1.0 if quantity == "ratio" else None
+    found = find_noise(configs, measure, known, paired != "none", ratio=ratio)
     stated = given.of(measure)
     noise = None if found is None else found.noise
     if stated is not None:
         base = None if noise is None else noise.base
         noise = Noise((stated,) * len(arms), 0.0, base)
     if noise is None:
-        failing = find_noise(configs, measure, known, paired != "none", learned=False)
+        failing = find_noise(configs, measure, known, paired != "none", False, ratio)
         return replace(plan, lacking=_no_like_setting(measure, failing))
     if given.correlation is not None:
         noise = replace(noise, correlation=given.correlation)

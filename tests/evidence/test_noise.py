@@ -62,6 +62,14 @@ def test_the_correlation_is_that_of_the_arms_of_a_seed():
     assert found.noise.correlation == pytest.approx(mean, abs=0.02)
 
 
+def test_deviations_are_proportional_to_the_means_of_a_ratio():
+    arms = {"a": RNG.normal(0.9, 0.09, 5), "b": RNG.normal(0.2, 0.02, 5)}
+    found = find_noise([A, B], ACCURACY, known(**arms), paired=False, ratio=2.0)
+    relative = [values.std(ddof=1) / values.mean() for values in arms.values()]
+    wanted = np.sqrt(np.mean(np.square(relative))) * arms["b"].mean()
+    assert found.noise.deviations == pytest.approx((2 * wanted, wanted))
+
+
 def test_arms_with_seeds_that_did_not_learn_show_nothing():
     arms = {"a": RNG.normal(0.6, 0.02, 5), "b": [0.1, 0.6, 0.1, 0.6, 0.6]}
     found = find_noise([A, B], ACCURACY, known(**arms), paired=False)
