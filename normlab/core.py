@@ -55,6 +55,17 @@ KERNEL_INVARIANCES = frozenset(
 
 EpsRole = Literal["in the root", "added", "a lower limit"]
 
+HeldTo = Literal["code", "library", "paper", "reported"]
+"""What the equations of an entry are held to."""
+
+HELD_TO: dict[HeldTo, str] = {
+    "code": "numbers of the authors' code",
+    "library": "numbers of another library's layer",
+    "paper": "the paper",
+    "reported": "others' accounts of the paper",
+}
+"""The same in words."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -82,6 +93,7 @@ class Facts:
         group: its place in `normlab list norms`, such as "batch"; empty for one of your own.
         after: the names of the entries that it came from, for `normlab family`.
         aka: what the field also calls it.
+        held_to: what the equations are held to (`HeldTo`).
     """
 
     paper: str
@@ -96,6 +108,7 @@ class Facts:
     group: str = ""
     after: tuple[str, ...] = ()
     aka: tuple[str, ...] = ()
+    held_to: HeldTo = "paper"
 
 
 class Normaliser(Protocol):
@@ -259,6 +272,7 @@ def normaliser(
     group: str = "",
     after: tuple[str, ...] = (),
     aka: tuple[str, ...] = (),
+    held_to: HeldTo = "paper",
 ) -> Callable[[Described], Described]:
     """Mark a frozen dataclass as an entry of the catalogue and attach its `Facts`.
 
@@ -287,6 +301,7 @@ def normaliser(
         group=group,
         after=after,
         aka=aka,
+        held_to=held_to,
     )
 
     def mark(cls: Described) -> Described:
@@ -341,14 +356,16 @@ class KernelFacts:
         invariant_to: changes of the kernel that leave the result alone (as eps goes to 0): a
             positive factor ("scale") or an offset ("shift") of each "unit" of its own, or one for
             the whole "kernel" (which need not be said where the former is).
+        held_to: what the equations are held to (`HeldTo`).
     """
 
     paper: str
     invariant_to: frozenset[str] = frozenset()
+    held_to: HeldTo = "paper"
 
 
 def kernel_transform(
-    *, paper: str, invariant_to: tuple[str, ...] = ()
+    *, paper: str, invariant_to: tuple[str, ...] = (), held_to: HeldTo = "paper"
 ) -> Callable[[Described], Described]:
     """Mark a frozen dataclass as a kernel transform of the catalogue and attach its facts."""
     unknown = set(invariant_to) - KERNEL_INVARIANCES
@@ -357,7 +374,7 @@ def kernel_transform(
         raise ValueError(f"unknown invariances {sorted(unknown)}; known: {known}")
 
     def mark(cls: Described) -> Described:
-        cls.facts = KernelFacts(paper, frozenset(invariant_to))
+        cls.facts = KernelFacts(paper, frozenset(invariant_to), held_to)
         cls.catalogue_kind = "kernel_transform"
         _run_on_any_mesh(cls)
         return cls

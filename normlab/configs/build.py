@@ -137,14 +137,17 @@ def optimizer(sections: dict[str, Any]) -> optax.GradientTransformation:
     decay, roles = sections["decay"], tuple(sections["decay"]["roles"])
     norm_paths = _norm_paths(by_network(sections))
     arguments |= {mask: RoleMask(roles, norm_paths) for mask in MASKS if mask in accepted}
-    if "key" in accepted:  # of noise; the program is one for all seeds, and so is the noise
-        arguments["key"] = 0
+    by_run = False
+    if "key" in accepted:  # of noise; the program is one for all seeds, and its state has the key
+        given = arguments.pop("seed", None)
+        by_run, arguments["key"] = given is None, given or 0
     rate = arguments.pop("learning_rate", None)
     if sections["schedule"] is not None:
         rate = schedule(sections)
     make = partial(function, **arguments)
     built = make() if rate is None else rated(make, rate, total_steps(sections))
-    built = storable(built) if call.name in UNSTORABLE else built
+    if call.name in UNSTORABLE or "key" in accepted:
+        built = storable(built, by_run)
     return with_recipe(decayed(built, decay["rate"], roles, norm_paths), recipe(sections))
 
 

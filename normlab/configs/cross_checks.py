@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from normlab.adapters.classifier import Classifier
 from normlab.adapters.freezing import freeze
 from normlab.configs.build import (
     Keyed,
@@ -18,6 +19,7 @@ from normlab.configs.build import (
     network,
     normaliser,
     optimizer,
+    outline,
     parameter_shapes,
     recipe,
     schedule,
@@ -31,6 +33,7 @@ from normlab.configs.placing import placement
 from normlab.errors import FieldError, KernelError, UserError, in_one_line
 from normlab.models.slots import is_ours
 from normlab.training.federated import require_rounds
+from normlab.training.privacy import require_private, serves
 from normlab.training.projection import SPHERE, require_sphere
 from normlab.training.recipe import Recipe
 
@@ -55,8 +58,8 @@ def mismatches(sections: dict[str, Any]) -> tuple[SectionError, ...]:
 def _mismatches(keyed: Keyed) -> tuple[SectionError, ...]:
     found = []
     for check in CHECKS:
-        if check in (_check_sphere, _check_optimizer) and found:
-            continue  # it needs the network, which the others could not make
+        if check is OF_NETWORKS[0] and found:
+            break  # they need the network, which the others could not make
         if any(error.section in ("data", "mesh") for error in found):
             break  # nothing is known of the images then, or of how many there are at once
         try:
@@ -143,6 +146,28 @@ def _check_sphere(sections: dict[str, Any]) -> None:
         raise SectionError("optimizer", "weight_decay", message)
 
 
+def _check_privacy(sections: dict[str, Any]) -> None:
+    """Check that nothing but the noisy sum of gradients joins the examples, and delta."""
+    settings, keyed = recipe(sections).private, by_network(sections)
+    if settings is None:
+        return
+    norm, devices = normaliser(sections), mesh(sections).data
+    section = (
+        "mesh" if devices > 1 else "norm" if norm is not None and not serves(norm) else "model"
+    )
+    try:
+        require_private(Classifier(network(keyed)), variable_shapes(keyed)[1])
+    except UserError as error:
+        raise SectionError(section, None, str(error)) from None
+    examples = outline(sections).train_examples
+    if settings.delta >= 1 / examples:
+        message = (
+            f"private.delta must be below 1 / {examples}, one over the number of training "
+            f"examples, got {settings.delta}: a larger one allows to publish some of them"
+        )
+        raise SectionError("train", "private", message)
+
+
 def _check_optimizer(sections: dict[str, Any]) -> None:
     """Trace one update, because optax checks few of its arguments before that."""
     if sections["optimizer"] is None:
@@ -183,14 +208,16 @@ def _check_rounds(sections: dict[str, Any]) -> None:
             raise SectionError("train", "fixed_statistics_after", str(error)) from None
 
 
+OF_NETWORKS = (_check_sphere, _check_privacy, _check_optimizer)
+"""The checks that are made if the others find nothing."""
+
 CHECKS = (
     _check_accumulation,
     _check_mesh,
     _check_length,
     _check_rounds,
     _check_shapes,
-    _check_sphere,
-    _check_optimizer,
+    *OF_NETWORKS,
 )
 """All checks, in the order in which they are made."""
 

@@ -258,4 +258,17 @@ def _in_dialect(schema: dict[str, Any], spoken: list[Dialect]) -> dict[str, Any]
 def _fields(called: Any, kind: str) -> dict[str, Any]:
     schema = fields_model(called, kind).model_json_schema()
     schema.pop("title", None)
+    schema = _inlined(schema, schema.pop("$defs", {}))
     return {"type": "object", "properties": {}, **schema, "additionalProperties": False}
+
+
+def _inlined(value: Any, definitions: dict[str, Any]) -> Any:
+    """Put a definition, such as that of a nested mapping, in the place of each reference to it."""
+    if isinstance(value, list):
+        return [_inlined(one, definitions) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if "$ref" in value:
+        definition = definitions[value["$ref"].rpartition("/")[2]]
+        return {"additionalProperties": False, **_inlined(definition, definitions)}
+    return {key: _inlined(one, definitions) for key, one in value.items()}

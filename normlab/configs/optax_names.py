@@ -22,7 +22,7 @@ REFUSED = {
     "mechanize": "it is made of another optimiser; name a function of your own that makes it",
     "schedule_free": "it is made of another optimiser; schedule_free_sgd and schedule_free_adamw "
     "are there, and a function of your own may make others",
-    "dpsgd": "it needs the gradient of every example",
+    "dpsgd": "it needs the gradient of every example; train.private trains so with any optimiser",
 }
 """The optimisers of optax that a plain training step cannot use, and why."""
 

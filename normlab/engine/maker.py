@@ -22,6 +22,7 @@ from normlab.engine import hosts, provenance, worker
 from normlab.engine.checkpoint import FULL, Checkpoints, check_rows
 from normlab.engine.policy_rows import finished, judge
 from normlab.engine.probe_rows import Prober
+from normlab.engine.progress import ended_at
 from normlab.engine.saving import Helper, Saver
 from normlab.errors import UserError, in_one_line
 from normlab.ops import native
@@ -217,9 +218,8 @@ class Maker:
             "train_seconds": fitted.clock.train,
             "evaluate_seconds": fitted.clock.evaluate,
         }
-        message = ""
-        if fitted.status == "done":
-            message = f"test accuracy {run.metrics[-1]['test_accuracy']:.3f}, {seconds:.1f} s"
+        done = fitted.status == "done"
+        message = f"{ended_at(run.metrics[-1])}, {seconds:.1f} s" if done else ""
         if fitted.diverged is not None:
             where = fitted.diverged
             more["diverged"] = {"step": where.step, "layer": where.layer, "norm": where.norm}

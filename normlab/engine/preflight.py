@@ -12,6 +12,7 @@ from normlab.configs.run_config import RunConfig
 from normlab.data.dataset import Dataset
 from normlab.engine.memory import Need, in_bytes, needed, needed_exactly
 from normlab.errors import UserError
+from normlab.training.privacy import lacks_library
 from normlab.training.room import Room, room
 
 SUSPICIOUS = 0.5
@@ -50,6 +51,9 @@ def check(
             warnings += _few_devices(alike[0])
         except UserError as error:
             faults[str(error)] = None
+    lacking = lacks_library()
+    if lacking and any(config.sections["train"].get("private") for config in configs):
+        faults[lacking] = None
     if faults:
         raise ImpossibleError("\n".join(faults))
     has = room()

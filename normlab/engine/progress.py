@@ -166,3 +166,13 @@ def _changed(file: Path) -> int:
         return file.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
+
+
+def ended_at(row: dict[str, float | int]) -> str:
+    """Say in words what the last row of metrics of a run has.
+
+    >>> ended_at({"test_accuracy": 0.5}), ended_at({"test_accuracy": 0.5, "epsilon": 2.0})
+    ('test accuracy 0.500', 'test accuracy 0.500, epsilon 2.00')
+    """
+    spent = f", epsilon {row['epsilon']:.2f}" if "epsilon" in row else ""
+    return f"test accuracy {row['test_accuracy']:.3f}{spent}"

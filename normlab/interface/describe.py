@@ -24,6 +24,7 @@ from normlab.configs.sections import (
     Target,
 )
 from normlab.configs.signatures import describe_type, descriptions, fields_model
+from normlab.core import HELD_TO
 from normlab.errors import UserError, did_you_mean
 from normlab.interface.costs import cost_of
 from normlab.interface.questions import told as asked
@@ -325,6 +326,8 @@ def _facts(facts: Any) -> list[str]:
             value = ", ".join(sorted(value) if isinstance(value, frozenset) else value) or "nothing"
         elif isinstance(value, bool):
             value = "yes" if value else "no"
+        elif field.name == "held_to":
+            value = HELD_TO[value]
         lines.append(f"{field.name.replace('_', ' ')}: {value}")
     return lines
 

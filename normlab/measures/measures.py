@@ -72,9 +72,7 @@ def _higher(arguments: tuple[Any, ...]) -> bool:
 
 
 def _last(record: Record, metric: str) -> float:
-    if record.state == "diverged":
-        return _guess(record, metric)
-    return record.metrics[-1][metric]
+    return _guess(record, metric) if record.state == "diverged" else record.metrics[-1][metric]
 
 
 def _guess(record: Record, metric: str) -> float:
@@ -132,9 +130,8 @@ def area(record: Record, metric: str) -> Value:
 
 def gap(record: Record, metric: str, other: str) -> Value | None:
     """The last value of the first metric minus that of the second; a diverged run has none."""
-    if record.state == "diverged":
-        return None
-    return Value(_last(record, metric) - _last(record, other))
+    lost = record.state == "diverged"
+    return None if lost else Value(_last(record, metric) - _last(record, other))
 
 
 def evaluated(record: Record, metric: str, *words: str) -> Value:
@@ -168,6 +165,15 @@ def parameters(record: Record) -> Value | None:
 def compile_seconds(record: Record) -> Value | None:
     """Seconds of tracing and compiling the run's program, which runs of other seeds share."""
     return _of_status(record, "compile_seconds")
+
+
+def epsilon(record: Record) -> Value | None:
+    """The privacy loss epsilon of the weights, at `train.private.delta`; other runs have none.
+
+    It bounds what all steps together reveal of one example.
+    """
+    rows = record.metrics
+    return Value(rows[-1]["epsilon"]) if rows and "epsilon" in rows[-1] else None
 
 
 def _of_status(record: Record, key: str, unit: float = 1.0) -> Value | None:
@@ -243,6 +249,7 @@ MEASURES = {
     "parameters": Definition((), parameters, False, exact=True, words="parameters (number)"),
     "compile_seconds": Definition((), compile_seconds, False, "s",
                                   words="seconds of tracing and compiling"),
+    "epsilon": Definition((), epsilon, False, exact=True, words="privacy loss epsilon"),
     "largest_stable": Definition(("axis",), largest_stable, True,
                                  words="largest {0} that still learns"),
     "slope": Definition(("metric", "axis"), slope, True,

@@ -14,7 +14,7 @@ from normlab.models.sphere import Factors, FromSphere, PointsOnSphere, ToSphere,
 from normlab.models.vit import patches, reshaped
 
 
-@model(paper="arXiv:2410.01131")
+@model(paper="arXiv:2410.01131", held_to="code")
 class NGPT(nn.Module):
     """The normalised transformer (nGPT) as a vision transformer, without any normaliser.
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
 from normlab.catalogue import NORMS
-from normlab.core import Array, KernelTransform, Normaliser, Params, State, pool_states
+from normlab.core import Array, HeldTo, KernelTransform, Normaliser, Params, State, pool_states
 from normlab.models.convolution import convolve
 
 NORM = "norm"
@@ -44,15 +44,21 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Facts about a model that are known without running it."""
+    """Facts about a model that are known without running it.
+
+    Attributes:
+        paper: its source.
+        held_to: what its equations are held to (`normlab.core.HeldTo`).
+    """
 
     paper: str
+    held_to: HeldTo = "paper"
 
 
 Described = TypeVar("Described", bound=type)
 
 
-def model(*, paper: str) -> Callable[[Described], Described]:
+def model(*, paper: str, held_to: HeldTo = "paper") -> Callable[[Described], Described]:
     """Mark a Flax module as an entry of the catalogue.
 
     Its fields are the schema of a config's `model:`, except for three that the config fills from
@@ -62,7 +68,7 @@ def model(*, paper: str) -> Callable[[Described], Described]:
     """
 
     def mark(cls: Described) -> Described:
-        cls.facts = ModelFacts(paper)
+        cls.facts = ModelFacts(paper, held_to)
         cls.catalogue_kind = "model"
         return cls
 

@@ -18,6 +18,7 @@ from normlab.ops.running import Running, counted, less_running, over_batch
     keeps_moments=True,
     group="batch",
     after=("batch_norm",),
+    held_to="library",
 )
 @dataclass(frozen=True, kw_only=True)
 class AveragedBatchNorm(Running):

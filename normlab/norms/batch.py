@@ -77,6 +77,7 @@ def batch_norm(
     keeps_moments=True,
     group="batch",
     aka=("BN", "BatchNorm", "SyncBN (axis_name)", "ghost batch norm (norm_batch)"),
+    held_to="library",
 )
 @dataclass(frozen=True, kw_only=True)
 class BatchNorm(Running):

@@ -64,6 +64,7 @@ def batch_renorm(
     group="batch",
     after=("batch_norm",),
     aka=("BRN", "batch renormalization"),
+    held_to="library",
 )
 @dataclass(frozen=True, kw_only=True)
 class BatchRenorm(Running):

@@ -62,6 +62,7 @@ def compressed_rms_norm(
     group="example",
     after=("rms_norm",),
     aka=("CRMSNorm",),
+    held_to="code",
 )
 @dataclass(frozen=True)
 class CompressedRMSNorm(PerExample):

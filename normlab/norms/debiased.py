@@ -20,6 +20,7 @@ from normlab.ops.running import counted, move
     group="batch",
     after=("batch_norm",),
     aka=("zero-debiased or cumulative batch norm",),
+    held_to="library",
 )
 @dataclass(frozen=True, kw_only=True)
 class DebiasedBatchNorm(BatchNorm):

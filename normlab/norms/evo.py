@@ -25,6 +25,7 @@ from normlab.ops.running import Running, over_batch
     group="fused",
     after=("batch_norm", "instance_norm"),
     aka=("EvoNorm-B0",),
+    held_to="library",
 )
 @dataclass(frozen=True, kw_only=True)
 class EvoNormB0(Running):
@@ -71,6 +72,7 @@ class EvoNormB0(Running):
     group="fused",
     after=("group_norm",),
     aka=("EvoNorm-S0",),
+    held_to="library",
 )
 @dataclass(frozen=True, kw_only=True)
 class EvoNormS0(Standardiser):

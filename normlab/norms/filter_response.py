@@ -63,6 +63,7 @@ def filter_response_norm(
     group="fused",
     after=("instance_norm",),
     aka=("FRN", "FRN + TLU"),
+    held_to="library",
 )
 @dataclass(frozen=True, kw_only=True)
 class FilterResponseNorm(Standardiser):

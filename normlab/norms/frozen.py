@@ -28,6 +28,7 @@ def as_frozen(norm: Standardiser) -> "FrozenBatchNorm":
     group="batch",
     after=("batch_norm",),
     aka=("FrozenBN", "FrozenBatchNorm2d"),
+    held_to="library",
 )
 @dataclass(frozen=True, kw_only=True)
 class FrozenBatchNorm(Standardiser):

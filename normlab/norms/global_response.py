@@ -55,6 +55,7 @@ def global_response_norm(
     group="example",
     after=("instance_norm",),
     aka=("GRN",),
+    held_to="library",
 )
 @dataclass(frozen=True, kw_only=True)
 class GlobalResponseNorm(PerExample):

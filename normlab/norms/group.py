@@ -68,6 +68,7 @@ def require_divisor(groups: int, channels: int, field: str = "groups") -> None:
     group="example",
     after=("layer_norm", "instance_norm"),
     aka=("GN", "GroupNorm"),
+    held_to="library",
 )
 @dataclass(frozen=True)
 class GroupNorm(PerExample):

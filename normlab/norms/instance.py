@@ -45,6 +45,7 @@ def instance_norm(
     group="example",
     after=("batch_norm",),
     aka=("IN", "InstanceNorm"),
+    held_to="library",
 )
 @dataclass(frozen=True)
 class InstanceNorm(PerExample):

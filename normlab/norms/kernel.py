@@ -29,7 +29,8 @@ def kernel_norm(
     """Give the positions and channels of each window mean 0 and variance 1 (Nasirigerdeh et al.).
 
     The windows lie side by side from the first corner. Those at the far edges hold what is left
-    there. With a window as large as the image it is `layer_norm_image`.
+    there, which the authors' code leaves out of its result. With a window as large as the image it
+    is `layer_norm_image`.
 
     Args:
         x: `(N, ..., C)`, any floating dtype; so is the result.
@@ -144,6 +145,7 @@ def _convolved(z: Array, kernel: Array, stride: int) -> Array:
     group="example",
     after=("layer_norm",),
     aka=("KernelNorm", "KN", "KNConv"),
+    held_to="code",
 )
 @dataclass(frozen=True)
 class KernelNorm(PerExample):

@@ -81,6 +81,7 @@ def layer_norm_image(
     group="example",
     after=("batch_norm",),
     aka=("LN", "LayerNorm"),
+    held_to="library",
 )
 @dataclass(frozen=True)
 class LayerNorm(PerExample):
@@ -117,6 +118,7 @@ class LayerNorm(PerExample):
     group="example",
     after=("batch_norm",),
     aka=("LN over C, H, W", "GroupNorm with one group"),
+    held_to="library",
 )
 @dataclass(frozen=True)
 class LayerNormImage(PerExample):

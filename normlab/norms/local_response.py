@@ -55,6 +55,7 @@ def local_response_norm(
     paper="Krizhevsky, Sutskever & Hinton 2012, section 3.3",
     group="example",
     aka=("LRN",),
+    held_to="library",
 )
 @dataclass(frozen=True, kw_only=True)
 class LocalResponseNorm:

@@ -162,6 +162,7 @@ class _OfExample(PerExample):
     group="example",
     after=("layer_norm",),
     aka=("LayerNormalNorm", "LNN"),
+    held_to="code",
 )
 @dataclass(frozen=True, kw_only=True)
 class NormalityLayerNorm(_OfExample):
@@ -184,6 +185,7 @@ class NormalityLayerNorm(_OfExample):
     group="example",
     after=("group_norm",),
     aka=("GroupNormalNorm", "GNN", "InstanceNormalNorm (as many groups as channels)"),
+    held_to="code",
 )
 @dataclass(frozen=True, kw_only=True)
 class NormalityGroupNorm(_OfExample):
@@ -222,6 +224,7 @@ class NormalityGroupNorm(_OfExample):
     group="batch",
     after=("batch_norm",),
     aka=("BatchNormalNorm", "BNN"),
+    held_to="code",
 )
 @dataclass(frozen=True, kw_only=True)
 class NormalityBatchNorm(Running):

@@ -23,6 +23,7 @@ from normlab.ops.running import Running, counted, over_batch
     group="batch and example",
     after=("batch_norm", "layer_norm"),
     aka=("PRepBN", "RepBN"),
+    held_to="code",
 )
 @dataclass(frozen=True, kw_only=True)
 class ProgressiveBatchNorm(Running):

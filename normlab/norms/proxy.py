@@ -27,6 +27,7 @@ ACTIVATIONS = {"relu": jax.nn.relu, "gelu": jax.nn.gelu, "silu": jax.nn.silu}
     group="fused",
     after=("group_norm",),
     aka=("proxy normalization", "LN+PN (one group)", "GN+PN"),
+    held_to="code",
 )
 @dataclass(frozen=True, kw_only=True)
 class ProxyGroupNorm(Standardiser):
@@ -46,7 +47,7 @@ class ProxyGroupNorm(Standardiser):
         groups: into how many equal parts the channels are divided.
         activation: the activation f, which the model then leaves out.
         proxy_eps: added to the variance of the proxy, 0.03 in the paper.
-        samples: of the proxy for each channel.
+        samples: of the proxy for each channel; the authors' code takes 200.
 
     >>> import jax.numpy as jnp
     >>> norm = ProxyGroupNorm(groups=1, proxy_eps=1e-6)

@@ -46,6 +46,7 @@ def rms_norm(
     group="example",
     after=("layer_norm",),
     aka=("RMSNorm",),
+    held_to="library",
 )
 @dataclass(frozen=True)
 class RMSNorm(PerExample):

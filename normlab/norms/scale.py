@@ -57,6 +57,7 @@ def scale_norm(
     group="example",
     after=("layer_norm",),
     aka=("ScaleNorm",),
+    held_to="library",
 )
 @dataclass(frozen=True)
 class ScaleNorm:

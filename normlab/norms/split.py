@@ -26,6 +26,7 @@ from normlab.ops.running import Running, less_running, over_batch
     group="batch",
     after=("batch_norm",),
     aka=("SplitBN", "auxiliary BN", "domain-specific BN"),
+    held_to="library",
 )
 @dataclass(frozen=True, kw_only=True)
 class SplitBatchNorm(Running):

@@ -19,6 +19,7 @@ from normlab.ops.moments import Sharing, statistics_dtype, subtract_mean
     group="example",
     after=("rms_norm",),
     aka=("TaperNorm",),
+    held_to="reported",
 )
 @dataclass(frozen=True, kw_only=True)
 class TaperNorm(Standardiser):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
-from normlab.core import Array
+from normlab.core import Array, HeldTo
 
 Map = Callable[[Array], Array]
 """A function of an array that returns one of the same shape."""
@@ -17,20 +17,19 @@ class PlacementFacts:
     Attributes:
         paper: its source.
         aka: other names that it has in the literature.
-        held_to: what the equations are taken from: `code`, the authors' own; `paper`; or
-            `reported`, others' accounts of the paper.
+        held_to: what the equations are held to (`normlab.core.HeldTo`).
     """
 
     paper: str
     aka: tuple[str, ...] = ()
-    held_to: str = "paper"
+    held_to: HeldTo = "paper"
 
 
 Described = TypeVar("Described", bound=type)
 
 
 def placement(
-    *, paper: str, aka: tuple[str, ...] = (), held_to: str = "paper"
+    *, paper: str, aka: tuple[str, ...] = (), held_to: HeldTo = "paper"
 ) -> Callable[[Described], Described]:
     """Mark a frozen dataclass as a placement of the catalogue.
 

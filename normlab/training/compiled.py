@@ -50,9 +50,9 @@ class Compiled:
 
         self._split = seeds.is_split(program.recipe.seed)
         seed, of_step = jnp.zeros((), jnp.uint32), seed_array(0, self._split)
-        order = jnp.arange(self.train_examples, dtype=jnp.int32)
         state = jax.eval_shape(partial(program.init, image_shape=tuple(self._image_shape)), seed)
         shuffle = partial(program.order, examples=self.train_examples)
+        order = jnp.zeros(jax.eval_shape(shuffle, seed, 0).shape, jnp.int32)
         self._lies = _lies(state, program.mesh, self._spread)
         state = _with_shardings(state, self._lies)
         weights = state.params, state.norm_state
@@ -89,7 +89,8 @@ class Compiled:
         program = program or self.program
         # The whole is not compiled, because that would take long for every model. The single
         # operations are compiled once for all models.
-        state = program.init(seed_array(seeds.streams_of(seed)["init"]), tuple(self._image_shape))
+        own = seed_array(seed, seeds.is_split(seed))
+        state = program.init(own, tuple(self._image_shape))
         if self._spread is not None:
             return self._spread.put(state, self._lies)
         # Some optimisers start with the parameters as state; no buffer can be donated twice.
@@ -131,9 +132,14 @@ class Compiled:
             return self.data, order
         if self._host_order is None or self._host_order[0] is not order:
             self._host_order = order, np.asarray(order)
+        drawn = self._host_order[1]
+        if self.program.recipe.private is not None:  # -1 is no example
+            row = drawn[at % len(drawn)]
+            places = np.where(row < 0, -1, np.arange(len(row))).astype(np.int32)
+            return self.data.batch("train", np.maximum(row, 0)), jnp.asarray(places)[None]
         size = self.program.recipe.batch_size
         start = at % self.program.recipe.steps_per_epoch(self.train_examples) * size
-        index = self._host_order[1][start : start + size]
+        index = drawn[start : start + size]
         return self.data.batch("train", index), None
 
     def _held_out_batch(

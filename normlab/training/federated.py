@@ -184,7 +184,9 @@ def require_rounds(recipe: Recipe, clients: int, is_ours: bool) -> None:
     allowed += "counts the examples of a round"
     require_field(recipe.batch_size % count == 0, "batch_size", recipe.batch_size, allowed)
     require_field(recipe.accumulate == 1, "accumulate", recipe.accumulate, "1 with data.shards")
-    require_field(recipe.ema is None, "ema", recipe.ema, "null with data.shards")
+    for field in ("ema", "private"):
+        value = getattr(recipe, field)
+        require_field(value is None, field, value, "null with data.shards")
     known = not recipe.local_normalisers or is_ours
     allowed = "false for a model of your own, whose normalisers have no known names"
     require_field(known, "local_normalisers", recipe.local_normalisers, allowed)

@@ -16,12 +16,14 @@ from normlab.adapters.own_model import make_classifier
 from normlab.core import Array
 from normlab.data.augment import Augmentation
 from normlab.data.dataset import Dataset
+from normlab.errors import UserError
 from normlab.sharding import values
 from normlab.training.compiled import Compiled
 from normlab.training.events import Diverged, Emit, Lookable, Progress, Row, Saveable
 from normlab.training.host_data import placed
 from normlab.training.mesh import Mesh
 from normlab.training.optimizer import with_recipe
+from normlab.training.privacy import lacks_library
 from normlab.training.program import Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import Clock, TrainState
@@ -116,6 +118,8 @@ def fit(
     """
     recipe, mesh = recipe or Recipe(), mesh or Mesh()
     mesh.check(recipe.batch_size // recipe.microbatches)
+    if recipe.private is not None and (lacking := lacks_library()):
+        raise UserError(lacking)
     shape, data_have = data.train.images.shape[1:], f"dataset '{data.name}' has"
     module = make_classifier(model, {}, len(data.classes), shape, data_have)
     program = Program(module, with_recipe(optimizer, recipe), recipe, augmentations, mesh)
@@ -234,6 +238,9 @@ class Loop:
             },
             "train_seconds": clock.train,
         }
+        recipe, examples = self.compiled.program.recipe, self.compiled.train_examples
+        if recipe.private is not None:
+            row["epsilon"] = recipe.private.epsilon(examples, recipe.batch_size, step)
         self._history.append(row)
         self.emit(Row(row))
         self.emit(Progress(step, self._steps, train_loss))

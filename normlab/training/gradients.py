@@ -24,12 +24,14 @@ class Found(NamedTuple):
         loss: the mean over the batch.
         norm_state: the normalisers' state after the step.
         correct: the number of correct predictions.
+        examples: the number of examples, float32.
         gradient: that of the loss, a tree like the parameters.
     """
 
     loss: Array
     norm_state: Any
     correct: Array
+    examples: Array
     gradient: Any
 
 
@@ -66,13 +68,14 @@ def of_batch(
     of them (`core.pool_states`). So it is with the groups of a microbatch, which are processed at
     once where statistics are `local`: one group for each of `mesh.data` devices.
     """
+    count = jnp.asarray(len(labels), jnp.float32)
     parts, groups = recipe.microbatches, mesh.data if recipe.statistics == "local" else 1
     gradients = partial(_value_and_grad, network, recipe)
     if groups > 1:
         gradients = partial(_of_groups, network, recipe, mesh)
     if parts == groups == 1:
         (value, (moved, correct)), grads = gradients(params, norm_state, images, labels, key)
-        return Found(value, moved, correct, grads)
+        return Found(value, moved, correct, count, grads)
 
     auxiliary, total, at = [], None, params
     pieces = (jnp.split(images, parts), jnp.split(labels, parts), jax.random.split(key, parts))
@@ -87,7 +90,7 @@ def of_batch(
     values, (states, correct) = jax.tree.map(lambda *leaves: join(leaves), *auxiliary)
     moved = network.pool(states, params, pieces[0][0])
     grads = jax.tree.map(lambda leaf: leaf / parts, total)
-    return Found(values.mean(), moved, correct.sum(), grads)
+    return Found(values.mean(), moved, correct.sum(), count, grads)
 
 
 def _value_and_grad(

@@ -17,13 +17,15 @@ from jax import lax
 from normlab.adapters.classifier import Classifier
 from normlab.core import Array
 from normlab.data.augment import Augmentation, apply_all
-from normlab.training import averaging, gradients
+from normlab.training import averaging, gradients, private
 from normlab.training.finite import all_finite, computed_once
 from normlab.training.losses import cross_entropy
 from normlab.training.mesh import Mesh
+from normlab.training.privacy import require_private, sampled
 from normlab.training.projection import require_sphere
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData, Meter, TrainState
+from normlab.training.storable import with_run_keys
 from normlab.training.streams import stream_key
 
 HeldOut = Literal["test", "validation"]
@@ -77,20 +79,23 @@ class Program:
         """Make the state before the first step; `image_shape` is `(H, W, C)`.
 
         Raises:
-            UserError: the recipe's projection does not fit the network.
+            UserError: the recipe's projection or privacy does not fit the network.
         """
         example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-        return self.begin(*self.network.init(stream_key(seed, "init"), example))
+        return self.begin(*self.network.init(stream_key(seed, "init"), example), seed)
 
-    def begin(self, params: Any, norm_state: Any) -> TrainState:
+    def begin(self, params: Any, norm_state: Any, seed: Array | int = 0) -> TrainState:
         """Make the state before the first step from the network's own.
 
         Raises:
-            UserError: the recipe's projection does not fit the network.
+            UserError: the recipe's projection or privacy does not fit the network.
         """
         require_sphere(params, self.recipe.project)
+        if self.recipe.private is not None:
+            require_private(self.network, norm_state, self.mesh.data)
         averages = self.recipe.ema_statistics == "averaged"
-        opt_state = averaging.begun(self.optimizer.init(params), norm_state if averages else None)
+        opt_state = with_run_keys(self.optimizer.init(params), stream_key(seed, "optimizer"))
+        opt_state = averaging.begun(opt_state, norm_state if averages else None)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -101,9 +106,15 @@ class Program:
         )
 
     def order(self, seed: Array | int, epoch: Array | int, examples: int) -> Array:
-        """Draw a permutation of the training examples for one epoch."""
+        """Draw a permutation of the training examples for one epoch, `(examples,)`.
+
+        In private training every step has its own draw, `(steps, room)`; -1 fills up the room.
+        """
         key = jax.random.fold_in(stream_key(seed, "order"), epoch)
-        return jax.random.permutation(key, examples)
+        if self.recipe.private is None:
+            return jax.random.permutation(key, examples)
+        steps, room = self.recipe.steps_per_epoch(examples), self.recipe.room(examples)
+        return sampled(key, examples, self.recipe.batch_size, steps, room)
 
     def step(
         self, state: TrainState, data: DeviceData, order: Array | None, seed: Array
@@ -112,22 +123,26 @@ class Program:
 
         Without an order, the training examples of `data` are the batch.
         """
-        images, labels = self._batch(state.step, data, order, seed)
-        key = jax.random.fold_in(stream_key(seed, "dropout"), state.step)
-        loss, correct, grads, params, norm_state, opt_state = self.updated(
-            state, images, labels, key
-        )
+        if self.recipe.private is not None and order is not None:
+            given = self.network, self.recipe, self.augmentations, state, data
+            found = private.of_step(*given, order[state.step % len(order)], seed)
+            after, count = self._after(state, found), found.examples
+        else:
+            images, labels = self._batch(state.step, data, order, seed)
+            key = jax.random.fold_in(stream_key(seed, "dropout"), state.step)
+            after = self.updated(state, images, labels, key)
+            count = jnp.asarray(len(labels), jnp.float32)
+        loss, correct, grads, params, norm_state, opt_state = after
         finite = all_finite((loss, grads, params))
-        batch = jnp.asarray(len(labels), jnp.float32)
         moved = TrainState(
             step=state.step + 1,
             params=params,
             norm_state=norm_state,
             opt_state=opt_state,
             meter=Meter(
-                state.meter.loss + loss * batch,
+                state.meter.loss + loss * count,
                 state.meter.correct + correct,
-                state.meter.examples + batch,
+                state.meter.examples + count,
             ),
             diverged=state.diverged,
         )
@@ -140,13 +155,14 @@ class Program:
     def updated(self, state: TrainState, images: Array, labels: Array, key: Array) -> "Updated":
         """Compute what a batch moves, finite or not."""
         given = state.params, state.norm_state, images, labels, key
-        loss, norm_state, correct, grads = gradients.of_batch(
-            self.network, self.recipe, *given, self.mesh
-        )
-        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        opt_state = averaging.with_statistics(opt_state, norm_state, self.recipe.ema)
+        return self._after(state, gradients.of_batch(self.network, self.recipe, *given, self.mesh))
+
+    def _after(self, state: TrainState, found: gradients.Found) -> "Updated":
+        updates, opt_state = self.optimizer.update(found.gradient, state.opt_state, state.params)
+        opt_state = averaging.with_statistics(opt_state, found.norm_state, self.recipe.ema)
         params = optax.apply_updates(state.params, updates)
-        return Updated(loss, correct, grads, params, norm_state, opt_state)
+        moved = params, found.norm_state, opt_state
+        return Updated(found.loss, found.correct, found.gradient, *moved)
 
     def _batch(
         self, step: Array, data: DeviceData, order: Array | None, seed: Array

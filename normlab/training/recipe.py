@@ -1,5 +1,6 @@
 """Defines length, batches and loss of training: the `train:` section of a config."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -8,6 +9,7 @@ from normlab.errors import UserError, require_field
 from normlab.store.seeds import is_seed
 from normlab.training.averaging import Statistics
 from normlab.training.metrics import METRICS, Metric
+from normlab.training.privacy import Privacy
 from normlab.training.projection import Projection
 
 Shared = Literal["whole", "local"]
@@ -22,10 +24,11 @@ class Recipe:
         epochs: number of passes over the training examples. An epoch takes whole batches from a
             fresh permutation and omits the examples that do not fill a batch.
         batch_size: examples in one optimiser step (the SGD batch).
-        seed: the seed of the initial weights, the order, the augmentation and dropout. A config may
-            split it into these streams, as in {init: 2, order: 0, augment: 1}, where a stream
-            without a number has 0; {init: 0..4, order: 0..4} makes every combination. In Python
-            `normlab.store.seeds.split_seed(init=2, augment=1)` splits it.
+        seed: the seed of the initial weights, the order, the augmentation, dropout and noise. A
+            config may split it into streams, as in {init: 2, order: 0, augment: 1}, where a stream
+            without a number has 0, and noise has that of dropout; {init: 0..4, order: 0..4} makes
+            every combination. In Python `normlab.store.seeds.split_seed(init=2, augment=1)` splits
+            it.
         label_smoothing: the share of each target that is spread over all classes.
         clip: the greatest global norm of the gradient, which is scaled down to it; null for none.
         adaptive_clip: the greatest norm of a unit's gradient, relative to the norm of the unit's
@@ -65,6 +68,11 @@ class Recipe:
         fixed_statistics_after: with `data.shards`, the round from which on normalisers take the
             averaged statistics in training too, and keep them (FixBN, arXiv:2303.06530); null for
             never.
+        private: null, or the settings of private training (DP-SGD, arXiv:1607.00133): `clip`, the
+            greatest norm of the gradient of one example; `noise_multiplier`, the deviation of the
+            noise in the sum of these, over `clip`; and `delta`, the chance with which `epsilon`
+            need not hold. Each example is in each step by chance, and `batch_size` is the expected
+            number. `epsilon` needs `normlab[private]`.
     """
 
     epochs: int = 10
@@ -85,6 +93,7 @@ class Recipe:
     local_steps: int = later(1)
     local_normalisers: bool = later(False)
     fixed_statistics_after: int | None = later(None)
+    private: Privacy | None = later(None)  # noqa: RUF009
 
     def __post_init__(self) -> None:
         whole = "a positive whole number"
@@ -115,6 +124,7 @@ class Recipe:
         on_sphere = self.project == "sphere" and self.ema is not None
         allowed = "null with project: sphere, because averages of unit vectors are shorter"
         require_field(not on_sphere, "ema", self.ema, allowed)
+        self._check_privacy()
         divides = self.batch_size % self.accumulate == 0
         allowed = f"a divisor of batch_size={self.batch_size}"
         require_field(divides, "accumulate", self.accumulate, allowed)
@@ -126,6 +136,29 @@ class Recipe:
     def microbatches(self) -> int:
         """The number of parts that go through the network one after the other."""
         return 1 if self.statistics == "whole" else self.accumulate
+
+    def _check_privacy(self) -> None:
+        if isinstance(self.private, dict):  # from a config
+            object.__setattr__(self, "private", Privacy(**self.private))
+        given = self.private
+        if given is None:
+            return
+        for name, least, most in (("clip", 0, math.inf), ("noise_multiplier", 0, math.inf),
+                                  ("delta", 0, 1)):  # fmt: skip
+            value = getattr(given, name)
+            allowed = f"given a {name} above 0" + (" and below 1" if most == 1 else "")
+            require_field(least < value < most, "private", value, allowed)
+
+    def room(self, examples: int) -> int:
+        """Return how many examples a step has room for: the batch, or more if training is private.
+
+        Raises:
+            UserError: the examples do not fill a batch.
+        """
+        if self.private is None:
+            return self.batch_size
+        steps = self.epochs * self.steps_per_epoch(examples)
+        return self.private.room(examples, self.batch_size, steps, self.accumulate)
 
     def steps_per_epoch(self, examples: int) -> int:
         """Return the number of whole batches in one epoch of `examples` training examples.

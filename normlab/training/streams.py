@@ -9,9 +9,14 @@ import jax.numpy as jnp
 from normlab.core import Array
 from normlab.store import seeds
 
-STREAMS = {stream: place for place, stream in enumerate(seeds.STREAMS)}
+Stream = Literal["init", "order", "augment", "dropout", "noise", "optimizer"]
+"""What is drawn: initial weights, batches, augmentations, dropout, the noise of private training,
+and that of an optimiser."""
 
-Stream = Literal["init", "order", "augment", "dropout"]
+NOISE: tuple[Stream, ...] = ("noise", "optimizer")
+"""The streams that have no number of their own in a split seed, but that of dropout."""
+
+STREAMS = {stream: place for place, stream in enumerate((*seeds.STREAMS, *NOISE))}
 
 
 def stream_key(seed: Array | int, stream: Stream) -> Array:
@@ -21,10 +26,11 @@ def stream_key(seed: Array | int, stream: Stream) -> Array:
         seed: a seed, plain or split; in compiled code a number, or `(4,)` numbers, one a stream.
         stream: the stream's name.
     """
+    numbered = "dropout" if stream in NOISE else stream
     if isinstance(seed, int):
-        seed = seeds.streams_of(seed)[stream]
+        seed = seeds.streams_of(seed)[numbered]
     elif seed.ndim:
-        seed = seed[seeds.STREAMS.index(stream)]
+        seed = seed[seeds.STREAMS.index(numbered)]
     return jax.random.fold_in(jax.random.key(seed), STREAMS[stream])
 
 

@@ -53,7 +53,9 @@ def _require(gamma: float, floor: float, eps: float) -> None:
 
 
 @kernel_transform(
-    paper="arXiv:2101.08692, arXiv:2102.06171", invariant_to=("unit scale", "unit shift")
+    paper="arXiv:2101.08692, arXiv:2102.06171",
+    invariant_to=("unit scale", "unit shift"),
+    held_to="library",
 )
 @dataclass(frozen=True)
 class ScaledWeightStandardisation:

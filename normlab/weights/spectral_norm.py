@@ -67,7 +67,7 @@ def power_iteration(kernel: Array, u: Array, v: Array, iterations: int) -> tuple
     return lax.fori_loop(0, iterations, once, (u.astype(w.dtype), v.astype(w.dtype)))
 
 
-@kernel_transform(paper="arXiv:1802.05957", invariant_to=("kernel scale",))
+@kernel_transform(paper="arXiv:1802.05957", invariant_to=("kernel scale",), held_to="library")
 @dataclass(frozen=True)
 class SpectralNorm:
     """The kernel over its largest singular value, so that the layer stretches no input.

@@ -69,7 +69,7 @@ class LearntLength:
         return jnp.full(kernel.shape[-1:], self.start or 1.0, widened(kernel).dtype)
 
 
-@kernel_transform(paper="arXiv:1602.07868", invariant_to=("unit scale",))
+@kernel_transform(paper="arXiv:1602.07868", invariant_to=("unit scale",), held_to="library")
 @dataclass(frozen=True)
 class WeightNorm(LearntLength):
     """A unit's length is learnt by itself, its kernel gives the direction alone.

@@ -45,7 +45,9 @@ def _require_eps(eps: float) -> None:
     require_field(0 < eps < 1e30, "eps", eps, "a positive number")
 
 
-@kernel_transform(paper="arXiv:1903.10520", invariant_to=("unit scale", "unit shift"))
+@kernel_transform(
+    paper="arXiv:1903.10520", invariant_to=("unit scale", "unit shift"), held_to="library"
+)
 @dataclass(frozen=True)
 class WeightStandardisation:
     """Each unit less its mean, over its deviation; nothing is learnt beside the kernel.

@@ -132,3 +132,18 @@ def test_what_is_no_optimiser_is_told_in_a_sentence(with_optimizer, tmp_path, mo
     with pytest.raises(ConfigError) as caught:
         load_experiment(with_optimizer("{name: 'no_optimiser:make', learning_rate: 0.1}"))
     assert "optimizer: optax cannot use it: AttributeError" in str(caught.value)
+
+
+def keys_of(file, seed, *overrides):
+    (run,) = load_experiment(file, (f"seed={seed}", *overrides)).runs
+    state = build.program(run.sections).init(seed, (8, 8, 3)).opt_state
+    return [leaf.tolist() for leaf in jax.tree.leaves(state) if leaf.dtype == np.uint32]
+
+
+def test_noisy_sgd_has_the_noise_of_the_runs_seed_unless_the_config_gives_one(with_optimizer):
+    file = with_optimizer("{name: noisy_sgd, learning_rate: 0.1}")
+    one, again, other = (keys_of(file, seed) for seed in (1, 1, 2))
+    assert one == again != other and len(one) == 1
+    fixed = with_optimizer("{name: noisy_sgd, learning_rate: 0.1, seed: 5}")
+    data = jax.random.key_data(jax.random.key(5)).tolist()
+    assert keys_of(fixed, 1) == keys_of(fixed, 2) == [data]

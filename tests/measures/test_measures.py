@@ -53,6 +53,13 @@ def test_of_a_run_that_is_done(record, text):
     assert value.number == pytest.approx(DONE[text]) and not value.censored
 
 
+def test_epsilon_is_that_of_the_last_row_and_of_private_runs_alone(record):
+    assert of("epsilon", record()) is None
+    rows = [{**row, "epsilon": 0.5 * row["step"]} for row in record().metrics]
+    assert of("epsilon", dataclasses.replace(record(), metrics=rows)) == Value(30.0)
+    assert of("epsilon", dataclasses.replace(record(), metrics=[])) is None
+
+
 def test_the_curve_is_as_said_above():
     assert [row["test_accuracy"] for row in curve(0.7)] == pytest.approx(ROWS)
 
