@@ -156,7 +156,7 @@ def _check_privacy(sections: dict[str, Any]) -> None:
         "mesh" if devices > 1 else "norm" if norm is not None and not serves(norm) else "model"
     )
     try:
-        require_private(Classifier(network(keyed)), variable_shapes(keyed)[1])
+        require_private(Classifier(network(keyed)), variable_shapes(keyed, microbatch(sections))[1])
     except UserError as error:
         raise SectionError(section, None, str(error)) from None
     examples = outline(sections).train_examples

@@ -22,7 +22,7 @@ MISTAKES = {
     "key is a list": (text(train="{? [1] : 2}"), "{file}:5:11: a key must be a single word, not a list or mapping"),
     # Keys.
     "unknown section": (text(optimiser="sgd"), "{file}:6:1: an experiment has no key 'optimiser'; did you mean 'optimizer'?"),
-    "missing section": (text(model=None), "{file}:1:1: an experiment needs the key 'model': one of convnet, fixup, mlp, normaliser_free, resnet, resnet_v2, skipinit, speednet, vit"),
+    "missing section": (text(model=None), "{file}:1:1: an experiment needs the key 'model': one of convnet, fixup, mlp, ngpt, normaliser_free, resnet, resnet_v2, skipinit, speednet, vit"),
     "unknown key of norm": (text(norm="{name: group_norm, gruops: 4}"), "{file}:3:26: norm group_norm has no key 'gruops'; did you mean 'groups'?"),
     "unknown key of model": (text(model="{name: mlp, width: [8]}"), "{file}:2:20: model mlp has no key 'width'; did you mean 'widths'?"),
     "unknown key of data": (text(data="{name: shapes, siz: 8}"), "{file}:1:22: data shapes has no key 'siz'; did you mean 'size'?"),

@@ -16,7 +16,7 @@ MISTAKES = {
     "a name that is a number": (text(name="3"), "{file}:6:7: 'name' must be text, found 3"),
     # Named calls.
     "no name": (text(norm="null"), "{file}:3:7: 'norm' must be a name or a mapping with a name, found null"),
-    "a number for a name": (text(model="{name: 3}"), "{file}:2:15: 'model' needs a name: one of convnet, fixup, mlp, normaliser_free, resnet, resnet_v2, skipinit, speednet, vit, found 3"),
+    "a number for a name": (text(model="{name: 3}"), "{file}:2:15: 'model' needs a name: one of convnet, fixup, mlp, ngpt, normaliser_free, resnet, resnet_v2, skipinit, speednet, vit, found 3"),
     "unknown dataset": (text(data="{name: cifar11}"), "{file}:1:14: no dataset is called 'cifar11'; did you mean 'cifar10'?"),
     "unknown model": (text(model="resne"), "{file}:2:8: no model is called 'resne'; did you mean 'resnet'?"),
     "a key where there are none": (text(norm="{name: identity, eps: 3}"), "{file}:3:24: norm identity has no key 'eps'; it has none"),
