@@ -152,11 +152,11 @@ def _check_privacy(sections: dict[str, Any]) -> None:
     if settings is None:
         return
     norm, devices = normaliser(sections), mesh(sections).data
-    section = (
-        "mesh" if devices > 1 else "norm" if norm is not None and not serves(norm) else "model"
-    )
+    section = "norm" if norm is not None and not serves(norm) else "model"
+    section = "mesh" if devices > 1 else section
     try:
-        require_private(Classifier(network(keyed)), variable_shapes(keyed, microbatch(sections))[1])
+        _, state = variable_shapes(keyed, microbatch(sections))
+        require_private(Classifier(network(keyed)), state, devices)
     except UserError as error:
         raise SectionError(section, None, str(error)) from None
     examples = outline(sections).train_examples
