@@ -61,9 +61,9 @@ class Federated(Program):
         """Whether each client is tested with its own normalisers, on its own test examples."""
         return self.recipe.local_normalisers
 
-    def begin(self, params: Any, norm_state: Any) -> TrainState:
+    def begin(self, params: Any, norm_state: Any, seed: Array | int = 0) -> TrainState:
         """Make the state before the first round."""
-        state = super().begin(params, norm_state)
+        state = super().begin(params, norm_state, seed)
         own = ()
         if self.personal:
             whole = params, norm_state
