@@ -54,22 +54,22 @@ def kill_sweeps(kills: int, seed: int, folder: Path, epochs: int = 30) -> dict[s
     file = folder / "sweep.yaml"
     file.write_text(CONFIG.replace("EPOCHS", str(epochs)))
     took = -time.monotonic()
-    _finish(file, folder / "undisturbed")
+    finish(file, folder / "undisturbed")
     took += time.monotonic()
-    expected = _results(folder / "undisturbed" / "sweep")
+    expected = results(folder / "undisturbed" / "sweep")
     counts |= {"lost": 0, "different": 0}
     while counts["kills"] < kills:
         out = folder / f"sweep-{counts['sweeps']}"
         for _ in range(chosen.randint(2, 6)):
             if _is_killed(file, out, chosen, took):
                 counts["kills"] += 1
-        _finish(file, out)
-        found = _results(out / "sweep")
+        finish(file, out)
+        found = results(out / "sweep")
         counts["sweeps"] += 1
         counts["runs"] += len(found)
-        counts["lost"] += len(expected.keys() - found.keys()) + _doubled(out / "sweep")
+        counts["lost"] += len(expected.keys() - found.keys()) + doubled(out / "sweep")
         counts["different"] += sum(
-            not _same(expected[name], found[name]) for name in expected.keys() & found.keys()
+            not same(expected[name], found[name]) for name in expected.keys() & found.keys()
         )
     return counts
 
@@ -78,7 +78,7 @@ def _is_killed(file: Path, out: Path, chosen: random.Random, longest: float) -> 
     """Begin a sweep and kill it; return whether it was still there."""
     jobs, whole = chosen.choice(["1", "2"]), chosen.random() < 0.5
     process = subprocess.Popen(
-        _command(file, out, jobs),
+        command(file, out, "--jobs", jobs),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -94,18 +94,19 @@ def _is_killed(file: Path, out: Path, chosen: random.Random, longest: float) -> 
     return True
 
 
-def _command(file: Path, out: Path, jobs: str) -> list[str]:
-    words = ["run", str(file), "--out", str(out), "--jobs", jobs]
-    return [sys.executable, "-m", "normlab.cli", *words]
+def command(file: Path, out: Path, *words: str) -> list[str]:
+    """Return the words of a command that makes a sweep."""
+    return [sys.executable, "-m", "normlab.cli", "run", str(file), "--out", str(out), *words]
 
 
-def _finish(file: Path, out: Path) -> None:
-    ended = subprocess.run(_command(file, out, "1"), capture_output=True, text=True)
+def finish(file: Path, out: Path) -> None:
+    """Let the command make what is left, in one process."""
+    ended = subprocess.run(command(file, out, "--jobs", "1"), capture_output=True, text=True)
     if ended.returncode:
         raise RuntimeError(f"{out}: exit {ended.returncode}\n{ended.stdout}\n{ended.stderr}")
 
 
-def _results(folder: Path) -> dict[str, tuple[str, list[dict], list[np.ndarray]]]:
+def results(folder: Path) -> dict[str, tuple[str, list[dict], list[np.ndarray]]]:
     """Return state, rows and parameters of every run, by its name."""
     found = {}
     for run in load_runs(folder):
@@ -116,12 +117,13 @@ def _results(folder: Path) -> dict[str, tuple[str, list[dict], list[np.ndarray]]
     return {name: one for name, one in found.items() if one[0] == "done"}
 
 
-def _same(one: tuple, other: tuple) -> bool:
+def same(one: tuple, other: tuple) -> bool:
+    """Return whether two results are the same to the bit."""
     alike = one[:2] == other[:2] and len(one[2]) == len(other[2])
     return alike and all(map(np.array_equal, one[2], other[2]))
 
 
-def _doubled(folder: Path) -> int:
+def doubled(folder: Path) -> int:
     """Count folders of runs that the experiment does not list."""
     listed = {one["run"] for one in json.loads((folder / "experiment.json").read_text())["runs"]}
     return sum(child.is_dir() and child.name not in listed for child in folder.iterdir())

@@ -31,7 +31,8 @@ from experiments.speed.harness import fresh_process, save, table
 from normlab.configs import build
 from normlab.configs.experiment import load_experiment
 from normlab.configs.run_config import RunConfig
-from normlab.engine import pool
+from normlab.engine.executors import local
+from normlab.engine.worker import Share, Worker
 from normlab.training.state import DeviceData
 
 NORMS = ("identity", "batch_norm", "layer_norm", "{name: group_norm, groups: 8}")
@@ -82,23 +83,23 @@ def workers_with_a_core(file: Path, out: Path) -> None:
 
 def workers_with_all_cores(file: Path, out: Path) -> None:
     """Use two workers that share the cores as the system decides."""
-    pool.shares = lambda workers: [set() for _ in range(workers)]
+    local.shares = lambda workers, gpus: [Share() for _ in range(workers)]
     normlab.run(file, out=out, jobs=2)
 
 
-class NarrowWorker(pool.Worker):
+class NarrowWorker(Worker):
     """A worker that starts on its cores, so that XLA makes that many threads."""
 
-    def __init__(self, cores: set[int]):
+    def _begin(self) -> None:
         everywhere = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cores)
-        super().__init__(cores)
+        os.sched_setaffinity(0, self._share.cores)
+        super()._begin()
         os.sched_setaffinity(0, everywhere)
 
 
 def workers_with_a_thread(file: Path, out: Path) -> None:
     """Use two workers on a core each, with one thread."""
-    pool.Worker = NarrowWorker
+    local.Worker = NarrowWorker
     normlab.run(file, out=out, jobs=2)
 
 

@@ -130,7 +130,7 @@ def _is_name(content: Any) -> bool:
 
 
 def _may_name_code(path: tuple[str | int, ...]) -> bool:
-    return bool(path) and path[0] in (*SECTIONS, "sweep", "tune")
+    return bool(path) and path[0] in (*SECTIONS, "sweep", "tune", "engine")
 
 
 def _folder_of(mark: Mark) -> Path:

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from collections import ChainMap
 from dataclasses import replace
 
 from normlab.configs.data_files import Settle, settled_once
@@ -11,9 +12,11 @@ from normlab.configs.exclusions import leave_out
 from normlab.configs.learning_rate import RATE, rate_place, settle_rate
 from normlab.configs.overrides import full_path
 from normlab.configs.resolve import resolve
-from normlab.configs.run_config import RunConfig
+from normlab.configs.run_config import SEED_AXES, RunConfig
 from normlab.configs.sweep import MOST_RUNS, Point, joined, read_axes
 from normlab.store.seeds import seed_text
+
+SEED = ("train", "seed")
 
 
 def expand(config: Node) -> tuple[list[RunConfig], list[Problem]]:
@@ -22,8 +25,15 @@ def expand(config: Node) -> tuple[list[RunConfig], list[Problem]]:
     sweepless = config.without("sweep")
     runs: list[RunConfig] = []
     settle = settled_once()
+    arms: dict[object, RunConfig] = {}
     for point in points:
+        key, seed = _without_seed(point)
+        if key in arms and seed is not None:  # an arm is resolved once, whatever its seeds
+            runs.append(_of_seed(arms[key], seed, point))
+            continue
         run, found = _run_at(point, sweepless, settle)
+        if run is not None and seed is not None:
+            arms[key] = run
         problems += found
         runs += [run] if run is not None else []
     return runs, problems + _repeated(runs, config)
@@ -49,6 +59,22 @@ def _points(config: Node) -> tuple[list[Point], list[Problem]]:
     points = [joined(parts) for parts in itertools.product(*factors)]
     left, found = leave_out(points, config, axes, whole=not problems)
     return left, problems + found
+
+
+def _without_seed(point: Point) -> tuple[object, Node | None]:
+    """Return what a point shares with those of other seeds, and its seed if that is a plain one."""
+    others = {axis: id(node) for axis, node in point.values.items() if axis not in SEED_AXES}
+    seeds = [node for axis, node in point.values.items() if axis in SEED_AXES]
+    plain = len(seeds) == 1 and type(seeds[0].content) is int and 0 <= seeds[0].content < 2**32
+    labels = [sorted(told.items()) for told in (point.names, point.words)]
+    return (repr(others), repr(labels)), seeds[0] if plain else None
+
+
+def _of_seed(run: RunConfig, seed: Node, point: Point) -> RunConfig:
+    """Return the same run with the seed of another point."""
+    found = run.with_seed(seed.content)
+    axes = {axis: found.axes[axis] for axis in point.values}
+    return replace(found, axes=axes, origins=ChainMap({SEED: seed.mark}, run.origins))
 
 
 def _run_at(point: Point, variant: Node, settle: Settle) -> tuple[RunConfig | None, list[Problem]]:

@@ -10,6 +10,7 @@ from typing import Any
 from normlab.configs.admission import admit
 from normlab.configs.claims import PlannedRun, read_claims, recorded_metrics
 from normlab.configs.document import ConfigError, Mark, Node, Problem, flow, show
+from normlab.configs.engines import is_of_engine, read_engine
 from normlab.configs.evaluations import look_ahead
 from normlab.configs.expand import expand, is_tied
 from normlab.configs.learning_rate import RATE
@@ -61,6 +62,8 @@ class Experiment:
         baseline: the arm that reports compare the others with, or None for the usual one.
         looks: the numbers of seeds an arm at which the claims are judged, rising; empty for one
             look, at all seeds.
+        engine: the engine that makes the runs, a call `{name: ..., options}`, or None for the usual
+            one.
     """
 
     file: FilePath
@@ -77,6 +80,7 @@ class Experiment:
     sweep: Any = None
     baseline: str | None = None
     looks: tuple[int, ...] = ()
+    engine: dict[str, Any] | None = None
 
     @property
     def folder(self) -> str:
@@ -110,7 +114,7 @@ def load_experiment(file: FilePath, overrides: tuple[str, ...] = ()) -> Experime
     """
     file = config_file(file)
     found = _read_experiment(file, overrides)
-    others = tuple(one for one in overrides if not is_of_seeds(one))
+    others = tuple(one for one in overrides if not is_of_seeds(one) and not is_of_engine(one))
     if others and not any(key_of(one) == ("name",) for one in others):
         part = _as_part(found, others)
         if part is not None:
@@ -197,10 +201,11 @@ def _read_experiment(file: FilePath, overrides: tuple[str, ...]) -> Experiment:
         )
         problems.append(Problem(config.mark_at(("looks",)), message))
     problems += check_drawn(config, claims, tuning)
+    engine, found = read_engine(config)
+    problems += found
     unread = {problem.mark for problem in unreadable}
     # The parser puts a stand-in where a value cannot be read; complaints about it would mislead.
-    problems = unreadable + [one for one in problems if one.mark not in unread]
-    problems = admission.told(problems)
+    problems = admission.told(unreadable + [p for p in problems if p.mark not in unread])
     if problems:
         raise ConfigError(problems, admission.folders())
     return Experiment(
@@ -216,6 +221,7 @@ def _read_experiment(file: FilePath, overrides: tuple[str, ...]) -> Experiment:
         sweep=config.value.get("sweep"),
         baseline=baseline,
         looks=looks,
+        engine=engine,
     )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from normlab.catalogue import AUGMENTATIONS, POLICIES, PROBES, SHARDINGS
+from normlab.catalogue import AUGMENTATIONS, ENGINES, POLICIES, PROBES, SHARDINGS
 from normlab.configs import dialects
 from normlab.configs.claims import ARMS, keys
 from normlab.configs.learning_rate import RATE
@@ -82,6 +82,8 @@ def json_schema() -> dict[str, Any]:
     look = {"type": "integer", "minimum": 2}
     properties["looks"] = {"type": ["array", "null"], "items": look, "minItems": 1}
     properties["looks"]["uniqueItems"] = True
+    properties["engine"] = _call_of(ENGINES.entries(), "engine", {})
+    properties["engine"]["anyOf"].append({"type": "null"})
     for key, text in OTHERS.items():
         properties[key]["description"] = text
     return {

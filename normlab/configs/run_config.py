@@ -45,7 +45,7 @@ class RunConfig:
         """
         return short_hash(self.sections, self.own_code)
 
-    @property
+    @cached_property
     def program_hash(self) -> str:
         """Ten hex digits that runs of one program share, whatever their seed and learning rate."""
         sections = build.of_one_program(self.sections)

@@ -266,6 +266,8 @@ OTHERS = {
     "first step (default: once, at all seeds)",
     "baseline": "the arm that reports compare the others with: its name, or its label on an axis "
     "(default: the first arm that did not diverge)",
+    "engine": "where the runs are made: the name of an engine, or a mapping with its name and "
+    "options (default: local); it is no part of what a run is",
 }
 """The keys of the experiment as a whole."""
 

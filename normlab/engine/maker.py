@@ -11,26 +11,24 @@ from typing import Any
 
 import jax
 
-from normlab.catalogue import allow
 from normlab.configs import build
-from normlab.configs.admission import names_in
 from normlab.configs.own_code import check_same
 from normlab.configs.probes import look_at
 from normlab.configs.run_config import RunConfig
 from normlab.data.dataset import Dataset
 from normlab.engine import hosts, provenance, worker
 from normlab.engine.checkpoint import FULL, Checkpoints, check_rows
+from normlab.engine.endings import was, write_failure
 from normlab.engine.policy_rows import finished, judge
 from normlab.engine.probe_rows import Prober
 from normlab.engine.progress import ended_at
 from normlab.engine.saving import Helper, Saver
+from normlab.engine.task import Order, Task, task_of
 from normlab.errors import UserError, in_one_line
 from normlab.ops import native
-from normlab.store.files import DamagedError
 from normlab.store.finding import held
 from normlab.store.layout import CHECKPOINTS, DAMAGED, ERROR, FINISHED
 from normlab.store.run import Run, RunBusyError
-from normlab.store.writing import write_atomically
 from normlab.training.compiled import Compiled
 from normlab.training.events import Emit, Event
 from normlab.training.fit import Fitted, Loop, never
@@ -50,27 +48,6 @@ class RunStarted:
     index: int
     phase: str
     step: int = 0
-
-
-@dataclass(frozen=True)
-class Task:
-    """Describes one run to be made.
-
-    Attributes:
-        config: what it does.
-        run: where it is kept, as it was planned.
-        index: its place in the list of runs, from 0.
-        again: the command that makes it alone.
-        claims: the hashes of the claims that stand now.
-        at_once: how many runs are made at once.
-    """
-
-    config: RunConfig
-    run: Run
-    index: int
-    again: str
-    claims: tuple[str, ...] = ()
-    at_once: int = 1
 
 
 @dataclass
@@ -103,6 +80,8 @@ class Maker:
                 try:
                     with native.only_if(began_with_kernels(run)):
                         return self._make(task)
+                except RunBusyError:  # it was taken over while this process stood still
+                    raise
                 except UserError as error:
                     return self._failed(task, str(error), str(error))
                 except OSError as error:
@@ -182,7 +161,7 @@ class Maker:
         on_device = self._place(config)
         devices = build.mesh(config.sections).devices
         about_it = data, task.claims, task.at_once, config.own_code, devices
-        run.add_provenance(provenance.collect(*about_it))
+        run.add_provenance(provenance.collect(*about_it, made_by=task.made_by))
         compiled, compile_seconds = self._compile(config, on_device)
         about |= {
             "steps": build.total_steps(config.sections),
@@ -305,32 +284,11 @@ def began_with_kernels(run: Run) -> bool:
     return not begun or native.NAME in begun[0].get("set_by_normlab", {})
 
 
-def was(run: Run) -> tuple[str, str]:
-    """Return how an attempt ends before it begins, or else the state.
-
-    A damaged run is not made over.
-    """
-    try:
-        state = run.whole().status["state"]
-    except DamagedError as error:
-        return DAMAGED, str(error)
-    return ("skipped", f"was {state}") if state in FINISHED else (state, "")
-
-
-def write_failure(task: Task, summary: str, details: str) -> tuple[str, str]:
-    """Write down that a run failed; call it with the run locked."""
-    config, run = task.config, task.run
-    write_atomically(run.path / ERROR, details)
-    run.write_status("failed", arm=config.arm, seed=config.seed, error=summary)
-    return "failed", f"{summary}\nagain: {task.again}"
-
-
-def attempt_in_worker(task: Task, checkpoint_seconds: float) -> tuple[str, str]:
+def attempt_in_worker(order: Order) -> tuple[str, str]:
     """Call `Maker.attempt` in a worker process, on the one maker that it has."""
     if worker.stopping.is_set():
         return "new", ""
-    allow(names_in(task.config.sections))  # the process that planned the run was allowed to
-    return _maker_of_worker(checkpoint_seconds).attempt(task)
+    return _maker_of_worker(order["checkpoint_seconds"]).attempt(task_of(order))
 
 
 @cache

@@ -26,7 +26,10 @@ class ImpossibleError(UserError):
 
 
 def check(
-    configs: Sequence[RunConfig], jobs: int, load: Callable[[RunConfig], Dataset]
+    configs: Sequence[RunConfig],
+    jobs: int,
+    load: Callable[[RunConfig], Dataset],
+    weigh: bool = True,
 ) -> list[str]:
     """Check that runs can be made on this machine.
 
@@ -37,6 +40,7 @@ def check(
         configs: the runs that are not finished.
         jobs: how many of them are made at once.
         load: loads the data of a run. Those of the first run are loaded last, and may be kept.
+        weigh: whether the memory of this machine counts.
 
     Returns:
         Warnings of what may go wrong and need not.
@@ -46,7 +50,7 @@ def check(
     """
     faults: dict[str, None] = {}
     warnings = []
-    for alike in _by(configs, "mesh"):
+    for alike in _by(configs, "mesh") if weigh else ():
         try:
             warnings += _few_devices(alike[0])
         except UserError as error:
@@ -56,7 +60,7 @@ def check(
         faults[lacking] = None
     if faults:
         raise ImpossibleError("\n".join(faults))
-    has = room()
+    has = room() if weigh else None
     groups = _by(configs, "data")
     for group in [*groups[1:], *groups[:1]]:
         try:

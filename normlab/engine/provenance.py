@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def collect(
     at_once: int = 1,
     own_code: Mapping[str, str] | None = None,
     devices: int = 1,
+    made_by: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Collect one record, as JSON can hold it.
 
@@ -36,11 +38,13 @@ def collect(
         at_once: how many runs share the machine.
         own_code: the modules of the person's own, with the hashes of their source.
         devices: how many devices share each batch, which changes rounding.
+        made_by: the engine, the shard and the worker that make the run.
     """
     spread = {"devices": devices, "processes": jax.process_count()}
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": platform.node(),
+        "made_by": {"pid": str(os.getpid()), **(made_by or {}), **_job()},
         **machine(PACKAGES),
         "machine_kind": kind_of_machine(),
         "flags": in_force(),
@@ -86,12 +90,20 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _job() -> dict[str, str]:
+    """Return the number of the scheduler's job that this process is in."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+    return {"job": job} if job else {}
+
+
 def _processor() -> str:
     """Return the processor's name, as well as the system tells it."""
     names = (line.partition(":")[2].strip() for line in about_processor("model name"))
     return next(names, platform.processor())
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

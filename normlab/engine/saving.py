@@ -42,6 +42,7 @@ class Saver:
         if isinstance(event, Progress):
             self._note(event.step)
         if isinstance(event, Saveable):
+            self._run.check_still_held()
             self._checkpoints.save(event.state, event.clock)
             self._last = time.monotonic()
         self._tell(event)

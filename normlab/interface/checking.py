@@ -50,7 +50,7 @@ def check_all(files: list[Path], trust: bool) -> Iterator[Checked]:
         return
     idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
     for _ in range(workers):
-        idle.put(Worker(set()))
+        idle.put(Worker())
 
     def check_there(file: Path) -> Checked | None:
         worker = idle.get()

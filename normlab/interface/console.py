@@ -28,6 +28,7 @@ MARKS = {
     "diverged": "[yellow]diverged[/]",
     "interrupted": "[yellow]interrupted[/]",
     "busy": "[yellow]busy[/]",
+    "elsewhere": "[dim]made by another shard[/]",
     "failed": "[red]failed[/]",
     DAMAGED: "[red]damaged[/]",
 }

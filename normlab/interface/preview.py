@@ -1,6 +1,7 @@
 """Shows what would be run, and where every value comes from, for `normlab run --dry-run`."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from normlab.configs.document import flow
 from normlab.configs.experiment import Experiment
 from normlab.configs.run_config import RunConfig
 from normlab.configs.sections import LENGTHS, SECTIONS
+from normlab.engine.executors.contract import open_engine
 from normlab.engine.plan import plan, runs_of
 from normlab.interface.console import describe_plan
 from normlab.interface.planning import plan_sweep
@@ -68,6 +70,18 @@ def print_preview(console: Console, experiment: Experiment, out: Path, jobs: int
         show(f"  {run.path}")
     show()
     show(describe_plan(plan(experiment.runs, folder, jobs)))
+
+
+def print_script(console: Console, engine: Mapping[str, Any], folder: Path) -> None:
+    """Print the job that an engine would submit for each run, if it submits jobs."""
+    script = getattr(open_engine(dict(engine)), "script", None)
+    if script is not None:
+        console.print(
+            f"\nthe job of each run, which {engine['name']} would be given:\n\n{script(folder)}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _resolved(run: RunConfig) -> list[str]:

@@ -174,6 +174,8 @@ def _facts(proof: dict[str, Any]) -> Iterable[tuple[str, str]]:
     if proof.get("at_once", 1) > 1:
         cores += f", {proof['at_once']} runs at once"
     yield "host", f"{proof.get('host')}, {proof.get('platform')}, {cores}"
+    if made_by := proof.get("made_by"):
+        yield "made by", ", ".join(f"{what} {which}" for what, which in made_by.items())
     for name, value in proof.get("own_code", {}).items():
         yield "own code", f"{name} {value}"
     for name, value in unusual(proof).items():

@@ -3,6 +3,7 @@
 from normlab.catalogue import (
     AUGMENTATIONS,
     DATA,
+    ENGINES,
     KERNELS,
     MODELS,
     NORMS,
@@ -25,6 +26,7 @@ SHELVES = {
     "probe": PROBES,
     "policy": POLICIES,
     "sharding": SHARDINGS,
+    "engine": ENGINES,
 }
 """By the name of a config's section, or of a thing within one."""
 

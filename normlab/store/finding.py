@@ -6,15 +6,15 @@ runs of one hash: such a run is made once, and each of the experiments lists it.
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import has_fcntl
-
-from normlab.store.layout import CONFIG, EXPERIMENT, FINISHED
+from normlab.store.layout import CONFIG, EXPERIMENT, FINISHED, LOCK
+from normlab.store.leases import leased
 from normlab.store.names import hash_in
 from normlab.store.run import Run
 
@@ -38,7 +38,8 @@ class RunFinder:
         own, digits = self._folder / name, hash_in(name)
         if digits is None:
             return own
-        found = [path for path in self._by_hash.get(digits, []) if (path / CONFIG).is_file()]
+        named = [path for listing in self._listings for path in listing.find(digits)]
+        found = [path for path in named if (path / CONFIG).is_file()]
         if len(found) > 1:
             finished = [path for path in found if Run(path).state in FINISHED]
             found = finished or found
@@ -47,11 +48,50 @@ class RunFinder:
         return found[0]
 
     @cached_property
-    def _by_hash(self) -> dict[str | None, list[Path]]:
-        found: dict[str | None, list[Path]] = {}
-        for experiment in (self._folder, *experiments_beside(self._folder)):
-            for path in _folders_in(experiment):
-                found.setdefault(hash_in(path.name), []).append(path)
+    def _listings(self) -> list["_Listing"]:
+        return [_list(folder) for folder in (self._folder, *experiments_beside(self._folder))]
+
+
+class _Listing:
+    """Remembers the folders in a folder by the hashes in their names; an experiment may have many.
+
+    Args:
+        folder: the folder.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder, self._names = folder, set[str]()
+        self._by_hash: dict[str, list[str]] = {}
+
+    def look_again(self) -> None:
+        """Take up new names, and forget those that are gone."""
+        try:
+            with os.scandir(self._folder) as entries:
+                # It tells folders from files without a look at each.
+                now = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
+        except OSError:  # there is no such folder, or it belongs to somebody else
+            now = set()
+        for name in now - self._names:
+            if digits := hash_in(name):
+                self._by_hash.setdefault(digits, []).append(name)
+        for name in self._names - now:
+            if digits := hash_in(name):
+                self._by_hash[digits].remove(name)
+        self._names = now
+
+    def find(self, digits: str) -> list[Path]:
+        """Return the folders with this hash."""
+        return [self._folder / name for name in sorted(self._by_hash.get(digits, ()))]
+
+
+_remembered: dict[Path, _Listing] = {}
+_guard = threading.Lock()
+
+
+def _list(folder: Path) -> _Listing:
+    with _guard:
+        found = _remembered.setdefault(folder.absolute(), _Listing(folder))
+        found.look_again()
         return found
 
 
@@ -81,24 +121,10 @@ def held(run: Run, sections: dict[str, Any]) -> Iterator[Run]:
 
 @contextlib.contextmanager
 def _alone_among_experiments(folder: Path) -> Iterator[None]:
-    """Let no other process settle where a run lies, in this experiment or one beside it.
-
-    The folder that holds the experiments is locked itself, so that no file is added to it. Some
-    file systems cannot do that; there two commands may begin one run in the same instant.
-    """
-    if not has_fcntl:
-        yield
-        return
-    import fcntl
-
+    """Let no other process settle where a run lies, in this experiment or one beside it."""
     folder.mkdir(parents=True, exist_ok=True)
-    above = os.open(folder.parent, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(above, fcntl.LOCK_EX)
+    with leased(folder.parent / f".{LOCK}", wait=True):
         yield
-    finally:
-        os.close(above)
 
 
 def runs_below(folder: Path) -> list[Path]:

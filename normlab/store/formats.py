@@ -132,6 +132,7 @@ PROVENANCE = [
         "devices?": [TEXT],
         "environment?": _TEXTS,
         "set_by_normlab?": _TEXTS,
+        "made_by?": _TEXTS,
         "claims?": [TEXT],
         "at_once?": _POSITIVE,
         "git?": ({"commit": TEXT, "dirty?": TEXT}, None),

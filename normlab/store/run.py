@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
 import yaml
 
 from normlab.errors import UserError
 from normlab.store import layout, reading
 from normlab.store.files import DamagedError
+from normlab.store.leases import LeaseHeldError, confirm, holder_of, leased
 from normlab.store.writing import append_rows, write_atomically, write_rows
 
 
@@ -115,37 +115,41 @@ class Run:
         last = f", test accuracy {rows[-1].get('test_accuracy', 0.0):.3f}" if rows else ""
         return f"<Run {self.path.name}: {status['state']}{last}>"
 
-    # The methods below write, for the process that holds the lock.
+    # The methods below write, for the process that holds the run.
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process; the lock goes with the process, even by kill -9.
+        """Hold the run for this process. A process that was killed does not hold it any more.
 
         Raises:
             RunBusyError: another process holds it.
         """
         self._refuse_links()
         self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = filelock.FileLock(self.path / layout.LOCK, timeout=0).acquire()
-        except filelock.Timeout:
-            pid = "unknown"
-            with contextlib.suppress(DamagedError):
-                pid = self.status.get("pid", pid)
-            message = f"{self.path}: another process (pid {pid}) is working on this run"
-            raise RunBusyError(message) from None
-        with lock:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(leased(self.path / layout.LOCK))
+            except LeaseHeldError as error:
+                by = error.holder or "another process"
+                raise RunBusyError(f"{self.path}: {by} is working on this run") from None
             self._remove_drafts()
             yield
 
     @property
     def is_held(self) -> bool:
         """Return whether another process is working on the run now."""
+        return holder_of(self.path / layout.LOCK) is not None
+
+    def check_still_held(self) -> None:
+        """Check that no other process has taken the run over from this one.
+
+        Raises:
+            RunBusyError: this process was stopped for so long that another has.
+        """
         try:
-            with self.locked():
-                return False
-        except RunBusyError:
-            return True
+            confirm(self.path / layout.LOCK)
+        except LeaseHeldError as error:
+            raise RunBusyError(str(error)) from None
 
     def _refuse_links(self) -> None:
         """Refuse a folder by whose links something elsewhere would be written."""
@@ -165,25 +169,30 @@ class Run:
 
     def write_config(self, sections: dict[str, Any]) -> None:
         """Write the resolved config; the run's name ends in its hash, so no other can be there."""
+        self.check_still_held()
         write_atomically(self.path / layout.CONFIG, yaml.safe_dump(sections, sort_keys=False))
 
     def write_status(self, state: str, *, sealed: bool = False, **more: Any) -> None:
         """Replace the status; a `sealed` one, of a finished run, holds digests of all its files."""
+        self.check_still_held()
         status = {"state": state, "pid": os.getpid(), "host": platform.node(), **more}
         status = reading.sealed(self.path, status) if sealed else status
         write_atomically(self.path / layout.STATUS, json.dumps(status, indent=1))
 
     def add_provenance(self, record: dict[str, Any]) -> None:
         """Add a record to the provenance."""
+        self.check_still_held()
         records = [*self.provenance, record]
         write_atomically(self.path / layout.PROVENANCE, json.dumps(records, indent=1))
 
     def append_metrics(self, row: dict[str, float | int]) -> None:
         """Add a row, on disk before this returns."""
+        self.check_still_held()
         append_rows(self.path / layout.METRICS, [row])
 
     def append_probes(self, rows: list[dict[str, Any]]) -> None:
         """Add the rows of the probes at one step, on disk before this returns."""
+        self.check_still_held()
         append_rows(self.path / layout.PROBES, rows)
 
     def keep_rows_to(self, step: int) -> None:
@@ -191,6 +200,7 @@ class Run:
 
         A row of metrics is about the steps before it. The probes measure `step` again.
         """
+        self.check_still_held()
         rows = [row for row in self.metrics if row["step"] <= step]
         write_rows(self.path / layout.METRICS, rows)
         if (self.path / layout.PROBES).exists():

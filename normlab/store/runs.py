@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from normlab.store import formats, frames, layout
 from normlab.store.combining import side_by_side
 from normlab.store.files import DamagedError, read_json
+from normlab.store.leases import leased
 from normlab.store.record import Record
 from normlab.store.run import Run
 from normlab.store.writing import write_atomically
@@ -157,10 +156,10 @@ def _places(runs: Sequence[Run | Record]) -> list[dict[str, Any]]:
 def alone(path: Path) -> Iterator[None]:
     """Hold an experiment's folder, so that nobody changes it between reading and writing back.
 
-    A process that comes later waits. The lock goes with the process, even by kill -9.
+    A process that comes later waits. A process that was killed does not hold it any more.
     """
     path.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(path / layout.LOCK):
+    with leased(path / layout.LOCK, wait=True):
         yield
 
 

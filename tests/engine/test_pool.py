@@ -36,8 +36,8 @@ def step(self, *arguments):
     return original(self, *arguments)
 Compiled.step = step
 
-def attempt(task, checkpoint_seconds):
-    return maker.attempt_in_worker(task, checkpoint_seconds)
+def attempt(order):
+    return maker.attempt_in_worker(order)
 """
 """No run gets past step 20 before its worker is told to stop."""
 

@@ -57,6 +57,23 @@ def command(
             "has started.",
         ),
     ] = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="Where runs are made: a name of `normlab list engines`, or a mapping such as "
+            "'{name: dask, address: tcp://node1:8786}'.",
+            metavar="ENGINE",
+            show_default="the config's, or local",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="In an array job: make this part of the runs, then what other parts left.",
+            metavar="I/N",
+            show_default=False,
+        ),
+    ] = None,
     max_failures: Annotated[
         int | None,
         typer.Option(
@@ -90,7 +107,10 @@ def command(
     trust: Trust = False,
 ) -> None:
     """Make the runs of a config. Finished runs are kept, and a broken-off one goes on."""
-    if jobs is not None and jobs > 1:
+    from normlab.engine.worker import visible_gpus
+
+    gpus = visible_gpus()
+    if (jobs or len(gpus)) > 1:
         # This process looks at shapes alone: a GPU's memory is for its workers, which share it.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from normlab.engine.process import prepare
@@ -100,24 +120,33 @@ def command(
 
     join(hosts)
     from normlab.configs.document import flow
+    from normlab.configs.engines import engine_of_words, name_in
     from normlab.engine.jobs import jobs_for
-    from normlab.interface.trusting import load_trusted
+    from normlab.engine.shards import Shard
+    from normlab.interface.trusting import admit_name, load_trusted
 
     words = list(overrides or ())
     if name is not None:
         words.append(f"name={flow(name)}")
     if devices is not None:
         words.append(f"mesh.data={devices}")
+    part = None if shard is None else Shard.read(shard)
     experiment = load_trusted(file, tuple(words), trust)
+    chosen = experiment.engine or {"name": "local"}
+    if engine is not None:
+        admit_name(name_in(engine), trust)
+        chosen = engine_of_words(engine, experiment.engine)
     if (joined := team()) is not None:
-        jobs = 1  # every process has a part of every run
-    jobs = jobs or jobs_for(experiment, out)
+        jobs, chosen = 1, {"name": "local"}  # every process has a part of every run
+    if jobs is None and chosen["name"] == "local":
+        jobs = jobs_for(experiment, out)
     helps = joined is not None and not joined.leads
     console = Console(quiet=helps)
     if dry_run:
-        from normlab.interface.preview import print_preview
+        from normlab.interface.preview import print_preview, print_script
 
-        print_preview(console, experiment, out, jobs)
+        print_preview(console, experiment, out, jobs or 1)
+        print_script(console, chosen, out / experiment.folder)
         return
 
     from normlab.configs.data_files import prepare_data
@@ -136,22 +165,24 @@ def command(
         sinks = [Sink(name, out / experiment.folder) for name in log]
     for remark in prepare_data(run.sections for run in experiment.runs):
         console.print(f"data: {remark}", markup=False, highlight=False, soft_wrap=True)
-    with Display(console, jobs) as display:
+    with Display(console, jobs or 1) as display:
 
         def tell(event: Any) -> None:
             for listener in (display, *sinks):
                 listener(event)
 
-        engine = Engine(
+        sweep = Engine(
             experiment,
             out,
             tell,
             jobs=jobs,
             max_failures=max_failures,
             until_decided=until_decided,
+            engine=chosen,
+            shard=part,
         )
         try:
-            outcome = engine.run_all()
+            outcome = sweep.run_all()
         except BrokenError as error:
             console.print(str(error), markup=False, highlight=False, soft_wrap=True)
             leave_at_once(NEGATIVE)
