@@ -30,12 +30,17 @@ from normlab.store.loading import load_runs
 
 WORKERS = 2
 ENVIRONMENT = {**os.environ, "NORMLAB_LEASE": "4"}
-QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": ENVIRONMENT}
 
 
 def begin(words: Sequence[str]) -> subprocess.Popen[bytes]:
     """Begin a process with a group of its own."""
-    return subprocess.Popen(list(words), start_new_session=True, **QUIET)
+    return subprocess.Popen(
+        list(words),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
+    )
 
 
 def kill(process: subprocess.Popen[bytes], whole: bool = True) -> bool:

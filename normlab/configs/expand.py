@@ -5,6 +5,7 @@ import itertools
 import math
 from collections import ChainMap
 from dataclasses import replace
+from typing import Any
 
 from normlab.configs.data_files import Settle, settled_once
 from normlab.configs.document import Node, Problem
@@ -74,7 +75,8 @@ def _of_seed(run: RunConfig, seed: Node, point: Point) -> RunConfig:
     """Return the same run with the seed of another point."""
     found = run.with_seed(seed.content)
     axes = {axis: found.axes[axis] for axis in point.values}
-    return replace(found, axes=axes, origins=ChainMap({SEED: seed.mark}, run.origins))
+    others: Any = run.origins  # they are read only, and shared by an arm's runs
+    return replace(found, axes=axes, origins=ChainMap({SEED: seed.mark}, others))
 
 
 def _run_at(point: Point, variant: Node, settle: Settle) -> tuple[RunConfig | None, list[Problem]]:
