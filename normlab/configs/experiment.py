@@ -186,8 +186,7 @@ def _read_experiment(file: FilePath, overrides: tuple[str, ...]) -> Experiment:
         first = tuning.candidates[0].point
         runs = [candidate.config for candidate in tuning.candidates if candidate.point == first]
     points = [] if problems else [_planned(run, config) for run in runs]
-    metrics = recorded_metrics(config)
-    claims, found = read_claims(config, points, metrics, lenient=bool(overrides))
+    claims, found = read_claims(config, points, recorded_metrics(config), lenient=bool(overrides))
     problems += found
     baseline, found = _read_baseline(config, [] if problems else runs, lenient=bool(overrides))
     problems += found

@@ -17,7 +17,7 @@ from normlab.configs.experiment import Experiment, seeds_of
 from normlab.configs.run_config import RunConfig
 from normlab.engine import hosts
 from normlab.engine.checkpoint import FULL
-from normlab.engine.events import GaveUp, Remark, RunEnded, Tell, Waiting
+from normlab.engine.events import GaveUp, Outcome, Remark, RunEnded, Tell, Waiting
 from normlab.engine.executors.contract import open_engine
 from normlab.engine.listing import about_experiment, check_is_same, note_runs
 from normlab.engine.looking import Results, arms_of_open_claims, arms_to_begin_with
@@ -35,7 +35,7 @@ from normlab.store.layout import DAMAGED, FINISHED
 from normlab.store.leases import leased, remove_lost
 from normlab.store.loading import load_runs
 from normlab.store.run import Run
-from normlab.store.runs import Runs, note_claims
+from normlab.store.runs import note_claims
 from normlab.training.events import Event, Progress
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
@@ -48,26 +48,6 @@ COMMAND = ".command"
 
 SECONDS_BETWEEN_TRIES = 0.5
 """How often a run that another process makes is looked at."""
-
-
-@dataclass
-class Outcome:
-    """Holds an experiment's runs on disk, and how each of them ended.
-
-    Attributes:
-        runs: the runs.
-        states: as `RunEnded.state`; "new" for a run that was not begun.
-        interrupted: whether Ctrl-C or SIGTERM ended it.
-    """
-
-    runs: Runs
-    states: list[str] = field(default_factory=list)
-    interrupted: bool = False
-
-    @property
-    def failed(self) -> bool:
-        """Return whether any run failed, is damaged, or was left to another process."""
-        return bool({"failed", "busy", DAMAGED} & {*self.states})
 
 
 @dataclass

@@ -1,11 +1,13 @@
 """Defines what the engine tells while it makes the runs of an experiment."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from normlab.configs.run_config import RunConfig
 from normlab.engine.maker import RunStarted
 from normlab.engine.plan import Planned
+from normlab.store.layout import DAMAGED
+from normlab.store.runs import Runs
 from normlab.training.events import Event
 
 
@@ -51,3 +53,23 @@ class Remark:
 
 Tell = Callable[[Remark | Planned | RunStarted | RunEnded | Waiting | GaveUp | Event], None]
 """Of a run that another process makes, `RunEnded` alone is told: its folder says the rest."""
+
+
+@dataclass
+class Outcome:
+    """Holds an experiment's runs on disk, and how each of them ended.
+
+    Attributes:
+        runs: the runs.
+        states: as `RunEnded.state`; "new" for a run that was not begun.
+        interrupted: whether Ctrl-C or SIGTERM ended it.
+    """
+
+    runs: Runs
+    states: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Return whether any run failed, is damaged, or was left to another process."""
+        return bool({"failed", "busy", DAMAGED} & {*self.states})
