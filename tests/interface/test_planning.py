@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from normlab.cli import app
 from normlab.configs.experiment import load_experiment
 from normlab.engine.engine import Engine
 from normlab.errors import UserError
@@ -82,6 +84,16 @@ def test_the_plan_is_written_for_80_columns_and_as_json(experiment, tmp_path):
     assert first["noise"]["deviations"] == [0.1, 0.1] and first["paired"] == "all"
     assert any(row["stated"] and row["effect"] == 0.05 for row in first["chances"])
     assert len(chances(plan).axes) == 2
+
+
+def test_the_command_prints_json_and_draws(experiment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["plan", "tiny.yaml", "--noise", "0.1", "--effect", "1=0.2", "--json",
+             "--plot", "p.svg"]  # fmt: skip
+    done = CliRunner().invoke(app, words)
+    assert json.loads(done.output)["looks"] == [3, 6], done.output
+    assert "four cases of five" in (tmp_path / "p.svg").read_text()
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("text", ["much", "-1", "0", "final(test_acuracy)=0.1", "inf"])

@@ -120,6 +120,8 @@ def command(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if pilot is not None:
         say(f"The pilot in {folders[0]} has seeds of its own and is never a part of the sweep.")
+        if experiment.tuning is not None:
+            say("Its arms are not tuned: they stand at the first point of the grid.")
     if plot is not None:
         say(f"{plot} shows the chances")
 
