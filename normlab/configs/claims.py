@@ -200,7 +200,10 @@ def check_evaluated(measure: Measure, points: Iterable[HasArm]) -> None:
         try:
             if not measure.arguments[0].startswith("test_"):
                 raise NoValueError("is evaluated on the test examples: name a metric of those")
-            chosen(planned.judged if planned is not None else (), measure.arguments[1:])
+            takes = measure.definition.takes
+            policies, words = measure.arguments[1 : len(takes)], measure.arguments[len(takes) :]
+            for policy in policies:
+                chosen(planned.judged if planned is not None else (), (policy, *words))
         except NoValueError as error:
             raise UserError(f"{measure}: a run of '{point.arm}' {error}") from None
 

@@ -141,6 +141,14 @@ def evaluated(record: Record, metric: str, *words: str) -> Value:
     return Value(value_of(record, metric, words))
 
 
+def gained(record: Record, metric: str, policy: str, other: str, *words: str) -> Value | None:
+    """The metric under the first policy minus that under the second; a diverged run has none."""
+    if record.state == "diverged":
+        return None
+    one, two = (value_of(record, metric, (label, *words)) for label in (policy, other))
+    return Value(one - two)
+
+
 def diverged(record: Record) -> Value:
     """The number 1 if a loss, a gradient or the parameters stopped being finite, else 0."""
     return Value(float(record.state == "diverged"))
@@ -241,6 +249,9 @@ MEASURES = {
     "evaluated": Definition(("metric", "policy"), evaluated, _higher,
                             may_take=("stream", "batch size", "corruption"),
                             words="{0} under {rest} ({unit})"),
+    "gained": Definition(("metric", "policy", "policy"), gained, _higher,
+                         may_take=("stream", "batch size", "corruption"),
+                         words="{0} gained: {rest} ({unit})"),
     "diverged": Definition((), diverged, False, words="share of runs that diverged"),
     "seconds_per_step": Definition((), seconds_per_step, False, "s",
                                    words="seconds of an optimiser step"),

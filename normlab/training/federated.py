@@ -115,7 +115,7 @@ class Federated(Program):
         opt_state = Clients(inner, own)
         return Updated(loss.mean(), correct.sum(), loss, params, norm_state, opt_state)
 
-    def _gradient(self, round_: Array, params: Any, norm_state: Any, *batch: Array) -> Any:
+    def _gradient(self, round_: Array, params: Any, norm_state: Any, *batch: Any) -> Any:
         """Compute the gradient of a client's batch; with fixed statistics from some round on."""
         after = self.recipe.fixed_statistics_after
         given = self.recipe, params, norm_state, *batch

@@ -89,6 +89,7 @@ WRONG = {
     "evaluated(test_accuracy, sar, iid)": "no evaluation 'sar, iid'; it has stored, iid, 64; st",
     "evaluated(train_accuracy, tent, iid)": "evaluated on the test examples",
     "evaluated(test_accuracy, tent, iid, remade_fog)": "no evaluation 'tent, iid, remade_fog'",
+    "gained(test_accuracy, tent, sar, iid)": "no evaluation 'sar, iid'",
     "evaluated(test_accuracy)": "it is written evaluated(metric, policy[, stream][, batch size]",
 }
 
@@ -99,11 +100,12 @@ def test_a_claim_of_what_will_not_be_evaluated_is_told_before_the_first_step(con
 
 
 @pytest.mark.parametrize(
-    "measure", ["test_accuracy, tent, iid", "test_loss, tent, 64, changing",
-                "test_accuracy, stored, changing, remade_snow"]
+    "measure", ["evaluated(test_accuracy, tent, iid)", "evaluated(test_loss, tent, 64, changing)",
+                "evaluated(test_accuracy, stored, changing, remade_snow)",
+                "gained(test_accuracy, tent, stored, iid)"]
 )  # fmt: skip
 def test_a_claim_of_what_will_be_is_fine(config, measure):
-    claim = CLAIM.format(f"evaluated({measure})")
+    claim = CLAIM.format(measure)
     assert len(load_experiment(config(text() + TWO + claim)).claims) == 1
     told = problems_of(config(text() + claim))
     assert "is not evaluated by policies: give the section 'evaluate'" in told

@@ -42,6 +42,18 @@ def test_of_a_run_that_is_done(record, text, number):
     assert measure.higher_is_better is ("accuracy" in text)
 
 
+def test_what_is_gained_is_the_difference_of_two_policies(tmp_path, record):
+    run = write_run(tmp_path / "two", "a", 0, 0.7)
+    rows = [("tent", 0.5), ("stored", 0.75)]
+    run.append_probes([
+        {"step": 60, "probe": "evaluate", "quantity": f"test_accuracy({policy}, iid, 64)",
+         "layers": None, "values": value} for policy, value in rows
+    ])  # fmt: skip
+    measure = Measure.parse("gained(test_accuracy, tent, stored, iid)")
+    assert measure.of(Record.read(run)).number == -0.25
+    assert measure.of(record("diverged")) is None
+
+
 def test_its_words_have_all_that_picks_it():
     words = Measure.parse("evaluated(test_accuracy, tent, sorted)").words
     assert words == "test accuracy under tent, sorted (share of examples)"
