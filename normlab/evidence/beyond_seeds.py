@@ -36,10 +36,10 @@ def wider(comparison: Comparison) -> list[Wider]:
 
     Only what has a wider interval is returned.
     """
-    noise, found = OtherNoise(comparison.runs), []
-    measure = comparison.measure
-    if measure.axis is not None:
-        return []
+    noise, measure = comparison.other_noise, comparison.measure
+    found: list[Wider] = []
+    if measure.axis is not None:  # an arm has several runs of one seed then
+        return found
     for arm in comparison.arms:
         found.append(_wider(arm.name, arm.mean, [arm.records], noise, measure))
         if arm.difference is not None:
@@ -67,9 +67,9 @@ def agreements(comparison: Comparison) -> list[tuple[Arm, Agreement]]:
 
     Answers are stored for the last evaluation, so they do not depend on the measure.
     """
-    noise, found = OtherNoise(comparison.runs), []
+    noise, found = comparison.other_noise, []
     for arm in comparison.arms:
-        if arm.difference is None:
+        if arm.difference is None or comparison.measure.axis is not None:
             continue
         base = comparison.arm(arm.baseline)
         left, right = noise.answers(arm.records), noise.answers(base.records)

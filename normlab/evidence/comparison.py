@@ -17,6 +17,7 @@ from normlab.evidence.baselines import baselines
 from normlab.evidence.contrasts import contrast, mean_of
 from normlab.evidence.doubts import warnings
 from normlab.evidence.estimates import IntervalEstimate
+from normlab.evidence.generalising import OtherNoise
 from normlab.evidence.inference import holm, permutation_p, probability_better, sampling_error
 from normlab.evidence.intervals import (
     EVERYTHING,
@@ -129,6 +130,11 @@ class Comparison:
     def verdicts(self) -> list[Verdict]:
         """The verdicts on the experiment's claims."""
         return judge(self.runs, self.records)
+
+    @cached_property
+    def other_noise(self) -> OtherNoise:
+        """What the experiment shows of noise that seeds do not show."""
+        return OtherNoise(self.runs)
 
     @property
     def target(self) -> float | None:

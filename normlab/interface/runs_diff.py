@@ -201,6 +201,5 @@ def _config_of(runs: Iterable[Run | Record], arm: str) -> dict[str, Any] | None:
     for run in runs:
         if run.arm == arm and run.begun:
             flat = flatten(run.config)
-            flat.pop("train.seed", None)
-            return flat
+            return {k: v for k, v in flat.items() if k.split(".")[:2] != ["train", "seed"]}
     return None

@@ -71,7 +71,8 @@ def test_runs_that_lack_partners_are_left_out_and_counted(tmp_path):
     del values[split_seed(3, 0, 1)]
     (found,) = variances(written(tmp_path / "e", values), ACCURACY)
     assert (found.n, found.left_out) == (9, 2)
-    assert "9 runs; 2 runs left out" in noise_text([found], 200)
+    text = noise_text([found], 200)
+    assert "9 runs, crossed: initial weights 3, augmentation 3; 2 runs left out, which" in text
     assert complete([split_seed(0, 0), split_seed(0, 1), split_seed(1, 0)]) in (
         (split_seed(0, 0), split_seed(0, 1)), (split_seed(0, 0), split_seed(1, 0)))  # fmt: skip
 
