@@ -15,7 +15,6 @@ from normlab.adapters.classifier import Classifier
 from normlab.adapters.own_model import make_classifier, with_normaliser
 from normlab.catalogue import (
     AUGMENTATIONS,
-    DATA,
     KERNELS,
     MODELS,
     NORMS,
@@ -29,9 +28,9 @@ from normlab.configs.optax_names import OPTIMIZERS, SCHEDULES, UNSTORABLE
 from normlab.configs.own_code import loaded_code
 from normlab.configs.placing import placement
 from normlab.configs.sections import COMMON, OWN, without_earlier
-from normlab.configs.signatures import as_argument
 from normlab.core import KernelTransform, Normaliser
 from normlab.data.dataset import Dataset, Outline
+from normlab.data.described import dataset_of, hashable
 from normlab.errors import FieldError, UserError
 from normlab.models.slots import is_ours
 from normlab.policies.contract import Policy
@@ -63,8 +62,7 @@ def dataset(sections: dict[str, Any]) -> Dataset:
 
 def described(sections: dict[str, Any]) -> Any:
     """Make the description of the data, which loads nothing."""
-    call = Call.of(sections["data"], *COMMON["data"])
-    return DATA.load(call.name)(**call.arguments)
+    return dataset_of(sections["data"])
 
 
 def normaliser(sections: dict[str, Any]) -> Normaliser | None:
@@ -119,7 +117,7 @@ def _own_model(sections: dict[str, Any], called: Any, call: Call) -> nn.Module:
         raise SectionError("model", field, f"{call.name}: {error}") from error
     if norm is None:
         return made
-    where = as_argument(sections["norm"].get("where"))
+    where = hashable(sections["norm"].get("where"))
     try:
         return with_normaliser(made, norm, data.image_shape, where)
     except FieldError as error:
@@ -160,7 +158,7 @@ def schedule(sections: dict[str, Any]) -> optax.Schedule:
 def recipe(sections: dict[str, Any]) -> Recipe:
     """Make the settings of the training loop."""
     settings = {**sections["train"], "seed": seed_of(sections["train"]["seed"])}
-    return Recipe(**{key: as_argument(value) for key, value in settings.items()})
+    return Recipe(**{key: hashable(value) for key, value in settings.items()})
 
 
 def mesh(sections: dict[str, Any]) -> Mesh:
@@ -295,9 +293,8 @@ def variable_shapes(keyed: Keyed, examples: int) -> Any:
 @lru_cache(maxsize=256)
 def _first_shapes(keyed: Keyed) -> Any:
     """Trace the start of a network; return parameters and state as shapes."""
-    start = Classifier(network(keyed)).init
-    images = image_shapes(keyed.sections, 1)
-    return jax.eval_shape(lambda key: start(key, images), jax.random.key(0))
+    start = partial(Classifier(network(keyed)).init, images=image_shapes(keyed.sections, 1))
+    return jax.eval_shape(start, jax.random.key(0))
 
 
 @lru_cache(maxsize=256)

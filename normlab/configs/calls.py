@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from normlab.configs.signatures import as_argument
+from normlab.data.described import hashable
 from normlab.errors import UserError
 
 
@@ -26,6 +26,6 @@ class Call:
     def of(cls, section: dict[str, Any], *skip: str) -> "Call":
         """Split a section into its name and its arguments; lists become tuples, to be hashable."""
         arguments = {
-            key: as_argument(value) for key, value in section.items() if key not in ("name", *skip)
+            key: hashable(value) for key, value in section.items() if key not in ("name", *skip)
         }
         return cls(section["name"], arguments)

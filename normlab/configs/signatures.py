@@ -22,6 +22,7 @@ from normlab.configs.document import Node, Problem, named, show
 from normlab.configs.own_code import failure_outside, not_run
 from normlab.configs.paths import paths_beside_config
 from normlab.configs.sections import OWN_MODEL, RANGE, elsewhere, section
+from normlab.data.described import hashable
 from normlab.errors import FieldError, UserError, did_you_mean
 from normlab.models.slots import Dtype, is_ours
 
@@ -191,7 +192,7 @@ def check_arguments(
         wrong = {one["loc"][0] for one in errors if one["loc"]}
         if kind == OWN_MODEL:
             return None, problems
-        fine = {key: as_argument(plain[key]) for key in plain if key not in wrong}
+        fine = {key: hashable(plain[key]) for key in plain if key not in wrong}
         return None, problems + _field_problems(called, {**stand_ins, **fine}, given, subject)
     free = {
         n: plain[n] for n, f in model.model_fields.items() if f.annotation is Any and n in plain
@@ -204,11 +205,6 @@ def check_arguments(
         return (None if problems else values), problems
     problems += _field_problems(called, {**stand_ins, **values}, given, subject)
     return (None if problems else values), problems
-
-
-def as_argument(value: Any) -> Any:
-    """Return a value of a config as an argument: lists become tuples, which are hashable."""
-    return tuple(map(as_argument, value)) if isinstance(value, list) else value
 
 
 def _field_problems(

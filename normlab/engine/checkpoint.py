@@ -11,8 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import jax
-import orbax.checkpoint as ocp
-from orbax.checkpoint import multihost
 
 from normlab.store.checkpoint_files import (
     CLOCK,
@@ -20,6 +18,7 @@ from normlab.store.checkpoint_files import (
     digest_of,
     digests,
     digests_of_files,
+    orbax,
     restore_newest,
 )
 from normlab.store.files import DamagedError
@@ -63,6 +62,7 @@ class Checkpoints:
         self._open()
 
     def _open(self) -> None:
+        ocp = orbax()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
         )
@@ -74,7 +74,7 @@ class Checkpoints:
         Raises:
             OSError: the disk is full; what was written of this checkpoint is removed.
         """
-        step = int(state.step)
+        ocp, step = orbax(), int(state.step)
         if step == self._manager.latest_step():
             return
         tree = state._asdict()
@@ -93,7 +93,7 @@ class Checkpoints:
                 self._discard()
                 raise OSError(errno.ENOSPC, "No space left on device") from None
             raise
-        if not multihost.is_primary_host(0):
+        if not ocp.multihost.is_primary_host(0):
             return
         # A crash before this leaves the digests of another step, and those of the arrays do.
         lines = json.dumps({"step": step, "files": digests_of_files(self._path / str(step))})
@@ -110,6 +110,7 @@ class Checkpoints:
         Raises:
             DamagedError: it is not what was saved.
         """
+        ocp = orbax()
         template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
         try:
             restored = restore_newest(self._manager, self._path, ocp.args.StandardRestore(template))
@@ -117,9 +118,9 @@ class Checkpoints:
             if str(error.file) not in told:
                 raise
             self.close()
-            if multihost.is_primary_host(0):
+            if ocp.multihost.is_primary_host(0):
                 shutil.rmtree(self._path)
-            multihost.sync_global_processes("normlab deletes checkpoints")
+            ocp.multihost.sync_global_processes("normlab deletes checkpoints")
             self._open()
             return None
         if restored is None:

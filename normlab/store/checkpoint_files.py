@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from normlab.errors import UserError, in_one_line
 from normlab.sharding import values
@@ -27,6 +26,13 @@ FILES, OF_FILES = "files.json", {"step": COUNT, "files": {...: TEXT}}
 """The file with the digests of a checkpoint's files, and its shape."""
 
 
+def orbax() -> Any:
+    """Import orbax's checkpoints; a process that makes no run saves the time that this takes."""
+    import orbax.checkpoint
+
+    return orbax.checkpoint
+
+
 def restore_anything(path: Path, like: Any = None) -> dict[str, Any]:
     """Restore the newest state in a folder, as nested dictionaries of numpy arrays.
 
@@ -37,7 +43,7 @@ def restore_anything(path: Path, like: Any = None) -> dict[str, Any]:
     Raises:
         UserError: the folder holds no checkpoint, or the newest is not what was saved.
     """
-    restored = None
+    restored, ocp = None, orbax()
     if path.is_dir():
         with ocp.CheckpointManager(path.resolve()) as manager:
             restored = restore_newest(manager, path, ocp.args.StandardRestore(like))
@@ -47,10 +53,16 @@ def restore_anything(path: Path, like: Any = None) -> dict[str, Any]:
 
 
 def restore_newest(
-    manager: ocp.CheckpointManager, path: Path, how: ocp.args.StandardRestore
+    manager: Any, path: Path, how: Any
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Restore the newest state, check its digests, and return it with the part in JSON."""
-    step = manager.latest_step()
+    """Restore the newest state, check its digests, and return it with the part in JSON.
+
+    Args:
+        manager: orbax's `CheckpointManager` of the folder.
+        path: the folder of the checkpoints.
+        how: orbax's `StandardRestore` of the state.
+    """
+    ocp, step = orbax(), manager.latest_step()
     if step is None:
         return None
     folder = path / str(step)
