@@ -283,7 +283,11 @@ def variable_shapes(keyed: Keyed, examples: int) -> Any:
     """
     classifier, images = Classifier(network(keyed)), image_shapes(keyed.sections, examples)
     if classifier.is_ours:
-        return classifier.traced(images)
+        try:
+            return classifier.traced(images)
+        except UserError:
+            _first_shapes(keyed)  # raises what is wrong for one image already
+            raise
     params, state = _first_shapes(keyed)
     step = partial(classifier.apply, train=True, key=jax.random.key(0))
     jax.eval_shape(step, params, state, images)
