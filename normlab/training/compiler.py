@@ -16,8 +16,8 @@ from typing import Any
 from normlab.errors import in_one_line
 
 OFF = "NORMLAB_TUNING"
-"""Environment variable; "off" leaves compiler, allocator and caches unchanged, and "pallas" asks for
-kernels that nobody has measured (`normlab/ops/pallas/`)."""
+"""Environment variable; "off" leaves compiler, allocator and caches unchanged, and "pallas" asks
+for kernels that nobody has measured (`normlab/ops/pallas/`)."""
 
 YNN_FUSIONS = "xla_cpu_experimental_ynn_fusion_type"
 
