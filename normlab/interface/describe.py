@@ -115,8 +115,7 @@ def _section(name: str) -> str | None:
         if name == "probes":
             lines.append(f"measure: ...  # a list of {', '.join(PROBES.entries())}")
         if name == "evaluate":
-            names = ", ".join(POLICIES.entries())
-            lines.append(f"policy: ...  # one, a list, or a mapping of labels to: {names}")
+            lines.append(f"policy: ...  # one, a list, labels: {', '.join(POLICIES.entries())}")
         text = _indent("\n".join(lines))
         example = f"In YAML, with every default:\n  {name}:\n{_indent(text)}"
         return _joined(f"{name} (section)", inspect.getdoc(PLAIN[name]), example)

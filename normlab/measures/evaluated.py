@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from normlab.errors import UserError
-from normlab.measures.value import NoValueError
+from normlab.measures.value import NoValueError, Value, guess
 from normlab.store.record import Record
 
 EVALUATE = "evaluate"
@@ -68,6 +68,21 @@ def chosen(judged: Sequence[Judged], words: Sequence[str]) -> tuple[Judged, str 
 def _fits(words: Sequence[str], own: Sequence[str], one: Judged) -> bool:
     others = [word for word in words if word not in own]
     return len(others) <= 1 and all(word in one.parts for word in others)
+
+
+def evaluated(record: Record, metric: str, *words: str) -> Value:
+    """The metric of the trained network under a policy; a stream, a batch size, a corruption."""
+    if record.state == "diverged":
+        return Value(guess(record, metric))
+    return Value(value_of(record, metric, words))
+
+
+def gained(record: Record, metric: str, policy: str, other: str, *words: str) -> Value | None:
+    """The metric under the first policy minus that under the second; a diverged run has none."""
+    if record.state == "diverged":
+        return None
+    one, two = (value_of(record, metric, (label, *words)) for label in (policy, other))
+    return Value(one - two)
 
 
 def value_of(record: Record, metric: str, words: Sequence[str]) -> float:

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from normlab.errors import UserError, did_you_mean
-from normlab.measures.evaluated import as_policy, value_of
+from normlab.measures.evaluated import as_policy, evaluated, gained
 from normlab.measures.probe_values import as_quantity, as_step, drift, probe
-from normlab.measures.value import Value
+from normlab.measures.value import Value, guess
 from normlab.store.record import Record
 from normlab.training import metrics
 
@@ -72,15 +72,7 @@ def _higher(arguments: tuple[Any, ...]) -> bool:
 
 
 def _last(record: Record, metric: str) -> float:
-    return _guess(record, metric) if record.state == "diverged" else record.metrics[-1][metric]
-
-
-def _guess(record: Record, metric: str) -> float:
-    """Return the metric of a network that guesses, because a diverged one knows no more."""
-    classes = record.data["classes"]
-    if metric.endswith("auc"):
-        return 0.5
-    return 1 / classes if metric.endswith("accuracy") else math.log(classes)
+    return guess(record, metric) if record.state == "diverged" else record.metrics[-1][metric]
 
 
 def final(record: Record, metric: str) -> Value:
@@ -91,7 +83,7 @@ def final(record: Record, metric: str) -> Value:
 def best(record: Record, metric: str) -> Value:
     """The metric's best over all evaluations; a test metric that is chosen so is too good."""
     choose = max if higher_is_better(metric) else min
-    return Value(choose([row[metric] for row in record.metrics], default=_guess(record, metric)))
+    return Value(choose([row[metric] for row in record.metrics], default=guess(record, metric)))
 
 
 def _first(record: Record, metric: str, level: float) -> dict[str, Any] | None:
@@ -122,7 +114,7 @@ def area(record: Record, metric: str) -> Value:
     values = [row[metric] for row in record.metrics]
     if record.state == "diverged":
         steps += [record.status["step"], record.status["steps"]]
-        values += [_guess(record, metric)] * 2
+        values += [guess(record, metric)] * 2
     if steps[0] == steps[-1]:
         return Value(values[-1])
     return Value(float(np.trapezoid(values, steps)) / (steps[-1] - steps[0]))
@@ -132,21 +124,6 @@ def gap(record: Record, metric: str, other: str) -> Value | None:
     """The last value of the first metric minus that of the second; a diverged run has none."""
     lost = record.state == "diverged"
     return None if lost else Value(_last(record, metric) - _last(record, other))
-
-
-def evaluated(record: Record, metric: str, *words: str) -> Value:
-    """The metric of the trained network under a policy; a stream, a batch size, a corruption."""
-    if record.state == "diverged":
-        return Value(_guess(record, metric))
-    return Value(value_of(record, metric, words))
-
-
-def gained(record: Record, metric: str, policy: str, other: str, *words: str) -> Value | None:
-    """The metric under the first policy minus that under the second; a diverged run has none."""
-    if record.state == "diverged":
-        return None
-    one, two = (value_of(record, metric, (label, *words)) for label in (policy, other))
-    return Value(one - two)
 
 
 def diverged(record: Record) -> Value:
@@ -199,7 +176,7 @@ def largest_stable(points: dict[Any, Record]) -> Value:
 
 def _learned(record: Record) -> bool:
     loss = record.metrics[-1]["train_loss"] if record.state == "done" else math.inf
-    return loss < 0.99 * _guess(record, "train_loss")
+    return loss < 0.99 * guess(record, "train_loss")
 
 
 def slope(points: dict[Any, Record], metric: str) -> Value:
