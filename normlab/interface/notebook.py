@@ -19,6 +19,7 @@ from normlab.errors import UserError
 from normlab.interface.console import Display
 from normlab.interface.trained import trained
 from normlab.store.runs import Runs
+from normlab.training.mesh import apart
 
 
 def run(
@@ -59,7 +60,7 @@ def run(
     if jobs is None and chosen["name"] == "local":
         jobs = jobs_for(experiment, Path(out))
     prepare_data(run.sections for run in experiment.runs)
-    with Display(Console(), jobs or 1) as display:
+    with apart(), Display(Console(), jobs or 1) as display:
         outcome = Engine(experiment, Path(out), display, jobs=jobs, engine=chosen).run_all()
     if outcome.interrupted:
         raise KeyboardInterrupt

@@ -21,7 +21,7 @@ from normlab.sharding import values
 from normlab.training.compiled import Compiled
 from normlab.training.events import Diverged, Emit, Lookable, Progress, Row, Saveable
 from normlab.training.host_data import placed
-from normlab.training.mesh import Mesh
+from normlab.training.mesh import Mesh, apart
 from normlab.training.optimizer import with_recipe
 from normlab.training.privacy import lacks_library
 from normlab.training.program import Program
@@ -123,10 +123,11 @@ def fit(
     shape, data_have = data.train.images.shape[1:], f"dataset '{data.name}' has"
     module = make_classifier(model, {}, len(data.classes), shape, data_have)
     program = Program(module, with_recipe(optimizer, recipe), recipe, augmentations, mesh)
-    compiled = Compiled(program, placed(data, mesh.spread()))
-    loop = Loop(compiled, recipe.seed, emit=emit, look_at=look_at)
-    fitted = loop.run(compiled.init(recipe.seed), Clock(), compile_seconds=compiled.seconds)
-    variables = program.network.variables(*compiled.for_evaluation(fitted.state))
+    with apart():
+        compiled = Compiled(program, placed(data, mesh.spread()))
+        loop = Loop(compiled, recipe.seed, emit=emit, look_at=look_at)
+        fitted = loop.run(compiled.init(recipe.seed), Clock(), compile_seconds=compiled.seconds)
+        variables = program.network.variables(*compiled.for_evaluation(fitted.state))
     return replace(fitted, model=trained(module, variables), variables=variables)
 
 

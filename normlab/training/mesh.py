@@ -7,6 +7,7 @@ variance or a gradient is of the whole batch. Statistics of one device alone are
 take too much memory, as in FSDP (Zhao et al. 2023, arXiv:2304.11277).
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, get_args
@@ -88,6 +89,16 @@ class Mesh:
     def spread(self) -> "Spread | None":
         """Return how arrays lie on these devices; None where there is one, which needs nothing."""
         return None if self.devices == 1 else _spread(self.devices)
+
+
+def apart() -> AbstractContextManager[Any]:
+    """Leave the mesh that a caller has set by `jax.set_mesh`, because a run has its own.
+
+    >>> with jax.set_mesh(jax.make_mesh((1,), ("mine",))), apart():
+    ...     jax.sharding.get_abstract_mesh().empty
+    True
+    """
+    return jax.set_mesh(jax.sharding.Mesh(np.empty((), object), ()))
 
 
 @cache

@@ -4,12 +4,15 @@ import jax
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from normlab.data.augment import Flip
+from normlab.engine.probe_rows import Watch
 from normlab.errors import UserError
 from normlab.models.plain import MLP, Convnet
 from normlab.norms import BatchNorm, LayerNorm
+from normlab.probes import Activations, Gradients
 from normlab.training import mesh as meshes
 from normlab.training.compiled import Compiled
 from normlab.training.fit import fit
@@ -143,3 +146,27 @@ def test_whole_statistics_of_microbatches_take_less_memory_than_one_batch(device
         return Compiled(Program(model, optax.sgd(0.1), settings), device_data).peak_bytes
 
     assert bytes_of(accumulate=4, statistics="whole") < 0.7 * bytes_of()
+
+
+@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto], ids=["explicit", "auto"])
+def test_a_mesh_of_the_caller_changes_nothing(fitted, kind):
+    wanted = fitted(None)
+    with jax.set_mesh(jax.make_mesh((4,), ("mine",), axis_types=(kind,))):
+        found, spread = fitted(None), fitted(Mesh(2))
+    np.testing.assert_allclose(rows(found), rows(wanted), rtol=1e-5)
+    np.testing.assert_allclose(rows(spread), rows(wanted), rtol=1e-5)
+
+
+def test_probes_see_the_same_on_several_devices(data):
+    seen = []
+    for mesh in (None, Mesh(4, "sharded")):
+        watch = Watch([Gradients(), Activations()], examples=32)
+        model = MLP(norm=BatchNorm(), classes=CLASSES, widths=(8,))
+        settings = Recipe(epochs=1, batch_size=16)
+        fit(model, data, optax.sgd(0.1), settings, mesh=mesh, look_at=[0, 4], emit=watch)
+        seen.append(watch.rows)
+    assert [row["quantity"] for row in seen[0]] == [row["quantity"] for row in seen[1]]
+    for one, other in zip(*seen, strict=True):
+        np.testing.assert_allclose(
+            np.float64(other["values"]), np.float64(one["values"]), rtol=1e-4, atol=1e-6
+        )
