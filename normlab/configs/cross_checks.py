@@ -86,8 +86,7 @@ def _check_accumulation(sections: dict[str, Any]) -> None:
             "norm",
             None,
             f"with train.accumulate={settings.accumulate} each microbatch of {part} examples is "
-            f"normalised by itself; say so with norm_batch: {part} (or a divisor of it), or give "
-            "train.statistics: whole for those of all microbatches",
+            f"normalised by itself; say so with norm_batch: {part} (or a divisor of it)",
         )
 
 

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from normlab.catalogue import snake_case
@@ -14,6 +13,7 @@ from normlab.errors import UserError
 from normlab.probes.contract import HeldOut, Moment, PerLayer, Probe, Readings, Subject
 from normlab.training.compiled import Compiled
 from normlab.training.events import Lookable
+from normlab.training.host_data import on_every_device
 from normlab.training.state import TrainState
 
 
@@ -34,7 +34,7 @@ class Prober:
     def __init__(self, compiled: Compiled, probes: Mapping[str, Probe], examples: int):
         self._images, self._labels = compiled.first_examples(examples)
         data = compiled.data
-        images, labels = (jnp.asarray(array) for array in data.test)
+        images, labels = on_every_device(data, "test")
         self._held_out = HeldOut(images, labels, data.mean, data.std)
         program, self._probes = compiled.program, dict(probes)
         self._program = program

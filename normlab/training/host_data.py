@@ -111,8 +111,18 @@ class HostData:
 
 def first_examples(data: DeviceData | HostData, count: int) -> tuple[Array, Array]:
     """Return the first training images, standardised but not augmented, and their labels."""
-    images, labels = (jnp.asarray(array[:count]) for array in data.train)
+    images, labels = on_every_device(data, "train", count)
     return data.standardised(images), labels
+
+
+def on_every_device(
+    data: DeviceData | HostData, part: str, count: int | None = None
+) -> tuple[Array, Array]:
+    """Return the first images and labels of a part, or all, whole on each device of the data."""
+    arrays = tuple(array[:count] for array in getattr(data, part))
+    spread = data.spread if isinstance(data, HostData) else None
+    images, labels = map(jnp.asarray, arrays) if spread is None else spread.put(arrays)
+    return images, labels
 
 
 def placed(data: Dataset, spread: Spread | None = None) -> DeviceData | HostData:

@@ -46,7 +46,6 @@ def test_local_statistics_are_of_so_many_devices(tiny):
         (["mesh.data=0"], "data must be a positive whole number, got 0"),
         (["mesh.parameters=halved"], "replicated, sharded|replicated or sharded"),
         (["mesh.statistics=local"], "did you mean 'statistics' in 'train'"),
-        (["accumulate=4"], "train.statistics: whole"),
         (["statistics=each"], "whole, local|whole or local"),
     ],
 )
