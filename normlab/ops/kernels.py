@@ -86,9 +86,10 @@ def _tangent(layout: Layout, eps: float, kept: Any, tangents: Any) -> Any:
 
 def _cotangent(layout: Layout, eps: float, has_bias: bool, kept: Any, cotangents: Any) -> Any:
     in_jax = partial(_cotangent_in_jax, layout, eps, has_bias)
-    for own in (native, pallas):
-        if own.serves(layout, kept[0]):
-            return own.cotangent(layout, eps, has_bias, kept, cotangents, in_jax)
+    if native.serves(layout, kept[0], backward=True):
+        return native.cotangent(layout, eps, has_bias, kept, cotangents, in_jax)
+    if pallas.serves(layout, kept[0]):
+        return pallas.cotangent(layout, eps, has_bias, kept, cotangents, in_jax)
     return in_jax(kept, cotangents)
 
 

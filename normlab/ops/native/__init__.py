@@ -34,8 +34,8 @@ from normlab.ops.either import either
 from normlab.ops.layouts import Layout, Rows, Statistics
 from normlab.places import cache_root
 
-TARGET = "normlab_normalise"
-"""XLA knows the kernels of a dtype by this name, with the dtype's behind it."""
+TARGET = "normlab"
+"""XLA knows a kernel by this name, with those of its form and its dtype behind it."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 LEAST = 1 << 14
@@ -44,8 +44,8 @@ LEAST = 1 << 14
 LEAST_PRODUCTS = 1 << 18
 """A kernel gradient with fewer products for each place of the kernel is left to XLA."""
 
-KERNEL_GRADIENT = 4
-"""The number of the kernel in the settings, as `handlers` has it."""
+KERNEL_GRADIENT = "kernel_gradient"
+"""The kernel of `kernel_gradient`, as `handlers` names it."""
 
 NAME = "kernels"
 """Under which provenance says what `chosen` says."""
@@ -62,7 +62,7 @@ def use(allowed: bool = True) -> bool:
     Returns:
         What was set before.
 
-    The kernels are compiled when they are first needed, which takes some seconds once per machine.
+    Each kernel is compiled when it is first needed, which takes some seconds once per machine.
     """
     global _allowed
     before, _allowed = _allowed, allowed
@@ -98,11 +98,16 @@ def chosen() -> str:
     return f"numba {importlib.metadata.version('numba')}" if usable else ""
 
 
-def serves(layout: Layout, x: Array) -> bool:
+def serves(layout: Layout, x: Array, backward: bool = False) -> bool:
     """Return whether a compiled kernel takes this input.
 
     It takes arrays of `DTYPES` on the one device of a CPU. An array that is spread over several
     devices stays XLA's, which knows how to sum over them.
+
+    Args:
+        layout: which values share statistics.
+        x: the input.
+        backward: whether the gradient is asked for, which has a kernel of its own.
     """
     return (
         x.dtype.name in DTYPES
@@ -110,8 +115,18 @@ def serves(layout: Layout, x: Array) -> bool:
         and x.size >= LEAST
         and _sizes(layout, x.shape) is not None
         and bool(chosen())
-        and _registered(x.dtype.name)
+        and _registered(_form(layout, backward), x.dtype.name)
     )
+
+
+def _form(layout: Layout, backward: bool) -> str:
+    """Name the kernel, as `handlers` does."""
+    shared_by = "rows" if isinstance(layout, Rows) else "images"
+    return f"{shared_by}_backward" if backward else f"{shared_by}_forward"
+
+
+def _call(form: str, x: Array, results: Any) -> Any:
+    return jax.ffi.ffi_call(f"{TARGET}_{form}_{x.dtype.name}", results)
 
 
 def _on_one_cpu() -> bool:
@@ -158,9 +173,8 @@ def _sizes(layout: Layout, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int
     return (math.prod(shape[:first]), math.prod(shape[first:-1]), shape[-1]), layout.groups
 
 
-def _settings(layout: Layout, eps: float, backward: bool) -> Array:
-    kernel = 2 * (not isinstance(layout, Rows)) + backward
-    return jnp.array([eps, layout.centred, kernel], jnp.float32)
+def _settings(layout: Layout, eps: float) -> Array:
+    return jnp.array([eps, layout.centred], jnp.float32)
 
 
 def _forward(layout: Layout, eps: float, x: Array, scale: Array | None, bias: Array | None) -> Any:
@@ -169,14 +183,11 @@ def _forward(layout: Layout, eps: float, x: Array, scale: Array | None, bias: Ar
     ones = jnp.ones(channels, jnp.float32)
     scale, bias = (ones if scale is None else scale), (0 * ones if bias is None else bias)
     shared = jax.ShapeDtypeStruct(_shared(layout, sizes, groups), jnp.float32)
-    call = jax.ffi.ffi_call(
-        f"{TARGET}_{x.dtype.name}", (jax.ShapeDtypeStruct(sizes, x.dtype), shared, shared, shared)
-    )
+    whole = jax.ShapeDtypeStruct(sizes, x.dtype)
     how_many = jnp.zeros(groups, jnp.float32)
-    y, *found = call(
-        x.reshape(sizes), scale.reshape(-1), bias.reshape(-1),
-        _settings(layout, eps, False), how_many,
-    )  # fmt: skip
+    y, *found = _call(_form(layout, False), x, (whole, shared, shared, shared))(
+        x.reshape(sizes), scale.reshape(-1), bias.reshape(-1), _settings(layout, eps), how_many
+    )
     return y.reshape(x.shape), Statistics(*(_beside(layout, x, values) for values in found))
 
 
@@ -196,8 +207,8 @@ def _cotangent(layout: Layout, eps: float, has_bias: bool, kept: Any, cotangents
     along = one_each(2 * layout.spread(dvariance, x.shape))
     level = one_each(layout.spread(doffset, x.shape)) if layout.centred else jnp.zeros_like(along)
     given = jnp.ones(channels, jnp.float32) if scale is None else scale.reshape(-1)
-    dx, dscale, dbias = jax.ffi.ffi_call(f"{TARGET}_{x.dtype.name}", (whole, each, each))(
-        x.reshape(sizes), dy.reshape(sizes), given, _settings(layout, eps, True),
+    dx, dscale, dbias = _call(_form(layout, True), x, (whole, each, each))(
+        x.reshape(sizes), dy.reshape(sizes), given, _settings(layout, eps),
         *(one_each(values) for values in statistics), along, level,
     )  # fmt: skip
     return (
@@ -225,11 +236,11 @@ def serves_kernel_gradient(x: Array, dy: Array) -> bool:
     """Return whether `kernel_gradient` takes these operands; XLA's is as good for few products."""
     return (
         x.dtype == dy.dtype
-        and x.dtype in (jnp.float32, jnp.bfloat16)
+        and x.dtype.name in DTYPES
         and all(isinstance(size, int) for size in (*x.shape, *dy.shape))
         and dy.size * x.shape[3] >= LEAST_PRODUCTS
         and bool(chosen())
-        and _registered(x.dtype.name)
+        and _registered(KERNEL_GRADIENT, x.dtype.name)
     )
 
 
@@ -244,7 +255,7 @@ def kernel_gradient(
     """Compute the gradient of a convolution with respect to its kernel.
 
     Args:
-        x: images `(N, H, W, C)`, float32 or bfloat16.
+        x: images `(N, H, W, C)`, of one of `DTYPES`.
         dy: the gradient of the output `(N, H', W', D)`.
         strides: of rows and columns.
         before: the padding before the first row and the first column; may be negative.
@@ -262,13 +273,12 @@ def _kernel_gradient(
 ) -> Array:
     kernel = jax.ShapeDtypeStruct((*size, x.shape[3], dy.shape[3]), x.dtype)
     geometry = jnp.array([*strides, *before], jnp.float32)
-    settings = jnp.array([0, 0, KERNEL_GRADIENT], jnp.float32)
-    return jax.ffi.ffi_call(f"{TARGET}_{x.dtype.name}", kernel)(x, dy, geometry, settings)
+    return _call(KERNEL_GRADIENT, x, kernel)(x, dy, geometry)
 
 
 @cache
-def _registered(dtype: str) -> bool:
-    """Compile the kernels of a dtype, or read them from the cache folder, and give them to XLA."""
+def _registered(form: str, dtype: str) -> bool:
+    """Compile a kernel for a dtype, or read it from the cache folder, and give it to XLA."""
     from llvmlite import binding
     from numba import config
 
@@ -276,23 +286,23 @@ def _registered(dtype: str) -> bool:
     if dtype == "float16" and on_x86 and not binding.get_host_cpu_features().get("f16c"):
         return False  # an old processor, which converts value by value
     # Only now, because importing it takes a second.
-    from normlab.ops.native.handlers import compile_kernels
+    from normlab.ops.native.handlers import compile_kernel
 
     folder = _cache_folder()
     if folder is None:
-        kernels = compile_kernels(dtype, keep=False)
+        kernel = compile_kernel(form, dtype, keep=False)
     else:
         # One process compiles, and those that wait for it find what it compiled.
         with FileLock(folder / "lock"):
             before, config.CACHE_DIR = config.CACHE_DIR, str(folder)  # pyright: ignore[reportAttributeAccessIssue]
             try:
-                kernels = compile_kernels(dtype, keep=True)
+                kernel = compile_kernel(form, dtype, keep=True)
             finally:
                 config.CACHE_DIR = before  # pyright: ignore[reportAttributeAccessIssue]
     capsule = ctypes.pythonapi.PyCapsule_New
     capsule.restype, capsule.argtypes = ctypes.py_object, [ctypes.c_void_p] * 3
     jax.ffi.register_ffi_target(
-        f"{TARGET}_{dtype}", capsule(kernels.address, None, None), platform="cpu"
+        f"{TARGET}_{form}_{dtype}", capsule(kernel.address, None, None), platform="cpu"
     )
     return True
 

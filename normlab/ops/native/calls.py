@@ -16,8 +16,6 @@ from numba import (
     int64,
     njit,
     types,
-    uint16,
-    uint32,
 )
 from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
@@ -31,13 +29,10 @@ EXTENSION, METADATA, API_VERSION = 8, 24, 32
 SCHEDULE, NUMBER_OF_THREADS = 136, 144
 """Functions of the interface."""
 
-KIND, DATA, SIZES = 16, 24, 40
-"""In a buffer: its dtype, where its values lie, and the sizes of its axes."""
+DATA, SIZES = 24, 40
+"""In a buffer: where its values lie, and the sizes of its axes."""
 
-FLOAT32, BFLOAT16 = 11, 16
-"""The interface's numbers for dtypes."""
-
-EPS, CENTRED, KERNEL = range(3)
+EPS, CENTRED = range(2)
 """In the settings."""
 
 WORD = 8
@@ -145,24 +140,6 @@ def floats(address: int, index: int, count: int) -> Any:
 def doubles(address: int, index: int, count: int) -> Any:
     """View `count` numbers of type float64, from the one at `index` on."""
     return carray(_pointer(address + 8 * index, float64), count)
-
-
-@compiled
-def bits(address: int, index: int, count: int) -> Any:
-    """View `count` numbers of 32 bits, from the one at `index` on."""
-    return carray(_pointer(address + 4 * index, uint32), count)
-
-
-@compiled
-def halves(address: int, index: int, count: int) -> Any:
-    """View `count` numbers of 16 bits, from the one at `index` on."""
-    return carray(_pointer(address + 2 * index, uint16), count)
-
-
-@compiled
-def kind(frame: int, index: int) -> int:
-    """Return the number of an argument's dtype."""
-    return word(word(word(frame, ARGUMENTS), WORD * index), KIND) & 0xFFFFFFFF
 
 
 @compiled

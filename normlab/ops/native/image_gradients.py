@@ -31,7 +31,18 @@ from normlab.ops.native.vectors import LANES, add_doubles, load, load_early, pad
 
 
 @compiled
-def products_and_sums(frame: int, scratch: int, outer: int, block: int, dtype: Any) -> None:
+def whole(frame: int, scratch: int, outer: int, dtype: Any) -> None:
+    """Compute the gradients of one `outer`."""
+    blocks = blocks_of(size(frame, 0, 1), size(frame, 0, 2))
+    for block in range(blocks):
+        products_and_sums(frame, scratch, outer * blocks + block, dtype)
+    combine(frame, scratch, outer)
+    for block in range(blocks):
+        gradients(frame, scratch, outer * blocks + block, dtype)
+
+
+@compiled
+def products_and_sums(frame: int, scratch: int, part: int, dtype: Any) -> None:
     """Sum `dy * (x - mean)` and `dy` of each channel over a block.
 
     Arguments of the call: x, dy `(outer, inner, C)`; scale `(C,)`; the settings; shift, offset,
@@ -40,6 +51,7 @@ def products_and_sums(frame: int, scratch: int, outer: int, block: int, dtype: A
     `(outer, blocks, 2, C)`, float64, and behind it `(outer, groups, 2)`, float32.
     """
     inner, channels, groups = size(frame, 0, 1), size(frame, 0, 2), size(frame, 4, 1)
+    outer, block = part // blocks_of(inner, channels), part % blocks_of(inner, channels)
     x, dy, width = argument(frame, 0), argument(frame, 1), width_of(channels)
     shifts = floats(argument(frame, 4), outer * groups, groups)
     offsets = floats(argument(frame, 5), outer * groups, groups)
@@ -69,8 +81,7 @@ def products_and_sums(frame: int, scratch: int, outer: int, block: int, dtype: A
     products, totals = doubles(spare, 0, width), doubles(spare, behind, width)
     fold(products, channels)
     fold(totals, channels)
-    index = 2 * (outer * blocks_of(inner, channels) + block)
-    both = doubles(scratch, index * channels, 2 * channels)
+    both = doubles(scratch, 2 * part * channels, 2 * channels)
     for j in range(channels):
         offset = float64(offsets[j // (channels // groups)])
         both[j], both[channels + j] = products[j] - offset * totals[j], totals[j]
@@ -119,10 +130,11 @@ def combine(frame: int, scratch: int, outer: int) -> None:
 
 
 @compiled
-def gradients(frame: int, scratch: int, outer: int, block: int, dtype: Any) -> None:
+def gradients(frame: int, scratch: int, part: int, dtype: Any) -> None:
     """Write the gradient of the input for a block."""
     outers, inner = size(frame, 0, 0), size(frame, 0, 1)
     channels, groups = size(frame, 0, 2), size(frame, 4, 1)
+    outer, block = part // blocks_of(inner, channels), part % blocks_of(inner, channels)
     x, dy, dx, width = argument(frame, 0), argument(frame, 1), result(frame, 0), width_of(channels)
     scale, eps = floats(argument(frame, 2), 0, channels), setting(frame, EPS)
     shifts = floats(argument(frame, 4), outer * groups, groups)

@@ -87,6 +87,16 @@ def blocks_of(inner: int, channels: int) -> int:
 
 
 @compiled
+def scratch_bytes(frame: int) -> int:
+    """Return the size of the scratch space, in which a block has two numbers a channel.
+
+    Behind them, for a gradient, a group has two numbers; there are at most C groups.
+    """
+    outers, inner, channels = size(frame, 0, 0), size(frame, 0, 1), size(frame, 0, 2)
+    return 16 * outers * blocks_of(inner, channels) * channels + 8 * outers * channels
+
+
+@compiled
 def values_of(inner: int, channels: int, outer: int, block: int) -> Any:
     """Return the index of a block's first value, and that behind its last."""
     start = block * block_positions(channels)
@@ -126,7 +136,18 @@ def goes_past_caches(frame: int, width: int, dtype: Any) -> bool:
 
 
 @compiled
-def moments(frame: int, scratch: int, outer: int, block: int, dtype: Any) -> None:
+def whole(frame: int, scratch: int, outer: int, dtype: Any) -> None:
+    """Normalise one `outer`."""
+    blocks = blocks_of(size(frame, 0, 1), size(frame, 0, 2))
+    for block in range(blocks):
+        moments(frame, scratch, outer * blocks + block, dtype)
+    merge(frame, scratch, outer)
+    for block in range(blocks):
+        normalise(frame, scratch, outer * blocks + block, dtype)
+
+
+@compiled
+def moments(frame: int, scratch: int, part: int, dtype: Any) -> None:
     """Take the mean of each channel in a block, and the sum of the squares about it.
 
     Arguments of the call: x `(outer, inner, C)`; scale, bias `(C,)`; the settings; one number a
@@ -135,7 +156,8 @@ def moments(frame: int, scratch: int, outer: int, block: int, dtype: Any) -> Non
     """
     inner, channels = size(frame, 0, 1), size(frame, 0, 2)
     x, centred, width = argument(frame, 0), setting(frame, CENTRED) > 0, width_of(channels)
-    first, last = values_of(inner, channels, outer, block)
+    blocks = blocks_of(inner, channels)
+    first, last = values_of(inner, channels, part // blocks, part % blocks)
     height, whole = tallest(width), (last - first) // width
     spare = allocate(16 * padded(width))
     squares = padded(width)  # begin there, behind the means
@@ -151,8 +173,7 @@ def moments(frame: int, scratch: int, outer: int, block: int, dtype: Any) -> Non
         between, share = mean - means[j], 1 / (whole + 1)
         means[j] += between * share
         about[j] += square + between * between * (whole * share)
-    index = 2 * (outer * blocks_of(inner, channels) + block)
-    both = doubles(scratch, index * channels, 2 * channels)
+    both = doubles(scratch, 2 * part * channels, 2 * channels)
     positions, together_ = (last - first) // channels, together(channels)
     both[:], before = 0, 0
     for k in range(together_):
@@ -232,9 +253,10 @@ def merge(frame: int, scratch: int, outer: int) -> None:
 
 
 @compiled
-def normalise(frame: int, outer: int, block: int, dtype: Any) -> None:
+def normalise(frame: int, scratch: int, part: int, dtype: Any) -> None:
     """Write the output of a block."""
     inner, channels, groups = size(frame, 0, 1), size(frame, 0, 2), size(frame, 4, 0)
+    outer, block = part // blocks_of(inner, channels), part % blocks_of(inner, channels)
     x, y, eps, width = argument(frame, 0), result(frame, 0), setting(frame, EPS), width_of(channels)
     shifts = floats(result(frame, 1), outer * groups, groups)
     offsets = floats(result(frame, 2), outer * groups, groups)

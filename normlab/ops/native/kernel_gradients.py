@@ -10,20 +10,17 @@ order, and their number depends on the shapes alone.
 
 from typing import Any
 
-from numba import float64
+from numba import float32
 
 from normlab.ops.native.calls import (
-    FLOAT32,
     RESULTS,
     SIZES,
     WORD,
     allocate,
     argument,
     compiled,
-    doubles,
     floats,
     free,
-    kind,
     result,
     size,
     word,
@@ -38,7 +35,8 @@ from normlab.ops.native.tiles import (
     rounded_up,
     tile_of,
 )
-from normlab.ops.native.values import place, rounded
+from normlab.ops.native.vectors import LANES as VALUES
+from normlab.ops.native.vectors import bytes_of, load, narrow, repeat, store, widen
 
 WIDE, NARROW = (REGISTERS - 8) // 2, REGISTERS - 8
 """Values in a tile with two vectors, and in one with one vector."""
@@ -89,22 +87,22 @@ def rows_of(frame: int) -> int:
 
 
 @compiled
-def scratch_size(frame: int) -> int:
+def scratch_bytes(frame: int) -> int:
     """Return the bytes of the sums of all shares."""
     height, _, _, _, line, lines = _sizes(frame)
     return 4 * _shares(frame) * height * lines * line
 
 
 @compiled
-def sums(frame: int, scratch: int, part: int) -> None:
+def sums(frame: int, scratch: int, part: int, dtype: Any) -> None:
     """Take the sums of a part, which are some of the images for some output channels.
 
     Arguments of the call: x `(N, H, W, C)`; dy `(N, H', W', D)`; the strides of rows and columns
-    and the padding before them, float32; the settings. Result: `(h, w, C, D)`, which `total`
+    and the padding before them, float32. Result: `(h, w, C, D)`, which `total`
     fills in from the scratch space, `(shares, h, lines, line)`, float32.
     """
     height, width, channels, features, line, lines = _sizes(frame)
-    shares, dtype, dy = _shares(frame), kind(frame, 0), argument(frame, 1)
+    shares, dy = _shares(frame), argument(frame, 1)
     images, rows = size(frame, 0, 0), size(frame, 0, 1)
     dy_rows, dy_columns = size(frame, 1, 1), size(frame, 1, 2)
     down, across, above, before = geometry(frame)
@@ -119,19 +117,19 @@ def sums(frame: int, scratch: int, part: int) -> None:
     # A tile may read on behind the last pixel.
     copied_x = allocate(4 * (rows * seen * channels + NARROW))
     floats(copied_x, 0, rows * seen * channels + NARROW)[:] = 0
-    copies_dy = dtype != FLOAT32 or features < line
+    copies_dy = bytes_of(dtype) < 4 or features < line
     copied_dy = allocate(4 * pixels * (last - first)) if copies_dy else 0
     if copies_dy:
         floats(copied_dy, 0, pixels * (last - first))[:] = 0
     for image in range(images * share // shares, images * (share + 1) // shares):
-        copy_image(frame, dtype, image, before, seen, copied_x)
+        copy_image(frame, image, before, seen, copied_x, dtype)
         dy_now, dy_line = dy + 4 * (image * pixels * features + first), features
         if copies_dy:
             dy_now, dy_line = copied_dy, last - first
             for pixel in range(pixels):
                 source = (image * pixels + pixel) * features + first
                 target = copied_dy + 4 * pixel * dy_line
-                copy(dtype, dy, source, min(features, last) - first, target)
+                copy(dy, source, min(features, last) - first, target, dtype)
         for i in range(height):
             # The rows of `dy` for which a row of `x` lies within the image.
             start = max(0, (above - i + down - 1) // down)
@@ -160,21 +158,15 @@ def sums(frame: int, scratch: int, part: int) -> None:
 
 
 @compiled
-def total(frame: int, scratch: int, row: int) -> None:
+def total(frame: int, scratch: int, row: int, dtype: Any) -> None:
     """Sum one row of the kernel over all shares, in their order."""
     height, width, channels, features, line, lines = _sizes(frame)
-    dtype, gradient = kind(frame, 0), result(frame, 0)
-    spare = allocate(12 * features)
-    exact = doubles(spare, 0, features)
+    gradient, zero = result(frame, 0), repeat(float32(0))
     for j in range(width * channels):
-        exact[:] = 0
-        for share in range(_shares(frame)):
-            found = floats(scratch, ((share * height + row) * lines + j) * line, features)
-            for k in range(features):
-                exact[k] += float64(found[k])
         index = (row * width * channels + j) * features
-        out = place(dtype, gradient, index, features, spare + 8 * features)
-        for k in range(features):
-            out[k] = exact[k]
-        rounded(dtype, gradient, index, features, spare + 8 * features)
-    free(spare)
+        for k in range(0, features, VALUES):
+            exact = widen(zero)
+            for share in range(_shares(frame)):
+                at = ((share * height + row) * lines + j) * line + k
+                exact = exact + widen(load(scratch, at, features - k, float32, zero))
+            store(gradient, index + k, features - k, dtype, narrow(exact), False)

@@ -7,11 +7,12 @@ vector, stay in registers while two loops go over what is summed.
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import int64, types
+from numba import float32, int64, types
 from numba.core import cgutils
 
-from normlab.ops.native.calls import FLOAT32, argument, compiled, floats, intrinsic, size
-from normlab.ops.native.values import wide
+from normlab.ops.native.calls import argument, compiled, floats, intrinsic, size
+from normlab.ops.native.vectors import LANES as VALUES
+from normlab.ops.native.vectors import load, repeat, store
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8
 """Numbers in a vector of this processor; one with shorter vectors takes several in their place."""
@@ -108,15 +109,16 @@ def geometry(frame: int) -> Any:
 
 
 @compiled
-def copy(dtype: int, source: int, index: int, count: int, target: int) -> None:
+def copy(source: int, index: int, count: int, target: int, dtype: Any) -> None:
     """Copy values as float32."""
-    found = wide(dtype, source, index, count, target)
-    if dtype == FLOAT32:
-        floats(target, 0, count)[:] = found
+    zero = repeat(float32(0))
+    for j in range(0, count, VALUES):
+        found = load(source, index + j, count - j, dtype, zero)
+        store(target, j, count - j, float32, found, False)
 
 
 @compiled
-def copy_image(frame: int, dtype: int, image: int, before: int, seen: int, target: int) -> None:
+def copy_image(frame: int, image: int, before: int, seen: int, target: int, dtype: Any) -> None:
     """Copy an image of argument 0 as rows of `seen` pixels, of which `before` are padding.
 
     The padding must be zero already; it may be negative, which crops.
@@ -128,4 +130,4 @@ def copy_image(frame: int, dtype: int, image: int, before: int, seen: int, targe
     for row in range(rows):
         source = ((image * rows + row) * columns + start - before) * channels
         place = target + 4 * (row * seen + start) * channels
-        copy(dtype, argument(frame, 0), source, (stop - start) * channels, place)
+        copy(argument(frame, 0), source, (stop - start) * channels, place, dtype)

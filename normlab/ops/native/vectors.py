@@ -106,6 +106,16 @@ def widen(context: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def narrow(context: Any, vector: Any) -> Any:
+    """Round to float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fptrunc(arguments[0], _floats)
+
+    return _lanes(vector), generate
+
+
+@intrinsic
 def total(context: Any, vector: Any) -> Any:
     """Add up the values of a vector: halves to each other, down to one."""
 
