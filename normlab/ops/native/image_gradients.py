@@ -19,6 +19,7 @@ from normlab.ops.native.calls import (
 )
 from normlab.ops.native.images import (
     blocks_of,
+    coefficients,
     fold,
     goes_past_caches,
     tallest,
@@ -48,7 +49,7 @@ def products_and_sums(frame: int, scratch: int, part: int, dtype: Any) -> None:
     Arguments of the call: x, dy `(outer, inner, C)`; scale `(C,)`; the settings; shift, offset,
     variance, `along`, `level` `(outer, groups)`: what the statistics add to the slope along
     `x - mean` and to the level. Results: dx as x; dscale, dbias `(C,)`. The scratch space is
-    `(outer, blocks, 2, C)`, float64, and behind it `(outer, groups, 2)`, float32.
+    `(outer, blocks, 2, C)`, float64, and behind it the coefficients of `images`.
     """
     inner, channels, groups = size(frame, 0, 1), size(frame, 0, 2), size(frame, 4, 1)
     outer, block = part // blocks_of(inner, channels), part % blocks_of(inner, channels)
@@ -58,8 +59,9 @@ def products_and_sums(frame: int, scratch: int, part: int, dtype: Any) -> None:
     behind = padded(width)
     spare = allocate(16 * behind + 4 * width)
     shift = floats(spare + 16 * behind, 0, width)
-    for j in range(channels):
-        shift[j] = shifts[j // (channels // groups)]
+    for group in range(groups):
+        for j in range(group * (channels // groups), (group + 1) * (channels // groups)):
+            shift[j] = shifts[group]
     widened(shift, channels)
     doubles(spare, 0, 2 * behind)[:] = 0
     first, last = values_of(inner, channels, outer, block)
@@ -82,93 +84,83 @@ def products_and_sums(frame: int, scratch: int, part: int, dtype: Any) -> None:
     fold(products, channels)
     fold(totals, channels)
     both = doubles(scratch, 2 * part * channels, 2 * channels)
-    for j in range(channels):
-        offset = float64(offsets[j // (channels // groups)])
-        both[j], both[channels + j] = products[j] - offset * totals[j], totals[j]
+    for group in range(groups):
+        offset = float64(offsets[group])
+        for j in range(group * (channels // groups), (group + 1) * (channels // groups)):
+            both[j], both[channels + j] = products[j] - offset * totals[j], totals[j]
     free(spare)
 
 
 @compiled
-def _slopes(outers: int, inner: int, channels: int) -> int:
-    """Return where `along` and `level` begin in the scratch space, behind the sums of blocks."""
-    return 16 * outers * blocks_of(inner, channels) * channels
-
-
-@compiled
 def combine(frame: int, scratch: int, outer: int) -> None:
-    """Add up the sums of the blocks of one `outer`; compute the slope and level of each group.
+    """Add up the sums of the blocks of one `outer`; compute its coefficients.
 
     The first block's sums become what this `outer` adds to the gradients of scale and bias.
     """
-    outers, inner = size(frame, 0, 0), size(frame, 0, 1)
-    channels, groups = size(frame, 0, 2), size(frame, 4, 1)
+    inner, channels, groups = size(frame, 0, 1), size(frame, 0, 2), size(frame, 4, 1)
     blocks, width = blocks_of(inner, channels), channels // groups
-    scale = floats(argument(frame, 2), 0, channels)
-    eps, centred = setting(frame, EPS), setting(frame, CENTRED)
+    scale, eps = floats(argument(frame, 2), 0, channels), setting(frame, EPS)
+    centred = setting(frame, CENTRED) > 0
+    shifts = floats(argument(frame, 4), outer * groups, groups)
+    offsets = floats(argument(frame, 5), outer * groups, groups)
+    variances = floats(argument(frame, 6), outer * groups, groups)
+    alongs = floats(argument(frame, 7), outer * groups, groups)
+    levels = floats(argument(frame, 8), outer * groups, groups)
     first = 2 * outer * blocks * channels
     sums = doubles(scratch, first, 2 * channels)
     for block in range(1, blocks):
         more = doubles(scratch, first + 2 * block * channels, 2 * channels)
         for j in range(2 * channels):
             sums[j] += more[j]
-    slopes = scratch + _slopes(outers, inner, channels)
+    kept, apart = coefficients(frame, scratch, outer), padded(width_of(channels))
+    slope, shift = floats(kept, 0, apart), floats(kept, apart, apart)
+    along, level = floats(kept, 2 * apart, apart), floats(kept, 3 * apart, apart)
+    spare = allocate(8 * groups)
+    roots = doubles(spare, 0, groups)
+    for group in range(groups):  # a loop of its own, which becomes vectors
+        roots[group] = inverse_root(variances[group], eps)
     for group in range(groups):
-        product, mean, index = 0.0, 0.0, outer * groups + group
-        root = inverse_root(floats(argument(frame, 6), index, 1)[0], eps)
+        product, mean, root = 0.0, 0.0, roots[group]
         for j in range(group * width, (group + 1) * width):
             product += scale[j] * sums[j]
             mean += scale[j] * sums[channels + j]
             sums[j] *= root
         product /= inner * width
         mean /= inner * width
-        along = floats(argument(frame, 7), index, 1)[0] - root * (root * (root * product))
-        level = float64(floats(argument(frame, 8), index, 1)[0])
-        if centred > 0:
-            level -= root * mean
-        floats(slopes, 2 * index, 1)[0] = along
-        floats(slopes, 2 * index + 1, 1)[0] = level
+        tilt = float32(alongs[group] - root * (root * (root * product)))
+        height = float32(levels[group] - root * mean) if centred else levels[group]
+        for j in range(group * width, (group + 1) * width):
+            slope[j], shift[j], along[j] = float32(root) * scale[j], shifts[group], tilt
+            level[j] = height - offsets[group] * tilt
+    free(spare)
+    widened(slope, channels)
+    widened(shift, channels)
+    widened(along, channels)
+    widened(level, channels)
 
 
 @compiled
 def gradients(frame: int, scratch: int, part: int, dtype: Any) -> None:
     """Write the gradient of the input for a block."""
-    outers, inner = size(frame, 0, 0), size(frame, 0, 1)
-    channels, groups = size(frame, 0, 2), size(frame, 4, 1)
+    inner, channels = size(frame, 0, 1), size(frame, 0, 2)
     outer, block = part // blocks_of(inner, channels), part % blocks_of(inner, channels)
     x, dy, dx, width = argument(frame, 0), argument(frame, 1), result(frame, 0), width_of(channels)
-    scale, eps = floats(argument(frame, 2), 0, channels), setting(frame, EPS)
-    shifts = floats(argument(frame, 4), outer * groups, groups)
-    offsets = floats(argument(frame, 5), outer * groups, groups)
-    variances = floats(argument(frame, 6), outer * groups, groups)
-    slopes = floats(scratch + _slopes(outers, inner, channels), 2 * outer * groups, 2 * groups)
-    spare = allocate(16 * width)
-    slope, shift = floats(spare, 0, width), floats(spare, width, width)
-    along, level = floats(spare, 2 * width, width), floats(spare, 3 * width, width)
-    for j in range(channels):
-        group = j // (channels // groups)
-        root = float32(inverse_root(variances[group], eps))
-        slope[j], shift[j], along[j] = root * scale[j], shifts[group], slopes[2 * group]
-        level[j] = slopes[2 * group + 1] - offsets[group] * along[j]
-    widened(slope, channels)
-    widened(shift, channels)
-    widened(along, channels)
-    widened(level, channels)
+    kept, apart = coefficients(frame, scratch, outer), padded(width)
     first, last = values_of(inner, channels, outer, block)
     past, zero, height = goes_past_caches(frame, width, dtype), repeat(float32(0)), tallest(width)
     for begin in range(first, last, height * width):
         end = min(begin + height * width, last)
         for j in range(0, width, LANES):
             there = width - j
-            sloped = load(spare, j, there, float32, zero)
-            shifted = load(spare, width + j, there, float32, zero)
-            tilted = load(spare, 2 * width + j, there, float32, zero)
-            levelled = load(spare, 3 * width + j, there, float32, zero)
+            sloped = load(kept, j, there, float32, zero)
+            shifted = load(kept, apart + j, there, float32, zero)
+            tilted = load(kept, 2 * apart + j, there, float32, zero)
+            levelled = load(kept, 3 * apart + j, there, float32, zero)
             for at in range(begin + j, end, width):
                 count = min(there, end - at)
                 centred = load_early(x, at, count, dtype, zero, height * width) - shifted
                 g = load_early(dy, at, count, dtype, zero, height * width)
                 store(dx, at, count, dtype, g * sloped + (centred * tilted + levelled), past)
-    free(spare)
 
 
 @compiled

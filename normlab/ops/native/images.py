@@ -30,13 +30,16 @@ from normlab.ops.native.calls import (
     setting,
     size,
 )
-from normlab.ops.native.values import inverse_root, variance_to_divide_by
+from normlab.ops.native.values import FAR, inverse_root, variance_to_divide_by
 from normlab.ops.native.vectors import (
     LANES,
+    PAST_CACHES,
     bytes_of,
+    exceeds,
     load,
     load_doubles,
     load_early,
+    narrow,
     padded,
     repeat,
     store,
@@ -53,9 +56,6 @@ TILE, TALLEST = 1 << 12, 64
 
 MANY = 8
 """From so many `outer` on, each is a part."""
-
-PAST_CACHES = 1 << 24
-"""An output of so many bytes is written past the caches, in which it would not stay."""
 
 
 @compiled
@@ -88,12 +88,24 @@ def blocks_of(inner: int, channels: int) -> int:
 
 @compiled
 def scratch_bytes(frame: int) -> int:
-    """Return the size of the scratch space, in which a block has two numbers a channel.
+    """Return the size of the scratch space: two numbers a channel of each block, float64.
 
-    Behind them, for a gradient, a group has two numbers; there are at most C groups.
+    Behind them lie the `coefficients` of each `outer`.
     """
     outers, inner, channels = size(frame, 0, 0), size(frame, 0, 1), size(frame, 0, 2)
-    return 16 * outers * blocks_of(inner, channels) * channels + 8 * outers * channels
+    numbers = 4 * outers * padded(width_of(channels))
+    return 16 * outers * blocks_of(inner, channels) * channels + 4 * numbers
+
+
+@compiled
+def coefficients(frame: int, scratch: int, outer: int) -> int:
+    """Return where four numbers for each value of a wide position lie, float32.
+
+    Each of the four begins `padded` values behind the one before.
+    """
+    outers, inner, channels = size(frame, 0, 0), size(frame, 0, 1), size(frame, 0, 2)
+    sums = 16 * outers * blocks_of(inner, channels) * channels
+    return scratch + sums + 16 * outer * padded(width_of(channels))
 
 
 @compiled
@@ -200,23 +212,35 @@ def _add_tile(
     x: int, first: int, count: int, before: int, width: int, j: int, centred: bool, kept: int,
     dtype: Any,
 ) -> None:  # fmt: skip
-    """Merge the moments of one vector's values, down `count` positions, to those of `before`."""
+    """Merge the moments of one vector's values, down `count` positions, to those of `before`.
+
+    They are taken about the mean of those before, and anew where that is too far away.
+    """
     there, zero, next_tile = width - j, repeat(float32(0)), tallest(width) * width
-    middle = zero
-    if centred:  # a first mean, after the first value has been taken off
+    behind, number = padded(width) + j, repeat(float64(count))
+    mean, about, each = load_doubles(kept, j), load_doubles(kept, behind), repeat(1 / count)
+    middle = narrow(mean) if centred else zero
+    sums, squares = zero, zero
+    if before > 0 or not centred:
+        for i in range(count):
+            distance = load_early(x, first + i * width, there, dtype, zero, next_tile) - middle
+            squares = squares + distance * distance
+            sums = sums + distance
+    moved, new = widen(sums) * each, widen(squares)
+    if not centred:
+        moved = widen(zero)
+    elif before == 0 or exceeds(moved * moved * (number * repeat(1 / FAR)), new):
         shift, sums = load(x, first, there, dtype, zero), zero
         for i in range(1, count):
             sums = sums + (load(x, first + i * width, there, dtype, zero) - shift)
         middle = shift + sums * repeat(float32(1 / count))
-    sums, squares = zero, zero
-    for i in range(count):
-        distance = load_early(x, first + i * width, there, dtype, zero, next_tile) - middle
-        squares = squares + distance * distance
-        sums = sums + distance
-    behind = padded(width) + j
-    mean, about = load_doubles(kept, j), load_doubles(kept, behind)
-    moved = widen(sums) * repeat(1 / count) if centred else widen(zero)
-    new, share = widen(squares) - moved * moved * repeat(float64(count)), count / (before + count)
+        sums, squares = zero, zero
+        for i in range(count):
+            distance = load_early(x, first + i * width, there, dtype, zero, next_tile) - middle
+            squares = squares + distance * distance
+            sums = sums + distance
+        moved, new = widen(sums) * each, widen(squares)
+    new, share = new - moved * moved * number, count / (before + count)
     between = (widen(middle) + moved) - mean
     store_doubles(kept, j, mean + between * repeat(share))
     store_doubles(kept, behind, about + new + between * between * repeat(before * share))
@@ -250,40 +274,46 @@ def merge(frame: int, scratch: int, outer: int) -> None:
         shift = float32(mean)
         shifts[group], offsets[group] = shift, mean - float64(shift)
         variances[group] = variance_to_divide_by(squares / (inner * width))
+    _set_coefficients(frame, coefficients(frame, scratch, outer), shifts, offsets, variances)
+
+
+@compiled
+def _set_coefficients(frame: int, kept: int, shifts: Any, offsets: Any, variances: Any) -> None:
+    """Compute shift, slope and level for each value of a wide position."""
+    channels, groups, eps = size(frame, 0, 2), size(frame, 4, 0), setting(frame, EPS)
+    width, apart = width_of(channels), padded(width_of(channels))
+    scale, bias = floats(argument(frame, 1), 0, channels), floats(argument(frame, 2), 0, channels)
+    shift, slope = floats(kept, 0, width), floats(kept, apart, width)
+    level = floats(kept, 2 * apart, width)
+    roots = floats(kept, 3 * apart, groups)
+    for group in range(groups):  # a loop of its own, which becomes vectors
+        roots[group] = inverse_root(variances[group], eps)
+    for group in range(groups):
+        for j in range(group * (channels // groups), (group + 1) * (channels // groups)):
+            shift[j], slope[j] = shifts[group], roots[group] * scale[j]
+            level[j] = bias[j] - offsets[group] * slope[j]
+    widened(shift, channels)
+    widened(slope, channels)
+    widened(level, channels)
 
 
 @compiled
 def normalise(frame: int, scratch: int, part: int, dtype: Any) -> None:
     """Write the output of a block."""
-    inner, channels, groups = size(frame, 0, 1), size(frame, 0, 2), size(frame, 4, 0)
+    inner, channels = size(frame, 0, 1), size(frame, 0, 2)
     outer, block = part // blocks_of(inner, channels), part % blocks_of(inner, channels)
-    x, y, eps, width = argument(frame, 0), result(frame, 0), setting(frame, EPS), width_of(channels)
-    shifts = floats(result(frame, 1), outer * groups, groups)
-    offsets = floats(result(frame, 2), outer * groups, groups)
-    variances = floats(result(frame, 3), outer * groups, groups)
-    scale, bias = floats(argument(frame, 1), 0, channels), floats(argument(frame, 2), 0, channels)
-    spare = allocate(12 * width)
-    shift, slope = floats(spare, 0, width), floats(spare, width, width)
-    level = floats(spare, 2 * width, width)
-    for j in range(channels):
-        group = j // (channels // groups)
-        shift[j] = shifts[group]
-        slope[j] = float32(inverse_root(variances[group], eps)) * scale[j]
-        level[j] = bias[j] - offsets[group] * slope[j]
-    widened(shift, channels)
-    widened(slope, channels)
-    widened(level, channels)
+    x, y, width = argument(frame, 0), result(frame, 0), width_of(channels)
+    kept, apart = coefficients(frame, scratch, outer), padded(width)
     first, last = values_of(inner, channels, outer, block)
     past, zero, height = goes_past_caches(frame, width, dtype), repeat(float32(0)), tallest(width)
     for begin in range(first, last, height * width):
         end = min(begin + height * width, last)
         for j in range(0, width, LANES):
             there = width - j
-            shifted = load(spare, j, there, float32, zero)
-            sloped = load(spare, width + j, there, float32, zero)
-            levelled = load(spare, 2 * width + j, there, float32, zero)
+            shifted = load(kept, j, there, float32, zero)
+            sloped = load(kept, apart + j, there, float32, zero)
+            levelled = load(kept, 2 * apart + j, there, float32, zero)
             for at in range(begin + j, end, width):
                 count = min(there, end - at)
                 row = load_early(x, at, count, dtype, zero, height * width)
                 store(y, at, count, dtype, (row - shifted) * sloped + levelled, past)
-    free(spare)

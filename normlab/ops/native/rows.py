@@ -4,14 +4,16 @@ Some rows at a time stay in the first-level cache while they are summed, centred
 each array is read or written once. What is done for each row alone is done for all of them in
 turn, because a row's sum would wait for its last addition.
 
-A row is summed after its first value has been taken off and then, for the variance, about the mean
-that came of it. So a row of equal numbers has exactly that mean, and no large mean costs digits.
+A row is summed after its first value has been taken off, and anew about its mean where that value
+is far from it. So a row of equal numbers has exactly that mean, and no large mean costs digits.
+Rows of which several fill a vector are in `narrow_rows`.
 """
 
 from typing import Any
 
 from numba import float32
 
+from normlab.ops.native import narrow_rows
 from normlab.ops.native.calls import (
     CENTRED,
     EPS,
@@ -25,8 +27,19 @@ from normlab.ops.native.calls import (
     setting,
     size,
 )
-from normlab.ops.native.values import inverse_root, variance_to_divide_by
-from normlab.ops.native.vectors import LANES, add_doubles, load, padded, repeat, store, total, value
+from normlab.ops.native.values import FAR, inverse_root, variance_to_divide_by
+from normlab.ops.native.vectors import (
+    LANES,
+    PAST_CACHES,
+    add_doubles,
+    bytes_of,
+    load,
+    padded,
+    repeat,
+    store,
+    total,
+    value,
+)
 
 PART = 1 << 14
 """About so many values make a part."""
@@ -45,6 +58,14 @@ def parts_of(rows: int, channels: int) -> int:
 
 
 @compiled
+def first_row(rows: int, channels: int, part: int) -> int:
+    """Return the first row of a part. Rows that share a vector stay together."""
+    together = narrow_rows.rows_in_vector(channels) if narrow_rows.serves(channels) else 1
+    units = (rows + together - 1) // together
+    return min(rows, units * part // parts_of(rows, channels) * together)
+
+
+@compiled
 def rows_together(channels: int) -> int:
     """Return how many rows are worked on at a time."""
     return max(1, min(IN_FLOAT32 // LANES, TOGETHER // channels))
@@ -57,28 +78,41 @@ def scratch_bytes(rows: int, channels: int) -> int:
 
 
 @compiled
-def _mean_less(shift: float, x: int, first: int, channels: int, dtype: Any) -> float:
-    """Average `x - shift` over a row."""
-    shifts, sum_ = repeat(shift), 0.0
-    for start in range(0, channels, IN_FLOAT32):
-        partial = repeat(float32(0))
-        for j in range(start, min(start + IN_FLOAT32, channels), LANES):
-            partial = partial + (load(x, first + j, channels - j, dtype, shifts) - shifts)
-        sum_ += total(partial)
-    return sum_ / channels
+def goes_past_caches(frame: int, dtype: Any) -> bool:
+    """Return whether the result is large, and each vector in it begins on a line."""
+    rows, channels = size(frame, 0, 0), size(frame, 0, 1)
+    aligned = narrow_rows.serves(channels) or channels * bytes_of(dtype) % 64 == 0
+    return rows * channels * bytes_of(dtype) >= PAST_CACHES and (
+        aligned and result(frame, 0) % 64 == 0
+    )
 
 
 @compiled
-def _mean_square(shift: float, x: int, first: int, channels: int, dtype: Any) -> float:
-    """Average `(x - shift)^2` over a row."""
-    shifts, sum_ = repeat(shift), 0.0
+def _averages(shift: float, x: int, first: int, channels: int, dtype: Any) -> Any:
+    """Average `x - shift` and its square over a row."""
+    shifts, sum_, squares = repeat(shift), 0.0, 0.0
     for start in range(0, channels, IN_FLOAT32):
-        partial = repeat(float32(0))
+        partial, about = repeat(float32(0)), repeat(float32(0))
         for j in range(start, min(start + IN_FLOAT32, channels), LANES):
             distance = load(x, first + j, channels - j, dtype, shifts) - shifts
-            partial = partial + distance * distance
+            partial = partial + distance
+            about = about + distance * distance
         sum_ += total(partial)
-    return sum_ / channels
+        squares += total(about)
+    return sum_ / channels, squares / channels
+
+
+@compiled
+def _mean_square(x: int, first: int, channels: int, dtype: Any) -> float:
+    """Average the squares of a row."""
+    squares, zero = 0.0, repeat(float32(0))
+    for start in range(0, channels, IN_FLOAT32):
+        partial = zero
+        for j in range(start, min(start + IN_FLOAT32, channels), LANES):
+            found = load(x, first + j, channels - j, dtype, zero)
+            partial = partial + found * found
+        squares += total(partial)
+    return squares / channels
 
 
 @compiled
@@ -89,38 +123,48 @@ def forward(frame: int, scratch: int, part: int, dtype: Any) -> None:
     Results: y as x; shift, offset, variance `(rows,)`, float32.
     """
     rows, channels = size(frame, 0, 0), size(frame, 0, 1)
-    parts, together = parts_of(rows, channels), rows_together(channels)
+    start, last = first_row(rows, channels, part), first_row(rows, channels, part + 1)
+    past = goes_past_caches(frame, dtype)
+    if narrow_rows.serves(channels):
+        narrow_rows.forward(frame, start, last, past, dtype)
+        return
+    together = rows_together(channels)
     x, y, scale, bias = argument(frame, 0), result(frame, 0), argument(frame, 1), argument(frame, 2)
     eps, centred = setting(frame, EPS), setting(frame, CENTRED) > 0
     shifts, offsets = floats(result(frame, 1), 0, rows), floats(result(frame, 2), 0, rows)
     variances = floats(result(frame, 3), 0, rows)
-    spare = allocate(4 * together)
-    roots, zero = floats(spare, 0, together), repeat(float32(0))
-    last = rows * (part + 1) // parts
-    for begin in range(rows * part // parts, last, together):
+    spare = allocate(20 * together)
+    means, squares = doubles(spare, 0, together), doubles(spare, together, together)
+    roots, zero = floats(spare, 4 * together, together), repeat(float32(0))
+    for begin in range(start, last, together):
         end = min(begin + together, last)
+        for i in range(begin, end if centred else begin):
+            shifts[i] = value(x, i * channels, dtype)
+            found = _averages(shifts[i], x, i * channels, channels, dtype)
+            means[i - begin], squares[i - begin] = found
+        for i in range(begin, end if centred else begin):
+            mean = means[i - begin]
+            if mean * mean * (1 + 1 / FAR) > squares[i - begin]:
+                shifts[i] = shifts[i] + mean
+                found = _averages(shifts[i], x, i * channels, channels, dtype)
+                means[i - begin], squares[i - begin] = found
+        for i in range(end if centred else begin, end):
+            shifts[i], means[i - begin] = 0, 0
+            squares[i - begin] = _mean_square(x, i * channels, channels, dtype)
         for i in range(begin, end):
-            shift = value(x, i * channels, dtype) if centred else float32(0)
-            mean = _mean_less(shift, x, i * channels, channels, dtype) if centred else 0.0
-            shifts[i] = shift + mean
-        for i in range(begin, end):
-            # The mean is off by its rounding to float32.
-            offset = _mean_less(shifts[i], x, i * channels, channels, dtype) if centred else 0.0
-            square = _mean_square(shifts[i], x, i * channels, channels, dtype)
-            offsets[i] = offset
-            variances[i] = variance_to_divide_by(square - offset * offset)
-        for i in range(begin, end):
+            mean = means[i - begin]
+            offsets[i] = mean
+            variances[i] = variance_to_divide_by(squares[i - begin] - mean * mean)
+        for i in range(begin, end):  # a loop of its own, which becomes vectors
             roots[i - begin] = inverse_root(variances[i], eps)
         for i in range(begin, end):
             shift, offset, root = repeat(shifts[i]), repeat(offsets[i]), repeat(roots[i - begin])
             for j in range(0, channels, LANES):
                 at, count = i * channels + j, channels - j
                 z = ((load(x, at, count, dtype, zero) - shift) - offset) * root
-                slope, level = (
-                    load(scale, j, count, float32, zero),
-                    load(bias, j, count, float32, zero),
-                )
-                store(y, at, count, dtype, z * slope + level, False)
+                slope = load(scale, j, count, float32, zero)
+                level = load(bias, j, count, float32, zero)
+                store(y, at, count, dtype, z * slope + level, past)
     free(spare)
 
 
@@ -153,19 +197,23 @@ def backward(frame: int, scratch: int, part: int, dtype: Any) -> None:
     `backward_sums` fills in from the scratch space.
     """
     rows, channels = size(frame, 0, 0), size(frame, 0, 1)
-    parts, together, width = parts_of(rows, channels), rows_together(channels), padded(channels)
+    start, last = first_row(rows, channels, part), first_row(rows, channels, part + 1)
+    past, width = goes_past_caches(frame, dtype), padded(channels)
+    dscale, dbias = 2 * part * width, (2 * part + 1) * width
+    doubles(scratch, dscale, 2 * width)[:] = 0
+    if narrow_rows.serves(channels):
+        narrow_rows.backward(frame, scratch, dscale, dbias, start, last, past, dtype)
+        return
+    together = rows_together(channels)
     x, dy, dx, scale = argument(frame, 0), argument(frame, 1), result(frame, 0), argument(frame, 2)
     eps, centred = setting(frame, EPS), setting(frame, CENTRED) > 0
     shifts, offsets = floats(argument(frame, 4), 0, rows), floats(argument(frame, 5), 0, rows)
     variances = floats(argument(frame, 6), 0, rows)
     alongs, levels = floats(argument(frame, 7), 0, rows), floats(argument(frame, 8), 0, rows)
-    dscale, dbias = 2 * part * width, (2 * part + 1) * width
-    doubles(scratch, dscale, 2 * width)[:] = 0
     spare = allocate(20 * together)
     products, means = doubles(spare, 0, together), doubles(spare, together, together)
     roots, zero = floats(spare, 4 * together, together), repeat(float32(0))
-    last = rows * (part + 1) // parts
-    for begin in range(rows * part // parts, last, together):
+    for begin in range(start, last, together):
         end = min(begin + together, last)
         for i in range(begin, end):
             products[i - begin], means[i - begin] = _sums(frame, i, shifts[i], offsets[i], dtype)
@@ -184,7 +232,7 @@ def backward(frame: int, scratch: int, part: int, dtype: Any) -> None:
                 )
                 g = load(dy, at, count, dtype, zero)
                 found = g * (root * slope) + centred_x * repeat(float32(products[i - begin]))
-                store(dx, at, count, dtype, found + repeat(float32(means[i - begin])), False)
+                store(dx, at, count, dtype, found + repeat(float32(means[i - begin])), past)
                 along_scale = along_scale + g * (centred_x * root)
                 along_bias = along_bias + g
             add_doubles(scratch, dscale + j, along_scale)

@@ -7,6 +7,9 @@ from numba import float64
 
 from normlab.ops.native.calls import compiled
 
+FAR = 4.0
+"""The square of the most deviations that a mean may be away from where its variance is taken."""
+
 
 @compiled
 def variance_to_divide_by(value: float) -> Any:

@@ -19,6 +19,9 @@ from normlab.ops.native.calls import compiled, intrinsic
 LANES = 32
 """Values in a vector: two registers of AVX512, so that sums need not wait for one another."""
 
+PAST_CACHES = 1 << 24
+"""An output of so many bytes is written past the caches, in which it would not stay."""
+
 BFLOAT16, FLOAT16 = uint16, int16
 """What tells numba these dtypes, which it does not have itself."""
 
@@ -323,10 +326,69 @@ def bytes_of(context: Any, dtype: Any) -> Any:
     return int64(dtype), lambda *_: _word(_bytes[dtype.dtype])
 
 
-@compiled
-def value(address: int, index: int, dtype: Any) -> float:
+@intrinsic
+def value(context: Any, address: Any, index: Any, dtype: Any) -> Any:
     """Load one value as float32."""
-    return total(_load_some(address, index, 1, dtype, repeat(float32(0))))
+    kind = dtype.dtype
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _place(builder, arguments[0], arguments[1], kind)
+        element = _in_memory[kind].element
+        found = builder.load(builder.bitcast(place, element.as_pointer()), align=_bytes[kind])
+        if kind == BFLOAT16:
+            upper = builder.shl(builder.zext(found, _index), _index(16))
+            return builder.bitcast(upper, ir.FloatType())
+        return builder.fpext(found, ir.FloatType()) if kind == FLOAT16 else found
+
+    return float32(int64, int64, dtype), generate
+
+
+def _added_across(step: int) -> Any:
+    """A function that adds to each value the one `step` lanes away, on the other side of a pair."""
+
+    def add(context: Any, vector: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            lanes = ir.Constant(_bits, [lane ^ step for lane in range(LANES)])
+            (values,) = arguments
+            return builder.fadd(values, builder.shuffle_vector(values, values, lanes))
+
+        return vector(vector), generate
+
+    return intrinsic(add)
+
+
+_across_1, _across_2, _across_4 = _added_across(1), _added_across(2), _added_across(4)
+_across_8, _across_16 = _added_across(8), _added_across(16)
+
+
+@compiled
+def sums_within(vector: Any, width: int) -> Any:
+    """Add up each `width` values, a power of two, and put the sum in the place of all of them.
+
+    The sum of equal values is exact.
+    """
+    if width > 1:
+        vector = _across_1(vector)
+    if width > 2:
+        vector = _across_2(vector)
+    if width > 4:
+        vector = _across_4(vector)
+    if width > 8:
+        vector = _across_8(vector)
+    if width > 16:
+        vector = _across_16(vector)
+    return vector
+
+
+@intrinsic
+def exceeds(context: Any, one: Any, other: Any) -> Any:
+    """Return whether a value of `one` is larger than that of `other`, or one of them is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        larger = builder.fcmp_unordered(">", *arguments)
+        return builder.icmp_unsigned("!=", builder.bitcast(larger, _index), _index(0))
+
+    return types.boolean(one, other), generate
 
 
 @compiled
