@@ -4,7 +4,8 @@ For each normaliser, shape and dtype: first the error of output and gradients ag
 small and at large means; then seconds, forward alone and forward with backward (gradients of
 input, scale and bias), in turns with the peers and with a copy of the input, which is what memory
 allows, all with the allocator of `normlab.prepare`; then bytes kept for the backward and peak
-memory of temporaries. On a GPU too:
+memory of temporaries. "Times the floor" compares with the copies that must be made at least, of
+arrays that no cache holds. On a GPU too:
 
     python -m experiments.speed.kernels --peer flax    (the column "in copies of x" says how near
                                                         to the bandwidth of a copy it comes)
@@ -16,6 +17,7 @@ Commands:
     python -m experiments.speed.kernels                        (against flax, 4 minutes on 2 cores)
     python -m experiments.speed.kernels --peer flax,torch --rounds 15
     python -m experiments.speed.kernels --ops layer --shapes 128,8,8,256 --dtypes bfloat16
+    python -m experiments.speed.kernels --dtypes float32 --save kernels_float32
 """
 
 import argparse
@@ -43,6 +45,8 @@ GROUPS = {16: 8, 64: 16}
 OPS = ("batch", "layer", "layer_image", "group", "instance", "rms")
 HOSTILE = ((0.0, 1.0), (1e3, 1.0), (1e4, 1e-2))
 IN_PALLAS = "normlab in Pallas"
+BEYOND_CACHES = 16e6
+"""Inputs of so many bytes are compared with the floor."""
 Op = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
@@ -231,6 +235,17 @@ def copy(x: jax.Array) -> jax.Array:
     return x + 1
 
 
+def floor(op: str, backward: bool) -> float:
+    """Count the copies of an input that no cache holds which must be made at least.
+
+    Forward reads x and writes y; backward reads x and dy and writes dx. Statistics over the whole
+    batch are known only when all of x, and dy, has been read, which then must be read again.
+    """
+    again = op == "batch"
+    forward = 2 + again
+    return (forward + 3 + 2 * again if backward else forward) / 2
+
+
 def cell(
     op: str, shape: tuple[int, ...], dtype: str, peers: list[str], rounds: int
 ) -> dict[str, Any]:
@@ -257,7 +272,10 @@ def cell(
         if "torch" in peers:
             calls |= torch_peer(op, wide, dtype, backward)
         times = in_turns({**calls, "copy": functools.partial(copy, x)}, rounds=rounds)
-        row[f"{kind} in copies of x"] = float(np.median(times["normlab"] / times.pop("copy")))
+        copies = float(np.median(times["normlab"] / times.pop("copy")))
+        row[f"{kind} in copies of x"] = copies
+        large = x.nbytes >= BEYOND_CACHES
+        row[f"{kind} times the floor"] = copies / floor(op, backward) if large else None
         row |= {f"{name} {kind} ms": 1e3 * float(np.median(t)) for name, t in times.items()}
         for peer in ("flax", "tokamax", IN_PALLAS):
             if peer in times:
@@ -301,7 +319,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shapes", default=" ".join(",".join(map(str, s)) for s in SHAPES))
     parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--dry", action="store_true", help="write nothing")
+    parser.add_argument("--save", default="kernels", help="the results' name; empty: not written")
     options = parser.parse_args(arguments)
     peers, ops = options.peer.split(","), options.ops.split(",")
     shapes = [tuple(map(int, shape.split(","))) for shape in options.shapes.split()]
@@ -331,9 +349,9 @@ def main(arguments: list[str] | None = None) -> None:
         and (ratios := [row[column] for row in rows if row["dtype"] == dtype and column in row])
     ]
     print(f"\ntimes as fast as the peer\n\n{table(means)}")
-    if not options.dry:
+    if options.save:
         figure = picture(rows) if "flax" in peers else None
-        save("kernels", {"errors": exactness, "cells": rows, "means": means}, figure)
+        save(options.save, {"errors": exactness, "cells": rows, "means": means}, figure)
 
 
 if __name__ == "__main__":
