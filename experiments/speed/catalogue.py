@@ -12,7 +12,6 @@ Command: python -m experiments.speed.catalogue    (three minutes on 2 cores)
 import argparse
 import functools
 import json
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -43,7 +42,7 @@ def nearest(name: str) -> str:
     return "group_norm" if name in GROUPED else "instance_norm"
 
 
-def call(name: str, shape: tuple[int, ...]) -> Callable[[], Any]:
+def call(name: str, shape: tuple[int, ...]) -> functools.partial[Any]:
     """Compile forward and backward of one entry, and return it with its arguments.
 
     Raises:

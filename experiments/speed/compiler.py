@@ -1,18 +1,20 @@
 """Which options of XLA's compiler are worth having on this processor and this jaxlib?
 
     python -m experiments.speed.compiler [--rounds 9] [--nets resnet8,convnet,vit]
+    python -m experiments.speed.compiler --nets "" --norms all --save compiler_norms \\
+        --candidates "no sums in YNNPACK"
 
-Each candidate compiles the training step and the evaluation of small networks, and every
-normaliser of `NORMS` forward and backward. All are timed in turns in one process. The tables give
-milliseconds and, per candidate, how many times faster than XLA's defaults it is. An option that
-this compiler refuses is listed with its reason. It takes about three minutes.
+Each candidate compiles the training step and the evaluation of small networks, and some
+normalisers, or all of the catalogue, forward and backward. All are timed in turns in one process.
+The tables give milliseconds and, per candidate, how many times faster than XLA's defaults it is.
+An option that this compiler refuses is listed with its reason. It takes about three minutes.
 
 An option that wins everywhere it matters becomes an entry of `KNOWN` in
 `normlab/training/compiler.py`, with the range of versions that it was measured on.
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,10 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.speed import harness
+from experiments.speed import catalogue, harness
+from normlab.catalogue import NORMS
 from normlab.data.dataset import Dataset, Split
+from normlab.errors import UserError
 from normlab.models import MLP, Convnet, Resnet, Vit
-from normlab.norms import BatchNorm, GroupNorm, LayerNorm
+from normlab.norms import BatchNorm, LayerNorm
 from normlab.training.compiler import YNN_FUSIONS, refusal
 from normlab.training.program import Program
 from normlab.training.recipe import Recipe
@@ -32,6 +36,7 @@ from normlab.training.state import DeviceData
 
 ONEDNN = "xla_cpu_experimental_onednn_custom_call"
 DOT, SUM = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT", "LIBRARY_FUSION_TYPE_REDUCE"
+CONVOLUTION = "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 Options = Mapping[str, str | bool]
 
 DEFAULT = "defaults"
@@ -39,6 +44,7 @@ CANDIDATES: dict[str, Options] = {
     DEFAULT: {},
     "YNNPACK without convolutions": {YNN_FUSIONS: f"{DOT},{SUM}"},
     "YNNPACK's sums alone": {YNN_FUSIONS: SUM},
+    "no sums in YNNPACK": {YNN_FUSIONS: f"{DOT},{CONVOLUTION}"},
     "no YNNPACK": {YNN_FUSIONS: ""},
     "oneDNN": {ONEDNN: True, YNN_FUSIONS: ""},
     "oneDNN, YNNPACK's dots and sums": {ONEDNN: True, YNN_FUSIONS: f"{DOT},{SUM}"},
@@ -53,7 +59,7 @@ NETS: dict[str, tuple[int, Callable[[], Any]]] = {
     "vit": (32, lambda: Vit(norm=LayerNorm(), classes=CLASSES)),
 }
 """The side of the images, and the network."""
-NORMS = {"batch": BatchNorm(), "layer": LayerNorm(), "group": GroupNorm(groups=8)}
+BASIC = ("batch_norm", "layer_norm", "group_norm")
 SHAPE = (BATCH, 16, 16, 64)
 
 
@@ -62,7 +68,9 @@ def compiled(lowered: Any, options: Options) -> Any:
     return lowered.compile(compiler_options=dict(options) or None)
 
 
-def programs(nets: list[str]) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+def programs(
+    nets: Iterable[str], norms: Iterable[str]
+) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     """Make each program that is timed: its name, lowered, and its arguments."""
     for net in nets:
         side, make = NETS[net]
@@ -79,35 +87,36 @@ def programs(nets: list[str]) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
         arguments = (state.params, state.norm_state, data, rows, counts)
         evaluate = jax.jit(partial(program.evaluate_batch, part="test"))
         yield f"{net}, evaluation", evaluate.lower(*arguments), arguments
-    x, weight = jax.random.normal(jax.random.key(0), (2, *SHAPE))
-    for name, norm in NORMS.items():
-        params, state = norm.init(SHAPE[-1])
-
-        def gradients(x: Any, params: Any, norm: Any = norm, state: Any = state) -> Any:
-            def loss(x: Any, params: Any) -> Any:
-                return jnp.vdot(norm.apply(params, state, x, train=True)[0], weight)
-
-            return jax.grad(loss, (0, 1))(x, params)
-
-        yield f"{name} norm and gradients", jax.jit(gradients).lower(x, params), (x, params)
+    for name in norms:
+        try:
+            call = catalogue.call(name, SHAPE)
+        except UserError as error:
+            print(f"{name}: {error}")
+            continue
+        yield f"{name} and gradients", call.func.lower(*call.args), call.args
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Measure, print and save; returns what is saved."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nets", default="resnet8,convnet,vit", help="of " + ", ".join(NETS))
+    parser.add_argument("--norms", default=",".join(BASIC), help="names of the catalogue, or all")
+    parser.add_argument("--candidates", nargs="+", default=[*CANDIDATES], choices=[*CANDIDATES])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--save", default="compiler", help="the results' name; empty: not written")
     given = parser.parse_args(arguments)
 
+    nets = [net for net in given.nets.split(",") if net]
+    norms = NORMS.entries() if given.norms == "all" else given.norms.split(",")
     refused = {
         name: [reason for one in options.items() if (reason := refusal(*one))]
         for name, options in CANDIDATES.items()
+        if name in (DEFAULT, *given.candidates)
     }
     taken = {name: CANDIDATES[name] for name, reasons in refused.items() if not reasons}
     others = [name for name in taken if name != DEFAULT]
     rows = []
-    for program, lowered, inputs in programs(given.nets.split(",")):
+    for program, lowered, inputs in programs(nets, norms):
         ready = {
             name: partial(compiled(lowered, options), *inputs) for name, options in taken.items()
         }
@@ -122,7 +131,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     reasons = {name: "; ".join(found) for name, found in refused.items() if found}
     for name, reason in reasons.items():
         print(f"refused: {name}: {reason}")
-    found = {"rows": rows, "refused": reasons, "candidates": CANDIDATES}
+    found = {
+        "rows": rows,
+        "refused": reasons,
+        "candidates": {name: CANDIDATES[name] for name in taken},
+    }
     if given.save:
         harness.save(given.save, found)
     return found

@@ -1,8 +1,8 @@
 """The training steps that `step` compares: normlab's own, and as one writes them in flax and torch.
 
-`python -m experiments.speed.step_nets PEER MODEL` is a worker: it makes its step, says what it
-lost in the first few, and then takes as many steps as each line on its standard input says, and
-answers with the seconds. A library so has a process, an environment and threads of its own, and
+`python -m experiments.speed.step_nets PEER MODEL BATCH DTYPE` is a worker: it makes its step, says
+what it lost in the first few, and then takes as many steps as each line on its standard input says,
+and answers with the seconds. A library so has a process, an environment and threads of its own, and
 waits while another has its turn.
 """
 
@@ -24,13 +24,16 @@ from normlab.data.dataset import Dataset, Split
 from normlab.engine.process import prepare
 from normlab.models.plain import Convnet
 from normlab.models.resnet import Resnet
-from normlab.norms import BatchNorm
+from normlab.models.vit import Vit
+from normlab.norms import BatchNorm, LayerNorm
 from normlab.training.compiled import Compiled
 from normlab.training.program import Program
 from normlab.training.recipe import Recipe
 from normlab.training.state import DeviceData
 
 WIDTHS = (32, 64, 128)
+WIDTH, DEPTH, HEADS, PATCH = 192, 6, 3, 4
+"""Of the transformer."""
 CLASSES, BATCHES = 10, 4
 RATE, MOMENTUM = 0.1, 0.9
 CHECKED = 3
@@ -57,11 +60,14 @@ def batches(batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return list(zip(*parts, strict=True))
 
 
-def model(name: str) -> nn.Module:
-    """Make normlab's ResNet-20 or plain convnet, with batch normalisation."""
+def model(name: str, dtype: Any = "float32") -> nn.Module:
+    """Make normlab's ResNet-20 or plain convnet with batch norm, or transformer with layer norm."""
     if name == "convnet":
-        return Convnet(norm=BatchNorm(), classes=CLASSES, widths=WIDTHS)
-    return Resnet(norm=BatchNorm(), classes=CLASSES)
+        return Convnet(norm=BatchNorm(), classes=CLASSES, widths=WIDTHS, dtype=dtype)
+    if name == "vit":
+        size: dict[str, int] = {"width": WIDTH, "depth": DEPTH, "heads": HEADS, "patch": PATCH}
+        return Vit(norm=LayerNorm(), classes=CLASSES, dtype=dtype, **size)
+    return Resnet(norm=BatchNorm(), classes=CLASSES, dtype=dtype)
 
 
 def optimizer() -> optax.GradientTransformation:
@@ -69,9 +75,9 @@ def optimizer() -> optax.GradientTransformation:
     return optax.sgd(RATE, MOMENTUM)
 
 
-def normlab(name: str, batch: int) -> Step:
+def normlab(name: str, batch: int, dtype: str = "float32") -> Step:
     """Make the step of `normlab.training`, compiled as in `fit`; the state is donated."""
-    program = Program(model(name), optimizer(), Recipe(batch_size=batch))
+    program = Program(model(name, dtype), optimizer(), Recipe(batch_size=batch))
     given = data(batch)
     compiled = Compiled(program, DeviceData.put(given))
     order = jnp.arange(compiled.train_examples, dtype=jnp.int32)
@@ -87,19 +93,21 @@ def normlab(name: str, batch: int) -> Step:
 
 
 class FlaxNet(nn.Module):
-    """Both networks, written in linen."""
+    """Both networks of convolutions, written in linen."""
 
     name_of: str
+    dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Logits."""
 
         def conv(features: int, stride: int = 1) -> nn.Conv:
-            return nn.Conv(features, (3, 3), (stride, stride), padding=1, use_bias=False)
+            options: dict[str, Any] = {"padding": 1, "use_bias": False, "dtype": self.dtype}
+            return nn.Conv(features, (3, 3), (stride, stride), **options)
 
         def norm() -> nn.BatchNorm:
-            return nn.BatchNorm(use_running_average=not train, momentum=0.9)
+            return nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)
 
         if self.name_of == "convnet":
             for stage, features in enumerate(WIDTHS):
@@ -107,7 +115,7 @@ class FlaxNet(nn.Module):
                     x = nn.max_pool(x, (2, 2), (2, 2))
                 for _ in range(2):
                     x = nn.relu(norm()(conv(features)(x)))
-            return nn.Dense(CLASSES)(x.mean(axis=(1, 2)))
+            return nn.Dense(CLASSES)(x.mean(axis=(1, 2)).astype(jnp.float32))
         x = nn.relu(norm()(conv(16)(x)))
         for stage, features in enumerate((16, 32, 64)):
             for block in range(3):
@@ -117,11 +125,11 @@ class FlaxNet(nn.Module):
                 new = features - x.shape[-1]
                 x = jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, new)))
                 x = nn.relu(x + y)
-        return nn.Dense(CLASSES)(x.mean(axis=(1, 2)))
+        return nn.Dense(CLASSES)(x.mean(axis=(1, 2)).astype(jnp.float32))
 
 
 def start(name: str) -> dict[str, Any]:
-    """Make kernels and the head's bias, with which every step starts, without compilation."""
+    """Make kernels and biases with which every step starts, without compilation."""
     shapes = jax.eval_shape(partial(model(name).init, train=False), jax.random.key(0), IMAGE)
     draw = np.random.default_rng(0)
 
@@ -129,16 +137,17 @@ def start(name: str) -> dict[str, Any]:
         deviation = np.sqrt(2 / np.prod(shape[:-1])) if len(shape) > 1 else 0.0
         return (deviation * draw.standard_normal(shape)).astype(np.float32)
 
-    return {
-        layer: {leaf: weight(values.shape) for leaf, values in leaves.items()}
+    drawn = {
+        layer: leaves
         for layer, leaves in shapes["params"].items()
-        if layer.startswith(("Conv_", "Dense_"))
+        if layer.startswith(("Conv_", "Dense_", "embedding"))
     }
+    return jax.tree.map(lambda leaf: weight(leaf.shape), drawn)
 
 
-def flax(name: str, batch: int) -> Step:
+def flax(name: str, batch: int, dtype: str = "float32") -> Step:
     """Make a plain jitted step of a linen network."""
-    net, sgd = FlaxNet(name), optimizer()
+    net, sgd = FlaxNet(name, jnp.dtype(dtype)), optimizer()
     given = [(jnp.asarray(images), jnp.asarray(labels)) for images, labels in batches(batch)]
     shapes = jax.eval_shape(partial(net.init, train=True), jax.random.key(0), IMAGE)
     ones = ("scale", "var")
@@ -170,8 +179,8 @@ def flax(name: str, batch: int) -> Step:
     return step
 
 
-def torch(name: str, batch: int, *, channels_last: bool) -> Step:
-    """Make a plain eager step of a torch network, in either memory format."""
+def torch_convolutions(name: str) -> Any:
+    """Make torch's ResNet-20 or convnet with the weights of `start`."""
     torch = importlib.import_module("torch")
     layers, functional = torch.nn, torch.nn.functional
 
@@ -217,15 +226,70 @@ def torch(name: str, batch: int, *, channels_last: bool) -> Step:
                 x = torch.relu(x + y)
             return self.head(x.mean(dim=(2, 3)))
 
-    net = Net()
-    weights = start(name)
+    net, weights = Net(), start(name)
     with torch.no_grad():
         for number, unit in enumerate(net.units):
             kernel = np.asarray(weights[f"Conv_{number}"]["kernel"]).transpose(3, 2, 0, 1)
             unit.conv.weight.copy_(torch.tensor(kernel.copy()))
         net.head.weight.copy_(torch.tensor(np.asarray(weights["Dense_0"]["kernel"]).T.copy()))
         net.head.bias.copy_(torch.tensor(np.array(weights["Dense_0"]["bias"])))
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return net
+
+
+def torch_transformer() -> Any:
+    """Make torch's transformer with the weights of `start`: one product for q, k and v."""
+    torch = importlib.import_module("torch")
+    layers, functional, weights = torch.nn, torch.nn.functional, start("vit")
+
+    def linear(*numbers: int) -> Any:
+        given = [weights[f"Dense_{number}"] for number in numbers]
+        kernel, bias = (np.concatenate([one[leaf] for one in given], -1) for leaf in given[0])
+        kernel, bias = (kernel, bias) if kernel.ndim == 2 else (bias, kernel)
+        layer = layers.Linear(*kernel.shape)
+        layer.weight.data, layer.bias.data = torch.tensor(kernel.T.copy()), torch.tensor(bias)
+        return layer
+
+    class Block(layers.Module):
+        def __init__(self, first: int):
+            super().__init__()
+            self.norms = layers.ModuleList(layers.LayerNorm(WIDTH, 1e-5) for _ in range(2))
+            self.qkv = linear(first, first + 1, first + 2)
+            self.out, self.up, self.down = (linear(first + number) for number in (3, 4, 5))
+
+        def forward(self, x: Any) -> Any:
+            n, tokens, _ = x.shape
+            heads = self.qkv(self.norms[0](x)).view(n, tokens, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+            y = functional.scaled_dot_product_attention(*heads)
+            x = x + self.out(y.transpose(1, 2).reshape(n, tokens, WIDTH))
+            y = functional.gelu(self.up(self.norms[1](x)), approximate="tanh")
+            return x + self.down(y)
+
+    class Net(layers.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = linear(0), linear(1 + 6 * DEPTH)
+            self.places = layers.Parameter(torch.tensor(weights["embedding"]))
+            self.blocks = layers.Sequential(*(Block(1 + 6 * number) for number in range(DEPTH)))
+            self.norm = layers.LayerNorm(WIDTH, 1e-5)
+
+        def forward(self, x: Any) -> Any:
+            n, channels, height, width = x.shape
+            x = x.view(n, channels, height // PATCH, PATCH, width // PATCH, PATCH)
+            x = x.permute(0, 2, 4, 3, 5, 1).reshape(n, -1, PATCH * PATCH * channels)
+            x = functional.pad(self.embed(x), (0, 0, 1, 0)) + self.places
+            return self.head(self.norm(self.blocks(x)[:, 0]))
+
+    return Net()
+
+
+def torch(name: str, batch: int, dtype: str = "float32", *, channels_last: bool) -> Step:
+    """Make a plain eager step of a torch network, in either memory format.
+
+    In a dtype of 16 bits it computes as torch's autocast does, with float32 parameters.
+    """
+    torch = importlib.import_module("torch")
+    net = torch_transformer() if name == "vit" else torch_convolutions(name)
+    layout = torch.channels_last if channels_last and name != "vit" else torch.contiguous_format
     net = net.to(memory_format=layout)
     given = [
         (
@@ -239,7 +303,9 @@ def torch(name: str, batch: int, *, channels_last: bool) -> Step:
     def step(number: int) -> float:
         images, labels = given[number % BATCHES]
         sgd.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(net(images), labels)
+        with torch.autocast("cpu", getattr(torch, dtype), enabled=dtype != "float32"):
+            logits = net(images)
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels)
         loss.backward()
         sgd.step()
         return float(loss.detach())
@@ -247,7 +313,7 @@ def torch(name: str, batch: int, *, channels_last: bool) -> Step:
     return step
 
 
-STEPS: dict[str, Callable[[str, int], Step]] = {
+STEPS: dict[str, Callable[[str, int, str], Step]] = {
     "normlab": normlab,
     "flax": flax,
     "torch, channels last": partial(torch, channels_last=True),
@@ -255,11 +321,11 @@ STEPS: dict[str, Callable[[str, int], Step]] = {
 }
 
 
-def serve(peer: str, name: str, batch: int) -> None:
+def serve(peer: str, name: str, batch: int, dtype: str = "float32") -> None:
     """Answer as the module says, until the input ends."""
     if peer == "normlab":
         prepare()
-    step = STEPS[peer](name, batch)
+    step = STEPS[peer](name, batch, dtype)
     print(json.dumps([step(number) for number in range(CHECKED)]), flush=True)
     number = CHECKED
     for line in sys.stdin:
@@ -271,4 +337,4 @@ def serve(peer: str, name: str, batch: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    serve(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

@@ -14,8 +14,8 @@ def a_small_convnet(monkeypatch):
 class Here(step.Worker):
     """A step in this process: starting others takes most of a test's time."""
 
-    def __init__(self, peer, model, batch, environment):
-        self._step = step_nets.STEPS[peer](model, batch)
+    def __init__(self, peer, model, batch, dtype, environment):
+        self._step = step_nets.STEPS[peer](model, batch, dtype)
         self.losses = [self._step(number) for number in range(step_nets.CHECKED)]
 
     def __call__(self):
@@ -35,13 +35,13 @@ def test_normlab_and_flax_train_alike_and_are_timed(monkeypatch, tmp_path, capsy
     assert [row["step"] for row in rows] == [step.OURS, "flax"]
     assert all(row["images/s"] == pytest.approx(2e3 / row["ms"]) for row in rows)
     assert rows[1]["times as fast as flax"] == 1
-    assert f"| convnet | {step.OURS} |" in capsys.readouterr().out
+    assert f"| convnet | float32 | {step.OURS} |" in capsys.readouterr().out
     assert (tmp_path / "small.svg").stat().st_size
 
 
 def test_a_worker_says_its_losses_and_then_seconds_for_each_line(monkeypatch, capsys):
     taken = []
-    monkeypatch.setitem(step_nets.STEPS, "none", lambda model, batch: taken.append)
+    monkeypatch.setitem(step_nets.STEPS, "none", lambda model, batch, dtype: taken.append)
     monkeypatch.setattr("sys.stdin", io.StringIO("2\n1\n"))
     step_nets.serve("none", "convnet", 2)
     losses, *seconds = map(json.loads, capsys.readouterr().out.splitlines())
