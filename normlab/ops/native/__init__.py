@@ -34,8 +34,8 @@ from normlab.ops.either import either
 from normlab.ops.layouts import Layout, Rows, Statistics
 from normlab.places import cache_root
 
-TARGET = "normlab"
-"""XLA knows a kernel by this name, with those of its form and its dtype behind it."""
+TARGET = "normlab_"
+"""XLA knows a kernel by a name that begins so; those of its form and its dtype follow."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 LEAST = 1 << 14
@@ -126,7 +126,7 @@ def _form(layout: Layout, backward: bool) -> str:
 
 
 def _call(form: str, x: Array, results: Any) -> Any:
-    return jax.ffi.ffi_call(f"{TARGET}_{form}_{x.dtype.name}", results)
+    return jax.ffi.ffi_call(f"{TARGET}{form}_{x.dtype.name}", results)
 
 
 def _on_one_cpu() -> bool:
@@ -293,7 +293,7 @@ def _registered(form: str, dtype: str) -> bool:
         kernel = compile_kernel(form, dtype, keep=False)
     else:
         # One process compiles, and those that wait for it find what it compiled.
-        with FileLock(folder / "lock"):
+        with FileLock(folder / f"{form}.lock"):
             before, config.CACHE_DIR = config.CACHE_DIR, str(folder)  # pyright: ignore[reportAttributeAccessIssue]
             try:
                 kernel = compile_kernel(form, dtype, keep=True)
@@ -302,7 +302,7 @@ def _registered(form: str, dtype: str) -> bool:
     capsule = ctypes.pythonapi.PyCapsule_New
     capsule.restype, capsule.argtypes = ctypes.py_object, [ctypes.c_void_p] * 3
     jax.ffi.register_ffi_target(
-        f"{TARGET}_{form}_{dtype}", capsule(kernel.address, None, None), platform="cpu"
+        f"{TARGET}{form}_{dtype}", capsule(kernel.address, None, None), platform="cpu"
     )
     return True
 
