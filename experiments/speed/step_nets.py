@@ -65,7 +65,7 @@ def model(name: str, dtype: Any = "float32") -> nn.Module:
     if name == "convnet":
         return Convnet(norm=BatchNorm(), classes=CLASSES, widths=WIDTHS, dtype=dtype)
     if name == "vit":
-        size: dict[str, int] = {"width": WIDTH, "depth": DEPTH, "heads": HEADS, "patch": PATCH}
+        size: dict[str, Any] = {"width": WIDTH, "depth": DEPTH, "heads": HEADS, "patch": PATCH}
         return Vit(norm=LayerNorm(), classes=CLASSES, dtype=dtype, **size)
     return Resnet(norm=BatchNorm(), classes=CLASSES, dtype=dtype)
 
