@@ -10,8 +10,8 @@ from numba import cfunc, float32, int64
 
 from normlab.ops.native import image_gradients, images, kernel_gradients, rows
 from normlab.ops.native.calls import allocate, asks_for_version, free, size
+from normlab.ops.native.memory import BFLOAT16, FLOAT16
 from normlab.ops.native.parts import part_of, share
-from normlab.ops.native.vectors import BFLOAT16, FLOAT16
 
 Handler = Callable[[int], int]
 """Runs a kernel on the arrays that a call frame of XLA's names; zero says that it succeeded."""

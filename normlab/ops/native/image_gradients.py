@@ -27,8 +27,9 @@ from normlab.ops.native.images import (
     widened,
     width_of,
 )
+from normlab.ops.native.memory import add_doubles, load, load_early, store
 from normlab.ops.native.values import inverse_root
-from normlab.ops.native.vectors import LANES, add_doubles, load, load_early, padded, repeat, store
+from normlab.ops.native.vectors import LANES, padded, repeat
 
 
 @compiled

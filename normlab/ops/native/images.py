@@ -30,21 +30,23 @@ from normlab.ops.native.calls import (
     setting,
     size,
 )
-from normlab.ops.native.values import FAR, inverse_root, variance_to_divide_by
-from normlab.ops.native.vectors import (
-    LANES,
+from normlab.ops.native.memory import (
     PAST_CACHES,
     bytes_of,
-    exceeds,
     load,
     load_doubles,
     load_early,
-    narrow,
-    padded,
-    repeat,
     store,
     store_doubles,
     value,
+)
+from normlab.ops.native.values import FAR, inverse_root, variance_to_divide_by
+from normlab.ops.native.vectors import (
+    LANES,
+    exceeds,
+    narrow,
+    padded,
+    repeat,
     widen,
 )
 

@@ -25,6 +25,7 @@ from normlab.ops.native.calls import (
     size,
     word,
 )
+from normlab.ops.native.memory import bytes_of, load, store
 from normlab.ops.native.tiles import (
     LANES,
     REGISTERS,
@@ -36,7 +37,7 @@ from normlab.ops.native.tiles import (
     tile_of,
 )
 from normlab.ops.native.vectors import LANES as VALUES
-from normlab.ops.native.vectors import bytes_of, load, narrow, repeat, store, widen
+from normlab.ops.native.vectors import narrow, repeat, widen
 
 WIDE, NARROW = (REGISTERS - 8) // 2, REGISTERS - 8
 """Values in a tile with two vectors, and in one with one vector."""

@@ -22,8 +22,9 @@ from normlab.ops.native.calls import (
     setting,
     size,
 )
+from normlab.ops.native.memory import load, store
 from normlab.ops.native.values import inverse_root, variance_to_divide_by
-from normlab.ops.native.vectors import LANES, load, repeat, store, sums_within
+from normlab.ops.native.vectors import LANES, repeat, sums_within
 
 VECTORS = 64
 """At most so many vectors are worked on at a time, and summed in float32 before float64."""

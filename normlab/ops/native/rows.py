@@ -27,19 +27,16 @@ from normlab.ops.native.calls import (
     setting,
     size,
 )
-from normlab.ops.native.values import FAR, inverse_root, variance_to_divide_by
-from normlab.ops.native.vectors import (
-    LANES,
+from normlab.ops.native.memory import (
     PAST_CACHES,
     add_doubles,
     bytes_of,
     load,
-    padded,
-    repeat,
     store,
-    total,
     value,
 )
+from normlab.ops.native.values import FAR, inverse_root, variance_to_divide_by
+from normlab.ops.native.vectors import LANES, padded, repeat, total
 
 PART = 1 << 14
 """About so many values make a part."""

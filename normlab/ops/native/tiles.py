@@ -11,8 +11,9 @@ from numba import float32, int64, types
 from numba.core import cgutils
 
 from normlab.ops.native.calls import argument, compiled, floats, intrinsic, size
+from normlab.ops.native.memory import load, store
 from normlab.ops.native.vectors import LANES as VALUES
-from normlab.ops.native.vectors import load, repeat, store
+from normlab.ops.native.vectors import repeat
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8
 """Numbers in a vector of this processor; one with shorter vectors takes several in their place."""
