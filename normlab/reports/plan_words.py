@@ -19,8 +19,8 @@ DECIDED = "Decided in four cases of five if"
 READ = (
     "How to read it: suppose that the number in the first column is the truth. The sweep then "
     "gives each verdict with these chances. 'Seeds needed' is how many seeds an arm give a verdict "
-    "in four cases of five; no number does if the truth is the claim's own bound. A verdict is wrong "
-    "in at most one case of twenty."
+    "in four cases of five; no number does if the truth is the claim's own bound. A verdict is "
+    "wrong in at most one case of twenty."
 )
 RANGES = (
     "Of two chances, the first holds while all other claims are open, and the second once all "
