@@ -47,8 +47,8 @@ table
 #
 # normlab pairs arms by seed if their runs share data, network and training, as here. Student's t of
 # the differences then gives the interval, and statsmodels finds the same. An accuracy is a count of
-# test images, so its values are known to within one image. normlab widens its interval by that, here by
-# less than a thousandth of it.
+# test images, so its values are known to within one image. normlab widens its interval by that, here
+# by less than a thousandth of it.
 
 # %%
 from statsmodels.stats.multitest import multipletests
@@ -72,13 +72,13 @@ np.testing.assert_allclose(
 theirs
 
 # %% [markdown]
-# "Matches within 0.05" is an equivalence test by two one-sided tests. Its p-value at a level of 2.5%
-# a side decides as normlab's 95% interval does.
+# "Matches within 0.05" is an equivalence test by two one-sided tests. Its p-value at 2.5% a side
+# decides as normlab's 95% interval does.
 
 # %%
 p, *_ = ttost_paired(batch, group, -0.05, 0.05)
 low, high = DescrStatsW(batch - group).tconfint_mean()
-assert (p < 0.025) == (-0.05 < low and high < 0.05)
+assert (p < 0.025) == (low > -0.05 and high < 0.05)
 p
 
 # %% [markdown]
@@ -91,8 +91,8 @@ multipletests(p_values, method="holm")[1]
 # %% [markdown]
 # ## rliable: interquartile means
 #
-# rliable comes from reinforcement learning, where single runs may fail. It leaves out the best and the
-# worst quarter of the runs. The report's column `interquartile_mean` is the same number.
+# rliable comes from reinforcement learning, where single runs may fail. It leaves out the
+# best and the worst quarter of the runs. The report's column `interquartile_mean` is the same number.
 
 # %%
 from rliable import metrics
@@ -117,8 +117,8 @@ baycomp.two_on_multiple(batch, none, rope=0.01, random_state=0)
 # %% [markdown]
 # ## autorank: all arms in one call
 #
-# autorank looks at the data and chooses a test for them. Its rows must be independent units, such as
-# seeds of one experiment or data sets of several.
+# autorank looks at the data and chooses a test for them. Its rows must be independent units, such
+# as seeds of one experiment or data sets of several.
 
 # %%
 from autorank import autorank
