@@ -1,6 +1,5 @@
 """Describes an entry, a section, a setting, a measure or a metric, for `normlab describe`."""
 
-import dataclasses
 import importlib
 import inspect
 import re
@@ -24,9 +23,9 @@ from normlab.configs.sections import (
     Target,
 )
 from normlab.configs.signatures import describe_type, descriptions, fields_model
-from normlab.core import HELD_TO
 from normlab.errors import UserError, did_you_mean
 from normlab.interface.costs import cost_of
+from normlab.interface.facts import facts_in_words
 from normlab.interface.questions import told as asked
 from normlab.interface.shelves import SHELVES
 from normlab.measures import claims
@@ -158,8 +157,8 @@ def _entry(name: str) -> str | None:
         inspect.getdoc(called),
         f"In Python:\n{_indent(_signature(function))}" if function is not None else None,
         f"In YAML, with every default:\n{_indent(_example(section, name, called))}",
-        "Facts:\n" + _indent("\n".join(_facts(facts))) if facts is not None else None,
-        f"Cost: {cost}" if cost is not None else None,
+        "Facts:\n" + _indent("\n".join(facts_in_words(facts))) if facts is not None else None,
+        textwrap.fill(f"Cost: {cost}", MOST_PLACES, break_on_hyphens=False) if cost else None,
         asked(name),
     )
 
@@ -314,20 +313,6 @@ def _arguments(section: str, called: Any) -> list[str]:
     for field, about in fields_model(called, section).model_fields.items():
         value = "..." if about.is_required() else flow(about.get_default())
         lines.append(f"{field}: {value}  # {describe_type(about.annotation)}")
-    return lines
-
-
-def _facts(facts: Any) -> list[str]:
-    lines = []
-    for field in dataclasses.fields(facts):
-        value = getattr(facts, field.name)
-        if isinstance(value, frozenset | tuple):
-            value = ", ".join(sorted(value) if isinstance(value, frozenset) else value) or "nothing"
-        elif isinstance(value, bool):
-            value = "yes" if value else "no"
-        elif field.name == "held_to":
-            value = HELD_TO[value]
-        lines.append(f"{field.name.replace('_', ' ')}: {value}")
     return lines
 
 

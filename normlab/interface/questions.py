@@ -3,7 +3,11 @@
 `normlab describe` ends with those about the entry. The threads are public; the words are our own.
 """
 
+import textwrap
 from dataclasses import dataclass
+
+WIDTH = 76
+"""The most places of an answer's line, which stands behind four more."""
 
 MOST = 5
 """So many are shown about one entry."""
@@ -156,5 +160,6 @@ def told(name: str) -> str | None:
     """Write the questions about an entry with their answers and threads, or return None."""
     lines = []
     for one in asked_about(name):
-        lines += [one.asked, f"  {one.answer}", f"  {', '.join(one.links())}"]
+        answer = textwrap.wrap(one.answer, WIDTH, break_long_words=False, break_on_hyphens=False)
+        lines += [one.asked, *(f"  {line}" for line in (*answer, *one.links()))]
     return "What users ask most:\n" + "\n".join(f"  {line}" for line in lines) if lines else None
