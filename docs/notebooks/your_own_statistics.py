@@ -47,8 +47,8 @@ table
 #
 # normlab pairs arms by seed if their runs share data, network and training, as here. Student's t of
 # the differences then gives the interval, and statsmodels finds the same. An accuracy is a count of
-# test images, so its values are known to within one image. normlab widens its interval by that, here
-# by less than a thousandth of it.
+# test images, so its values are known to within one image. normlab widens its interval by that,
+# here by less than a thousandth of it.
 
 # %%
 from statsmodels.stats.multitest import multipletests
@@ -92,7 +92,7 @@ multipletests(p_values, method="holm")[1]
 # ## rliable: interquartile means
 #
 # rliable comes from reinforcement learning, where single runs may fail. It leaves out the
-# best and the worst quarter of the runs. The report's column `interquartile_mean` is the same number.
+# best and the worst quarter of the runs. The report's column `interquartile_mean` is the same.
 
 # %%
 from rliable import metrics

@@ -90,7 +90,10 @@ def test_a_model_of_ones_own_that_moves_statistics_is_refused(config):
 
 
 def test_several_devices_are_refused(config):
-    assert_told(config(private(mesh="{data: 2}")), "{file}:6:7: mesh: train.private takes one device: leave out mesh, which asks for 2")
+    assert_told(
+        config(private(mesh="{data: 2}")),
+        "{file}:6:7: mesh: train.private takes one device: leave out mesh, which asks for 2",
+    )
 
 
 def test_a_missing_library_is_told_before_the_first_run(config, monkeypatch):
