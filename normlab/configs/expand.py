@@ -35,6 +35,7 @@ def expand(config: Node) -> tuple[list[RunConfig], list[Problem]]:
         run, found = _run_at(point, sweepless, settle)
         if run is not None and seed is not None:
             arms[key] = run
+            _ = run.arm, run.program_hash, run.arm_hash  # for all its seeds
         problems += found
         runs += [run] if run is not None else []
     return runs, problems + _repeated(runs, config)
@@ -76,7 +77,8 @@ def _of_seed(run: RunConfig, seed: Node, point: Point) -> RunConfig:
     found = run.with_seed(seed.content)
     axes = {axis: found.axes[axis] for axis in point.values}
     others: Any = run.origins  # they are read only, and shared by an arm's runs
-    return replace(found, axes=axes, origins=ChainMap({SEED: seed.mark}, others))
+    origins = ChainMap({SEED: seed.mark}, others)
+    return replace(found, axes=axes, origins=origins).as_an_arm_with(run)
 
 
 def _run_at(point: Point, variant: Node, settle: Settle) -> tuple[RunConfig | None, list[Problem]]:

@@ -89,7 +89,7 @@ def as_axes(overrides: Iterable[str], sweep: Any) -> tuple[str, ...] | None:
 
 def arm_key(run: RunConfig) -> str:
     """Return a hash that a run shares with the runs of other seeds."""
-    return run.with_seed(0).hash
+    return run.arm_hash
 
 
 def called_twice(runs: Iterable[RunConfig], others: Iterable[RunConfig]) -> bool:

@@ -53,12 +53,17 @@ class RunConfig:
         more = {} if devices is None else {"mesh": repr(devices)}
         return short_hash(sections, {**self.own_code, **more})
 
+    @cached_property
+    def arm_hash(self) -> str:
+        """Ten hex digits that the runs of an arm share, whatever their seed."""
+        return self.with_seed(0).hash
+
     @property
     def seed(self) -> int:
         """The run's seed, plain or split (`normlab.store.seeds`)."""
         return seed_of(self.sections["train"]["seed"])
 
-    @property
+    @cached_property
     def arm(self) -> str:
         """The name of the arm, made of the values on all axes but the seed."""
         words = [self.words.get(axis, self._word(axis)) for axis in self.axes]
@@ -70,7 +75,7 @@ class RunConfig:
         label = self.labels[axis]
         return label if is_call(self.axes[axis]) else f"{axis}={flow(label)}"
 
-    @property
+    @cached_property
     def labels(self) -> dict[str, Any]:
         """The label of the value on each axis but the seed: the config's, or `value_label`."""
         return {
@@ -89,7 +94,15 @@ class RunConfig:
         setting = setting_of(seed)
         train = {**self.sections["train"], "seed": setting}
         axes = {axis: setting if axis in SEED_AXES else own for axis, own in self.axes.items()}
-        return replace(self, sections={**self.sections, "train": train}, axes=axes)
+        found = replace(self, sections={**self.sections, "train": train}, axes=axes)
+        return found.as_an_arm_with(self)
+
+    def as_an_arm_with(self, other: "RunConfig") -> "RunConfig":
+        """Take over what is the same for all seeds of an arm, so that it is computed once."""
+        for name in ("arm", "labels", "program_hash", "arm_hash"):
+            if name in other.__dict__:
+                self.__dict__[name] = other.__dict__[name]
+        return self
 
     def on_devices_of(self, run: "RunConfig") -> "RunConfig":
         """Return the same run on the devices of another."""

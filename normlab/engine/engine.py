@@ -267,14 +267,13 @@ class Engine:
             made_by["shard"] = str(self.shard)
         runs, at_once = planned.runs, self._at_once
         for index, (config, seen) in enumerate(zip(configs, planned.snapshots, strict=True)):
-            again = self.experiment.command(config)
-            task = Task(config, runs[index], index, again, claims, at_once, made_by)
+            task = Task(config, runs[index], index, "", claims, at_once, made_by)
             if seen.state == DAMAGED:
                 yield task, DAMAGED, seen.damage
             elif seen.state in FINISHED:  # nothing is started for a run that has its result
                 yield task, "skipped", f"was {seen.state}"
             else:
-                tasks.append(task)
+                tasks.append(replace(task, again=self.experiment.command(config)))
         if self.shard is not None:
             tasks = self.shard.in_turn(tasks)
         while tasks:
