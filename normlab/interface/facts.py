@@ -25,6 +25,7 @@ def facts_in_words(facts: Any) -> list[str]:
             value = "yes" if value else "no"
         elif field.name == "held_to":
             value = HELD_TO[value]
+        value = "none" if value == "" else value
         name = LABELS.get(field.name, field.name.replace("_", " "))
         lines.append(f"{name}: {value}")
     return lines
