@@ -32,14 +32,14 @@ MISTAKES = {
     "a colon in a text": (text(question="why: because"), "{file}:6:14: this is not YAML: mapping values are not allowed here; a text with ': ' in it needs quotes"),
     "a text that begins with a sign": (text(question="@home"), "{file}:6:11: this is not YAML: found character '@' that cannot start any token; a text that begins with it needs quotes"),
     "an alias of nothing": (text(train="{<<: *base}"), "{file}:5:13: this is not YAML: found undefined alias 'base'"),
-    "a merge key": (text(train="{<<: {epochs: 3}, batch_size: 20}"), "{file}:5:9: train has no key '<<'; allowed: accumulate, adaptive_clip, batch_size, clip, ema, ema_statistics, epochs, eval_batch_size, eval_every, label_smoothing, metrics, project, scalar_rate, seed"),
+    "a merge key": (text(train="{<<: {epochs: 3}, batch_size: 20}"), "{file}:5:9: train has no key '<<'; allowed: accumulate, adaptive_clip, batch_size, clip, ema, ema_statistics, epochs, eval_batch_size, eval_every, fixed_statistics_after, label_smoothing, local_normalisers, local_steps, metrics, private, project, scalar_rate, seed, statistics"),
     "too deep": ("norm: " + "[" * 50 + "]" * 50, "{file}:1:27: lists and mappings lie in one another more than 20 deep"),
     "far too deep": ("norm: " + "[" * 5000 + "]" * 5000, "{file}: lists and mappings lie in one another more than 20 deep"),
     "aliases of aliases": (f"a: &a [x, x]\n{LAUGHS}", "{file}:1:4: there are more than 5000 values, aliases written out"),
     # Keys.
     "key twice in a section": (text(train="{epochs: 1, batch_size: 20, epochs: 2}"), "{file}:5:36: 'epochs' is given twice, first in line 5; keep one"),
-    "a number as a key": (text(train="{3: 4}"), "{file}:5:9: train has no key 3; allowed: accumulate, adaptive_clip, batch_size, clip, ema, ema_statistics, epochs, eval_batch_size, eval_every, label_smoothing, metrics, project, scalar_rate, seed"),
-    "null as a key": (text() + "~: 4\n", "{file}:6:1: an experiment has no key null; allowed: baseline, claims, data, decay, extends, kernel, looks, model, name, norm, optimizer, placement, probes, question, schedule, source, sweep, target, train, tune"),
+    "a number as a key": (text(train="{3: 4}"), "{file}:5:9: train has no key 3; allowed: accumulate, adaptive_clip, batch_size, clip, ema, ema_statistics, epochs, eval_batch_size, eval_every, fixed_statistics_after, label_smoothing, local_normalisers, local_steps, metrics, private, project, scalar_rate, seed, statistics"),
+    "null as a key": (text() + "~: 4\n", "{file}:6:1: an experiment has no key null; allowed: baseline, claims, data, decay, engine, evaluate, extends, kernel, looks, mesh, model, name, norm, optimizer, placement, probes, question, schedule, source, sweep, target, train, tune"),
     # Tags.
     "tag on a mapping": (text(train="!!python/object:os.system {epochs: 1, batch_size: 20}"), "{file}:5:8: the tag !!python/object:os.system is not supported; write a plain value"),
     "tag on a key": (text(train="{!mine epochs: 1, batch_size: 20}"), "{file}:5:9: the tag !mine is not supported; write a plain value"),
@@ -56,7 +56,7 @@ MISTAKES = {
     "a range where no sweep is": (text(train="{seed: 0..4}"), "{file}:5:15: train: 'seed' must be a whole number, found the text '0..4'; a range is an axis of the sweep"),
     # Letters.
     "a letter that looks Latin": (text(norm="bаtch_norm"), "{file}:3:7: no normaliser is called 'bаtch_norm'; did you mean 'batch_norm'?"),
-    "columns are counted in letters": (text(question="'日本語'", train="{batch_size: 20, 'é日': 1}"), "{file}:5:25: train has no key 'é日'; allowed: accumulate, adaptive_clip, batch_size, clip, ema, ema_statistics, epochs, eval_batch_size, eval_every, label_smoothing, metrics, project, scalar_rate, seed"),
+    "columns are counted in letters": (text(question="'日本語'", train="{batch_size: 20, 'é日': 1}"), "{file}:5:25: train has no key 'é日'; allowed: accumulate, adaptive_clip, batch_size, clip, ema, ema_statistics, epochs, eval_batch_size, eval_every, fixed_statistics_after, label_smoothing, local_normalisers, local_steps, metrics, private, project, scalar_rate, seed, statistics"),
     "Windows line endings": (text(norm="x").replace("\n", "\r\n"), "{file}:3:7: no normaliser is called 'x'; allowed: " + EVERY_NORMALISER),
     "a byte order mark": ("\ufeff" + text(data="shape"), "{file}:1:7: no dataset is called 'shape'; did you mean 'shapes'?"),
     "UTF-16": (text().encode("utf-16"), "{file}:1:1: this is not UTF-8 text (invalid start byte): save it as UTF-8"),

@@ -27,7 +27,8 @@ FENCE = re.compile(r"^ *```([^\n]*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(normlab [^`]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CHECKED = {"python", "yaml", "console"}
-DIRECTIVES = {"{toctree}", "{include} ../CONTRIBUTING.md", "{include} ../CHANGELOG.md"}
+INCLUDED = ("CHANGELOG", "CONTRIBUTING", "SECURITY")
+DIRECTIVES = {"{toctree}", *(f"{{include}} ../{name}.md" for name in INCLUDED)}
 
 LEARNED = """
 if "fitted" in globals():
