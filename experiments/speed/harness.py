@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 import normlab
 from normlab.engine.provenance import machine
+from normlab.store.flags import without_folders
 from normlab.store.git import git_state
 
 RESULTS = Path(__file__).parent / "results"
@@ -111,6 +112,8 @@ def save(name: str, results: Mapping[str, Any], figure: Figure | None = None) ->
         "results": results,
     }
     record["command"] = [Path(record["command"][0]).name, *record["command"][1:]]
+    kept = {name: without_folders(name, value) for name, value in record["environment"].items()}
+    record["environment"] = {name: value for name, value in kept.items() if value}
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     print(f"\nwritten: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")

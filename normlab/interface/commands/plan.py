@@ -130,7 +130,7 @@ def _make(experiment: Any, out: Path) -> None:
     """Make the runs of a pilot; what happens is told beside the plan."""
     from rich.console import Console
 
-    from normlab.configs.build import prepare_data
+    from normlab.configs.data_files import prepare_data
     from normlab.engine.engine import Engine
     from normlab.engine.jobs import jobs_for
     from normlab.errors import UserError
