@@ -142,8 +142,9 @@ class Shelf:
         entries = self.entries()
         if name not in entries:
             kind = next((shelf.kind for shelf in SHELVES if name in shelf.entries()), None)
-            hint = did_you_mean(name, entries) if kind is None else f"that is a {kind}"
-            raise UserError(f"no {self.kind} is called '{name}'; {hint}")
+            other = "" if kind is None else f", which is a {kind}"
+            hint = did_you_mean(name, entries)
+            raise UserError(f"no {self.kind} is called '{name}'{other}; {hint}")
         return entries[name]
 
     def load(self, name: str) -> Any:

@@ -66,19 +66,20 @@ def _start(
 
 def _wait(processes: Sequence[subprocess.Popen[Any]]) -> int | None:
     """Wait for all; return the number of one that left the others behind, or None."""
-    while True:
-        ended = [process.poll() for process in processes]
-        if all(status is not None for status in ended):
+    while not any(process.poll() for process in processes):  # None while it runs, 0 if all is well
+        if all(process.returncode == 0 for process in processes):
             return None
-        bad = [number for number, status in enumerate(ended) if status]
-        if bad:
-            deadline = time.monotonic() + SECONDS_TO_FOLLOW
-            while time.monotonic() < deadline and any(p.poll() is None for p in processes):
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-            by_signal = [number for number in bad if (processes[number].returncode or 0) < 0]
-            all_ended = all(process.poll() is not None for process in processes)
-            return None if all_ended and not by_signal else [*by_signal, *bad][0]
         time.sleep(SECONDS_BETWEEN_LOOKS)
+    deadline = time.monotonic() + SECONDS_TO_FOLLOW
+    while time.monotonic() < deadline and any(p.poll() is None for p in processes):
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    ended = [process.poll() for process in processes]
+    by_signal = [number for number, status in enumerate(ended) if (status or 0) < 0]
+    if by_signal:
+        return by_signal[0]
+    if ended[0] and None not in ended:
+        return None  # all ended by themselves, and the first has said why
+    return next(number for number, status in enumerate(ended) if status)
 
 
 def _end(processes: Sequence[subprocess.Popen[Any]]) -> None:

@@ -78,7 +78,7 @@ def test_a_sweep_of_residual_networks_has_one_placement_each(config, depth):
         ("skipinit", "v1", "placement: model skipinit has no placement 'v1'; it has v2"),
         ("fixup", "v1", "placement: model fixup has no slot for a placement; use null"),
         ("mlp", "pre", "placement: model mlp has no slot for a placement; use null"),
-        (VIT, "ngpt", "no placement is called 'ngpt'; that is a model"),
+        (VIT, "ngpt", "no placement is called 'ngpt', which is a model; "),
         (VIT, "postt", "no placement is called 'postt'; did you mean 'post'?"),
         (VIT, "{name: post, share: 1}", "placement post has no key 'share'; it has none"),
         (VIT, "{name: mix_ln, share: 2}", "placement mix_ln: share must be above 0 and at most 1, got 2.0"),

@@ -4,6 +4,8 @@
 
 import pytest
 
+from normlab.catalogue import AUGMENTATIONS
+
 from .mistakes import assert_told, problems_of, text
 
 FOLDER = "'name' names a folder: at most 100 letters, digits, spaces and any of _.=+-, beginning with a letter or digit, found the text "
@@ -22,7 +24,7 @@ MISTAKES = {
     "a key where there are none": (text(norm="{name: identity, eps: 3}"), "{file}:3:24: norm identity has no key 'eps'; it has none"),
     "an augmentation's key": (text(data="{name: shapes, augment: [{name: crop, pad: 2}]}"), "{file}:1:45: augmentation crop has no key 'pad'; did you mean 'padding'?"),
     "an augmentation's value": (text(data="{name: shapes, augment: [{name: crop, padding: -2}]}"), "{file}:1:54: augmentation crop: padding must be at least 1, got -2"),
-    "an augmentation without a name": (text(data="{name: shapes, augment: [{padding: 1}]}"), "{file}:1:32: 'augmentation' needs a name: one of brightness, colour_cast, contrast, crop, cutout, darkness, flip, fog, glare, low_contrast"),
+    "an augmentation without a name": (text(data="{name: shapes, augment: [{padding: 1}]}"), f"{{file}}:1:32: 'augmentation' needs a name: one of {', '.join(AUGMENTATIONS.entries())}"),
     "a number for an augmentation": (text(data="{name: shapes, augment: [3]}"), "{file}:1:32: an augmentation is a name or a mapping with a name, found 3"),
     "a role that is none": (text(decay="{roles: [weight, biass]}"), "{file}:6:25: decay: 'roles' must be a list of values, each one of weight, bias, norm, found the text 'biass'"),
     "a rate below zero": (text(decay="{rate: -1}"), "{file}:6:15: decay: rate must be at least 0, got -1.0"),

@@ -13,7 +13,8 @@ from normlab.errors import UserError
 from normlab.evidence.plans import Given
 from normlab.interface.planning import make_pilot, plan_sweep, read_effects, read_noise
 from normlab.reports.figures.chances import chances
-from normlab.reports.plan_words import plan_json, plan_lines, short_lines
+from normlab.reports.plan_export import plan_json
+from normlab.reports.plan_words import plan_lines, short_lines
 
 CLAIMS = """
 looks: [3, 6]

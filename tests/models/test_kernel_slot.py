@@ -33,8 +33,8 @@ SMALL = {
     "speednet": {"widths": (8,)},
 }
 IN_PLACE_OF_A_NORMALISER = {"normaliser_free"}
-WITHOUT_THE_SLOT = {"fixup"}
-"""Which says so itself: see test_without_normaliser.py."""
+WITHOUT_THE_SLOT = {"fixup", "ngpt"}
+"""The check of a config says so: see test_without_normaliser.py."""
 
 
 @kernel_transform(paper="none: made here")

@@ -98,7 +98,8 @@ def command(
     from normlab.interface.planning import make_pilot, plan_sweep, read_effects, read_noise
     from normlab.interface.terminal import say
     from normlab.interface.trusting import load_trusted
-    from normlab.reports.plan_words import plan_json, plan_lines
+    from normlab.reports.plan_export import plan_json
+    from normlab.reports.plan_words import plan_lines
 
     given = Given(read_noise(noise or ()), correlation, base)
     experiment = load_trusted(file, tuple(overrides or ()), trust)
