@@ -137,6 +137,9 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused(fitted):
         fitted(Mesh(8), accumulate=4)
 
 
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 12), reason="XLA of jax 0.10.2 keeps what is to be computed again"
+)
 def test_whole_statistics_of_microbatches_take_less_memory_than_one_batch(device_data):
     """XLA's own account of a step of a network whose activations are most of its memory."""
 
