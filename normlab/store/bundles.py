@@ -193,7 +193,7 @@ def _described(runs: Runs, members: dict[str, Path]) -> str | None:
     about = runs.about
     crate.name = f"normlab: {about.get('name') or runs.path.name}"
     crate.description = about.get("question") or "an experiment of normlab"
-    crate.datePublished = _ended(runs)
+    crate.datePublished = _last_begun(runs)
     if about.get("source"):
         crate.root_dataset["citation"] = str(about["source"])
     for name in sorted(members):
@@ -205,7 +205,7 @@ def _described(runs: Runs, members: dict[str, Path]) -> str | None:
     return json.dumps(crate.metadata.generate(), indent=1, sort_keys=True)
 
 
-def _ended(runs: Runs) -> str:
+def _last_begun(runs: Runs) -> str:
     """Return when the last run began, which is the nearest to the time of the results."""
     started = [
         proof["started"]

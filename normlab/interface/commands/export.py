@@ -1,6 +1,6 @@
 """`normlab export`."""
 
-from importlib.util import find_spec
+import zipfile
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +34,7 @@ def command(
     runs = load_runs(path)
     file = write_bundle(runs, bundle or Path(f"{path.resolve().name}.zip"))
     print(file)
-    if find_spec("rocrate") is None:
+    if METADATA not in zipfile.ZipFile(file).namelist():
         say(
             f"note: it has no {METADATA}, by which archives understand it; "
             "pip install 'normlab[archive]' adds it"
